@@ -1,0 +1,57 @@
+# One command each; all are safe to repeat. Python 3.10 or newer is all that must be there.
+PYTHON ?= python3
+BIN := .venv/bin
+PROMPT ?= a castle above a meadow at sunset
+SEED ?= 7
+
+.PHONY: help install demo test lint bench wheels clean
+
+help:
+	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
+	@echo "make test     run the tests"
+	@echo "make lint     ruff, mypy, import-linter"
+	@echo "make bench    measure against plain diffusers; results in bench/results"
+	@echo "make wheels   build the distributions into dist/"
+
+install: .venv/.installed
+
+.venv/.installed: constraints.txt dit360-core/pyproject.toml
+	@echo "==> Installing the workspace into .venv (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ./dit360-core
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed pyproject.toml
+	@echo "==> Installing the tools for tests and checks"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@touch $@
+
+demo: .venv/.installed
+	@echo "==> Making a panorama: $(PROMPT)"
+	@mkdir -p outputs
+	@$(BIN)/dit360 generate "$(PROMPT)" --seed $(SEED) --output outputs/demo.jpg --force
+	@$(BIN)/dit360 view outputs/demo.jpg --output outputs/demo.html --force
+	@echo "==> Open outputs/demo.html in a browser and drag to look around"
+
+test: .venv/.installed-dev
+	@echo "==> Running the tests"
+	@$(BIN)/python -m pytest -q
+
+lint: .venv/.installed-dev
+	@echo "==> ruff, mypy, import-linter"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: .venv/.installed-dev
+	@echo "==> Measuring against plain diffusers"
+	@$(BIN)/python bench/overhead.py
+
+wheels: .venv/.installed-dev
+	@echo "==> Building wheels into dist/"
+	@$(BIN)/python -m build --outdir dist dit360-core
+
+clean:
+	rm -rf .venv dist outputs

@@ -1,0 +1,61 @@
+"""360° panoramas with diffusion transformers, on the machine you have.
+
+>>> import dit360_core as dit360
+>>> pipe = dit360.load("tiny")
+>>> pano = pipe.generate("a castle above a meadow at sunset", seed=7)
+>>> pano.save("castle.jpg")
+
+Importing this package imports no torch; loading a model does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dit360_core.errors import BackendUnavailable as BackendUnavailable
+    from dit360_core.errors import Dit360Error as Dit360Error
+    from dit360_core.errors import InputError as InputError
+    from dit360_core.errors import ModelError as ModelError
+    from dit360_core.errors import UnknownName as UnknownName
+    from dit360_core.loading import load as load
+    from dit360_core.options import DecodeOptions as DecodeOptions
+    from dit360_core.options import LoadOptions as LoadOptions
+    from dit360_core.options import SampleOptions as SampleOptions
+    from dit360_core.panorama import Panorama as Panorama
+    from dit360_core.pipeline import Conditioning as Conditioning
+    from dit360_core.pipeline import Latents as Latents
+    from dit360_core.pipeline import Pipeline as Pipeline
+
+_WHERE = {
+    "load": "loading",
+    "Pipeline": "pipeline",
+    "Conditioning": "pipeline",
+    "Latents": "pipeline",
+    "Panorama": "panorama",
+    "LoadOptions": "options",
+    "SampleOptions": "options",
+    "DecodeOptions": "options",
+    "Dit360Error": "errors",
+    "InputError": "errors",
+    "ModelError": "errors",
+    "UnknownName": "errors",
+    "BackendUnavailable": "errors",
+}
+
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dit360-core")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,37 @@
+"""The models that the core knows by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+
+from dit360_core.hookspecs import hookimpl
+from dit360_core.offers import Model
+
+
+@hookimpl
+def dit360_models() -> Iterable[Model]:
+    yield Model(
+        name="tiny",
+        api=1,
+        summary="embedded demonstration model: small pictures in seconds, no GPU, no network",
+        base=str(resources.files("dit360_core") / "models" / "tiny"),
+        width=512,
+        height=256,
+        steps=28,
+        guidance=3.0,
+        # Small enough that float32 costs nothing, and the picture is then the same on every machine.
+        precision="fp32",
+    )
+    yield Model(
+        name="dit360",
+        api=1,
+        summary="DiT360: FLUX.1-dev with the panorama LoRA (needs its licence and about 34 GB of weights)",
+        base="black-forest-labs/FLUX.1-dev",
+        lora="Insta360-Research/DiT360-Panorama-Image-Generation",
+        prompt_prefix="This is a panorama. The image shows ",
+        width=2048,
+        height=1024,
+        steps=28,
+        guidance=2.8,
+    )

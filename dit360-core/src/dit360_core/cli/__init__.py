@@ -1,0 +1,54 @@
+"""The command line: ``dit360 generate | backends | doctor | view | inspect``.
+
+Importing this builds the commands and their help; torch, diffusers and rich's heavier parts are imported by the
+commands that need them, so that ``--help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from dit360_core.cli import doctor, generate, picture, registered
+
+app = typer.Typer(
+    name="dit360",
+    help="360° panoramas with diffusion transformers, on the machine you have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("generate")(generate.command())
+app.command("backends")(registered.backends)
+app.command("doctor")(doctor.doctor)
+app.command("view")(picture.view)
+app.command("inspect")(picture.inspect)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"dit360 {version('dit360-core')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
+) -> None:
+    pass
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    # Unwinds the stack, so that a file that is being written is removed.
+    sys.exit(128 + number)
+
+
+def main() -> None:
+    """Entry point of the ``dit360`` command."""
+    signal.signal(signal.SIGTERM, _terminated)
+    app()

@@ -1,0 +1,145 @@
+"""``dit360 generate PROMPT -o FILE``."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import typer
+
+from dit360_core.cli.flags import parameters
+from dit360_core.cli.output import told
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# One command loads and samples once, so the per-picture overrides of load options would only be second names for them.
+_ONCE = ("prompt", "attention_backend", "attention_slice_size")
+
+
+def command() -> Callable[..., None]:
+    """The command, with the signature of the three option classes."""
+
+    def generate(prompt: str, output: Path, force: bool, open_viewer: bool, verbose: bool, **options: Any) -> None:
+        with told(verbose) as console:
+            _run(console, prompt, output, force, open_viewer, options)
+
+    generate.__doc__ = "Make a panorama from a prompt and save it (JPEG, WebP or PNG, by the file's ending)."
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    generate.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                "prompt",
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                annotation=Annotated[str, typer.Argument(help="What the panorama shows.", show_default=False)],
+            ),
+            inspect.Parameter(
+                "output",
+                keyword,
+                default=Path("panorama.jpg"),
+                annotation=Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+            ),
+            inspect.Parameter(
+                "force",
+                keyword,
+                default=False,
+                annotation=Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")],
+            ),
+            inspect.Parameter(
+                "open_viewer",
+                keyword,
+                default=False,
+                annotation=Annotated[bool, typer.Option("--open", help="Look around in the browser afterwards.")],
+            ),
+            inspect.Parameter(
+                "verbose",
+                keyword,
+                default=False,
+                annotation=Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is used and why.")],
+            ),
+            *parameters(SampleOptions, "Picture", leave_out=_ONCE),
+            *parameters(LoadOptions, "Model and backends"),
+            *parameters(DecodeOptions, "Decoding"),
+        ]
+    )
+    generate.__annotations__ = {p.name: p.annotation for p in inspect.signature(generate).parameters.values()}
+    return generate
+
+
+def _run(
+    console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]
+) -> None:
+    from dit360_core.panorama import check_save
+
+    # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
+    loading = build(LoadOptions, _of(LoadOptions, options))
+    sampling = build(
+        SampleOptions, {"prompt": prompt, **{k: v for k, v in _of(SampleOptions, options).items() if k not in _ONCE}}
+    )
+    decoding = build(DecodeOptions, _of(DecodeOptions, options))
+    check_save(output, force=force)
+
+    started = time.perf_counter()
+    with console.status(f"Loading {loading.model} …"):
+        from dit360_core.loading import prepare
+        from dit360_core.registry import default_registry
+
+        prepared = prepare(loading, registry=default_registry())
+        prepared.check(sampling, decoding)
+        pipe = prepared.load()
+    loaded = time.perf_counter()
+    given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
+    with _progress(console) as advance:
+        panorama = pipe.generate(**given, **attrs.asdict(decoding), progress=advance)
+    done = time.perf_counter()
+    panorama.save(output, force=force)
+    used: Any = panorama.settings["used"]
+    console.print(
+        f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; loading {loaded - started:.1f} s, "
+        f"generation {done - loaded:.1f} s)",
+        markup=False,
+        soft_wrap=True,
+    )
+    if open_viewer:
+        panorama.view()
+
+
+def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}
+
+
+class _progress:
+    """A bar of sampling steps with the time that is left."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("Sampling", total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._bar.start()
+        return self._advance
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _advance(self, done: int, steps: int) -> None:
+        decoding = done == steps
+        self._bar.update(
+            self._task, completed=done, total=steps, description="Decoding" if decoding else "Sampling"
+        )

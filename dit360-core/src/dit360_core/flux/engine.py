@@ -1,0 +1,171 @@
+"""What FLUX does for a panorama: prompts to embeddings, noise, velocity under circular padding, latents to pixels."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import attrs
+import torch
+
+from dit360_core.errors import Dit360Error
+from dit360_core.flux.load import quiet
+from dit360_core.flux.shift import FluxTimeShift
+from dit360_core.offers import Attend, TilingImplementation
+from dit360_core.wrap import Grid
+
+log = logging.getLogger("dit360")
+
+VAE_FACTOR = 8
+"""Pixels to a latent column."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Embedding:
+    """One prompt: T5's tokens ``(1, T, dim)`` and CLIP's pooled vector ``(1, dim)``."""
+
+    tokens: torch.Tensor
+    pooled: torch.Tensor
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Engine:
+    """A FluxPipeline of diffusers, its parts used one by one. Its attention processor is set when it is made."""
+
+    pipe: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    # -------------------------------------------------------------------------------------------------------- facts
+
+    @property
+    def transformer(self) -> Any:
+        return self.pipe.transformer
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.transformer.config.in_channels) // 4
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether guidance is embedded (FLUX.1-dev) or must be run as a second evaluation (FLUX.1-schnell)."""
+        return bool(self.transformer.config.guidance_embeds)
+
+    @property
+    def shift(self) -> FluxTimeShift:
+        return FluxTimeShift.from_config(self.pipe.scheduler.config)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens that the text encoder was made for, at most FLUX's 512."""
+        return min(512, int(self.pipe.tokenizer_2.model_max_length))
+
+    # ------------------------------------------------------------------------------------------------------ stages
+
+    def embed(self, prompt: str, max_sequence_length: int) -> Embedding:
+        """Both text encoders, as FluxPipeline runs them. A prompt that is too long is cut, with a warning."""
+        self._warn_if_cut(prompt, max_sequence_length)
+        with quiet(), torch.no_grad():
+            tokens, pooled, _ = self.pipe.encode_prompt(
+                prompt, device=self.device, max_sequence_length=max_sequence_length
+            )
+        return Embedding(tokens=tokens, pooled=pooled)
+
+    def _warn_if_cut(self, prompt: str, limit: int) -> None:
+        with quiet():
+            ids = self.pipe.tokenizer_2(prompt, add_special_tokens=True, truncation=False).input_ids
+        if len(ids) > limit:
+            kept = self.pipe.tokenizer_2.decode(ids[: limit - 1], skip_special_tokens=True)
+            log.warning(
+                "The prompt has %d tokens and only %d are read; everything after '…%s' is ignored.",
+                len(ids),
+                limit,
+                kept[-40:],
+            )
+
+    def noise(self, grid: Grid, generator: torch.Generator) -> torch.Tensor:
+        """Standard normal latents ``(1, C, 2·rows, 2·columns)`` fp32, drawn on the CPU for the real columns only.
+
+        The draw is FluxPipeline's with a CPU generator; drawn in bf16 or fp16 it would be these values, rounded.
+        """
+        shape = (1, self.latent_channels, 2 * grid.rows, 2 * grid.columns)
+        return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+    def pack(self, latents: torch.Tensor) -> torch.Tensor:
+        """``(B, C, 2r, 2c)`` → tokens ``(B, r·c, 4C)``."""
+        batch, channels, height, width = latents.shape
+        return self.pipe._pack_latents(latents, batch, channels, height, width)  # type: ignore[no-any-return]
+
+    def unpack(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens ``(B, r·c, 4C)`` → ``(B, C, 2r, 2c)``."""
+        height, width = 16 * grid.rows, 16 * grid.columns
+        return self.pipe._unpack_latents(tokens, height, width, VAE_FACTOR)  # type: ignore[no-any-return]
+
+    def velocity(self, grid: Grid, guidance: float | None, attend: Attend | None) -> Velocity:
+        """The model as a function of tokens and noise level, for one picture."""
+        return Velocity(self, grid, guidance, attend)
+
+    def decode(self, latents: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
+        """Model-space latents ``(1, C, h, w)`` → pixels ``(1, 3, 8h, 8w)`` fp32 in 0 … 1, on the CPU."""
+        vae = self.pipe.vae
+        stored = latents.to(self.device, self.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+        pixels = tiling.decode(vae, stored).float().cpu()
+        if not bool(torch.isfinite(pixels).all()):
+            raise Dit360Error(
+                f"The autoencoder produced numbers that are not finite in {self.dtype}; use precision bf16 or fp32."
+            )
+        return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def encode(self, pixels: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
+        """Pixels ``(1, 3, H, W)`` in 0 … 1 → model-space latents ``(1, C, H/8, W/8)`` fp32, on the CPU."""
+        vae = self.pipe.vae
+        stored = tiling.encode(vae, (pixels * 2 - 1).to(self.device, self.dtype)).float().cpu()
+        return (stored - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor  # type: ignore[no-any-return]
+
+    def release(self) -> None:
+        """Moves offloaded parts back to system memory, after a stage."""
+        self.pipe.maybe_free_model_hooks()
+
+
+class Velocity:
+    """``velocity(x, sigma, embedding) -> v``: pads longitude, calls the transformer, crops.
+
+    x and v ``(1, r·c, 4C)``, real columns only. What does not change between steps is made once, here.
+    """
+
+    def __init__(self, engine: Engine, grid: Grid, guidance: float | None, attend: Attend | None) -> None:
+        self._engine = engine
+        device, dtype = engine.device, engine.dtype
+        self._pad = grid.pad_index().to(device) if grid.padding else None
+        self._crop = grid.crop_index().to(device) if grid.padding else None
+        self._image_ids = grid.position_ids().to(device, dtype)
+        self._guidance = None
+        if engine.takes_guidance:
+            self._guidance = torch.full((1,), 1.0 if guidance is None else guidance, device=device)
+        # A kernel for this picture only travels with the call; nothing is stored on the modules.
+        self._attention = {"attend": attend} if attend is not None else None
+
+    def __call__(self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond") -> torch.Tensor:
+        engine = self._engine
+        tokens = x.to(engine.dtype)
+        if self._pad is not None:
+            tokens = tokens.index_select(1, self._pad)
+        # The steps of rounding are FluxPipeline's, so that both compute the same in every dtype.
+        timestep = torch.full((1,), 1000.0 * sigma, device=engine.device).to(engine.dtype) / 1000
+        text_ids = torch.zeros(embedding.tokens.shape[1], 3, device=engine.device, dtype=engine.dtype)
+        # diffusers' caches (first block, TaylorSeer, …) keep the two branches of true guidance apart by this name.
+        with engine.transformer.cache_context(branch):
+            out: torch.Tensor = engine.transformer(
+                hidden_states=tokens,
+                timestep=timestep,
+                guidance=self._guidance,
+                pooled_projections=embedding.pooled,
+                encoder_hidden_states=embedding.tokens,
+                txt_ids=text_ids,
+                img_ids=self._image_ids,
+                joint_attention_kwargs=self._attention,
+                return_dict=False,
+            )[0]
+        if self._crop is not None:
+            out = out.index_select(1, self._crop)
+        return out.to(x.dtype)

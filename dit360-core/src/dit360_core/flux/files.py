@@ -1,0 +1,129 @@
+"""Checks a model folder or LoRA file before anything heavy is imported: parts, formats, truncation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dit360_core.errors import ModelError
+
+WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+PARTS = (*WEIGHTS, *TOKENIZERS, "scheduler")
+PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raises ModelError unless the folder is a complete diffusers FLUX pipeline with whole safetensors files."""
+    refuse_single_file(folder)
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"{folder} is no diffusers model: it has no model_index.json; give the folder that "
+            "FluxPipeline.save_pretrained wrote."
+        )
+    described = read_json(index)
+    made_by = described.get("_class_name")
+    if made_by != "FluxPipeline":
+        raise ModelError(f"{folder} holds a {made_by}, but dit360 runs FluxPipeline models; give a FLUX folder.")
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise ModelError(f"{folder} lacks {', '.join(missing)}; download the whole model, not a part of it.")
+    for part in (*WEIGHTS, "scheduler"):
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        if not (folder / part / name).is_file():
+            raise ModelError(f"{folder / part} has no {name}; download the whole model again.")
+        read_json(folder / part / name)
+    for part in WEIGHTS:
+        for file in weight_files(folder / part):
+            check_safetensors(file)
+
+
+def refuse_single_file(path: Path) -> None:
+    """Raises ModelError for a file where a folder belongs, and for a path that is not there."""
+    if path.is_file():
+        refuse_pickle(path)
+        raise ModelError(f"{path} is a single file; give the diffusers folder of the model (with model_index.json).")
+    if not path.is_dir():
+        raise ModelError(f"There is no folder {path}; give a diffusers folder, a Hub id, or a known model name.")
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raises ModelError for formats that can run code when they are opened."""
+    if path.suffix.lower() in PICKLED:
+        raise ModelError(
+            f"{path} is a pickle, which can run code when it is opened; convert it to safetensors or get a "
+            "safetensors release."
+        )
+
+
+def weight_files(part: Path) -> Iterator[Path]:
+    """The safetensors files that hold the weights of one part, as its index or its folder says."""
+    indexes = sorted(part.glob("*.safetensors.index.json"))
+    # A folder may hold variants (model.fp16.safetensors) beside the plain weights; all of them are checked.
+    listed = {part / shard for index in indexes for shard in read_json(index).get("weight_map", {}).values()}
+    files = sorted(listed | set(part.glob("*.safetensors")))
+    if not files:
+        pickled = sorted(p for p in part.iterdir() if p.suffix.lower() in PICKLED)
+        if pickled:
+            refuse_pickle(pickled[0])
+        raise ModelError(f"{part} has no weights (*.safetensors); download the whole model.")
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{file} is named in the index but is not there; download the model again.")
+        yield file
+
+
+def check_safetensors(file: Path) -> list[str]:
+    """The tensor names of a safetensors file, read from its header. Raises ModelError if it is damaged or cut off."""
+    from safetensors import SafetensorError, safe_open
+
+    refuse_pickle(file)
+    try:
+        # Opening compares the header with the length of the file; no tensor is read.
+        with safe_open(file, framework="numpy") as opened:
+            return list(opened.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{file} is damaged or cut off ({error}); download it again.") from error
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror or error}); check its permissions.") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ModelError if it is not one."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is not readable JSON ({error}); download the model again.") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} holds no JSON object; download the model again.")
+    return found
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of all weight files of a model folder."""
+    return sum(file.stat().st_size for part in WEIGHTS for file in weight_files(folder / part))
+
+
+def find_lora_file(path: Path) -> Path:
+    """The LoRA file meant by a path: itself, or the one in a folder. Raises ModelError if there is none or several."""
+    if path.is_file():
+        refuse_pickle(path)
+        if path.suffix.lower() != ".safetensors":
+            raise ModelError(f"{path} is no safetensors file; give the LoRA's .safetensors file or its folder.")
+        return path
+    if not path.is_dir():
+        raise ModelError(f"There is no LoRA {path}; give a safetensors file, a folder, or a Hub id (owner/name).")
+    for usual in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
+        if (path / usual).is_file():
+            return path / usual
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ModelError(f"{path} holds {len(found)} safetensors files; name one of them, such as {found[0].name}.")
+    for pickled in sorted(p for p in path.iterdir() if p.suffix.lower() in PICKLED):
+        refuse_pickle(pickled)
+    raise ModelError(f"{path} holds no safetensors file; give the folder with the LoRA's weights.")

@@ -1,0 +1,56 @@
+"""Fetches models and LoRAs from the Hugging Face Hub, and says in one sentence why that did not work."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from dit360_core.errors import ModelError
+from dit360_core.flux.files import PARTS
+
+log = logging.getLogger("dit360")
+
+# FLUX repositories hold their weights twice, once as a single file beside the diffusers folders; only these are wanted.
+MODEL_FILES = ["model_index.json", *(f"{part}/*" for part in PARTS)]
+LORA_FILES = ["*.safetensors", "adapter_config.json"]
+NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.onnx"]
+
+
+def fetch(repo_id: str, patterns: list[str]) -> Path:
+    """The local folder of a Hub repository, downloaded if it is not in the cache.
+
+    Raises ModelError: unknown id, licence not accepted, token missing, no network, disk full.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    page = f"https://huggingface.co/{repo_id}"
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=patterns, ignore_patterns=NEVER))
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{repo_id} is behind a licence that this account has not accepted, or no token is set; accept it at "
+            f"{page}, then run 'hf auth login'."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{repo_id} does not exist on the Hub, or is private and no token for it is set; check the name at {page}, "
+            "or run 'hf auth login'."
+        ) from error
+    except (errors.HFValidationError, errors.RevisionNotFoundError) as error:
+        raise ModelError(f"{repo_id!r} is no Hub id ({error}); it looks like owner/name.") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise ModelError(
+            f"{repo_id} is not in the local cache and HF_HUB_OFFLINE is set; unset it, or download the model first "
+            f"with 'hf download {repo_id}'."
+        ) from error
+    except (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
+        raise ModelError(
+            f"{repo_id} is not in the local cache and the Hub cannot be reached; connect to the network, or copy the "
+            "model to this machine and give its folder."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise ModelError(f"The Hub refused {repo_id} ({error}); try again, or look at {page}.") from error
+    except OSError as error:
+        raise ModelError(
+            f"{repo_id} could not be stored ({error}); free disk space, or move the cache with HF_HOME."
+        ) from error

@@ -1,0 +1,80 @@
+"""A model folder becomes a FluxPipeline of diffusers, on the right device, with our attention and quantization."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dit360_core.errors import ModelError
+from dit360_core.flux.files import check_model_folder, read_json
+from dit360_core.flux.hub import MODEL_FILES, fetch
+from dit360_core.precision import torch_dtype
+
+log = logging.getLogger("dit360")
+
+
+def locate(base: str) -> Path:
+    """The folder of a model given as folder or Hub id, checked. Raises ModelError."""
+    path = Path(base).expanduser()
+    if path.exists() or base.startswith((".", "~", "/")) or base.count("/") != 1:
+        folder = path
+    else:
+        folder = fetch(base, MODEL_FILES)
+    check_model_folder(folder)
+    return folder
+
+
+def transformer_shape(folder: Path) -> tuple[int, int, bool]:
+    """Heads, head_dim and whether guidance is embedded, from the configuration of the transformer in a folder."""
+    config = read_json(folder / "transformer" / "config.json")
+    heads, head_dim = config.get("num_attention_heads", 24), config.get("attention_head_dim", 128)
+    return int(heads), int(head_dim), bool(config.get("guidance_embeds", False))
+
+
+def load_pipeline(folder: Path, precision: str) -> Any:
+    """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together."""
+    with quiet():
+        from diffusers import FluxPipeline
+
+        try:
+            return FluxPipeline.from_pretrained(
+                str(folder), torch_dtype=torch_dtype(precision), use_safetensors=True, local_files_only=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"{folder} cannot be loaded ({first}); its parts do not fit together.") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the libraries' own chatter (progress bars, missing optional packages) off the terminal, for this block."""
+    # Importing diffusers makes transformers warn of torchvision, which FLUX does not need. The level is put back.
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch)\b")
+            from diffusers.utils import logging as diffusers_logging
+            from transformers.utils import logging as transformers_logging
+
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            bars = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
+            diffusers_logging.disable_progress_bar()
+            transformers_logging.disable_progress_bar()
+            try:
+                yield
+            finally:
+                if bars[0]:
+                    diffusers_logging.enable_progress_bar()
+                if bars[1]:
+                    transformers_logging.enable_progress_bar()
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,247 @@
+"""What plugins hand to the core: offers, the needs they are asked about, and the reasons they answer with.
+
+Everything here is a frozen value object and imports neither torch nor any backend, so that listing offers is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.machine import Machine
+
+PLUGIN_API = 1
+"""The version of the contract in this file. An offer states the one it was written for as a literal."""
+
+REASON_CODES = (
+    "missing",
+    "version",
+    "import_failed",
+    "device",
+    "capability",
+    "dtype",
+    "head_dim",
+    "mask",
+    "size",
+    "mode",
+    "api",
+    "clash",
+    "probe_failed",
+    "offer_failed",
+)
+
+
+@attrs.frozen
+class Reason:
+    """Why something cannot be used.
+
+    code: one of :data:`REASON_CODES`, for programs. sentence: for people. hint: the command or change that would fix
+    it, or empty when nothing would.
+    """
+
+    code: str = attrs.field(validator=attrs.validators.in_(REASON_CODES))
+    sentence: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({self.hint})" if self.hint else self.sentence
+
+
+# ---------------------------------------------------------------------------------------------------------- needs
+
+
+@attrs.frozen(kw_only=True)
+class AttentionNeed:
+    """One kind of attention call: ``q, k, v`` are ``(batch, length, heads, head_dim)``."""
+
+    device: str
+    dtype: str
+    heads: int
+    head_dim: int
+    length: int
+    batch: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class QuantizationNeed:
+    """Where quantized weights are to live and the dtype of the activations that meet them."""
+
+    device: str
+    dtype: str
+
+
+@attrs.frozen(kw_only=True)
+class SchedulingNeed:
+    """A run of ``steps`` steps over ``tokens`` image tokens (pad columns included)."""
+
+    steps: int
+    tokens: int
+
+
+@attrs.frozen(kw_only=True)
+class TilingNeed:
+    """A decode (or encode) of ``width`` × ``height`` pixels. mode: auto, always (more than one tile) or never."""
+
+    device: str
+    dtype: str
+    width: int
+    height: int
+    mode: str = "auto"
+
+
+Need = AttentionNeed | QuantizationNeed | SchedulingNeed | TilingNeed
+
+
+# ------------------------------------------------------------------------------------------------ implementations
+
+
+class Attend(Protocol):
+    """``attend(q, k, v, *, scale) -> out``: softmax(q·kᵀ·scale)·v over the length axis.
+
+    All four are ``(B, S, H, D)``; q and k/v may differ in length. No dropout, not causal.
+    """
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
+    ) -> torch.Tensor: ...
+
+
+class TimeShift(Protocol):
+    """Moves a noise level towards 1, as the model was trained: ``shift(sigma, tokens) -> sigma'``, both in 0 … 1."""
+
+    def __call__(self, sigma: float, tokens: int) -> float: ...
+
+
+@attrs.frozen(kw_only=True)
+class SchedulerSettings:
+    """What a scheduler is built with, once for every picture.
+
+    shift: the model's own time shift. timestep_schedule, eta: the options of those names; only meaningful to a
+    scheduler whose offer lists them in ``honours``.
+    """
+
+    shift: TimeShift
+    timestep_schedule: str = "linear"
+    eta: float = 0.0
+
+
+class SchedulerImplementation(Protocol):
+    """Flow convention: x_σ = (1−σ)·x0 + σ·ε, velocity = ε − x0."""
+
+    def sigmas(self, steps: int, tokens: int) -> list[float]:
+        """``steps + 1`` falling noise levels, the first in (0, 1], the last exactly 0."""
+        ...
+
+    def step(
+        self,
+        velocity: torch.Tensor,
+        sigma: float,
+        sigma_next: float,
+        x: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Carries ``x`` (fp32, ``(B, tokens, channels)``, real columns only) from ``sigma`` to ``sigma_next``."""
+        ...
+
+
+class QuantizerImplementation(Protocol):
+    """Changes the weights of a loaded module in place."""
+
+    def apply(self, module: torch.nn.Module) -> None: ...
+
+
+class TilingImplementation(Protocol):
+    """Both directions keep longitude circular: rolling the input by one latent column rolls the output by eight pixels.
+
+    latents ``(B, C, h, w)`` as the VAE stores them (already unscaled), pixels ``(B, 3, 8h, 8w)`` in −1 … 1.
+    """
+
+    def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor: ...
+
+    def encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor: ...
+
+
+# --------------------------------------------------------------------------------------------------------- offers
+
+
+def _always(machine: Machine, need: Any) -> Iterable[Reason]:
+    return ()
+
+
+_NAME = attrs.validators.matches_re(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@attrs.frozen(kw_only=True)
+class Offer:
+    """What every offer says of itself.
+
+    name: lower-case, unique within its kind. api: the :data:`PLUGIN_API` the author wrote for, as a literal.
+    priority: ``auto`` takes the highest that works; built-in references are 0. summary: half a sentence for listings.
+    requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported.
+    unsupported: why this machine cannot serve this need; nothing means it can. Cheap, never raises, never allocates.
+    """
+
+    name: str = attrs.field(validator=[attrs.validators.instance_of(str), _NAME])
+    api: int
+    priority: int = attrs.field(default=0, validator=attrs.validators.instance_of(int))
+    summary: str = ""
+    requires: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    unsupported: Callable[[Machine, Any], Iterable[Reason]] = attrs.field(
+        default=_always, validator=attrs.validators.is_callable()
+    )
+
+
+@attrs.frozen(kw_only=True)
+class AttentionBackend(Offer):
+    """A way to compute attention. All of them agree within rounding, so one may stand in for another."""
+
+    load: Callable[[], Attend] = attrs.field(validator=attrs.validators.is_callable())
+
+
+@attrs.frozen(kw_only=True)
+class Quantizer(Offer):
+    """A way to store weights in fewer bits. Changes the picture and the memory: never chosen in another's place."""
+
+    load: Callable[[], QuantizerImplementation] = attrs.field(validator=attrs.validators.is_callable())
+
+
+@attrs.frozen(kw_only=True)
+class Scheduler(Offer):
+    """A solver. ``honours``: which of the sampling options ``timestep_schedule`` and ``scheduler_eta`` it obeys."""
+
+    load: Callable[[SchedulerSettings], SchedulerImplementation] = attrs.field(
+        validator=attrs.validators.is_callable()
+    )
+    honours: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+
+
+@attrs.frozen(kw_only=True)
+class Tiling(Offer):
+    """A way to run the autoencoder over a panorama. ``exact``: equals the untiled circular result up to rounding."""
+
+    load: Callable[[], TilingImplementation] = attrs.field(validator=attrs.validators.is_callable())
+    exact: bool
+
+
+@attrs.frozen(kw_only=True)
+class Model(Offer):
+    """A name for a base model, its LoRA and how they want to be asked.
+
+    base: diffusers folder or Hub id. lora: safetensors file, folder, Hub id, or None. prompt_prefix is put before
+    every prompt. width, height: native size in pixels. precision: what ``auto`` means for it, or ``auto`` itself.
+    """
+
+    base: str
+    lora: str | None = None
+    prompt_prefix: str = ""
+    width: int
+    height: int
+    steps: int = 28
+    guidance: float = 3.5
+    circular_padding: int = 1
+    precision: str = "auto"

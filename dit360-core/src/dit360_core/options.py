@@ -1,0 +1,217 @@
+"""What may be asked: the three option classes that Python, the command line and ComfyUI make their inputs from.
+
+A control exists here and nowhere else, with one default, one range and one sentence of help. The classes check each
+value by itself and against the others in the same class; whether a named backend exists is the registry's to say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from dit360_core.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+OFFLOADS = ("none", "model", "sequential")
+TIMESTEP_SCHEDULES = ("linear", "quadratic", "cosine")
+TILING_MODES = ("auto", "always", "never")
+
+SIZE_STEP = 16
+"""Pixels: the autoencoder's 8 times the transformer's 2×2 patches."""
+MAX_SEED = 2**64 - 1
+
+
+def option(
+    default: Any = attrs.NOTHING,
+    *,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    offers: str | None = None,
+    unset: str | None = None,
+) -> Any:
+    """An attrs field with its help and its limits, which are checked when the class is made.
+
+    offers: the kind of offer whose names the value is chosen from. unset: what ``None`` means, for the help.
+    """
+    shown: dict[str, Any] = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "offers": offers,
+        "unset": unset,
+    }
+    return attrs.field(default=default, validator=_check, metadata=shown)
+
+
+def flag(name: str) -> str:
+    """The name of an option on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    limits = field.metadata
+    if value is None:
+        if field.default is None:
+            return
+        raise InputError(f"{field.name} must not be None; leave it out for its default, {field.default!r}.")
+    kind = _kind(field)
+    # bool is an int in Python, but nobody who writes steps=True means one step.
+    right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if kind is float:
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+    if not right:
+        raise InputError(f"{field.name} must be {_KIND_NAMES[kind]}, not {value!r}.")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"{field.name} must be a finite number, not {value!r}.")
+    if limits["choices"] and value not in limits["choices"]:
+        raise InputError(f"{field.name} is {value!r}, but must be one of: {', '.join(limits['choices'])}.")
+    low, high = limits["minimum"], limits["maximum"]
+    if (low is not None and value < low) or (high is not None and value > high):
+        reach = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} … {high}"
+        raise InputError(f"{field.name} is {value}, but must be {reach}.")
+
+
+def _kind(field: attrs.Attribute[Any]) -> type:
+    written = str(field.type).replace("| None", "").strip()
+    return {"str": str, "int": int, "float": float, "bool": bool}[written]
+
+
+_KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
+
+
+@attrs.frozen(kw_only=True)
+class LoadOptions:
+    """What is decided once, when a model is loaded."""
+
+    model: str = option("tiny", help="Model: a known name, a diffusers folder, or a Hub id.", offers="model")
+    lora: str | None = option(
+        None, help="LoRA to fuse: a safetensors file, a folder, or a Hub id.", unset="the model's own, if any"
+    )
+    lora_strength: float = option(1.0, help="How strongly the LoRA is applied.", minimum=-2.0, maximum=2.0)
+    precision: str = option(
+        "auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS
+    )
+    device: str = option("auto", help="Where to compute.", choices=DEVICES)
+    offload: str = option(
+        "none",
+        help="Keep parts in system memory while they are idle: model (whole parts) or sequential (layers; slow).",
+        choices=OFFLOADS,
+    )
+    attention_backend: str = option("auto", help="Attention kernel; see 'dit360 backends'.", offers="attention")
+    attention_slice_size: int = option(
+        0, help="Query rows per attention call; less memory with eager attention. 0: all at once.", minimum=0, maximum=65536
+    )
+    quantization_mode: str = option(
+        "none", help="Store weights in fewer bits; see 'dit360 backends'.", offers="quantization"
+    )
+    strict: bool = option(False, help="Fail instead of falling back to another attention kernel.")
+
+
+@attrs.frozen(kw_only=True)
+class SampleOptions:
+    """What is decided for one picture. ``None`` means the model's own default."""
+
+    prompt: str = option(help="What the panorama shows.")
+    negative_prompt: str | None = option(
+        None, help="What it must not show; needs true_guidance above 1.", unset="none"
+    )
+    width: int | None = option(
+        None, help="Width in pixels: twice the height, a multiple of 16.", minimum=32, maximum=16384, unset="the model's"
+    )
+    height: int | None = option(
+        None, help="Height in pixels: half the width, a multiple of 16.", minimum=16, maximum=8192, unset="the model's"
+    )
+    steps: int | None = option(None, help="Sampling steps.", minimum=1, maximum=1000, unset="the model's")
+    guidance: float | None = option(
+        None, help="How closely to follow the prompt (embedded guidance).", minimum=0.0, maximum=100.0, unset="the model's"
+    )
+    true_guidance: float = option(
+        1.0,
+        help="Classifier-free guidance against the negative prompt: twice the work. 1: off.",
+        minimum=1.0,
+        maximum=100.0,
+    )
+    seed: int | None = option(
+        None, help="Same seed, same picture.", minimum=0, maximum=MAX_SEED, unset="drawn, and told"
+    )
+    circular_padding: int | None = option(
+        None, help="Token columns wrapped around on either side. 0: none.", minimum=0, maximum=100, unset="the model's"
+    )
+    scheduler_type: str = option("flow_match", help="Solver; see 'dit360 backends'.", offers="scheduler")
+    timestep_schedule: str = option(
+        "linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES
+    )
+    scheduler_eta: float = option(
+        0.0, help="Share of fresh noise per step, for solvers that take it (ddim).", minimum=0.0, maximum=1.0
+    )
+    attention_backend: str = option(
+        "pipeline", help="Attention kernel for this picture only; pipeline: the loaded one.", offers="attention"
+    )
+    attention_slice_size: int = option(
+        -1, help="Query rows per attention call for this picture only. -1: as loaded.", minimum=-1, maximum=65536
+    )
+    max_sequence_length: int | None = option(
+        None, help="Tokens that the prompt is padded or cut to.", minimum=1, maximum=1024, unset="the model's"
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise InputError("The prompt is empty; say what the panorama shows, such as 'a castle at sunset'.")
+        if self.negative_prompt and self.true_guidance <= 1:
+            raise InputError(
+                "negative_prompt has no effect while true_guidance is 1; set true_guidance above 1 (4 is usual) "
+                "or leave the negative prompt out."
+            )
+        check_size(self.width, self.height)
+
+
+@attrs.frozen(kw_only=True)
+class DecodeOptions:
+    """What is decided when latents become a picture."""
+
+    tiling_mode: str = option(
+        "auto",
+        help="Decode in tiles: always, never (one piece whatever the size), or auto (as memory asks).",
+        choices=TILING_MODES,
+    )
+
+
+def check_size(width: int | None, height: int | None) -> None:
+    """Raises InputError unless the size is 2:1 in multiples of 16, naming a size near it that is."""
+    if width is None and height is None:
+        return
+    wide = width if width is not None else 2 * (height or 0)
+    high = height if height is not None else wide // 2
+    if wide != 2 * high or high % SIZE_STEP:
+        near = max(SIZE_STEP, round(wide / 2 / SIZE_STEP) * SIZE_STEP)
+        asked = f"{wide}×{high}" if height is not None else f"width {wide}"
+        raise InputError(
+            f"The size {asked} cannot be made: a panorama is twice as wide as high and both are multiples of "
+            f"{SIZE_STEP}; take {2 * near}×{near}."
+        )
+
+
+OptionClass = TypeVar("OptionClass", LoadOptions, SampleOptions, DecodeOptions)
+
+
+def build(cls: type[OptionClass], given: Mapping[str, Any]) -> OptionClass:
+    """Makes an option object from names and values; an unknown name is an InputError with the nearest names."""
+    known = [field.name for field in attrs.fields(cls)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise InputError(f"There is no option {name!r}; {nearest(near)}")
+    return cls(**given)
+
+
+def nearest(names: list[str]) -> str:
+    """The tail of an 'unknown name' sentence."""
+    return f"did you mean {' or '.join(names)}?" if names else "see the documentation for the names"

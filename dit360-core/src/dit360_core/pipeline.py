@@ -1,0 +1,352 @@
+"""encode → sample → decode: what a user of the library holds in hand."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.attention import choose_attention, native_need
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.machine import Machine
+from dit360_core.offers import (
+    AttentionNeed,
+    Model,
+    SchedulerImplementation,
+    SchedulerSettings,
+    SchedulingNeed,
+)
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.panorama import Panorama
+from dit360_core.plan import Choice, Plan, check_request, choose_tiling, picture_size, resolve, select
+from dit360_core.precision import precision_of
+from dit360_core.registry import Registry, default_registry
+from dit360_core.signature import takes
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.flux.engine import Embedding, Engine
+    from dit360_core.offers import Attend
+
+log = logging.getLogger("dit360")
+
+Progress = Callable[[int, int], None]
+"""Called after each step with (steps done, steps in all)."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Conditioning:
+    """A prompt as the model reads it; ``negative`` is there if true guidance is to be used."""
+
+    prompt: str
+    negative_prompt: str | None
+    positive: Embedding
+    negative: Embedding | None
+    max_sequence_length: int
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Latents:
+    """A sampled panorama before decoding: ``tensor`` ``(1, C, H/8, W/8)`` fp32 on the CPU, in model space."""
+
+    tensor: torch.Tensor
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Of the picture, in pixels."""
+        return 8 * int(self.tensor.shape[-1])
+
+    @property
+    def height(self) -> int:
+        return 8 * int(self.tensor.shape[-2])
+
+
+class Pipeline:
+    """A loaded model. :meth:`generate` does it all; :meth:`encode`, :meth:`sample`, :meth:`decode` are its stages."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        *,
+        registry: Registry | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        self.engine = engine
+        self.plan = plan
+        self._registry = registry or default_registry()
+        self._machine = machine or Machine.detect(plan.device)
+        # Kernels already proven for a need, so that only the first picture of a size pays for the trial run.
+        self._kernels: dict[tuple[str, AttentionNeed], tuple[Choice, Attend]] = {}
+
+    @classmethod
+    def from_diffusers(
+        cls, pipe: Any, model: Model | None = None, *, registry: Registry | None = None, **options: Any
+    ) -> Pipeline:
+        """Wraps a FluxPipeline that is already loaded. Its transformer gets our attention processor.
+
+        ``model`` gives the defaults (size, steps, guidance); options are LoadOptions' about attention.
+        """
+        from dit360_core.flux.engine import Engine
+        from dit360_core.flux.processor import AttentionProcessor, sliced
+
+        registry = registry or default_registry()
+        asked = build(LoadOptions, {"model": "given", **options})
+        model = model or Model(name="given", api=1, base="given", width=2048, height=1024)
+        device = pipe.transformer.device
+        machine = Machine.detect(device.type)
+        precision = precision_of(pipe.transformer.dtype)
+        config = pipe.transformer.config
+        need = native_need(model, machine, precision, config.num_attention_heads, config.attention_head_dim)
+        attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
+        plan, quantizer = resolve(asked, registry, machine, model, attention=attention, precision=precision)
+        quantizer.apply(pipe.transformer)
+        if asked.attention_slice_size:
+            attend = sliced(attend, asked.attention_slice_size)
+        pipe.transformer.set_attn_processor(AttentionProcessor(attend))
+        return cls(
+            Engine(pipe=pipe, device=device, dtype=pipe.transformer.dtype), plan, registry=registry, machine=machine
+        )
+
+    # ------------------------------------------------------------------------------------------------------- stages
+
+    @takes(SampleOptions, DecodeOptions)
+    def generate(
+        self, prompt: str, *, latents: torch.Tensor | None = None, progress: Progress | None = None, **options: Any
+    ) -> Panorama:
+        """A prompt becomes a panorama.
+
+        latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's. progress: called with (done, steps).
+        """
+        decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
+        decode_options = build(DecodeOptions, decoding)
+        asked = build(SampleOptions, {"prompt": prompt, **options})
+        self.check(asked, decode_options)
+        conditioning = self.encode(
+            prompt,
+            negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
+            max_sequence_length=asked.max_sequence_length,
+        )
+        sampled = self._sample(conditioning, asked, latents, progress)
+        return self._decode(sampled, decode_options)
+
+    def encode(
+        self, prompt: str, *, negative_prompt: str | None = None, max_sequence_length: int | None = None
+    ) -> Conditioning:
+        """Reads a prompt. negative_prompt (may be empty) is needed for true guidance; None leaves it out.
+
+        max_sequence_length: tokens that the prompt is padded or cut to; None: what the text encoder was made for.
+        """
+        SampleOptions(prompt=prompt, max_sequence_length=max_sequence_length)
+        length = max_sequence_length or self.engine.longest_prompt
+        prefix = self.plan.model.prompt_prefix
+        told = prompt if prompt.startswith(prefix.strip()) else prefix + prompt
+        conditioning = Conditioning(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            positive=self.engine.embed(told, length),
+            negative=None if negative_prompt is None else self.engine.embed(negative_prompt, length),
+            max_sequence_length=length,
+        )
+        self.engine.release()
+        return conditioning
+
+    @takes(SampleOptions, leave_out=("prompt", "negative_prompt", "max_sequence_length"))
+    def sample(
+        self,
+        conditioning: Conditioning,
+        *,
+        latents: torch.Tensor | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Latents:
+        """Noise becomes latents. latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's."""
+        given = {"prompt": conditioning.prompt, "max_sequence_length": conditioning.max_sequence_length, **options}
+        if options.get("true_guidance", 1) > 1 and conditioning.negative_prompt:
+            given["negative_prompt"] = conditioning.negative_prompt
+        asked = build(SampleOptions, given)
+        self.check(asked, DecodeOptions())
+        return self._sample(conditioning, asked, latents, progress)
+
+    @takes(DecodeOptions)
+    def decode(self, latents: Latents | torch.Tensor, **options: Any) -> Panorama:
+        """Latents become a picture without a seam. A bare tensor is ``(1, C, H/8, W/8)`` in model space."""
+        given = latents if isinstance(latents, Latents) else Latents(tensor=latents)
+        return self._decode(given, build(DecodeOptions, options))
+
+    # --------------------------------------------------------------------------------------------------- inner parts
+
+    def check(self, asked: SampleOptions, decoding: DecodeOptions) -> None:
+        """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later."""
+        check_request(
+            asked,
+            decoding,
+            model=self.plan.model,
+            registry=self._registry,
+            machine=self._machine,
+            precision=self.plan.precision,
+            takes_guidance=self.engine.takes_guidance,
+        )
+
+    def _sample(
+        self, conditioning: Conditioning, asked: SampleOptions, start: torch.Tensor | None, progress: Progress | None
+    ) -> Latents:
+        import torch
+
+        from dit360_core.wrap import Grid
+
+        model, engine = self.plan.model, self.engine
+        if asked.true_guidance > 1 and conditioning.negative is None:
+            raise InputError("true_guidance needs a negative prompt; call encode with negative_prompt='' or a text.")
+        width, height = picture_size(asked, model)
+        padding = model.circular_padding if asked.circular_padding is None else asked.circular_padding
+        steps = asked.steps or model.steps
+        guidance = (model.guidance if asked.guidance is None else asked.guidance) if engine.takes_guidance else None
+        seed = secrets.randbits(32) if asked.seed is None else asked.seed
+        grid = Grid.of_picture(width, height, padding)
+
+        attend, attention, slice_size = self._attention_for(asked, grid, conditioning.max_sequence_length)
+        scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
+        sigmas = _checked_sigmas(scheduler.sigmas(steps, grid.tokens), steps, asked.scheduler_type)
+
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = engine.noise(grid, generator)
+        if start is not None:
+            if tuple(start.shape) != tuple(noise.shape):
+                raise InputError(
+                    f"latents has the shape {tuple(start.shape)}, but {width}×{height} pixels need {tuple(noise.shape)}."
+                )
+            noise = start
+        # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
+        x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
+        velocity = engine.velocity(grid, guidance, attend)
+        with torch.no_grad():
+            for i, (sigma, sigma_next) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+                v = velocity(x, sigma, conditioning.positive)
+                if asked.true_guidance > 1 and conditioning.negative is not None:
+                    against = velocity(x, sigma, conditioning.negative, "uncond")
+                    v = against + asked.true_guidance * (v - against)
+                x = scheduler.step(v, sigma, sigma_next, x, generator)
+                if progress is not None:
+                    progress(i + 1, steps)
+            result = engine.unpack(x, grid).cpu()
+        engine.release()
+        if not bool(torch.isfinite(result).all()):
+            raise Dit360Error(
+                f"Sampling produced numbers that are not finite ({scheduler_choice.used}, {attention.used}, "
+                f"{self.plan.precision}); try another attention backend or precision."
+            )
+        used = {
+            "width": width,
+            "height": height,
+            "steps": steps,
+            "guidance": guidance,
+            "true_guidance": asked.true_guidance,
+            "seed": seed if start is None else None,
+            "circular_padding": padding,
+            "max_sequence_length": conditioning.max_sequence_length,
+            "scheduler": scheduler_choice.as_dict(),
+            "timestep_schedule": asked.timestep_schedule,
+            "scheduler_eta": asked.scheduler_eta,
+            "attention": attention.as_dict(),
+            "attention_slice_size": slice_size,
+        }
+        return Latents(
+            tensor=result,
+            settings={
+                "prompt": asked.prompt,
+                "negative_prompt": asked.negative_prompt,
+                "requested": attrs.asdict(asked, filter=lambda field, value: value != field.default),
+                "used": used,
+            },
+        )
+
+    def _attention_for(self, asked: SampleOptions, grid: Any, text: int) -> tuple[Attend | None, Choice, int]:
+        """The kernel for this picture: None means the one the pipeline was loaded with."""
+        from dit360_core.flux.processor import sliced
+
+        plan, config = self.plan, self.engine.transformer.config
+        as_loaded = asked.attention_slice_size < 0
+        slice_size = plan.attention_slice_size if as_loaded else asked.attention_slice_size
+        same = asked.attention_backend == "pipeline"
+        need = AttentionNeed(
+            device=plan.device,
+            dtype=plan.precision,
+            heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            length=grid.tokens + text,
+        )
+        requested = plan.attention.requested if same else asked.attention_backend
+        if (requested, need) not in self._kernels:
+            self._kernels[requested, need] = choose_attention(
+                requested, self._registry, self._machine, need, plan.options.strict
+            )
+        choice, attend = self._kernels[requested, need]
+        if choice.used == plan.attention.used and slice_size == plan.attention_slice_size:
+            return None, choice, slice_size
+        if choice.fell_back:
+            log.warning("%s", choice.sentence())
+        return (sliced(attend, slice_size) if slice_size else attend), choice, slice_size
+
+    def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:
+        settings = SchedulerSettings(
+            shift=self.engine.shift, timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
+        )
+        need = SchedulingNeed(steps=steps, tokens=tokens)
+        return select(
+            "scheduler",
+            asked.scheduler_type,
+            self._registry,
+            self._machine,
+            need,
+            load=lambda offer: offer.load(settings),
+        )
+
+    def _decode(self, latents: Latents, asked: DecodeOptions) -> Panorama:
+        import torch
+        from PIL import Image
+
+        tensor = latents.tensor
+        channels = self.engine.latent_channels
+        if tensor.ndim != 4 or tensor.shape[0] != 1 or tensor.shape[1] != channels:
+            raise InputError(
+                f"latents has the shape {tuple(tensor.shape)}, but one picture is (1, {channels}, height/8, width/8)."
+            )
+        choice, tiling = choose_tiling(
+            asked,
+            latents.width,
+            latents.height,
+            registry=self._registry,
+            machine=self._machine,
+            precision=self.plan.precision,
+        )
+        pixels = self.engine.decode(tensor, tiling)
+        self.engine.release()
+        if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
+            raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
+        rounded = (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()
+        sampled = dict(latents.settings)
+        used = {**self.plan.as_dict(), **sampled.pop("used", {}), "tiling": choice.as_dict()}
+        requested = {
+            **attrs.asdict(self.plan.options, filter=lambda field, value: value != field.default),
+            **sampled.pop("requested", {}),
+            **attrs.asdict(asked, filter=lambda field, value: value != field.default),
+        }
+        settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._machine.versions)}
+        return Panorama(image=Image.fromarray(rounded), settings=settings)
+
+
+def _checked_sigmas(sigmas: list[float], steps: int, name: str) -> list[float]:
+    """Raises Dit360Error unless a scheduler returned ``steps + 1`` falling levels that end at exactly 0."""
+    falling = all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    if len(sigmas) != steps + 1 or sigmas[-1] != 0 or not falling or not 0 < sigmas[0] <= 1:
+        raise Dit360Error(
+            f"The scheduler {name!r} returned noise levels that do not fall from at most 1 to exactly 0 in {steps} "
+            "steps; report it to its author, or choose another scheduler."
+        )
+    return sigmas

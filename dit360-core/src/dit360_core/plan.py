@@ -1,0 +1,352 @@
+"""From what was asked to what will be used, with every verdict kept. Pure: no torch, no files, no network.
+
+The same :class:`Choice` feeds the log, ``dit360 backends``, the picture's metadata and the exception's text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+from packaging.requirements import InvalidRequirement, Requirement
+
+from dit360_core.errors import BackendUnavailable, InputError
+from dit360_core.machine import Machine
+from dit360_core.offers import Model, Need, QuantizationNeed, Reason, TilingNeed
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
+from dit360_core.registry import CORE, Entry, Registry
+
+EQUIVALENT = frozenset({"attention"})
+"""Kinds whose offers all compute the same thing within rounding, so that one may stand in for another."""
+
+Probe = Callable[[Any, Machine, Any], Iterable[Reason]]
+"""Runs an implementation once on small data: ``probe(implementation, machine, need)`` → why not to use it."""
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """What was asked, what is used, and what was thought of each candidate on the way.
+
+    verdicts: ``distribution:name`` → reasons, in the order tried; the one used has none.
+    """
+
+    kind: str
+    requested: str
+    used: str
+    distribution: str
+    version: str
+    verdicts: tuple[tuple[str, tuple[Reason, ...]], ...] = ()
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether something else than what was named is used."""
+        return self.requested not in ("auto", self.used, f"{self.distribution}:{self.used}".lower())
+
+    def sentence(self) -> str:
+        """One line for the log."""
+        told = f"{self.kind}: {self.used}"
+        if self.distribution != CORE:
+            told += f" ({self.distribution} {self.version})"
+        refused = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in self.verdicts if why)
+        if self.fell_back:
+            return f"{told} instead of {self.requested}, because {refused}"
+        return f"{told} (not {refused})" if refused and self.requested == "auto" else told
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "requested": self.requested,
+            "used": self.used,
+            "distribution": self.distribution,
+            "version": self.version,
+            "refused": {name: [attrs.asdict(r) for r in why] for name, why in self.verdicts if why},
+        }
+
+
+def judge(entry: Entry, machine: Machine, need: Need | None) -> tuple[Reason, ...]:
+    """Why an offer cannot serve a need here, without loading it. ``need`` None: only what holds for every need."""
+    if entry.refused:
+        return entry.refused
+    missing = tuple(reason for text in entry.offer.requires for reason in _unmet(text, machine))
+    if missing or need is None:
+        return missing
+    try:
+        reasons = tuple(entry.offer.unsupported(machine, need))
+    except Exception as error:
+        return (Reason("offer_failed", f"asking it raised {type(error).__name__}: {error}"),)
+    wrong = [r for r in reasons if not isinstance(r, Reason)]
+    if wrong:
+        return (Reason("offer_failed", f"it answered {wrong[0]!r:.60} where a Reason belongs"),)
+    return reasons
+
+
+def _unmet(requirement: str, machine: Machine) -> tuple[Reason, ...]:
+    try:
+        wanted = Requirement(requirement)
+    except InvalidRequirement:
+        return (Reason("offer_failed", f"it names {requirement!r}, which is no requirement"),)
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return ()
+    there = machine.version(wanted.name)
+    command = f'pip install "{requirement}"'
+    if there is None:
+        return (Reason("missing", f"{wanted.name} is not installed", command),)
+    if not wanted.specifier.contains(there, prereleases=True):
+        return (Reason("version", f"{wanted.name} {there} is installed, {wanted.specifier} is needed", command),)
+    return ()
+
+
+def select(
+    kind: str,
+    requested: str,
+    registry: Registry,
+    machine: Machine,
+    need: Need,
+    *,
+    probe: Probe | None = None,
+    strict: bool = False,
+    load: Callable[[Any], Any] = lambda offer: offer.load(),
+) -> tuple[Choice, Any]:
+    """The implementation to use for one request, and how it was found.
+
+    Candidates are the named one, then (if the kind is an equivalence class and not ``strict``, or for ``auto``) the
+    others by falling priority and name. Raises UnknownName, or BackendUnavailable with the reasons of all candidates.
+    """
+    named: tuple[Entry, ...] = ()
+    if requested != "auto":
+        named = registry.find(kind, requested)
+        by_address = requested.lower() == named[0].address.lower()
+        if len(named) == 1 and by_address:
+            named = (_unclashed(named[0]),)
+        if any(r.code == "clash" for e in named for r in e.refused) and not _core_among(named):
+            raise _unavailable(kind, requested, {e.address: e.refused for e in named})
+        named = tuple(e for e in named if not e.refused or len(named) == 1)
+    candidates = list(named)
+    if requested == "auto" or (kind in EQUIVALENT and not strict):
+        rest = [e for e in registry.entries(kind) if all(e.address != n.address for n in named)]
+        candidates += sorted(rest, key=lambda e: (-e.offer.priority, e.name))
+
+    verdicts: list[tuple[str, tuple[Reason, ...]]] = []
+    for entry in candidates:
+        reasons = judge(entry, machine, need)
+        implementation = None
+        if not reasons:
+            implementation, reasons = _load(entry, machine, need, load, probe)
+        verdicts.append((entry.address, reasons))
+        if not reasons:
+            choice = Choice(
+                kind=kind,
+                requested=requested,
+                used=entry.name,
+                distribution=entry.distribution,
+                version=entry.version,
+                verdicts=tuple(verdicts),
+            )
+            return choice, implementation
+    raise _unavailable(kind, requested, dict(verdicts))
+
+
+def _load(
+    entry: Entry, machine: Machine, need: Need, load: Callable[[Any], Any], probe: Probe | None
+) -> tuple[Any, tuple[Reason, ...]]:
+    try:
+        implementation = load(entry.offer)
+    except Exception as error:
+        return None, (Reason("import_failed", f"loading it raised {type(error).__name__}: {error}"),)
+    if probe is None:
+        return implementation, ()
+    try:
+        return implementation, tuple(probe(implementation, machine, need))
+    except Exception as error:
+        return None, (Reason("probe_failed", f"a trial run raised {type(error).__name__}: {error}"),)
+
+
+def _unclashed(entry: Entry) -> Entry:
+    return attrs.evolve(entry, refused=tuple(r for r in entry.refused if r.code != "clash"))
+
+
+def _core_among(entries: Iterable[Entry]) -> bool:
+    return any(e.distribution == CORE for e in entries)
+
+
+def _unavailable(kind: str, requested: str, verdicts: dict[str, tuple[Reason, ...]]) -> BackendUnavailable:
+    told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in verdicts.items())
+    if requested == "auto":
+        return BackendUnavailable(f"No {kind} can be used here: {told or 'none is installed'}.", verdicts)
+    return BackendUnavailable(f"The {kind} {requested!r} cannot be used here: {told}.", verdicts)
+
+
+# ----------------------------------------------------------------------------------------------------------- models
+
+
+def resolve_model(name: str, registry: Registry, is_folder: Callable[[str], bool]) -> Model:
+    """The model meant by a known name, a folder or a Hub id. Raises InputError if it can be none of them."""
+    known = [e for e in registry.entries("model") if name.lower() in (e.name, e.address.lower())]
+    if len(known) == 1:
+        entry = _unclashed(known[0]) if name.lower() == known[0].address.lower() else known[0]
+        if entry.refused:
+            raise _unavailable("model", name, {entry.address: entry.refused})
+        return entry.offer  # type: ignore[no-any-return]
+    if known:
+        allowed = [e for e in known if not e.refused]
+        if len(allowed) == 1:
+            return allowed[0].offer  # type: ignore[no-any-return]
+        raise _unavailable("model", name, {e.address: e.refused for e in known})
+    if is_folder(name) or _looks_like_hub_id(name):
+        return Model(name="given", api=1, base=name, width=2048, height=1024)
+    names = sorted({e.name for e in registry.entries("model")})
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known names are {', '.join(names)}."
+    raise InputError(f"There is no model {name!r}: it is no known name, no folder and no Hub id (owner/name); {hint}")
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    owner, slash, rest = name.partition("/")
+    plain = owner + rest
+    return bool(slash and owner and rest) and not name.startswith((".", "~")) and "/" not in rest and "\\" not in plain
+
+
+# ------------------------------------------------------------------------------------------------------- load plan
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a loaded pipeline is made of. lora: what was fused, with the number of modules it changed, or None."""
+
+    options: LoadOptions
+    model: Model
+    device: str
+    device_name: str
+    precision: str
+    offload: str
+    attention: Choice
+    attention_slice_size: int
+    quantization: Choice
+    lora: str | None = None
+    lora_strength: float = 1.0
+    lora_modules: int = 0
+    notes: tuple[str, ...] = ()
+
+    def sentences(self) -> list[str]:
+        """For the log: one line a subject."""
+        model = self.options.model
+        lines = [f"model: {model}, {self.precision} on {self.device}"]
+        if self.lora:
+            lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules")
+        lines += [self.attention.sentence(), self.quantization.sentence(), *self.notes]
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.options.model,
+            "base": self.model.base if self.model.name == "given" else self.model.name,
+            "device": self.device,
+            "device_name": self.device_name,
+            "precision": self.precision,
+            "offload": self.offload,
+            "attention": self.attention.as_dict(),
+            "attention_slice_size": self.attention_slice_size,
+            "quantization": self.quantization.as_dict(),
+            "lora": {"from": self.lora, "strength": self.lora_strength, "modules": self.lora_modules}
+            if self.lora
+            else None,
+            "notes": list(self.notes),
+        }
+
+
+def resolve(
+    options: LoadOptions,
+    registry: Registry,
+    machine: Machine,
+    model: Model,
+    *,
+    attention: Choice,
+    precision: str,
+) -> tuple[Plan, Any]:
+    """The plan of a pipeline and its quantizer. ``attention`` was chosen for the shapes of this very model."""
+    if options.offload != "none" and machine.device == "cpu":
+        raise InputError(
+            f"offload={options.offload} moves parts between an accelerator and system memory, and this runs on the "
+            "CPU; use offload=none."
+        )
+    need = QuantizationNeed(device=machine.device, dtype=precision)
+    quantization, quantizer = select("quantization", options.quantization_mode, registry, machine, need)
+    plan = Plan(
+        options=options,
+        model=model,
+        device=machine.device,
+        device_name=machine.device_name,
+        precision=precision,
+        offload=options.offload,
+        attention=attention,
+        attention_slice_size=options.attention_slice_size,
+        quantization=quantization,
+        lora=options.lora or model.lora,
+        lora_strength=options.lora_strength,
+    )
+    return plan, quantizer
+
+
+def check_request(
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    *,
+    model: Model,
+    registry: Registry,
+    machine: Machine,
+    precision: str,
+    takes_guidance: bool,
+) -> None:
+    """Raises whatever is wrong with one picture's options that can be known before any weights are read.
+
+    takes_guidance: whether the transformer has an embedding for guidance.
+    """
+    width, height = picture_size(sampling, model)
+    if sampling.guidance is not None and not takes_guidance:
+        raise InputError(
+            "This model has no embedded guidance, so guidance does nothing; use true_guidance instead, or leave it out."
+        )
+    if sampling.attention_backend not in ("pipeline", "auto"):
+        registry.find("attention", sampling.attention_backend)
+    _check_honoured(sampling, registry)
+    choose_tiling(decoding, width, height, registry=registry, machine=machine, precision=precision)
+
+
+def picture_size(sampling: SampleOptions, model: Model) -> tuple[int, int]:
+    """Width and height in pixels; what is not given follows from the other, or is the model's own."""
+    width = sampling.width or (2 * sampling.height if sampling.height else model.width)
+    height = sampling.height or width // 2
+    check_size(width, height)
+    return width, height
+
+
+def choose_tiling(
+    decoding: DecodeOptions, width: int, height: int, *, registry: Registry, machine: Machine, precision: str
+) -> tuple[Choice, Any]:
+    """How latents of a ``width × height`` picture are decoded. Raises BackendUnavailable."""
+    need = TilingNeed(
+        device=machine.device, dtype=precision, width=width, height=height, mode=decoding.tiling_mode
+    )
+    try:
+        return select("tiling", "auto", registry, machine, need)
+    except BackendUnavailable as error:
+        told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in error.reasons.items())
+        raise BackendUnavailable(
+            f"Nothing installed decodes {width}×{height} with tiling_mode={decoding.tiling_mode}: {told}.", error.reasons
+        ) from None
+
+
+def _check_honoured(sampling: SampleOptions, registry: Registry) -> None:
+    """Raises InputError if an option was changed from its default that the scheduler asked for would ignore."""
+    if sampling.scheduler_type == "auto":
+        return
+    found = registry.find("scheduler", sampling.scheduler_type)
+    for name in ("timestep_schedule", "scheduler_eta"):
+        value, default = getattr(sampling, name), getattr(attrs.fields(SampleOptions), name).default
+        if value != default and not any(name in entry.offer.honours for entry in found):
+            obeyed = ", ".join(sorted(found[0].offer.honours)) or "neither"
+            raise InputError(
+                f"{name}={value} has no effect with the scheduler {sampling.scheduler_type!r} (it takes: {obeyed}); "
+                "leave it out or choose another scheduler."
+            )

@@ -1,0 +1,85 @@
+"""Autoencoding on the sphere: convolutions that wrap in longitude, so that a picture has no seam by construction.
+
+Above and below the poles the convolutions see zeros, as in training; to the left of column 0 they see the last column.
+Nothing else in a diffusers AutoencoderKL depends on where a column is: normalization, attention and nearest-neighbour
+upsampling are equivariant to a roll. So rolling latents by k columns rolls the picture by 8k pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dit360_core.errors import ModelError
+
+
+class LongitudeConv2d(nn.Conv2d):
+    """A convolution that pads by wrapping in width and by zeros in height. ``margins``: left, right, top, bottom."""
+
+    margins: tuple[int, int, int, int]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right, top, bottom = self.margins
+        width = x.shape[-1]
+        if left or right:
+            # A margin may be wider than the picture: the index wraps as often as it must.
+            columns = torch.arange(-left, width + right, device=x.device) % width
+            x = x.index_select(-1, columns)
+        if top or bottom:
+            x = F.pad(x, (0, 0, top, bottom))
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def circular_twin(vae: nn.Module) -> nn.Module:
+    """A second view of an autoencoder that shares its weights and wraps in longitude; the original is untouched.
+
+    Raises ModelError for layers whose wrapping is not known (padding modes other than zeros, transposed or 3-D
+    convolutions), rather than leaving a seam.
+    """
+    tensors = [*vae.parameters(), *vae.buffers()]
+    # deepcopy returns what the memo already holds: module objects are new, tensors are the very same.
+    twin: nn.Module = copy.deepcopy(vae, {id(t): t for t in tensors})
+    for name, module in twin.named_modules():
+        if isinstance(module, nn.Conv2d):
+            _wrap_convolution(name, module)
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            raise ModelError(f"The autoencoder's layer {name} is a {type(module).__name__}, which dit360 cannot wrap.")
+    for module in twin.modules():
+        _wrap_downsampling(module)
+    return twin
+
+
+def _wrap_convolution(name: str, conv: nn.Conv2d) -> None:
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        raise ModelError(
+            f"The autoencoder's layer {name} pads by {conv.padding_mode!r}/{conv.padding!r}, which dit360 cannot wrap."
+        )
+    above, beside = int(conv.padding[0]), int(conv.padding[1])
+    conv.__class__ = LongitudeConv2d
+    conv.margins = (beside, beside, above, above)  # type: ignore[assignment]
+
+
+def _wrap_downsampling(module: nn.Module) -> None:
+    # diffusers' Downsample2D pads by one zero column on the right and one row below before a convolution without
+    # padding. Any other value of its own ``padding`` skips that; the convolution then pads itself.
+    conv: Any = getattr(module, "conv", None)
+    if type(module).__name__ == "Downsample2D" and getattr(module, "padding", None) == 0 and conv is not None:
+        module.padding = 1  # type: ignore[assignment]
+        conv.margins = (0, 1, 0, 1)
+
+
+def decode_whole(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Circular decode in one piece. latents ``(B, C, h, w)`` → pixels ``(B, 3, 8h, 8w)``, about −1 … 1."""
+    with torch.no_grad():
+        return circular_twin(vae).decode(latents, return_dict=False)[0]  # type: ignore[operator, no-any-return]
+
+
+def encode_whole(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Circular encode in one piece: the mean of the posterior. pixels ``(B, 3, 8h, 8w)`` → ``(B, C, h, w)``."""
+    with torch.no_grad():
+        posterior = circular_twin(vae).encode(pixels, return_dict=False)[0]  # type: ignore[operator]
+        return posterior.mode()  # type: ignore[no-any-return]

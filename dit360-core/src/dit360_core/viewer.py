@@ -1,0 +1,82 @@
+"""One HTML file to look around in a panorama: nothing to install, nothing fetched, works from a disk without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+
+from dit360_core.atomic import write_atomic
+from dit360_core.panorama import FORMATS, Panorama
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+
+
+def write_viewer(
+    panorama: Panorama | str | PathLike[str], out: str | PathLike[str], title: str = "360° panorama", *, force: bool = False
+) -> Path:
+    """Writes a page with the picture and a viewer in it; returns ``out``.
+
+    panorama: a Panorama, embedded as JPEG (quality 92, 4:4:4), or the path of one, whose very bytes are embedded.
+    title: of the page, and over the caption; the caption is ``settings["prompt"]`` where that is text.
+    force: replace an existing file.
+
+    The page needs WebGL (1 is enough); without it, it says so and shows the flat picture. A Content-Security-Policy
+    forbids it every request and every script but its own. Its address takes a direction: ``page.html#yaw=90&pitch=0&fov=75``
+    (degrees; yaw to the right, pitch upwards, field of view over the longer side of the window); scripts call
+    ``window.dit360.view({yaw, pitch, fov})``, which draws at once and returns the direction, after the promise
+    ``window.dit360.ready``.
+
+    Raises InputError where Panorama.open or write_atomic do, Dit360Error where writing fails.
+    """
+    out = Path(out)
+    if isinstance(panorama, Panorama):
+        buffer = io.BytesIO()
+        profile = panorama.image.info.get("icc_profile")
+        panorama.image.save(buffer, "JPEG", quality=92, subsampling=0, icc_profile=profile)
+        data, mime = buffer.getvalue(), "image/jpeg"
+    else:
+        path = Path(panorama)
+        panorama = Panorama.open(path)
+        data = path.read_bytes()
+        mime = "image/" + path_format(data)
+    prompt = panorama.settings.get("prompt")
+    page = _page(data, mime, title, prompt if isinstance(prompt, str) else "", panorama.size)
+    with write_atomic(out, force=force) as file:
+        file.write(page)
+    return out
+
+
+def _page(data: bytes, mime: str, title: str, caption: str, size: tuple[int, int]) -> bytes:
+    template = resources.files("dit360_core").joinpath("viewer", "viewer.html").read_text(encoding="utf-8")
+    script, style = (_only(tag, template) for tag in ("script", "style"))
+    values = {
+        # The hashes admit exactly the page's own script and style, so that no text in it can ever run.
+        "script_hash": _hash(script),
+        "style_hash": _hash(style),
+        "title": html.escape(title),
+        "caption": html.escape(caption),
+        "alt": html.escape(caption or title),
+        "width": str(size[0]),
+        "height": str(size[1]),
+        "picture": f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}",
+    }
+    # One pass, so that a title such as "{{caption}}" stays what it is.
+    page = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+    # A lone surrogate, which a command line can hold, is no character.
+    return page.encode("utf-8", "replace")
+
+
+def _only(tag: str, template: str) -> str:
+    [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", template, flags=re.DOTALL)
+    return str(content)
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")

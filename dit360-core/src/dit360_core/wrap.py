@@ -1,0 +1,67 @@
+"""Longitude on the token grid: the columns that are wrapped around a panorama, and the ids that go with them.
+
+A picture of ``height × width`` pixels is a grid of ``height/16 × width/16`` tokens, row by row. For each transformer
+call the last columns are repeated on the left and the first on the right, with the position ids of the columns they
+copy. A pad token then equals its source in content and place, so it stays equal through every deterministic step:
+padding inside each call, and cropping what comes out, is the same computation as padding once (DiT360, §3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    import torch
+
+PATCH = 16
+"""Pixels to a token's side: 8 of the autoencoder times 2 of the patch."""
+
+
+@attrs.frozen
+class Grid:
+    """rows × columns of tokens, with ``padding`` more columns on either side during a transformer call."""
+
+    rows: int
+    columns: int
+    padding: int = 0
+
+    @classmethod
+    def of_picture(cls, width: int, height: int, padding: int = 0) -> Grid:
+        """width, height in pixels, multiples of 16."""
+        return cls(height // PATCH, width // PATCH, padding)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a transformer call, pad columns included; ``mu`` is computed from this."""
+        return self.rows * (self.columns + 2 * self.padding)
+
+    def sources(self) -> torch.Tensor:
+        """``(columns + 2·padding,)`` int64: the real column that each padded column shows."""
+        import torch
+
+        return torch.arange(-self.padding, self.columns + self.padding) % self.columns
+
+    def pad_index(self) -> torch.Tensor:
+        """``(tokens,)`` int64: the real token that each padded token copies."""
+        import torch
+
+        rows = torch.arange(self.rows)[:, None] * self.columns
+        return (rows + self.sources()[None, :]).reshape(-1)
+
+    def crop_index(self) -> torch.Tensor:
+        """``(rows·columns,)`` int64: where the real tokens are among the padded ones."""
+        import torch
+
+        rows = torch.arange(self.rows)[:, None] * (self.columns + 2 * self.padding)
+        return (rows + self.padding + torch.arange(self.columns)[None, :]).reshape(-1)
+
+    def position_ids(self) -> torch.Tensor:
+        """``(tokens, 3)`` fp32: (0, row, column) of each padded token; a pad column has the ids of its source."""
+        import torch
+
+        ids = torch.zeros(self.rows, self.columns + 2 * self.padding, 3)
+        ids[..., 1] = torch.arange(self.rows)[:, None]
+        ids[..., 2] = self.sources()[None, :]
+        return ids.reshape(-1, 3)

@@ -1,0 +1,165 @@
+"""Our attention processor against diffusers' own; kernels chosen per pipeline and per picture without leaks."""
+
+import threading
+
+import pytest
+import torch
+from random_models import random_conditioning, random_flux
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dit360_core.builtin.attention_kernels import eager, sdpa
+from dit360_core.errors import Dit360Error
+from dit360_core.flux.processor import AttentionProcessor, sliced
+from dit360_core.machine import Machine
+from dit360_core.offers import AttentionNeed
+from dit360_core.pipeline import Pipeline
+from dit360_core.probe import probe_attention
+
+SIZE = {"width": 128, "height": 64, "steps": 2, "seed": 1}
+
+
+def inputs(dtype=torch.float32):
+    conditioning = random_conditioning(dtype)
+    return {
+        "hidden_states": torch.randn(1, 32, 64, generator=torch.Generator().manual_seed(2)).to(dtype),
+        "timestep": torch.full((1,), 0.5, dtype=dtype),
+        "guidance": torch.full((1,), 3.0),
+        "pooled_projections": conditioning.positive.pooled,
+        "encoder_hidden_states": conditioning.positive.tokens,
+        "txt_ids": torch.zeros(7, 3),
+        "img_ids": torch.randint(0, 8, (32, 3)).float(),
+        "return_dict": False,
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fused", [False, True])
+@torch.no_grad()
+def test_with_sdpa_we_are_bit_identical_to_diffusers(dtype, fused):
+    transformer, given = random_flux(dtype).transformer, inputs(dtype)
+    if fused:
+        transformer.fuse_qkv_projections()
+    stock = transformer(**given)[0]
+    transformer.set_attn_processor(AttentionProcessor(sdpa))
+    assert torch.equal(transformer(**given)[0], stock)
+
+
+@torch.no_grad()
+def test_a_kernel_can_travel_with_one_call():
+    transformer, given, calls = random_flux().transformer, inputs(), []
+
+    def counting(q, k, v, *, scale):
+        calls.append(q.shape)
+        return eager(q, k, v, scale=scale)
+
+    transformer.set_attn_processor(AttentionProcessor(sdpa))
+    plain = transformer(**given)[0]
+    override = transformer(**given, joint_attention_kwargs={"attend": counting})[0]
+    assert len(calls) == 3  # one double block, two single ones
+    assert torch.allclose(plain, override, atol=1e-5)
+    transformer(**given)
+    assert len(calls) == 3
+
+
+def test_context_parallelism_is_refused_rather_than_wrong():
+    transformer, given = random_flux().transformer, inputs()
+    processor = AttentionProcessor(sdpa)
+    processor._parallel_config = object()
+    transformer.set_attn_processor(processor)
+    with pytest.raises(Dit360Error, match="Context parallelism"):
+        transformer(**given)
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.sampled_from([eager, sdpa]))
+def test_slices_change_nothing(length, rows, kernel):
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = (torch.randn(1, length, 2, 8, generator=generator) for _ in range(3))
+    whole = kernel(q, k, v, scale=0.3)
+    assert torch.allclose(sliced(kernel, rows)(q, k, v, scale=0.3), whole, atol=1e-6)
+
+
+def test_a_slice_never_has_more_rows_than_asked():
+    seen = []
+
+    def watching(q, k, v, *, scale):
+        seen.append(q.shape[1])
+        return sdpa(q, k, v, scale=scale)
+
+    q = torch.randn(1, 100, 2, 8)
+    sliced(watching, 30)(q, q, q, scale=1.0)
+    assert seen == [30, 30, 30, 10]
+
+
+@pytest.mark.parametrize("kernel", [eager, sdpa])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16", "fp64"])
+def test_the_built_in_kernels_pass_their_trial(kernel, dtype):
+    need = AttentionNeed(device="cpu", dtype=dtype, heads=3, head_dim=32, length=500)
+    assert not list(probe_attention(kernel, Machine(), need))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda q, k, v, *, scale: sdpa(q, k, v, scale=2 * scale),
+        lambda q, k, v, *, scale: torch.full_like(q, float("nan")),
+        lambda q, k, v, *, scale: q[:, :1],
+        lambda q, k, v, *, scale: None,
+    ],
+    ids=["scale", "nan", "shape", "nothing"],
+)
+def test_a_wrong_kernel_fails_its_trial(wrong):
+    need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=500)
+    (reason,) = probe_attention(wrong, Machine(), need)
+    assert reason.code == "probe_failed"
+
+
+def test_an_override_leaves_the_pipeline_as_it_was():
+    pipeline = Pipeline.from_diffusers(random_flux(), attention_backend="sdpa")
+    conditioning = random_conditioning()
+    before = pipeline.sample(conditioning, **SIZE)
+    other = pipeline.sample(conditioning, attention_backend="eager", attention_slice_size=16, **SIZE)
+    after = pipeline.sample(conditioning, **SIZE)
+    assert torch.equal(before.tensor, after.tensor)
+    assert other.settings["used"]["attention"]["used"] == "eager"
+    assert other.settings["used"]["attention_slice_size"] == 16
+    assert after.settings["used"]["attention"]["used"] == "sdpa"
+    assert torch.allclose(other.tensor, before.tensor, atol=1e-4)
+
+
+def test_two_pipelines_with_two_kernels_do_not_affect_each_other_even_in_threads():
+    conditioning, results = random_conditioning(), {}
+    pipelines = {name: Pipeline.from_diffusers(random_flux(), attention_backend=name) for name in ("eager", "sdpa")}
+    alone = {name: p.sample(conditioning, **SIZE).tensor for name, p in pipelines.items()}
+
+    def run(name):
+        results[name] = [pipelines[name].sample(conditioning, **SIZE).tensor for _ in range(3)]
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in pipelines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, tensors in results.items():
+        assert all(torch.equal(t, alone[name]) for t in tensors)
+    processors = {id(next(iter(p.engine.transformer.attn_processors.values()))) for p in pipelines.values()}
+    assert len(processors) == 2
+
+
+def test_diffusers_global_attention_backend_is_not_touched():
+    from diffusers.models import attention_dispatch
+
+    before = attention_dispatch._AttentionBackendRegistry.get_active_backend()
+    Pipeline.from_diffusers(random_flux(), attention_backend="eager").sample(random_conditioning(), **SIZE)
+    assert attention_dispatch._AttentionBackendRegistry.get_active_backend() == before
+
+
+@torch.no_grad()
+def test_first_block_cache_of_diffusers_runs_in_our_loop():
+    """Our loop opens a cache context, without which diffusers' caches raise."""
+    from diffusers.hooks import FirstBlockCacheConfig
+
+    pipeline = Pipeline.from_diffusers(random_flux())
+    plain = pipeline.sample(random_conditioning(), **SIZE)
+    pipeline.engine.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    assert torch.allclose(pipeline.sample(random_conditioning(), **SIZE).tensor, plain.tensor, atol=1e-6)

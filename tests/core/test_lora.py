@@ -1,0 +1,112 @@
+"""LoRA: fused exactly, in the formats people have, and refused when it would do nothing."""
+
+import json
+import logging
+
+import pytest
+import torch
+from random_models import random_flux
+from safetensors.torch import save_file
+
+from dit360_core.errors import ModelError
+from dit360_core.flux import lora
+
+LAYERS = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k")
+RANK = 4
+
+
+def factors(dim=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: (torch.randn(RANK, dim, generator=generator) * 0.1, torch.randn(dim, RANK, generator=generator) * 0.1)
+        for name in LAYERS
+    }
+
+
+def write(folder, style, *, alpha=None, dim=32, layers=None):
+    """A LoRA file as PEFT (with its adapter_config.json) or as diffusers writes it."""
+    tensors = {}
+    for name, (down, up) in factors(dim).items():
+        name = (layers or {}).get(name, name)
+        head, default = {
+            "peft": ("base_model.model.", ""),
+            "plain": ("", ""),
+            "diffusers": ("transformer.", ""),
+        }[style]
+        tensors[f"{head}{name}.lora_A{default}.weight"] = down
+        tensors[f"{head}{name}.lora_B{default}.weight"] = up
+    file = folder / ("adapter_model.safetensors" if style == "peft" else "pytorch_lora_weights.safetensors")
+    save_file(tensors, file)
+    if alpha is not None:
+        (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha, "r": RANK}))
+    return file
+
+
+def weights(pipe):
+    layers = dict(pipe.transformer.named_modules())
+    return {name: layers[name].weight.detach().clone() for name in LAYERS}
+
+
+@pytest.mark.parametrize("style", ["peft", "plain", "diffusers"])
+@pytest.mark.parametrize("strength", [1.0, -0.5])
+def test_fusing_adds_strength_times_b_a_to_the_weights(tmp_path, style, strength):
+    pipe = random_flux()
+    before, everything = weights(pipe), {k: v.clone() for k, v in pipe.transformer.state_dict().items()}
+    changed = lora.fuse(pipe, lora.locate(str(write(tmp_path, style))), strength)
+    assert changed == len(LAYERS)
+    for name, (down, up) in factors().items():
+        assert torch.allclose(weights(pipe)[name], before[name] + strength * up @ down, atol=1e-6)
+    after = pipe.transformer.state_dict()
+    assert list(after) == list(everything)  # nothing of the adapter stays behind
+    untouched = [k for k in after if not any(k.startswith(name) for name in LAYERS)]
+    assert all(torch.equal(after[k], everything[k]) for k in untouched)
+
+
+def test_alpha_of_the_adapter_config_scales_the_update(tmp_path):
+    pipe = random_flux()
+    before = weights(pipe)
+    write(tmp_path, "peft", alpha=2 * RANK)
+    lora.fuse(pipe, lora.locate(str(tmp_path)), 1.0)
+    for name, (down, up) in factors().items():
+        assert torch.allclose(weights(pipe)[name], before[name] + 2 * up @ down, atol=1e-6)
+
+
+def test_a_lora_whose_keys_match_nothing_is_refused(tmp_path):
+    names = {name: f"transformer_blocks.{i + 90}.attn.to_q" for i, name in enumerate(LAYERS)}
+    file = lora.locate(str(write(tmp_path, "peft", layers=names)))
+    with pytest.raises(ModelError, match="does not fit this model"):
+        lora.fuse(random_flux(), file, 1.0)
+
+
+def test_a_lora_that_matches_in_part_is_fused_with_a_warning(tmp_path, caplog):
+    file = lora.locate(str(write(tmp_path, "diffusers", layers={LAYERS[1]: "single_transformer_blocks.90.attn.to_k"})))
+    with caplog.at_level(logging.WARNING, "dit360"):
+        assert lora.fuse(random_flux(), file, 1.0) == 1
+    assert "1 of its 2 layers" in caplog.text
+
+
+def test_a_lora_of_another_width_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="another shape"):
+        lora.fuse(random_flux(), lora.locate(str(write(tmp_path, "diffusers", dim=48))), 1.0)
+
+
+def test_a_file_without_lora_tensors_is_refused(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match="holds no LoRA"):
+        lora.locate(str(tmp_path / "x.safetensors"))
+
+
+def test_several_files_in_a_folder_must_be_told_apart(tmp_path):
+    for name in ("a", "b"):
+        save_file({"x.lora_A.weight": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(ModelError, match="holds 2 safetensors files"):
+        lora.locate(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt"])
+def test_pickles_are_refused(tmp_path, suffix):
+    (tmp_path / f"lora{suffix}").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(ModelError, match="pickle"):
+        lora.locate(str(tmp_path / f"lora{suffix}"))
+    with pytest.raises(ModelError, match="pickle"):
+        lora.locate(str(tmp_path))

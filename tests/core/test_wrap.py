@@ -1,0 +1,49 @@
+"""The token grid: what is padded, where it comes from, which ids it has."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dit360_core.wrap import Grid
+
+grids = st.builds(Grid, st.integers(1, 6), st.integers(1, 9), st.integers(0, 12))
+
+
+def test_one_pad_column_is_the_published_order():
+    ids = Grid(rows=64, columns=128, padding=1).position_ids().reshape(64, 130, 3)
+    assert ids[0, :, 2].tolist() == [127, *range(128), 0]
+    assert ids[5, :, 1].unique().tolist() == [5]
+    assert ids[..., 0].unique().tolist() == [0]
+
+
+def test_dit360_has_8320_tokens():
+    assert Grid.of_picture(2048, 1024, padding=1).tokens == 8320
+
+
+@given(grids)
+def test_cropping_undoes_padding(grid):
+    tokens = torch.arange(grid.rows * grid.columns)
+    assert torch.equal(tokens[grid.pad_index()][grid.crop_index()], tokens)
+
+
+@given(grids)
+def test_a_pad_token_has_the_content_and_the_id_of_its_source(grid):
+    content = torch.arange(grid.rows * grid.columns)
+    unpadded = Grid(grid.rows, grid.columns).position_ids()
+    padded = content[grid.pad_index()]
+    assert padded.shape == (grid.tokens,)
+    assert torch.equal(grid.position_ids(), unpadded[padded])
+
+
+@given(grids)
+def test_neighbours_in_the_padded_grid_are_neighbours_on_the_sphere(grid):
+    columns = grid.sources()
+    steps = (columns[1:] - columns[:-1]) % grid.columns
+    assert torch.all(steps == 1 % grid.columns)
+
+
+def test_ids_without_padding_are_those_of_diffusers():
+    from diffusers import FluxPipeline
+
+    theirs = FluxPipeline._prepare_latent_image_ids(1, 5, 10, torch.device("cpu"), torch.float32)
+    assert torch.equal(Grid(5, 10).position_ids(), theirs)

@@ -1,0 +1,37 @@
+"""The computed encoder is a linear code of 8x8 patches that wraps in longitude."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from training.autoencoder import build
+from training.linear_encoder import as_convolution, initialize
+from training.render import render
+from training.scenes import draw
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[AutoencoderKL, torch.Tensor]:
+    pictures = render([draw(seed) for seed in range(6)], 64, 128, supersample=1) * 2 - 1
+    return initialize(build(), [pictures]).eval(), pictures
+
+
+def test_the_network_equals_one_convolution(made: tuple[AutoencoderKL, torch.Tensor]) -> None:
+    vae, pictures = made
+    with torch.no_grad():
+        deep = vae.encode(pictures).latent_dist.mode()
+    kernel, bias = as_convolution(vae)
+    flat = torch.nn.functional.conv2d(pictures, kernel, bias, stride=8)
+    assert (deep - flat).abs().max() < 0.03 * flat.abs().max()
+
+
+def test_turning_the_picture_turns_the_latents(made: tuple[AutoencoderKL, torch.Tensor]) -> None:
+    vae, pictures = made
+    with torch.no_grad():
+        a = vae.encode(pictures[:2].roll(16, -1)).latent_dist.mode()
+        b = vae.encode(pictures[:2]).latent_dist.mode().roll(2, -1)
+        c = vae.decode(b).sample
+        d = vae.decode(b.roll(-2, -1)).sample.roll(16, -1)
+    assert torch.allclose(a, b, atol=1e-4)
+    assert torch.allclose(c, d, atol=1e-4)

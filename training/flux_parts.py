@@ -1,0 +1,84 @@
+"""The pieces of FLUX that training and export share: the transformer's shape, packing, ids, the time shift."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from torch import Tensor
+
+from training.text import WIDTH
+
+CHANNELS = 16
+
+
+def build_transformer(double: int = 2, single: int = 4, heads: int = 6) -> FluxTransformer2DModel:
+    """A small FluxTransformer2DModel with guidance embedding; modulation and output start at zero (AdaLN-zero)."""
+    model = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4 * CHANNELS,
+        num_layers=double,
+        num_single_layers=single,
+        attention_head_dim=32,
+        num_attention_heads=heads,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 14, 14),
+    )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and ("norm" in name.split(".")[-2:][0] or name == "proj_out"):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    return model
+
+
+def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The scheduler with FLUX.1-dev's settings."""
+    return FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15,
+        base_image_seq_len=256, max_image_seq_len=4096,
+    )  # fmt: skip
+
+
+def pack(latents: Tensor) -> Tensor:
+    """Latents (B, 16, 2h, 2w) to a grid of tokens (B, h, w, 64); a token is 2x2 latents, channel first."""
+    b, c, height, width = latents.shape
+    grid = latents.view(b, c, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return grid.reshape(b, height // 2, width // 2, 4 * c)
+
+
+def unpack(grid: Tensor) -> Tensor:
+    """The inverse of `pack`: tokens (B, h, w, 64) to latents (B, 16, 2h, 2w)."""
+    b, h, w, c = grid.shape
+    return grid.view(b, h, w, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, 2 * h, 2 * w)
+
+
+def pad(grid: Tensor) -> Tensor:
+    """One copied column on each side: (B, h, w, C) to (B, h, w + 2, C)."""
+    return torch.cat((grid[:, :, -1:], grid, grid[:, :, :1]), dim=2)
+
+
+def position_ids(h: int, w: int, device: str | torch.device = "cpu") -> Tensor:
+    """Ids (h·(w + 2), 3) of the padded grid: 0, row, column, where a copied column has its source's id."""
+    ids = torch.zeros(h, w, 3, device=device)
+    ids[..., 1] = torch.arange(h, device=device).view(-1, 1)
+    ids[..., 2] = torch.arange(w, device=device)
+    return pad(ids[None])[0].reshape(-1, 3)
+
+
+def time_shift_mu(tokens: int) -> float:
+    """mu of FLUX's time shift for a number of (padded) image tokens: 0.5 at 256, 1.15 at 4096, linear."""
+    return 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+
+
+def shift_sigma(sigma: Tensor, mu: float) -> Tensor:
+    """FLUX's exponential time shift of sigma in (0, 1]."""
+    return math.exp(mu) / (math.exp(mu) + 1 / sigma - 1)
+
+
+def schedule(steps: int, tokens: int) -> Tensor:
+    """The shifted sigmas (steps + 1,) from 1 down to exactly 0."""
+    plain = torch.linspace(1, 1 / steps, steps)
+    return torch.cat((shift_sigma(plain, time_shift_mu(tokens)), torch.zeros(1)))
