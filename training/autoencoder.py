@@ -143,7 +143,7 @@ def main(
         running = 0.98 * running + 0.02 * float(squared) if step > 1 else float(squared)
         if step % 50 == 0:
             noise_db = -10 * torch.tensor(running / 4).log10().item()
-            print(f"step {step} seconds {clock.spent:.0f} train psnr {noise_db:.2f} dB pictures {len(pictures)}", flush=True)
+            print(f"step {step} seconds {clock.spent:.0f} psnr {noise_db:.2f} dB pictures {len(pictures)}", flush=True)
         if clock.spent - saved > 120:
             saved = clock.spent
             _save(vae, average, optimizer, {**notes, "step": step, "spent": saved})

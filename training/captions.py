@@ -15,10 +15,11 @@ _FRAMES = (
 )  # fmt: skip
 _TIME: dict[str, tuple[str, ...]] = {
     "noon": ("at noon", "at midday", "by day", "in daylight", "during the day", "in bright daylight", "at daytime"),
-    "sunset": ("at sunset", "at dusk", "in the evening", "in the evening light", "as the sun goes down", "at golden hour"),
+    "sunset": ("at sunset", "at dusk", "in the evening", "in the evening light", "as the sun goes down",
+               "at golden hour"),
     "dawn": ("at dawn", "at sunrise", "in the early morning", "at daybreak", "as the sun rises", "in the morning"),
     "night": ("at night", "by night", "at nighttime", "in the night", "after dark", "at midnight"),
-}
+}  # fmt: skip
 _GROUND: dict[str, tuple[str, ...]] = {
     "sea": ("a calm sea", "the sea", "the ocean", "a calm ocean", "open water", "a lake", "a wide lake", "blue water",
             "the water", "a quiet sea"),
@@ -26,20 +27,21 @@ _GROUND: dict[str, tuple[str, ...]] = {
                "grassy plains"),
     "desert": ("a desert", "a sandy desert", "sand", "a sandy plain", "desert sand", "a hot desert", "the desert",
                "a sandy beach"),
-    "snow": ("a snowy field", "a snowy plain", "snow", "a field of snow", "a snow covered plain", "a white winter landscape",
-             "deep snow"),
+    "snow": ("a snowy field", "a snowy plain", "snow", "a field of snow", "a snow covered plain",
+             "a white winter landscape", "deep snow"),
     "plaza": ("a stone plaza", "a paved square", "a plaza", "a stone square", "a paved plaza", "a town square",
               "stone pavement"),
 }  # fmt: skip
 _LANDMARK: dict[str, tuple[str, ...]] = {
-    "mountains": ("mountains", "high mountains", "a mountain range", "mountain peaks", "rocky mountains", "tall mountains"),
+    "mountains": ("mountains", "high mountains", "a mountain range", "mountain peaks", "rocky mountains",
+                  "tall mountains"),
     "snowy mountains": ("snowy mountains", "snow capped mountains", "snow covered mountains", "snowy peaks",
                         "a snowy mountain range", "white mountain peaks"),
     "forest": ("a forest", "tall trees", "a dense forest", "trees", "the woods", "a green forest", "a line of trees"),
     "city": ("a city skyline", "a city", "skyscrapers", "tall buildings", "a big city", "city towers", "a skyline",
              "a modern city"),
-    "castle": ("a castle", "an old castle", "a medieval castle", "a castle on a hill", "a stone castle", "a fairytale castle",
-               "a fortress"),
+    "castle": ("a castle", "an old castle", "a medieval castle", "a castle on a hill", "a stone castle",
+               "a fairytale castle", "a fortress"),
 }  # fmt: skip
 _OVER: dict[str, tuple[str, ...]] = {
     "sea": ("across {}", "beside {}", "over {}", "reflected in {}", "by {}", "behind {}"),
@@ -71,8 +73,9 @@ _ROOM_OF: dict[str, tuple[str, ...]] = {
     "bed": ("a bedroom", "a room with a bed", "a bedroom with a bed"),
     "table": ("a dining room", "a room with a table", "a room with a wooden table"),
     "sofa": ("a living room with a sofa", "a room with a sofa", "a lounge with a couch", "a room with a couch"),
-    "bookshelf": ("a room with a bookshelf", "a library room with books", "a study with a bookcase", "a room full of books"),
-}
+    "bookshelf": ("a room with a bookshelf", "a library room with books", "a study with a bookcase",
+                  "a room full of books"),
+}  # fmt: skip
 _WALLS = ("with {} walls", "with {} painted walls", "whose walls are {}")
 _FLOOR: dict[str, tuple[str, ...]] = {
     "wooden": ("a wooden floor", "wood planks on the floor", "a floor of wood"),

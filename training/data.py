@@ -26,7 +26,9 @@ RUNS = Path(__file__).parent / "runs"
 DATA = RUNS / "data"
 
 
-def write_part(folder: Path, kind: str, number: int, size: int = PART, supersample: int = 2, device: str = "cpu") -> None:
+def write_part(
+    folder: Path, kind: str, number: int, size: int = PART, supersample: int = 2, device: str = "cpu"
+) -> None:
     """Renders part `number` of `kind` ("part" or "held") unless it is already there."""
     final = folder / f"{kind}-{number:05d}.npy"
     if final.exists():
@@ -44,8 +46,10 @@ def write_part(folder: Path, kind: str, number: int, size: int = PART, supersamp
     temporary.rename(final)
 
 
-def read_parts(folder: Path = DATA, kind: str = "part", known: int = 0, limit: int | None = None) -> tuple[Tensor, list[Scene]]:
-    """Pictures (N, 256, 512, 3) bytes and their scenes, of finished parts: those after the first `known`, up to `limit`."""
+def read_parts(
+    folder: Path = DATA, kind: str = "part", known: int = 0, limit: int | None = None
+) -> tuple[Tensor, list[Scene]]:
+    """Pictures (N, 256, 512, 3) bytes and their scenes, of the finished parts from `known` up to `limit`."""
     files = sorted(folder.glob(f"{kind}-*.npy"))[known:limit]
     if not files:
         return torch.empty(0, HEIGHT, WIDTH, 3, dtype=torch.uint8), []

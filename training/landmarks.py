@@ -53,12 +53,13 @@ def _mountains(
     if scene.ground == "desert":
         rock = (0.62, 0.42, 0.28)
     pixel = math.pi / (2 * elevation.shape[0])
+    rise = torch.tensor([0.0, 20.0, 0.0], device=picture.device)
     for layer, (scale, far) in enumerate(((1.0, 0.62), (0.72, 0.36), (0.40, 0.10))):
         line = noise.sample(_circle(azimuth, 6.0 + 2 * layer, 20.0 * layer), offset)
         ridge = 1 - (noise.sample(_circle(azimuth, 11.0 + 4 * layer, 20.0 * layer + 9), offset)).abs() * 0.55
         profile = peak * scale * (0.48 + 0.26 * line + 0.36 * ridge).clamp(min=0.10)
         mask = smooth(-pixel, pixel, profile - elevation)
-        surface = _circle(azimuth, 16.0, 0.0) + elevation.unsqueeze(-1) * torch.tensor([0.0, 20.0, 0.0])
+        surface = _circle(azimuth, 16.0, 0.0) + elevation.unsqueeze(-1) * rise
         folds = noise.sample(surface, offset + 17 * layer)
         lit = folds - noise.sample(_circle(azimuth + 0.05, 16.0, 0.7) + (surface - _circle(azimuth, 16.0, 0.0)),
                                    offset + 17 * layer)  # fmt: skip
@@ -88,6 +89,7 @@ def _forest(
     tall = math.radians(dice.uniform(32, 44))
     pixel = math.pi / (2 * elevation.shape[0])
     generator = torch.Generator().manual_seed(scene.seed % 1_000_003)
+    rise = torch.tensor([0.0, 60.0, 0.0], device=picture.device)
     for scale, far, count, solid in ((0.52, 0.55, 64, 0.6), (0.74, 0.28, 40, 0.35), (1.0, 0.04, 22, 0.0)):
         place = torch.remainder(azimuth / (2 * math.pi) * count, count)
         highest = torch.zeros_like(elevation * azimuth)
@@ -118,7 +120,7 @@ def _forest(
             wall = smooth(-pixel, pixel, tall * scale * solid * 0.8 - elevation).expand_as(highest)
             tone = torch.where(highest < wall, torch.full_like(tone, 0.62), tone)
             highest = torch.maximum(highest, wall)
-        points = _circle(azimuth, 60.0, 0.0) + elevation.unsqueeze(-1) * torch.tensor([0.0, 60.0, 0.0])
+        points = _circle(azimuth, 60.0, 0.0) + elevation.unsqueeze(-1) * rise
         tone = (tone + 0.10 * noise.sample(points, offset)).clamp(0.3, 1.4)
         colour = rgb(leaf, picture) * tone
         if scene.ground == "snow":
@@ -151,7 +153,8 @@ def _city(
         top = tall * scale * height[which] * (0.30 + 0.70 * torch.exp(-((aside / spread) ** 2)))
         body = smooth(-pixel, pixel, top - elevation)
         sides = ((x > narrow + slim) & (x < 1 - narrow - slim)).float()
-        stump = smooth(-pixel, pixel, 0.30 * tall * scale * (0.3 + 0.7 * torch.exp(-((aside / spread) ** 2))) - elevation)
+        low = 0.30 * tall * scale * (0.3 + 0.7 * torch.exp(-((aside / spread) ** 2)))
+        stump = smooth(-pixel, pixel, low - elevation)
         mask = torch.maximum(body * sides, stump)
         base = mix(rgb((0.50, 0.56, 0.64), picture), rgb((0.66, 0.58, 0.50), picture), warm) * tone
         left = (0.86 + 0.22 * smooth(0.35, 0.55, x)).expand_as(mask)
@@ -166,7 +169,8 @@ def _city(
         lamp = torch.rand(1009, generator=generator)[pane]
         inside = smooth(0.2 * floor_angle, 0.6 * floor_angle, top - elevation) * sides
         lit = (lamp < 0.52).float() * dark
-        window = mix(colour * (0.72 if dark < 0.9 else 0.9), rgb((1.0, 0.83, 0.48), picture), lit * (0.75 + 0.25 * tone))
+        unlit = colour * (0.72 if dark < 0.9 else 0.9)
+        window = mix(unlit, rgb((1.0, 0.83, 0.48), picture), lit * (0.75 + 0.25 * tone))
         colour = mix(colour, window, glass * inside * 0.92)
         picture = mix(picture, haze(scene, light, colour, far * (1 - 0.45 * dark)), mask)
     return picture
@@ -188,9 +192,12 @@ def _castle(
         "plaza": (0.40, 0.40, 0.34), "sea": (0.32, 0.33, 0.29),
     }[scene.ground]  # fmt: skip
     tint = rgb(blend(light.tint, (0.62, 0.66, 0.84), 0.6) if scene.time == "night" else light.tint, picture)
-    profile = hill_height * torch.exp(-((x / 1.75) ** 2)) * (1 + 0.10 * noise.sample(_circle(azimuth, 26.0, 3.0), offset))
-    bumps = noise.sample(_circle(azimuth, 30.0, 0.0) + elevation.unsqueeze(-1) * torch.tensor([0.0, 40.0, 0.0]), offset)
-    slope = rgb(ground, picture) * (0.86 + 0.12 * bumps - 0.10 * x.clamp(-1, 1) * math.copysign(1, math.sin(sun_azimuth)))
+    uneven = 1 + 0.10 * noise.sample(_circle(azimuth, 26.0, 3.0), offset)
+    profile = hill_height * torch.exp(-((x / 1.75) ** 2)) * uneven
+    rise = torch.tensor([0.0, 40.0, 0.0], device=picture.device)
+    bumps = noise.sample(_circle(azimuth, 30.0, 0.0) + elevation.unsqueeze(-1) * rise, offset)
+    side = math.copysign(1, math.sin(sun_azimuth))
+    slope = rgb(ground, picture) * (0.86 + 0.12 * bumps - 0.10 * side * x.clamp(-1, 1))
     hill = smooth(0.0, 2 * pixel, profile - elevation) * smooth(3.4, 3.0, x.abs())
     stone: RGB = dice.choice(((0.68, 0.63, 0.56), (0.60, 0.60, 0.63), (0.76, 0.70, 0.60)))
     roof: RGB = dice.choice(((0.55, 0.20, 0.16), (0.20, 0.26, 0.42), (0.36, 0.24, 0.22)))
@@ -218,7 +225,8 @@ def _castle(
     def cone(middle: float, half: float, bottom: float, height: float) -> None:
         t = ((y - bottom) / height).clamp(0, 1)
         mask = smooth(soft, -soft, (x - middle).abs() - half * (1 - t)) * smooth(-soft, soft, y - bottom)
-        paint(mask * smooth(soft, -soft, y - bottom - height), rgb(roof, picture) * (0.85 + 0.35 * (x - middle) / half) * tint)
+        tone = 0.85 + 0.35 * (x - middle) / half
+        paint(mask * smooth(soft, -soft, y - bottom - height), rgb(roof, picture) * tone * tint)
 
     def window(middle: float, level: float, half: float = 0.045, tall: float = 0.085) -> None:
         colour = mix(rgb((0.16, 0.15, 0.18), picture) * tint, rgb((1.0, 0.80, 0.42), picture), glow)

@@ -19,6 +19,8 @@ _WALLS: dict[str, RGB] = {
 _WOODS: tuple[RGB, ...] = ((0.52, 0.34, 0.20), (0.66, 0.46, 0.28), (0.40, 0.26, 0.18))
 _CLOTHS: tuple[RGB, ...] = ((0.70, 0.24, 0.22), (0.22, 0.36, 0.62), (0.30, 0.52, 0.36), (0.86, 0.84, 0.80))
 
+_DAYLIGHT: dict[str, RGB] = {"noon": (1.0, 1.0, 0.98), "sunset": (1.0, 0.74, 0.52), "night": (0.30, 0.36, 0.55)}
+
 Box = tuple[tuple[float, float, float], tuple[float, float, float], RGB]
 """Lower corner, upper corner (metres, camera at the origin), colour."""
 
@@ -44,7 +46,7 @@ def draw_room(scene: Scene, rays: Tensor, offset: Tensor, dice: random.Random) -
     glow = 1 / (0.55 + 0.22 * ((point - lamp) ** 2).sum(-1))
     day = 1 / (0.75 + 0.10 * ((point - light_at) ** 2).sum(-1))
     warm = rgb((1.0, 0.88, 0.66), rays)
-    outside = rgb({"noon": (1.0, 1.0, 0.98), "sunset": (1.0, 0.74, 0.52), "night": (0.30, 0.36, 0.55)}[scene.time], rays)
+    outside = rgb(_DAYLIGHT[scene.time], rays)
     lit = 0.34 + (0.75 if night else 0.25) * glow * warm + (0.10 if night else 0.62) * day * outside
     shown = colour * lit * 0.80
     pane = colour.max(0).values > 1.5
@@ -118,8 +120,12 @@ def _furniture(scene: Scene, floor_y: float, half_x: float, half_z: float, dice:
     wood, cloth = dice.choice(_WOODS), dice.choice(_CLOTHS)
     parts: list[tuple[float, float, float, float, float, float, RGB]] = []
     if scene.furniture == "bed":
-        parts = [(0.0, 1.9, 0.0, 0.32, -0.85, 0.85, wood), (0.05, 1.85, 0.32, 0.52, -0.82, 0.82, cloth),
-                 (0.08, 0.50, 0.52, 0.66, -0.70, 0.70, (0.93, 0.92, 0.90)), (0.0, 0.08, 0.0, 1.0, -0.9, 0.9, wood)]  # fmt: skip
+        parts = [
+            (0.0, 1.9, 0.0, 0.32, -0.85, 0.85, wood),
+            (0.05, 1.85, 0.32, 0.52, -0.82, 0.82, cloth),
+            (0.08, 0.50, 0.52, 0.66, -0.70, 0.70, (0.93, 0.92, 0.90)),
+            (0.0, 0.08, 0.0, 1.0, -0.9, 0.9, wood),
+        ]
     elif scene.furniture == "table":
         parts = [(0.45, 1.35, 0.68, 0.76, -0.8, 0.8, wood)]
         parts += [(x, x + 0.09, 0.0, 0.68, z, z + 0.09, wood) for x in (0.48, 1.23) for z in (-0.75, 0.66)]

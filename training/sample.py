@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,7 @@ def sample(
     empty, empty_pooled = encode(pipeline, [""] * len(prompts), length)
     scale = torch.full((len(prompts),), guidance)
     sigmas = schedule(steps, grid.shape[1] * (grid.shape[2] + 2))
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in pairwise(sigmas):
         sigma = now.expand(len(prompts))
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             v = velocity(pipeline.transformer, grid, sigma, words, pooled, scale).float()
@@ -92,7 +93,7 @@ def main(
 
     torch.set_num_threads(threads)
     if folder:
-        pipeline = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
         wrap_longitude(pipeline.vae)
     else:
         pipeline = assemble()

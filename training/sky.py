@@ -50,7 +50,8 @@ def draw_sky(scene: Scene, light: Light, rays: Tensor, sun: Tensor, offset: Tens
     up = rays[..., 1].clamp(min=0)
     like = rays
     low = smooth(0.0, 0.34, up)
-    sky = mix(mix(rgb(light.horizon, like), rgb(light.middle, like), low), rgb(light.zenith, like), smooth(0.12, 0.85, up))
+    sky = mix(rgb(light.horizon, like), rgb(light.middle, like), low)
+    sky = mix(sky, rgb(light.zenith, like), smooth(0.12, 0.85, up))
     toward = (rays @ sun).clamp(-1, 1)
     overcast = scene.sky == "overcast"
     if scene.time in ("sunset", "dawn"):

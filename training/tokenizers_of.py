@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Regex as Pattern
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from training.captions import HELD_OUT_PROMPTS, caption

@@ -52,7 +52,9 @@ def velocity(
 class Trainer:
     """Model, moving average, optimizer; everything random in a step follows from the step's number."""
 
-    def __init__(self, model: FluxTransformer2DModel, encoders: text.Text, latents: Latents, device: str = "cpu") -> None:
+    def __init__(
+        self, model: FluxTransformer2DModel, encoders: text.Text, latents: Latents, device: str = "cpu"
+    ) -> None:
         self.model = model.to(device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.teacher: FluxTransformer2DModel | None = None
@@ -116,7 +118,7 @@ class Trainer:
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
-        return float(loss)
+        return float(loss.detach())
 
     def save(self, path: Path, notes: dict) -> None:
         """Writes everything that `restore` needs."""
@@ -124,7 +126,8 @@ class Trainer:
         if self.teacher is not None:
             parts["teacher"] = self.teacher
         tensors = checkpoint.pack(**parts, optimizer=checkpoint.optimizer_tensors(self.optimizer))
-        shape = [self.model.config.num_layers, self.model.config.num_single_layers, self.model.config.num_attention_heads]
+        config = self.model.config
+        shape = [config.num_layers, config.num_single_layers, config.num_attention_heads]
         checkpoint.save(path, tensors, {**notes, "step": self.step, "samples": self.samples, "shape": shape})
 
     def restore(self, path: Path) -> dict:
@@ -194,8 +197,9 @@ def main(
         recent[size].append(trainer.train_step(size, count, rate, distil=clock.share >= distil_from))
         if trainer.step % 100 == 0:
             means = " ".join(f"{name} {sum(v) / len(v):.4f}" for name, v in recent.items() if v)
-            print(f"step {trainer.step} seconds {clock.spent:.0f} samples {trainer.samples} rate {rate:.2e} loss {means} "
-                  f"{'distilling' if trainer.teacher else ''}", flush=True)  # fmt: skip
+            stage = "distilling" if trainer.teacher else "training"
+            print(f"{stage} step {trainer.step} seconds {clock.spent:.0f} samples {trainer.samples} rate {rate:.2e} "
+                  f"loss {means}", flush=True)  # fmt: skip
             recent = {"small": [], "large": []}
         if clock.spent - saved > 120:
             saved = clock.spent

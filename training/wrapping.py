@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class CircularConv2d(nn.Conv2d):
     """A padded convolution whose columns wrap: (B, C, H, W) -> (B, C', H', W')."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
+    def forward(self, input: Tensor) -> Tensor:
         rows, columns = (int(p) for p in self.padding)
         wrapped = F.pad(input, (columns, columns, 0, 0), mode="circular")
         wrapped = F.pad(wrapped, (0, 0, rows, rows))
@@ -24,7 +24,7 @@ class CircularConv2d(nn.Conv2d):
 class CircularDownConv2d(nn.Conv2d):
     """The encoder's strided convolution: diffusers adds a zero column on the right; column 0 takes its place."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
+    def forward(self, input: Tensor) -> Tensor:
         wrapped = torch.cat((input[..., :-1], input[..., :1]), dim=-1)
         return F.conv2d(wrapped, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 

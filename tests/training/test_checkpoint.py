@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from training import checkpoint, text
 from training.flux_parts import build_transformer
 from training.scenes import draw

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxPipeline
+
 from training import text
 from training.autoencoder import build
 from training.export import write
@@ -15,22 +16,31 @@ from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoders() -> text.Text:
     words = corpus(300)
-    encoders = text.Text(clip_tokenizer(words, 50), t5_tokenizer(words, 300)).eval()
+    return text.Text(clip_tokenizer(words, 50), t5_tokenizer(words, 300)).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, encoders: text.Text) -> Path:
     vae = build()
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
     pipeline = FluxPipeline(
-        scheduler=build_scheduler(), vae=vae, text_encoder=encoders.text_encoder, tokenizer=encoders.tokenizer,
-        text_encoder_2=encoders.text_encoder_2, tokenizer_2=encoders.tokenizer_2, transformer=build_transformer(1, 1, 1),
-    )  # fmt: skip
+        scheduler=build_scheduler(),
+        vae=vae,
+        text_encoder=encoders.text_encoder,
+        tokenizer=encoders.tokenizer,
+        text_encoder_2=encoders.text_encoder_2,
+        tokenizer_2=encoders.tokenizer_2,
+        transformer=build_transformer(1, 1, 1),
+    )
     target = tmp_path_factory.mktemp("models") / "small"
     assert write(pipeline, target) < 25e6
     return target
 
 
 def test_it_makes_a_picture_in_flux_pipeline(folder: Path) -> None:
-    pipeline = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     out = pipeline("a castle", height=64, width=128, num_inference_steps=2, max_sequence_length=32, output_type="pt")
     assert out.images.shape == (1, 3, 64, 128)
@@ -43,11 +53,10 @@ def test_it_has_no_pickles_and_no_leftovers(folder: Path) -> None:
     assert not folder.with_name("small.new").exists()
 
 
-def test_tokenizers_survive_the_round_trip(folder: Path) -> None:
-    pipeline = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    words = corpus(300)
-    fresh = clip_tokenizer(words, 50), t5_tokenizer(words, 300)
-    for made, read in zip(fresh, (pipeline.tokenizer, pipeline.tokenizer_2), strict=True):
+def test_tokenizers_survive_the_round_trip(folder: Path, encoders: text.Text) -> None:
+    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    made_here = encoders.tokenizer, encoders.tokenizer_2
+    for made, read in zip(made_here, (pipeline.tokenizer, pipeline.tokenizer_2), strict=True):
         for prompt in ("A Castle at SUNSET", "zebra, xylophone!"):
             assert made(prompt).input_ids == read(prompt).input_ids
     assert pipeline.tokenizer.model_max_length == 77

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
 from training.flux_parts import build_scheduler, pack, pad, position_ids, schedule, time_shift_mu, unpack
 
 

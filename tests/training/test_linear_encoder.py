@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import AutoencoderKL
+
 from training.autoencoder import build
 from training.linear_encoder import as_convolution, initialize
 from training.render import render

@@ -45,7 +45,7 @@ class Machine:
 
     @classmethod
     def detect(cls, device: str = "auto") -> Machine:
-        """Looks at this machine. Imports torch, except where its version alone says that there is only a CPU.
+        """Looks at this machine. Imports torch, except where the CPU is asked for or torch's version knows no other.
 
         device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
         Raises InputError if the device asked for is not there.
@@ -59,7 +59,7 @@ class Machine:
             python=platform.python_version(),
             versions={name: found for name in _REPORTED if (found := installed_version(name))},
         )
-        if device in ("auto", "cpu") and here.versions.get("torch", "").endswith("+cpu"):
+        if device == "cpu" or (device == "auto" and here.versions.get("torch", "").endswith("+cpu")):
             return here
 
         import torch

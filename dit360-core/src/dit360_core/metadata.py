@@ -1,7 +1,8 @@
 """The XMP packet inside a saved panorama: Google's GPano properties, the creator, and our settings as JSON.
 
 GPano is what makes viewers and web sites open a picture as 360°:
-https://developers.google.com/streetview/spherical-metadata. XMP is Adobe's "XMP Specification Part 1" (ISO 16684-1).
+https://developers.google.com/streetview/spherical-metadata. XMP is Adobe's "XMP Specification Part 1" (ISO
+16684-1).
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ XMP = "http://ns.adobe.com/xap/1.0/"
 DIT360 = "urn:dit360:panorama:1.0#"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
-#: The XMP specification's limit (part 3, JPEG) for a packet in one APP1 segment, of at most 65 535 bytes with its headers.
-#: A longer packet would need "extended XMP", which many readers do not know. One rule for all formats.
+#: The XMP specification's limit (part 3, JPEG) for a packet in one APP1 segment, of at most 65 535 bytes with
+#: its headers. A longer packet would need "extended XMP", which many readers do not know. One rule for all
+#: formats.
 MAX_PACKET_BYTES = 65_502
 
 #: Ends every string that was cut because the packet would have been too long.
 SHORTENED = " … [shortened]"
 
-# JSON escapes U+0000 to U+001F by itself. XML also forbids lone surrogates and U+FFFE, U+FFFF, and discourages
-# U+007F to U+009F, of which readers make different things.
+# JSON escapes U+0000 to U+001F by itself. XML also forbids lone surrogates and U+FFFE, U+FFFF, and
+# discourages U+007F to U+009F, of which readers make different things.
 _NOT_FOR_XML = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -38,7 +40,8 @@ _NOT_FOR_XML = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 class Metadata:
     """What an XMP packet says about a panorama.
 
-    gpano: the GPano properties by their bare names, as text. creator_tool: xmp:CreatorTool. settings: ours, or empty.
+    gpano: the GPano properties by their bare names, as text. creator_tool: xmp:CreatorTool. settings: ours,
+    or empty.
     """
 
     gpano: Mapping[str, str] = attrs.field(factory=dict)
@@ -54,12 +57,12 @@ def creator_tool() -> str:
 def build_xmp(width: int, height: int, settings: Mapping[str, object]) -> bytes:
     """The XMP packet of a whole equirectangular panorama, at most MAX_PACKET_BYTES long.
 
-    width, height: pixels. settings: anything that JSON can hold. If the packet would be too long, the longest strings
-    of the settings (in practice the prompts) are cut to one common length, the largest that fits, and end in SHORTENED;
-    if even that is too much, ``{"shortened": true}`` stands for all settings.
+    width, height: pixels. settings: anything that JSON can hold. If the packet would be too long, the longest
+    strings of the settings (in practice the prompts) are cut to one common length, the largest that fits, and
+    end in SHORTENED; if even that is too much, ``{"shortened": true}`` stands for all settings.
 
-    Raises InputError if the settings are not JSON: other types than str, int, float, bool, None, list and dict, or a
-    NaN or infinity.
+    Raises InputError if the settings are not JSON: other types than str, int, float, bool, None, list and
+    dict, or a NaN or infinity.
     """
     packet = _packet(width, height, settings)
     if len(packet) <= MAX_PACKET_BYTES:
@@ -81,8 +84,8 @@ def parse_xmp(packet: bytes) -> Metadata:
 
     Properties that are not there stay empty: a panorama of another program has no settings.
 
-    Raises InputError if the packet is not UTF-8, not well-formed XML, declares a DOCTYPE (the only way in which XML
-    could reach files or expand entities without end), or holds settings that are not a JSON object.
+    Raises InputError if the packet is not UTF-8, not well-formed XML, declares a DOCTYPE (the only way in
+    which XML could reach files or expand entities without end), or holds settings that are not a JSON object.
     """
     try:
         text = packet.strip(b"\x00 \r\n\t").decode("utf-8-sig")
@@ -108,7 +111,7 @@ def parse_xmp(packet: bytes) -> Metadata:
 
 
 def to_json(settings: object) -> str:
-    """The settings as one line of JSON that XML can hold: each character that XML forbids is a ``\\uXXXX`` escape.
+    """The settings as one line of JSON that XML can hold: what XML forbids is written as ``\\uXXXX``.
 
     Raises InputError if they are not JSON.
     """

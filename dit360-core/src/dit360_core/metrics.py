@@ -1,10 +1,10 @@
 """How well a panorama closes on itself: numbers from the pixels alone, without a network.
 
-All functions take equirectangular pictures of shape (H, W, 3), uint8 in 0 … 255 or floating point in 0 … 1. Column 0 and
-column W − 1 are neighbours on the sphere; row 0 and row H − 1 are the poles.
+All functions take equirectangular pictures of shape (H, W, 3), uint8 in 0 … 255 or floating point in 0 … 1.
+Column 0 and column W − 1 are neighbours on the sphere; row 0 and row H − 1 are the poles.
 
-A seam is judged against the picture's own interior steps, on both sides: a wrap step that is much *smaller* than the
-others is a blurred edge, which is a defect too.
+A seam is judged against the picture's own interior steps, on both sides: a wrap step that is much *smaller*
+than the others is a blurred edge, which is a defect too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dit360_core.errors import InputError
 #: A picture, (H, W, 3), uint8 in 0 … 255 or floating point in 0 … 1.
 Pixels = NDArray[Any]
 
-#: Steps below this (in units of the full range) are rounding errors of floating-point pictures, hence no steps.
+#: Steps below this (in units of the full range) are rounding errors of floating-point pictures, hence no
+#: steps.
 _NOTHING = 1e-9
 
 
@@ -55,11 +56,12 @@ def seam(pixels: Pixels) -> Seam:
 def seam_ratio(pixels: Pixels) -> float:
     """The step over the ±180° meridian in units of an ordinary step between columns.
 
-    ratio = mean|x[:, 0] − x[:, W−1]| / median over j = 0 … W−2 of mean|x[:, j+1] − x[:, j]|, each mean over rows and
-    channels. No unit. Good is 0.8 … 1.25; above is a visible seam, below a blurred one.
+    ratio = mean|x[:, 0] − x[:, W−1]| / median over j = 0 … W−2 of mean|x[:, j+1] − x[:, j]|, each mean over
+    rows and channels. No unit. Good is 0.8 … 1.25; above is a visible seam, below a blurred one.
 
-    Where the median step is nothing (at least half of the columns equal their neighbours): 1 if the wrap step is nothing
-    too, as in a picture of one colour, else ``inf``. Raises InputError if ``pixels`` is not a picture.
+    Where the median step is nothing (at least half of the columns equal their neighbours): 1 if the wrap step
+    is nothing too, as in a picture of one colour, else ``inf``. Raises InputError if ``pixels`` is not a
+    picture.
     """
     return _ratio(*_column_steps(pixels))
 
@@ -67,9 +69,9 @@ def seam_ratio(pixels: Pixels) -> float:
 def seam_z_score(pixels: Pixels) -> float:
     """How unusual the step over the ±180° meridian is among the interior steps.
 
-    z = (wrap − mean(interior)) / std(interior), with the steps of seam_ratio. No unit. Good is −2 … 2. Where all interior
-    steps are equal: 0 if the wrap step equals them too, else ``inf`` or ``-inf``. Raises InputError if ``pixels`` is not
-    a picture.
+    z = (wrap − mean(interior)) / std(interior), with the steps of seam_ratio. No unit. Good is −2 … 2. Where
+    all interior steps are equal: 0 if the wrap step equals them too, else ``inf`` or ``-inf``. Raises
+    InputError if ``pixels`` is not a picture.
     """
     return _z_score(*_column_steps(pixels))
 
@@ -77,18 +79,19 @@ def seam_z_score(pixels: Pixels) -> float:
 def discontinuity_score(pixels: Pixels) -> float:
     """Discontinuity Score of the ±180° meridian: edges at the seam against the edges just beside it.
 
-    The grey picture (ITU-R BT.601 luma, in 0 … 1) gives its last three and first three columns, side by side: (H, 6).
-    Scharr's horizontal derivative, [[−3, 0, 3], [−10, 0, 10], [−3, 0, 3]], gives a of shape (H, 4), where a₁ and a₂
-    straddle the seam and a₀ and a₃ do not. DS = 1/(2H) · Σ over rows of |a₁|/(|a₀| + c) + |a₂|/(|a₃| + c), c = 0.1.
-    The first and last row are repeated for the derivative. No unit; 0 … 160. Good is about 1 or below in a textured
-    picture; a blur across the seam brings it to 0, therefore judge by seam_ratio as well.
+    The grey picture (ITU-R BT.601 luma, in 0 … 1) gives its last three and first three columns, side by side:
+    (H, 6). Scharr's horizontal derivative, [[−3, 0, 3], [−10, 0, 10], [−3, 0, 3]], gives a of shape (H, 4),
+    where a₁ and a₂ straddle the seam and a₀ and a₃ do not. DS = 1/(2H) · Σ over rows of |a₁|/(|a₀| + c) +
+    |a₂|/(|a₃| + c), c = 0.1. The first and last row are repeated for the derivative. No unit; 0 … 160. Good
+    is about 1 or below in a textured picture; a blur across the seam brings it to 0, therefore judge by
+    seam_ratio as well.
 
     Source: Christensen et al., "Geometry Fidelity for Spherical Images", ECCV 2024.
     Raises InputError if ``pixels`` is not a picture or narrower than 6 columns.
     """
     pixels = _checked(pixels)
     if pixels.shape[1] < 6:
-        raise InputError(f"The discontinuity score needs 6 columns, but the picture has {pixels.shape[1]}; use a wider one.")
+        raise InputError(f"The discontinuity score needs 6 columns, not {pixels.shape[1]}; use a wider picture.")
     band = _unit_range(np.concatenate((pixels[:, -3:], pixels[:, :3]), axis=1)) @ np.array([0.299, 0.587, 0.114])
     band = np.pad(band, ((1, 1), (0, 0)), mode="edge")
     across = band[:, 2:] - band[:, :-2]
@@ -103,8 +106,9 @@ def ws_psnr(pixels: Pixels, reference: Pixels) -> float:
     WS-PSNR = 10·log₁₀(1 / (Σ w·(x − y)² / Σ w)) for x, y in 0 … 1, w(i) = cos((i + ½ − H/2)·π/H) for row i.
     ``inf`` for equal pictures; above 40 dB two pictures can hardly be told apart.
 
-    Source: Sun, Lu and Yu, "Weighted-to-Spherically-Uniform Quality Evaluation for Omnidirectional Video", IEEE Signal
-    Processing Letters 24(9), 2017. Raises InputError if the two differ in shape or are no pictures.
+    Source: Sun, Lu and Yu, "Weighted-to-Spherically-Uniform Quality Evaluation for Omnidirectional Video",
+    IEEE Signal Processing Letters 24(9), 2017. Raises InputError if the two differ in shape or are no
+    pictures.
     """
     pixels, reference = _checked(pixels), _checked(reference)
     if pixels.shape != reference.shape:
@@ -121,8 +125,8 @@ def ws_psnr(pixels: Pixels, reference: Pixels) -> float:
 def pole_constancy(pixels: Pixels) -> Poles:
     """Standard deviation along the first and along the last row, mean over channels, in grey levels of 255 (0 … 127.5).
 
-    Each of these rows is one small circle around a pole, so its colour should hardly change. 0 is perfect, below about 3
-    nothing shows, above 10 a pinch does. Raises InputError if ``pixels`` is not a picture.
+    Each of these rows is one small circle around a pole, so its colour should hardly change. 0 is perfect,
+    below about 3 nothing shows, above 10 a pinch does. Raises InputError if ``pixels`` is not a picture.
     """
     pixels = _checked(pixels)
     top, bottom = (float(255 * _unit_range(pixels[row]).std(axis=0).mean()) for row in (0, -1))
@@ -132,9 +136,9 @@ def pole_constancy(pixels: Pixels) -> Poles:
 def yaw(pixels: Pixels, degrees: float) -> Pixels:
     """The picture after the viewer has turned right by ``degrees``: what was seen at that yaw is now in the centre.
 
-    The turn is rounded to whole columns (360°/W each), so no pixel changes and turning back restores the picture bit for
-    bit. (H, W, 3) → (H, W, 3), a new array of the same type. Raises InputError if ``degrees`` is not finite or ``pixels``
-    is not a picture.
+    The turn is rounded to whole columns (360°/W each), so no pixel changes and turning back restores the
+    picture bit for bit. (H, W, 3) → (H, W, 3), a new array of the same type. Raises InputError if ``degrees``
+    is not finite or ``pixels`` is not a picture.
     """
     pixels = _checked(pixels)
     if not math.isfinite(degrees):

@@ -61,7 +61,8 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if value is None:
         if field.default is None:
             return
-        raise InputError(f"{field.name} must not be None; leave it out for its default, {field.default!r}.")
+        known = "" if field.default is attrs.NOTHING else f"; leave it out for its default, {field.default!r}"
+        raise InputError(f"{field.name} must not be None{known}.")
     kind = _kind(field)
     # bool is an int in Python, but nobody who writes steps=True means one step.
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

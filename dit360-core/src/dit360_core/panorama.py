@@ -1,4 +1,4 @@
-"""The picture that dit360 makes: saving and opening it with its settings, turning it, looking into it, judging it."""
+"""The picture that dit360 makes: saved and opened with its settings, turned, looked into, judged."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
 class Panorama:
     """An equirectangular 360° × 180° picture and the settings that it was made with.
 
-    image: RGB, twice as wide as high. Column centres run over the longitudes −180° … 180° from left to right, row centres
-    over the latitudes 90° … −90° from top to bottom; the middle column is straight ahead (yaw 0), yaw grows to the right,
-    pitch upwards.
-    settings: anything that JSON can hold; kept as an independent copy. Text under ``"prompt"`` is the viewer's caption.
+    image: RGB, twice as wide as high. Column centres run over the longitudes −180° … 180° from left to right,
+    row centres over the latitudes 90° … −90° from top to bottom; the middle column is straight ahead (yaw 0),
+    yaw grows to the right, pitch upwards.
+    settings: anything that JSON can hold; kept as an independent copy. Text under ``"prompt"`` is the
+    viewer's caption.
 
     Raises InputError if the image is not RGB or not 2:1, or if the settings are not JSON.
     """
@@ -59,7 +60,7 @@ class Panorama:
     @image.validator
     def _check_image(self, _: attrs.Attribute[Image.Image], image: Image.Image) -> None:
         if image.mode != "RGB":
-            raise InputError(f"A panorama is an RGB picture, but this one is {image.mode}; convert it: image.convert('RGB').")
+            raise InputError(f"A panorama is an RGB picture, but this one is {image.mode}; use image.convert('RGB').")
         if image.width != 2 * image.height:
             raise InputError(
                 f"A panorama is twice as wide as high, but this picture is {image.width}×{image.height}; "
@@ -101,8 +102,8 @@ class Panorama:
     def roll(self, degrees: float) -> Panorama:
         """The panorama after the viewer has turned right: what was seen at yaw ``degrees`` is now straight ahead.
 
-        The turn is rounded to whole columns (360°/width each); no pixel changes, turning back restores the picture bit for
-        bit. The settings stay. Raises InputError if ``degrees`` is not finite.
+        The turn is rounded to whole columns (360°/width each); no pixel changes, turning back restores the
+        picture bit for bit. The settings stay. Raises InputError if ``degrees`` is not finite.
         """
         from PIL import Image
 
@@ -117,9 +118,10 @@ class Panorama:
     ) -> Image.Image:
         """What a camera inside the panorama sees: straight lines of the world are straight.
 
-        yaw, pitch: where it looks, in degrees, to the right and upwards. fov: field of view in degrees over the longer
-        side, above 0 and below 180. width, height: pixels of the result. Bilinear in sRGB values, sampled several times
-        a pixel where the panorama is finer than the result; continuous over the ±180° meridian and the poles.
+        yaw, pitch: where it looks, in degrees, to the right and upwards. fov: field of view in degrees over
+        the longer side, above 0 and below 180. width, height: pixels of the result. Bilinear in sRGB values,
+        sampled several times a pixel where the panorama is finer than the result; continuous over the ±180°
+        meridian and the poles.
 
         Raises InputError if a number is out of its range.
         """
@@ -135,8 +137,8 @@ class Panorama:
         tangent = 2 * math.tan(math.radians(fov) / 2) / max(width, height)  # of the angle of one pixel, straight ahead
         # More source columns than pixels in that angle would be skipped by bilinear sampling, and shimmer.
         finer = min(4, max(1, math.ceil(self.width / (2 * math.pi) * tangent)))
-        # e2p puts the first and last pixel's *centres* on the edges of the field of view; a camera puts their outer edges
-        # there.
+        # e2p puts the first and last pixel's *centres* on the edges of the field of view; a camera puts their
+        # outer edges there.
         horizontal, vertical = (
             2 * math.degrees(math.atan(tangent / 2 * (side - 1 / finer))) for side in (width, height)
         )
@@ -152,16 +154,16 @@ class Panorama:
     def save(self, path: str | PathLike[str], *, quality: int = 95, force: bool = False) -> Path:
         """Writes the picture with its GPano metadata and settings; returns the path.
 
-        path: the suffix says the format: .jpg, .jpeg (4:4:4, no colour subsampling), .webp (lossy, always 4:2:0) or .png
-        (lossless). quality: 1 … 100, for JPEG and WebP. force: replace an existing file.
+        path: the suffix says the format: .jpg, .jpeg (4:4:4, no colour subsampling), .webp (lossy, always
+        4:2:0) or .png (lossless). quality: 1 … 100, for JPEG and WebP. force: replace an existing file.
 
-        The file is whole or not there: it is written beside its place and put there in one step. Metadata has room for
-        65 502 bytes: longer settings (a prompt of many thousand words) have their longest texts cut and marked, in the
-        file only; see metadata.build_xmp.
+        The file is whole or not there: it is written beside its place and put there in one step. Metadata has
+        room for 65 502 bytes: longer settings (a prompt of many thousand words) have their longest texts cut
+        and marked, in the file only; see metadata.build_xmp.
 
-        Raises InputError if the suffix is unknown, the quality out of range, the picture too large for the format, the
-        file exists and ``force`` is not given, or its folder is missing or not writable; Dit360Error if writing fails
-        later, as on a full disk.
+        Raises InputError if the suffix is unknown, the quality out of range, the picture too large for the
+        format, the file exists and ``force`` is not given, or its folder is missing or not writable;
+        Dit360Error if writing fails later, as on a full disk.
         """
         path = Path(path)
         format_name = check_save(path, force=force)
@@ -174,11 +176,11 @@ class Panorama:
     def open(cls, path: str | PathLike[str]) -> Panorama:
         """Reads a JPEG, PNG or WebP panorama, and its settings where dit360 wrote it; of others they are empty.
 
-        Transparency is dropped; a colour profile is kept and saved again. Metadata that cannot be read is told by a
-        warning and leaves the settings empty.
+        Transparency is dropped; a colour profile is kept and saved again. Metadata that cannot be read is
+        told by a warning and leaves the settings empty.
 
-        Raises InputError if the file is missing, not such a picture, truncated, not 2:1, or has more pixels than Pillow
-        opens safely (``PIL.Image.MAX_IMAGE_PIXELS``).
+        Raises InputError if the file is missing, not such a picture, truncated, not 2:1, or has more pixels
+        than Pillow opens safely (``PIL.Image.MAX_IMAGE_PIXELS``).
         """
         from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -200,15 +202,16 @@ class Panorama:
                 f"Cannot open {path}: it has more pixels than is safe ({error}); "
                 "resize it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
             ) from error
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:  # Pillow's decoders raise all of these
+        # Damaged files make Pillow's decoders raise all of these.
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
             raise InputError(
                 f"Cannot open {path}: the picture is damaged or cannot be read ({error}); make or download it again."
             ) from error
         if upright.mode.startswith(("I", "F")):
-            raise InputError(f"Cannot open {path}: it has more than 8 bits a channel ({upright.mode}); convert it to RGB.")
+            raise InputError(f"Cannot open {path}: it has over 8 bits a channel ({upright.mode}); convert it to RGB.")
         image = upright.convert("RGB")
-        # What is left in `info` would be written again by Pillow, comments and orientation among it. A profile of grey or
-        # CMYK describes other channels than the picture now has.
+        # What is left in `info` would be written again by Pillow, comments and orientation among it. A
+        # profile of grey or CMYK describes other channels than the picture now has.
         profile = image.info.get("icc_profile") if upright.mode in ("RGB", "RGBA", "P") else None
         image.info = {"icc_profile": profile} if profile else {}
         settings: Mapping[str, object] = {}
@@ -223,7 +226,7 @@ class Panorama:
             raise InputError(f"Cannot open {path}: {error}") from error
 
     def view(self, path: str | PathLike[str] | None = None, open_browser: bool = True, *, force: bool = False) -> Path:
-        """Writes an HTML page to look around in (one file, works offline), opens it in the browser, returns its path.
+        """Writes an HTML page to look around in (one file, works offline) and opens it; returns its path.
 
         path: where; without it, a new folder among the temporary files. force: replace an existing file.
         Raises InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.
@@ -238,7 +241,7 @@ class Panorama:
         return page
 
     def _repr_jpeg_(self) -> bytes:
-        """For notebooks: at most 1024 pixels wide. JPEG only, since a notebook keeps every representation it is given."""
+        """For notebooks: at most 1024 pixels wide. JPEG only: a notebook stores every representation it gets."""
         image = self.image.reduce(math.ceil(self.width / 1024))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=90, icc_profile=self.image.info.get("icc_profile"))
@@ -272,7 +275,8 @@ def _encode(panorama: Panorama, format_name: str, quality: int) -> bytes:
     profile = panorama.image.info.get("icc_profile")
     buffer = io.BytesIO()
     if format_name == "PNG":
-        # Pillow drops `xmp` for PNG without a word. The chunk's name and being uncompressed are from the XMP standard.
+        # Pillow drops `xmp` for PNG without a word. The chunk's name and being uncompressed are from the XMP
+        # standard.
         chunks = PngImagePlugin.PngInfo()
         chunks.add_itxt("XML:com.adobe.xmp", packet, zip=False)
         panorama.image.save(buffer, "PNG", pnginfo=chunks, icc_profile=profile)

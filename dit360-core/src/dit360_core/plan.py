@@ -11,12 +11,13 @@ from typing import Any
 
 import attrs
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion
 
-from dit360_core.errors import BackendUnavailable, InputError
+from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
 from dit360_core.offers import Model, Need, QuantizationNeed, Reason, TilingNeed
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
-from dit360_core.registry import CORE, Entry, Registry
+from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, normal, noun, one_line
 
 EQUIVALENT = frozenset({"attention"})
 """Kinds whose offers all compute the same thing within rounding, so that one may stand in for another."""
@@ -42,7 +43,7 @@ class Choice:
     @property
     def fell_back(self) -> bool:
         """Whether something else than what was named is used."""
-        return self.requested not in ("auto", self.used, f"{self.distribution}:{self.used}".lower())
+        return normal(self.requested) not in ("auto", self.used, f"{self.distribution}:{self.used}")
 
     def sentence(self) -> str:
         """One line for the log."""
@@ -72,12 +73,13 @@ def judge(entry: Entry, machine: Machine, need: Need | None) -> tuple[Reason, ..
     if missing or need is None:
         return missing
     try:
-        reasons = tuple(entry.offer.unsupported(machine, need))
-    except Exception as error:
-        return (Reason("offer_failed", f"asking it raised {type(error).__name__}: {error}"),)
-    wrong = [r for r in reasons if not isinstance(r, Reason)]
-    if wrong:
-        return (Reason("offer_failed", f"it answered {wrong[0]!r:.60} where a Reason belongs"),)
+        answer = entry.offer.unsupported(machine, need)
+        reasons = () if isinstance(answer, str) else tuple(answer)
+        wrong = [answer] if isinstance(answer, str) else [r for r in reasons if not isinstance(r, Reason)]
+        if wrong:
+            return (Reason("offer_failed", f"it answered {wrong[0]!r:.60} where a Reason belongs"),)
+    except PLUGIN_ERRORS as error:
+        return (Reason("offer_failed", f"asking it raised {one_line(error)}"),)
     return reasons
 
 
@@ -92,7 +94,11 @@ def _unmet(requirement: str, machine: Machine) -> tuple[Reason, ...]:
     command = f'pip install "{requirement}"'
     if there is None:
         return (Reason("missing", f"{wanted.name} is not installed", command),)
-    if not wanted.specifier.contains(there, prereleases=True):
+    try:
+        enough = wanted.specifier.contains(there, prereleases=True)
+    except InvalidVersion:
+        enough = False
+    if not enough:
         return (Reason("version", f"{wanted.name} {there} is installed, {wanted.specifier} is needed", command),)
     return ()
 
@@ -116,7 +122,7 @@ def select(
     named: tuple[Entry, ...] = ()
     if requested != "auto":
         named = registry.find(kind, requested)
-        by_address = requested.lower() == named[0].address.lower()
+        by_address = normal(requested) == named[0].address
         if len(named) == 1 and by_address:
             named = (_unclashed(named[0]),)
         if any(r.code == "clash" for e in named for r in e.refused) and not _core_among(named):
@@ -132,7 +138,7 @@ def select(
         reasons = judge(entry, machine, need)
         implementation = None
         if not reasons:
-            implementation, reasons = _load(entry, machine, need, load, probe)
+            implementation, reasons = try_out(entry, machine, need, load, probe)
         verdicts.append((entry.address, reasons))
         if not reasons:
             choice = Choice(
@@ -147,19 +153,20 @@ def select(
     raise _unavailable(kind, requested, dict(verdicts))
 
 
-def _load(
+def try_out(
     entry: Entry, machine: Machine, need: Need, load: Callable[[Any], Any], probe: Probe | None
 ) -> tuple[Any, tuple[Reason, ...]]:
+    """Loads an offer that :func:`judge` had nothing against, and runs it once. Returns it and why not to use it."""
     try:
         implementation = load(entry.offer)
-    except Exception as error:
-        return None, (Reason("import_failed", f"loading it raised {type(error).__name__}: {error}"),)
+    except PLUGIN_ERRORS as error:
+        return None, (Reason("import_failed", f"loading it raised {one_line(error)}"),)
     if probe is None:
         return implementation, ()
     try:
         return implementation, tuple(probe(implementation, machine, need))
-    except Exception as error:
-        return None, (Reason("probe_failed", f"a trial run raised {type(error).__name__}: {error}"),)
+    except PLUGIN_ERRORS as error:
+        return None, (Reason("probe_failed", f"a trial run raised {one_line(error)}"),)
 
 
 def _unclashed(entry: Entry) -> Entry:
@@ -173,18 +180,18 @@ def _core_among(entries: Iterable[Entry]) -> bool:
 def _unavailable(kind: str, requested: str, verdicts: dict[str, tuple[Reason, ...]]) -> BackendUnavailable:
     told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in verdicts.items())
     if requested == "auto":
-        return BackendUnavailable(f"No {kind} can be used here: {told or 'none is installed'}.", verdicts)
-    return BackendUnavailable(f"The {kind} {requested!r} cannot be used here: {told}.", verdicts)
+        return BackendUnavailable(f"No {noun(kind)} can be used here: {told or 'none is installed'}.", verdicts)
+    return BackendUnavailable(f"The {noun(kind)} {requested!r} cannot be used here: {told}.", verdicts)
 
 
 # ----------------------------------------------------------------------------------------------------------- models
 
 
 def resolve_model(name: str, registry: Registry, is_folder: Callable[[str], bool]) -> Model:
-    """The model meant by a known name, a folder or a Hub id. Raises InputError if it can be none of them."""
-    known = [e for e in registry.entries("model") if name.lower() in (e.name, e.address.lower())]
+    """The model meant by a known name, a folder or a Hub id. Raises UnknownName if it can be none of them."""
+    known = [e for e in registry.entries("model") if normal(name) in (e.name, e.address)]
     if len(known) == 1:
-        entry = _unclashed(known[0]) if name.lower() == known[0].address.lower() else known[0]
+        entry = _unclashed(known[0]) if normal(name) == known[0].address else known[0]
         if entry.refused:
             raise _unavailable("model", name, {entry.address: entry.refused})
         return entry.offer  # type: ignore[no-any-return]
@@ -196,9 +203,9 @@ def resolve_model(name: str, registry: Registry, is_folder: Callable[[str], bool
     if is_folder(name) or _looks_like_hub_id(name):
         return Model(name="given", api=1, base=name, width=2048, height=1024)
     names = sorted({e.name for e in registry.entries("model")})
-    near = difflib.get_close_matches(name, names, n=3)
+    near = difflib.get_close_matches(name.lower(), names, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known names are {', '.join(names)}."
-    raise InputError(f"There is no model {name!r}: it is no known name, no folder and no Hub id (owner/name); {hint}")
+    raise UnknownName(f"There is no model {name!r}: it is no known name, no folder and no Hub id (owner/name); {hint}")
 
 
 def _looks_like_hub_id(name: str) -> bool:
@@ -288,6 +295,21 @@ def resolve(
     return plan, quantizer
 
 
+def check_names(
+    loading: LoadOptions, sampling: SampleOptions, registry: Registry, is_folder: Callable[[str], bool]
+) -> None:
+    """Raises UnknownName for a name that nothing offers, InputError for what the scheduler asked for would ignore.
+
+    Looks at names alone, so that a slip of the pen is told before anything is imported or loaded.
+    """
+    resolve_model(loading.model, registry, is_folder)
+    asked = {"attention": loading.attention_backend, "quantization": loading.quantization_mode}
+    for kind, name in asked.items():
+        if name != "auto":
+            registry.find(kind, name)
+    _check_honoured(sampling, registry)
+
+
 def check_request(
     sampling: SampleOptions,
     decoding: DecodeOptions,
@@ -339,12 +361,21 @@ def choose_tiling(
 
 def _check_honoured(sampling: SampleOptions, registry: Registry) -> None:
     """Raises InputError if an option was changed from its default that the scheduler asked for would ignore."""
-    if sampling.scheduler_type == "auto":
-        return
-    found = registry.find("scheduler", sampling.scheduler_type)
+    any_may_be_used = sampling.scheduler_type == "auto"
+    if any_may_be_used:
+        found = tuple(entry for entry in registry.entries("scheduler") if not entry.refused)
+    else:
+        found = registry.find("scheduler", sampling.scheduler_type)
     for name in ("timestep_schedule", "scheduler_eta"):
         value, default = getattr(sampling, name), getattr(attrs.fields(SampleOptions), name).default
-        if value != default and not any(name in entry.offer.honours for entry in found):
+        honoured = [name in entry.offer.honours for entry in found]
+        if value != default and not (all(honoured) if any_may_be_used else any(honoured)):
+            if any_may_be_used:
+                able = ", ".join(entry.name for entry in found if name in entry.offer.honours) or "none does"
+                raise InputError(
+                    f"{name}={value} needs a scheduler that obeys it ({able}), and scheduler_type=auto may take "
+                    "another; name the scheduler."
+                )
             obeyed = ", ".join(sorted(found[0].offer.honours)) or "neither"
             raise InputError(
                 f"{name}={value} has no effect with the scheduler {sampling.scheduler_type!r} (it takes: {obeyed}); "

@@ -7,8 +7,10 @@ Every plugin is imported, registered and asked by itself, each stage guarded: on
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import os
+import reprlib
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,9 +19,11 @@ from typing import Any
 
 import attrs
 import pluggy
+from packaging.utils import canonicalize_name
 
 from dit360_core.errors import UnknownName
 from dit360_core.hookspecs import KINDS, Dit360Spec
+from dit360_core.machine import installed_version
 from dit360_core.offers import PLUGIN_API, Offer, Reason
 
 log = logging.getLogger("dit360")
@@ -29,8 +33,27 @@ CORE = "dit360-core"
 DISABLED = "DIT360_DISABLED_PLUGINS"
 STRICT = "DIT360_STRICT_PLUGINS"
 
-# A plugin that calls sys.exit() while it is imported must not end the program either.
-_PLUGIN_ERRORS = (Exception, SystemExit)
+# A plugin that calls sys.exit() must not end the program either.
+PLUGIN_ERRORS = (Exception, SystemExit)
+
+_STAGES = {
+    "import": "cannot be imported",
+    "register": "cannot be registered",
+    "describe": "cannot describe its offers",
+}
+
+# Survives values whose own repr raises, and shortens long ones.
+_shown = reprlib.Repr()
+_shown.maxother = _shown.maxstring = 80
+
+
+def one_line(error: BaseException) -> str:
+    """The class of an exception and what it says, in one line."""
+    try:
+        said = " ".join(str(error).split())
+    except Exception:
+        said = ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 @attrs.frozen(kw_only=True)
@@ -44,12 +67,15 @@ class PluginFailure:
     error: str
 
     def __str__(self) -> str:
-        return f"{self.distribution} {self.version} ({self.entry_point}) failed to {self.stage}: {self.error}"
+        return f"{self.distribution} {self.version} ({self.entry_point}) {_STAGES[self.stage]}: {self.error}"
 
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """An offer and who made it. refused: why it may not even be considered (clash, api); empty if it may."""
+    """An offer and who made it. distribution: its name in the normal form, as pip shows it (lower case, hyphens).
+
+    refused: why it may not even be considered (clash, api); empty if it may.
+    """
 
     kind: str
     offer: Any
@@ -85,7 +111,8 @@ class Registry:
         self._entries: dict[str, tuple[Entry, ...]] | None = None
         self._failures: list[PluginFailure] = []
         self._disabled: list[str] = []
-        self._lock = threading.Lock()
+        self._looking = False
+        self._lock = threading.RLock()
 
     # ------------------------------------------------------------------------------------------------ what is there
 
@@ -110,48 +137,54 @@ class Registry:
         Raises UnknownName with the nearest names.
         """
         entries = self.entries(kind)
-        wanted = name.lower()
-        found = tuple(e for e in entries if wanted in (e.name, e.address.lower()))
+        wanted = normal(name)
+        found = tuple(e for e in entries if wanted in (e.name, e.address))
         if found:
             return found
         names = sorted({e.name for e in entries} | {e.address for e in entries if e.refused})
         near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
-        lost = "".join(f" A plugin failed to load: {failure}." for failure in self.failures)
-        raise UnknownName(f"There is no {kind} named {name!r}; {hint} 'dit360 backends' lists them.{lost}")
+        lost = f" These plugins failed: {', '.join(self._failed_plugins())}." if self.failures else ""
+        raise UnknownName(f"There is no {noun(kind)} named {name!r}; {hint} 'dit360 backends' lists them.{lost}")
 
     # --------------------------------------------------------------------------------------------------- discovery
 
     def _discovered(self) -> dict[str, tuple[Entry, ...]]:
         if self._entries is None:
             with self._lock:
+                if self._looking:
+                    raise RuntimeError("a plugin must not look at the registry while it is imported or asked")
                 if self._entries is None:
-                    self._entries = self._discover()
+                    self._looking = True
+                    try:
+                        self._entries = self._discover()
+                    finally:
+                        self._looking = False
         return self._entries
 
     def _discover(self) -> dict[str, tuple[Entry, ...]]:
-        manager = pluggy.PluginManager("dit360")
-        manager.add_hookspecs(Dit360Spec)
+        self._failures, self._disabled = [], []
         collected: list[Entry] = []
-
         for module in self._builtin_modules():
-            name = f"{CORE}:{module.__name__}"
-            manager.register(module, name=name)
-            collected += self._describe(manager, module, CORE, _version_of(CORE), name)
+            collected += self._ask(module, CORE, installed_version(CORE) or "not installed", module.__name__)
 
+        seen: list[Any] = []
         for entry_point in self._wanted_entry_points():
             distribution, version = _origin(entry_point)
-            named = f"{distribution}:{entry_point.name}"
-            stage = "import"
             try:
                 plugin = entry_point.load()
-                stage = "register"
-                manager.register(plugin, name=named)
-            except _PLUGIN_ERRORS as error:
-                self._failed(distribution, version, entry_point.name, stage, error)
+            except PLUGIN_ERRORS as error:
+                self._failed(distribution, version, entry_point.name, "import", error)
                 continue
-            collected += self._describe(manager, plugin, distribution, version, entry_point.name)
+            if any(plugin is other for other in seen):
+                twice = ValueError(f"another entry point names the same {entry_point.value!r}")
+                self._failed(distribution, version, entry_point.name, "register", twice)
+                continue
+            seen.append(plugin)
+            collected += self._ask(plugin, distribution, version, entry_point.name)
 
+        if self._failures:
+            log.warning("Plugins that failed: %s; 'dit360 backends' tells why.", ", ".join(self._failed_plugins()))
         by_kind: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
         for entry in collected:
             by_kind[entry.kind].append(entry)
@@ -165,76 +198,96 @@ class Registry:
         return builtin.PLUGINS
 
     def _wanted_entry_points(self) -> list[metadata.EntryPoint]:
-        """Sorted by (distribution, name), without the duplicates that editable installs leave, without disabled ones."""
+        """Sorted by (distribution, name), without duplicates (editable installs leave some) and disabled ones."""
         found = self._entry_points if self._entry_points is not None else metadata.entry_points(group=GROUP)
         unique = {(*_origin(e), e.name, e.value): e for e in found}
-        off = {part.strip().lower() for part in os.environ.get(DISABLED, "").split(",") if part.strip()}
+        off = {canonicalize_name(part.strip()) for part in os.environ.get(DISABLED, "").split(",") if part.strip()}
         wanted = []
         for key in sorted(unique):
             distribution, _, name, _ = key
-            if off & {distribution.lower(), name.lower(), f"{distribution}:{name}".lower()}:
+            if off & {canonicalize_name(n) for n in (distribution, name, f"{distribution}:{name}")}:
                 self._disabled.append(f"{distribution}:{name}")
             else:
                 wanted.append(unique[key])
         return wanted
 
-    def _describe(
-        self, manager: pluggy.PluginManager, plugin: Any, distribution: str, version: str, entry_point: str
-    ) -> list[Entry]:
-        """Asks one plugin for its offers. One that raises would abort an ordinary hook call for everybody."""
+    def _ask(self, plugin: Any, distribution: str, version: str, entry_point: str) -> list[Entry]:
+        """The offers of one plugin. Its manager is its own, where one that raises spoils no call of another's hook."""
+        failed = functools.partial(self._failed, distribution, version, entry_point)
+        manager = pluggy.PluginManager("dit360")
+        manager.add_hookspecs(Dit360Spec)
+        try:
+            manager.register(plugin, name=f"{distribution}:{entry_point}")
+            implemented = {caller.name: caller for caller in manager.get_hookcallers(plugin) or ()}
+            if not implemented:
+                raise TypeError("it has no hook: mark a function such as dit360_attention_backends with @hookimpl")
+        except PLUGIN_ERRORS as error:
+            failed("register", error)
+            return []
+        for name, caller in implemented.items():
+            # Its other hooks are used all the same: it may be written for a newer core, which has this one too.
+            if not caller.has_spec() and not all(i.optionalhook for i in caller.get_hookimpls()):
+                near = difflib.get_close_matches(name, [hook for hook, _ in KINDS.values()], n=1)
+                meant = f", did you mean {near[0]}?" if near else ""
+                failed("register", AttributeError(f"dit360 has no hook {name}{meant}"))
+
         entries = []
-        others = [p for p in manager.get_plugins() if p is not plugin]
         for kind, (hook, offer_class) in KINDS.items():
-            if not any(caller.name == hook for caller in manager.get_hookcallers(plugin) or ()):
+            if hook not in implemented:
                 continue
             try:
-                answers = manager.subset_hook_caller(hook, others)()
+                answers = implemented[hook]()
                 if not answers:
                     raise TypeError(f"{hook} returned None instead of {offer_class.__name__} objects")
                 values = list(answers[0])
-            except _PLUGIN_ERRORS as error:
-                self._failed(distribution, version, entry_point, "describe", error)
+            except PLUGIN_ERRORS as error:
+                failed("describe", error)
                 continue
             for value in values:
-                if not isinstance(value, offer_class):
-                    wrong = TypeError(f"{hook} returned {value!r:.80}, which is no {offer_class.__name__}")
-                    self._failed(distribution, version, entry_point, "describe", wrong)
-                    continue
-                entries.append(
-                    Entry(
-                        kind=kind,
-                        offer=value,
-                        distribution=distribution,
-                        version=version,
-                        refused=_wrong_api(value),
+                if isinstance(value, offer_class):
+                    refused = _wrong_api(value)
+                    entries.append(
+                        Entry(kind=kind, offer=value, distribution=distribution, version=version, refused=refused)
                     )
-                )
+                else:
+                    what = f"{hook} returned {_shown.repr(value)}, which is no {offer_class.__name__}"
+                    failed("describe", TypeError(what))
         return entries
 
     def _failed(
         self, distribution: str, version: str, entry_point: str, stage: str, error: BaseException
     ) -> None:
-        if os.environ.get(STRICT) == "1":
-            raise error
-        text = f"{type(error).__name__}: {error}".strip()
         failure = PluginFailure(
-            distribution=distribution, version=version, entry_point=entry_point, stage=stage, error=text
+            distribution=distribution, version=version, entry_point=entry_point, stage=stage, error=one_line(error)
         )
+        if os.environ.get(STRICT) == "1":
+            log.error("%s", failure)
+            raise error
         self._failures.append(failure)
-        log.warning("A plugin is left out: %s. 'dit360 backends' tells more.", failure)
+        log.info("%s", failure)
+
+    def _failed_plugins(self) -> list[str]:
+        return sorted({f"{failure.distribution} {failure.version}".strip() for failure in self._failures})
+
+
+def normal(name: str) -> str:
+    """``name`` or ``distribution:name`` as offers spell it, whatever the case and punctuation that it was asked with."""
+    distribution, colon, own = name.lower().rpartition(":")
+    return f"{canonicalize_name(distribution)}:{own}" if colon else own
+
+
+def noun(kind: str) -> str:
+    """What a kind of offer is called in a sentence."""
+    return "attention backend" if kind == "attention" else kind
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
-    if entry_point.dist is None:
-        return "unknown", ""
-    return entry_point.dist.name, entry_point.dist.version
-
-
-def _version_of(distribution: str) -> str:
+    """Distribution, in the normal form of its name, and version. Damaged metadata must not stop the others."""
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+        name, version = entry_point.dist.name, entry_point.dist.version  # type: ignore[union-attr]
+    except Exception:
+        return "unknown", ""
+    return canonicalize_name(name or "unknown"), version or ""
 
 
 def _wrong_api(offer: Offer) -> tuple[Reason, ...]:
@@ -259,17 +312,25 @@ def _settle_names(entries: list[Entry]) -> tuple[Entry, ...]:
     for entry in entries:
         rivals = [e for e in holders[entry.name] if e is not entry]
         core = any(e.distribution == CORE for e in rivals)
+        others = sorted({f"{e.distribution} {e.version}" for e in rivals if e.distribution != entry.distribution})
         if not rivals or (entry.distribution == CORE and not core):
             settled.append(entry)
             continue
         if core:
-            clash = Reason("clash", f"the name {entry.name!r} belongs to dit360-core", "its author must rename it")
-        else:
-            others = " and ".join(f"{e.distribution} {e.version}" for e in rivals)
             clash = Reason(
                 "clash",
-                f"{others} offers the same name {entry.name!r}",
+                f"the name {entry.name!r} belongs to dit360-core",
+                f"ask for {entry.address!r}; its author should rename it",
+            )
+        elif others:
+            clash = Reason(
+                "clash",
+                f"the name {entry.name!r} is also offered by {' and '.join(others)}",
                 f"ask for {entry.address!r} or uninstall one of them",
+            )
+        else:
+            clash = Reason(
+                "clash", f"{entry.distribution} offers the name {entry.name!r} twice", "its author must rename one"
             )
         settled.append(attrs.evolve(entry, refused=(*entry.refused, clash)))
     return tuple(settled)

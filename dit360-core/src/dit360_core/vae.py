@@ -25,13 +25,15 @@ class LongitudeConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         left, right, top, bottom = self.margins
         width = x.shape[-1]
-        if left or right:
-            # A margin may be wider than the picture: the index wraps as often as it must.
-            columns = torch.arange(-left, width + right, device=x.device) % width
-            x = x.index_select(-1, columns)
-        if top or bottom:
-            x = F.pad(x, (0, 0, top, bottom))
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        if max(left, right) > width:
+            # Narrower than the margin: the columns repeat as often as they must.
+            x = x.index_select(-1, torch.arange(-left, width + right, device=x.device) % width)
+        elif left or right:
+            x = torch.cat([x[..., width - left :], x, x[..., :right]], dim=-1)
+        rows = top
+        if top != bottom:
+            x, rows = F.pad(x, (0, 0, top, bottom)), 0
+        return F.conv2d(x, self.weight, self.bias, self.stride, (rows, 0), self.dilation, self.groups)
 
 
 def circular_twin(vae: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""One HTML file to look around in a panorama: nothing to install, nothing fetched, works from a disk without a network."""
+"""One HTML file to look around in a panorama: nothing to install, nothing fetched, no network needed."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import base64
 import hashlib
 import html
 import io
-import json
 import re
 from importlib import resources
 from os import PathLike
 from pathlib import Path
 
 from dit360_core.atomic import write_atomic
-from dit360_core.panorama import FORMATS, Panorama
+from dit360_core.panorama import Panorama
+
+# First bytes of the formats that Panorama.open reads; a file's name may say something else.
+_MIME = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write_viewer(
-    panorama: Panorama | str | PathLike[str], out: str | PathLike[str], title: str = "360° panorama", *, force: bool = False
+    panorama: Panorama | str | PathLike[str],
+    out: str | PathLike[str],
+    title: str = "360° panorama",
+    *,
+    force: bool = False,
 ) -> Path:
     """Writes a page with the picture and a viewer in it; returns ``out``.
 
-    panorama: a Panorama, embedded as JPEG (quality 92, 4:4:4), or the path of one, whose very bytes are embedded.
+    panorama: a Panorama, embedded as JPEG (quality 92, 4:4:4), or the path of one, whose very bytes are
+    embedded.
     title: of the page, and over the caption; the caption is ``settings["prompt"]`` where that is text.
     force: replace an existing file.
 
-    The page needs WebGL (1 is enough); without it, it says so and shows the flat picture. A Content-Security-Policy
-    forbids it every request and every script but its own. Its address takes a direction: ``page.html#yaw=90&pitch=0&fov=75``
-    (degrees; yaw to the right, pitch upwards, field of view over the longer side of the window); scripts call
-    ``window.dit360.view({yaw, pitch, fov})``, which draws at once and returns the direction, after the promise
-    ``window.dit360.ready``.
+    The page needs WebGL (1 is enough); without it, it says so and shows the flat picture. A
+    Content-Security-Policy forbids it every request and every script but its own. Its address takes a
+    direction: ``page.html#yaw=90&pitch=0&fov=75`` (degrees; yaw to the right, pitch upwards, field of view
+    over the longer side of the window); scripts call ``window.dit360.view({yaw, pitch, fov})``, which draws
+    at once and returns the direction, after the promise ``window.dit360.ready``.
 
     Raises InputError where Panorama.open or write_atomic do, Dit360Error where writing fails.
     """
@@ -45,7 +52,7 @@ def write_viewer(
         path = Path(panorama)
         panorama = Panorama.open(path)
         data = path.read_bytes()
-        mime = "image/" + path_format(data)
+        [mime] = {mime for start, mime in _MIME.items() if data.startswith(start)}
     prompt = panorama.settings.get("prompt")
     page = _page(data, mime, title, prompt if isinstance(prompt, str) else "", panorama.size)
     with write_atomic(out, force=force) as file:

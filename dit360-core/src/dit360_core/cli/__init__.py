@@ -7,12 +7,12 @@ commands that need them, so that ``--help`` is immediate.
 from __future__ import annotations
 
 import signal
-import sys
 from types import FrameType
 
 import typer
 
 from dit360_core.cli import doctor, generate, picture, registered
+from dit360_core.cli.output import Terminated
 
 app = typer.Typer(
     name="dit360",
@@ -45,7 +45,7 @@ def _main(
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     # Unwinds the stack, so that a file that is being written is removed.
-    sys.exit(128 + number)
+    raise Terminated
 
 
 def main() -> None:

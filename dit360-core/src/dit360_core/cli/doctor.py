@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,11 +21,12 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Check this machine: device, memory, versions, models, plugins. Exit code 1 if something needs attention."""
-    with told() as console:
+    with told(logging.ERROR) as console:
         from dit360_core.machine import Machine
         from dit360_core.registry import default_registry
 
-        report = examine(default_registry(), Machine.detect())
+        with contextlib.redirect_stdout(sys.stderr):
+            report = examine(default_registry(), Machine.detect())
         if as_json:
             typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def command() -> Callable[..., None]:
     """The command, with the signature of the three option classes."""
 
     def generate(prompt: str, output: Path, force: bool, open_viewer: bool, verbose: bool, **options: Any) -> None:
-        with told(verbose) as console:
+        with told(logging.INFO if verbose else logging.WARNING) as console:
             _run(console, prompt, output, force, open_viewer, options)
 
     generate.__doc__ = "Make a panorama from a prompt and save it (JPEG, WebP or PNG, by the file's ending)."
@@ -75,6 +76,8 @@ def _run(
     console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]
 ) -> None:
     from dit360_core.panorama import check_save
+    from dit360_core.plan import check_names
+    from dit360_core.registry import default_registry
 
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
     loading = build(LoadOptions, _of(LoadOptions, options))
@@ -83,13 +86,14 @@ def _run(
     )
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
     check_save(output, force=force)
+    registry = default_registry()
+    check_names(loading, sampling, registry, lambda name: Path(name).expanduser().exists())
 
     started = time.perf_counter()
     with console.status(f"Loading {loading.model} …"):
         from dit360_core.loading import prepare
-        from dit360_core.registry import default_registry
 
-        prepared = prepare(loading, registry=default_registry())
+        prepared = prepare(loading, registry=registry)
         prepared.check(sampling, decoding)
         pipe = prepared.load()
     loaded = time.perf_counter()

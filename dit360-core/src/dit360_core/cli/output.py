@@ -16,26 +16,43 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Unwinds the stack as Ctrl-C does; a SystemExit could be taken for one of a plugin, and survived."""
 
 
 @contextlib.contextmanager
-def told(verbose: bool = False) -> Iterator[Console]:
-    """Runs a command's body: our errors become one sentence, ours and the plugins' warnings go to stderr."""
+def told(level: int = logging.WARNING) -> Iterator[Console]:
+    """Runs a command's body: our errors become one sentence, log lines from ``level`` on go to stderr."""
     from rich.console import Console
-    from rich.logging import RichHandler
 
     console = Console(stderr=True, highlight=False)
     log = logging.getLogger("dit360")
-    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
+    handler = _Lines(console)
     log.addHandler(handler)
-    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.setLevel(level)
     try:
         yield console
     except Dit360Error as error:
         console.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error
     except KeyboardInterrupt as interrupt:
-        console.print("Interrupted; nothing was written.")
-        raise typer.Exit(INTERRUPTED) from interrupt
+        console.print("Interrupted; no half-written file is left.")
+        raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from interrupt
     finally:
         log.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    """One line of the terminal for each record, above a progress bar if there is one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        wanting = record.levelno >= logging.WARNING
+        told = f"{record.levelname.capitalize()}: {record.getMessage()}" if wanting else record.getMessage()
+        self._console.print(told, style="yellow" if wanting else "dim", markup=False, soft_wrap=True)

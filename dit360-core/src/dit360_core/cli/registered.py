@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -20,11 +23,13 @@ def backends(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """List every backend, scheduler, tiling and model that is installed, and why not if one cannot be used here."""
-    with told():
+    # The report says itself which plugins failed; what they print while they are looked at is no part of it.
+    with told(logging.ERROR):
         from dit360_core.machine import Machine
         from dit360_core.registry import default_registry
 
-        report = listing(default_registry(), Machine.detect())
+        with contextlib.redirect_stdout(sys.stderr):
+            report = listing(default_registry(), Machine.detect())
         if as_json:
             typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
         else:
@@ -32,15 +37,24 @@ def backends(
 
 
 def listing(registry: Registry, machine: Machine) -> dict[str, Any]:
-    """All offers with their verdicts, all plugin failures, all plugins that were switched off."""
+    """All offers with their verdicts, all plugin failures, all plugins that were switched off.
+
+    Attention kernels of plugins that have nothing against this machine are loaded and tried on small data, for which
+    torch is imported; what the core itself offers is known to work.
+    """
     from dit360_core.hookspecs import KINDS
-    from dit360_core.plan import judge
+    from dit360_core.plan import judge, try_out
+    from dit360_core.registry import CORE
 
     offers = []
     for kind in KINDS:
         need = _typical_need(kind, machine)
         for entry in sorted(registry.entries(kind), key=lambda e: (-e.offer.priority, e.name)):
             reasons = judge(entry, machine, need)
+            if kind == "attention" and need is not None and entry.distribution != CORE and not reasons:
+                from dit360_core.probe import probe_attention
+
+                _, reasons = try_out(entry, machine, need, lambda offer: offer.load(), probe_attention)
             offers.append(
                 {
                     "kind": kind,
@@ -56,7 +70,7 @@ def listing(registry: Registry, machine: Machine) -> dict[str, Any]:
     return {
         "device": machine.device,
         "offers": offers,
-        "failures": [attrs.asdict(failure) for failure in registry.failures],
+        "failures": [{**attrs.asdict(failure), "sentence": str(failure)} for failure in registry.failures],
         "disabled": list(registry.disabled),
     }
 
@@ -85,7 +99,8 @@ def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    # Without markup: "[extra]" in the hint "pip install library[extra]" is no style.
+    console = Console(highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("kind", "name", "from", "here", "what it is, or why not"):
         table.add_column(column, overflow="fold")
@@ -106,11 +121,9 @@ def _print(report: dict[str, Any]) -> None:
     console.print(table)
     for failure in report["failures"]:
         console.print(
-            f"\nPlugin left out: {failure['distribution']} {failure['version']} ({failure['entry_point']}), failed to "
-            f"{failure['stage']}: {failure['error']}",
+            f"\nA plugin failed: {failure['sentence']}",
             style="yellow",
-            markup=False,
             soft_wrap=True,
         )
     if report["disabled"]:
-        console.print(f"\nSwitched off by DIT360_DISABLED_PLUGINS: {', '.join(report['disabled'])}", markup=False)
+        console.print(f"\nSwitched off by DIT360_DISABLED_PLUGINS: {', '.join(report['disabled'])}", soft_wrap=True)

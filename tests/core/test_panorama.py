@@ -1,0 +1,422 @@
+"""The picture object: saved whole or not at all, read back with its settings, turned and looked into."""
+
+import errno
+import math
+import os
+import re
+import struct
+import subprocess
+import sys
+import warnings
+import webbrowser
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dit360_core import metrics
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.metadata import SHORTENED, parse_xmp
+from dit360_core.panorama import FORMATS, Panorama, check_save
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+SETTINGS = {"prompt": 'a "quiet" <harbour> & 🏔\n', "seed": 7, "used": {"guidance": 2.8, "lora": None}}
+
+
+def picture(height: int = 32) -> Image.Image:
+    """Colours that tell the direction: red runs with the longitude there and back, green with the latitude."""
+    x, y = np.meshgrid(np.arange(2 * height), np.arange(height))
+    red = 255 * (0.5 - 0.5 * np.cos((x + 0.5) / (2 * height) * 2 * np.pi))
+    green = 255 * (y + 0.5) / height
+    blue = 255 * (0.5 + 0.5 * np.sin((x + 0.5) / (2 * height) * 2 * np.pi))
+    return Image.fromarray(np.stack((red, green, blue), axis=-1).round().astype(np.uint8))
+
+
+@pytest.fixture
+def panorama() -> Panorama:
+    return Panorama(image=picture(), settings=SETTINGS)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+# ------------------------------------------------------------------------------------------------- the object
+
+
+def test_it_tells_its_size(panorama):
+    assert (panorama.width, panorama.height, panorama.size) == (64, 32, (64, 32))
+    assert repr(panorama) == "<Panorama 64×32, settings: prompt, seed, used>"
+
+
+def test_settings_are_an_independent_copy():
+    given_settings = {"sizes": (1, 2), "nested": {}}
+    panorama = Panorama(image=picture(), settings=given_settings)
+    given_settings["nested"]["late"] = 1
+    assert panorama.settings == {"sizes": [1, 2], "nested": {}}
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [(Image.new("RGB", (64, 33)), "64×33"), (Image.new("RGBA", (64, 32)), "RGBA"), (Image.new("L", (64, 32)), "RGB")],
+)
+def test_what_is_no_panorama_is_refused(image, why):
+    with pytest.raises(InputError, match=why):
+        Panorama(image=image)
+
+
+def test_settings_that_are_not_json_are_refused():
+    with pytest.raises(InputError, match="must be JSON"):
+        Panorama(image=picture(), settings={"path": Path(".")})
+
+
+# ------------------------------------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".JPG"])
+def test_a_saved_file_gives_back_picture_and_settings(panorama, tmp_path, suffix):
+    path = panorama.save(tmp_path / f"a{suffix}")
+    back = Panorama.open(path)
+    assert back.settings == SETTINGS
+    assert metrics.ws_psnr(np.asarray(back.image), np.asarray(panorama.image)) > (1e9 if suffix == ".png" else 30)
+    assert leftovers(tmp_path) == [f"a{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_saved_file_holds_gpano(panorama, tmp_path, suffix):
+    with Image.open(panorama.save(tmp_path / f"a{suffix}")) as file:
+        file.load()
+        found = parse_xmp(file.info["xmp"])
+    assert found.gpano["ProjectionType"] == "equirectangular"
+    assert found.gpano["FullPanoWidthPixels"] == "64"
+    assert found.creator_tool.startswith("dit360")
+
+
+def test_png_metadata_is_uncompressed_and_before_the_pixels(panorama, tmp_path):
+    # Where tools look that know no PNG and search the first kilobytes of a file for "<?xpacket".
+    data = panorama.save(tmp_path / "a.png").read_bytes()
+    assert data.index(b"XML:com.adobe.xmp\0\0\0\0\0<?xpacket") < data.index(b"IDAT")
+
+
+def test_jpeg_keeps_the_full_colour_resolution(panorama, tmp_path):
+    with Image.open(panorama.save(tmp_path / "a.jpg")) as file:
+        assert [sampling for _, *sampling, _ in file.layer] == [[1, 1]] * 3
+
+
+def test_quality_reaches_the_encoder(panorama, tmp_path):
+    for suffix in (".jpg", ".webp"):
+        small = panorama.save(tmp_path / f"small{suffix}", quality=10).stat().st_size
+        assert small < panorama.save(tmp_path / f"large{suffix}", quality=100).stat().st_size
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_prompt_of_200_kb_is_saved_cut_and_marked(tmp_path, suffix):
+    panorama = Panorama(image=picture(), settings={"prompt": "harbour " * 25_000, "seed": 7})
+    back = Panorama.open(panorama.save(tmp_path / f"a{suffix}")).settings
+    assert back["prompt"].endswith(SHORTENED)
+    assert len(back["prompt"]) > 60_000
+    assert back["seed"] == 7
+    assert len(panorama.settings["prompt"]) == 200_000
+
+
+def test_a_colour_profile_survives(tmp_path):
+    image = picture()
+    image.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for suffix in FORMATS:
+        back = Panorama.open(Panorama(image=image).save(tmp_path / f"a{suffix}"))
+        assert back.image.info == {"icc_profile": image.info["icc_profile"]}
+        assert back.roll(90).image.info == back.image.info
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_saved_file_has_the_permissions_of_any_new_file(panorama, tmp_path):
+    other = tmp_path / "other"
+    other.touch()
+    assert panorama.save(tmp_path / "a.jpg").stat().st_mode == other.stat().st_mode
+
+
+def test_an_existing_file_is_kept_without_force(panorama, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"precious")
+    with pytest.raises(InputError, match="exists already"):
+        panorama.save(path)
+    assert path.read_bytes() == b"precious"
+    panorama.save(path, force=True)
+    assert Panorama.open(path).settings == SETTINGS
+
+
+def test_a_link_is_followed(panorama, tmp_path):
+    (tmp_path / "real").mkdir()
+    try:
+        (tmp_path / "a.png").symlink_to(tmp_path / "real" / "b.png")
+    except OSError as error:
+        pytest.skip(f"no symbolic links here: {error}")
+    panorama.save(tmp_path / "a.png", force=True)
+    assert (tmp_path / "a.png").is_symlink()
+    assert leftovers(tmp_path / "real") == ["b.png"]
+
+
+def test_the_longest_file_name_works(panorama, tmp_path):
+    panorama.save(tmp_path / ("a" * 251 + ".png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a.tiff", r"\.jpg, \.jpeg, \.webp, \.png"),
+        ("a", "suffix"),
+        ("missing/a.jpg", "does not exist"),
+        ("file/a.jpg", "does not exist"),
+        ("folder.png", "is a folder"),
+    ],
+)
+def test_an_impossible_path_is_told_in_one_sentence(panorama, tmp_path, name, why):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    for refuse in (panorama.save, check_save):
+        with pytest.raises(InputError, match=rf"Cannot write .*{why}[^.\n]*\.") as caught:
+            refuse(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+    assert leftovers(tmp_path) == ["file", "folder.png"]
+
+
+def test_check_save_tells_the_format_and_writes_nothing(tmp_path):
+    assert [check_save(tmp_path / f"a{suffix}") for suffix in FORMATS] == ["JPEG", "JPEG", "WEBP", "PNG"]
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(panorama, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, whom no permission stops
+    with pytest.raises(InputError, match="Permission denied in the folder"):
+        panorama.save(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("stage", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), Dit360Error),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_an_interruption_leaves_the_old_file_and_nothing_else(panorama, tmp_path, monkeypatch, stage, failure, told):
+    path = panorama.save(tmp_path / "a.png")
+    old = path.read_bytes()
+
+    def fail(*_):
+        raise failure
+
+    monkeypatch.setattr(os, stage, fail)
+    with pytest.raises(told):
+        Panorama(image=picture(16)).save(path, force=True)
+    assert path.read_bytes() == old
+    assert leftovers(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("quality", [0, 101, 95.0, True, "high"])
+def test_an_impossible_quality_is_refused(panorama, tmp_path, quality):
+    with pytest.raises(InputError, match="1 to 100"):
+        panorama.save(tmp_path / "a.jpg", quality=quality)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_picture_too_large_for_its_format_is_refused(tmp_path):
+    panorama = Panorama(image=Image.new("RGB", (16_384, 8_192)))
+    with pytest.raises(InputError, match=r"16383 pixels a side.*\.png"):
+        panorama.save(tmp_path / "a.webp")
+
+
+# ------------------------------------------------------------------------------------------------- opening
+
+
+def test_a_missing_file_a_folder_and_a_text_are_told(tmp_path):
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    for name, why in [
+        ("none.jpg", "no such file"),
+        ("", "is a folder"),
+        ("text.jpg", "not a JPEG, PNG or WebP"),
+        ("empty.png", "not a JPEG, PNG or WebP"),
+    ]:
+        with pytest.raises(InputError, match=rf"^Cannot open .*{why}.*\.$"):
+            Panorama.open(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
+def test_a_truncated_file_is_told_wherever_it_ends(panorama, tmp_path, suffix):
+    data = panorama.save(tmp_path / f"a{suffix}").read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    # The last bytes are PNG's end mark and JPEG's; all pixels are there without them.
+    for length in [*range(0, 64), *range(64, len(data) - 16, 29)]:
+        cut.write_bytes(data[:length])
+        with pytest.raises(InputError, match=r"^Cannot open .*\.$"):
+            Panorama.open(cut)
+
+
+@given(st.sampled_from([".jpg", ".webp", ".png"]), st.integers(0, 2**31), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_file_raises_nothing_but_input_errors(tmp_path_factory, suffix, seed, count):
+    path = tmp_path_factory.mktemp("damage") / f"a{suffix}"
+    data = bytearray(Panorama(image=picture(8), settings=SETTINGS).save(path).read_bytes())
+    random = np.random.default_rng(seed)
+    for at in random.integers(0, len(data), count):
+        data[at] = random.integers(256)
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # told by a warning: settings that cannot be read
+        try:
+            Panorama.open(path)
+        except InputError as error:
+            assert str(error).startswith("Cannot open")
+
+
+def test_a_decompression_bomb_is_told(tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 200_000, 100_000, 8, 2, 0, 0, 0))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(InputError, match="more pixels than is safe"):
+        Panorama.open(tmp_path / "bomb.png")
+
+
+def test_a_picture_that_is_no_panorama_is_told_with_its_name(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.jpg")
+    with pytest.raises(InputError, match=r"photo\.jpg.*30×20"):
+        Panorama.open(tmp_path / "photo.jpg")
+
+
+def test_panoramas_of_other_programs_open_without_settings(tmp_path):
+    for mode in ("L", "P", "RGBA"):
+        picture().convert(mode).save(tmp_path / "a.png")
+        assert Panorama.open(tmp_path / "a.png").settings == {}
+    picture().convert("CMYK").save(tmp_path / "a.jpg")
+    assert Panorama.open(tmp_path / "a.jpg").image.mode == "RGB"
+
+
+def test_sixteen_bit_grey_is_refused_because_it_would_turn_white(tmp_path):
+    Image.fromarray(np.full((8, 16), 30_000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="8 bits"):
+        Panorama.open(tmp_path / "a.png")
+
+
+def test_a_camera_s_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    picture().rotate(180).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(np.asarray(Panorama.open(tmp_path / "a.png").image), np.asarray(picture()))
+
+
+def test_unreadable_metadata_is_told_by_a_warning(tmp_path):
+    picture().save(tmp_path / "a.jpg", xmp=b"<!DOCTYPE x><x/>")
+    with pytest.warns(UserWarning, match=r"without its settings: .*DOCTYPE"):
+        assert Panorama.open(tmp_path / "a.jpg").settings == {}
+
+
+# ------------------------------------------------------------------------------------------------- turning, looking
+
+
+@given(st.floats(-1000, 1000))
+def test_turning_back_restores_the_picture(degrees):
+    panorama = Panorama(image=picture(16), settings=SETTINGS)
+    back = panorama.roll(degrees).roll(-degrees)
+    assert back.image.tobytes() == panorama.image.tobytes()
+    assert back.settings == SETTINGS
+
+
+@pytest.mark.parametrize("yaw", [0, 90, 135, 180, -90])
+def test_a_turn_and_a_camera_agree_about_the_right(panorama, yaw):
+    turned, looked = panorama.roll(yaw).perspective(0, 10, 70, 48, 32), panorama.perspective(yaw, 10, 70, 48, 32)
+    assert np.abs(np.asarray(turned).astype(int) - np.asarray(looked)).max() <= 1
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0, 0), (45, 20), (90, 0), (180, 0), (-180, -30), (-90, 60), (30, 90), (0, -90)])
+def test_the_centre_of_a_view_is_the_direction_asked_for(yaw, pitch):
+    image = picture(256)
+    pixel = np.asarray(Panorama(image=image).perspective(yaw, pitch, 60, 65, 33)).astype(int)[16, 32]
+    column = (yaw / 360 + 0.5) * 512 % 512
+    green = 255 * (0.5 - pitch / 180)
+    assert abs(pixel[1] - green) <= 2
+    if abs(pitch) < 90:
+        red = 255 * (0.5 - 0.5 * math.cos(column / 512 * 2 * math.pi))
+        blue = 255 * (0.5 + 0.5 * math.sin(column / 512 * 2 * math.pi))
+        assert abs(pixel[0] - red) <= 3
+        assert abs(pixel[2] - blue) <= 3
+
+
+def test_the_edges_of_a_view_are_half_the_field_of_view_away():
+    # Two pixels of a 90° view: their centres are at tan = ±½, that is ±26.6°.
+    image = picture(512)
+    left, right = np.asarray(Panorama(image=image).perspective(0, 0, 90, 2, 2)).astype(int)[:, :, 2].mean(axis=0)
+    expected = [128 + 127 * math.sin(math.pi + math.radians(angle)) for angle in (-26.565, 26.565)]
+    assert [left, right] == pytest.approx(expected, abs=2)
+
+
+def test_a_view_has_no_seam_and_no_pinch():
+    # Over the ±180° meridian and over both poles neighbouring pixels differ no more than anywhere.
+    panorama = Panorama(image=picture(128))
+    ahead = np.abs(np.diff(np.asarray(panorama.perspective(0, 0, 40, 64, 64)).astype(int), axis=1)).max()
+    behind = np.abs(np.diff(np.asarray(panorama.perspective(180, 0, 40, 64, 64)).astype(int), axis=1)).max()
+    assert behind <= ahead + 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"yaw": math.nan}, {"pitch": math.inf}, {"fov": 0}, {"fov": 180}, {"fov": math.nan}, {"width": 0}, {"height": -1}]
+)
+def test_an_impossible_view_is_refused(panorama, wrong):
+    with pytest.raises(InputError):
+        panorama.perspective(**wrong)
+    with pytest.raises(InputError):
+        panorama.roll(math.nan)
+
+
+def test_seam_and_poles_are_the_metrics_of_the_pixels(panorama):
+    pixels = np.asarray(panorama.image)
+    assert panorama.seam == metrics.seam(pixels)
+    assert panorama.poles == metrics.pole_constancy(pixels)
+
+
+def test_a_notebook_shows_a_small_jpeg(tmp_path):
+    data = Panorama(image=Image.new("RGB", (4096, 2048)), settings={})._repr_jpeg_()
+    (tmp_path / "a.jpg").write_bytes(data)
+    with Image.open(tmp_path / "a.jpg") as file:
+        assert (file.format, file.size) == ("JPEG", (1024, 512))
+
+
+# ------------------------------------------------------------------------------------------------- the viewer
+
+
+def test_view_writes_a_page_and_opens_it(panorama, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    page = panorama.view(tmp_path / "a page.html")
+    assert opened == [page.as_uri()]
+    panorama.view(tmp_path / "b.html", open_browser=False)
+    assert len(opened) == 1
+    with pytest.raises(InputError, match="exists already"):
+        panorama.view(page, open_browser=False)
+
+
+def test_view_without_a_path_takes_a_new_temporary_file(panorama, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    pages = {panorama.view(open_browser=False) for _ in range(2)}
+    assert len(pages) == 2
+    assert all(tmp_path in page.parents and page.is_file() for page in pages)
+
+
+def test_a_browser_that_does_not_start_is_told(panorama, tmp_path, monkeypatch):
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    with pytest.warns(UserWarning, match=re.escape("open it yourself") + "|yourself"):
+        panorama.view(tmp_path / "a.html")
+
+
+def test_importing_the_panorama_imports_nothing_heavy():
+    code = "import sys, dit360_core.panorama, dit360_core.viewer; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"PIL", "numpy", "torch", "diffusers", "transformers", "py360convert", "scipy"} & set(loaded)

@@ -1,0 +1,9 @@
+"""Written for a contract that this core does not speak."""
+
+from dit360_core.hookspecs import hookimpl
+from dit360_core.offers import AttentionBackend
+
+
+@hookimpl
+def dit360_attention_backends():
+    yield AttentionBackend(name="from-the-future", api=99, priority=90, load=lambda: None)
