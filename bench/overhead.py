@@ -19,15 +19,15 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
-
 from dit360_core.builtin.tiling import Whole
-from dit360_core.flux.load import load_pipeline, locate, quiet
+from dit360_core.flux.load import load_pipeline, locate
+from dit360_core.flux.quiet import quiet
 from dit360_core.machine import Machine
 from dit360_core.pipeline import Pipeline
 from dit360_core.plan import resolve_model
 from dit360_core.registry import default_registry
+from rich.console import Console
+from rich.table import Table
 
 PROMPT = "a castle above a meadow at sunset"
 
@@ -45,7 +45,9 @@ def main(
     machine = Machine.detect()
     plain = load_pipeline(folder, "fp32").to(machine.device)
     plain.set_progress_bar_config(disable=True)
-    ours = Pipeline.from_diffusers(load_pipeline(folder, "fp32").to(machine.device), described, attention_backend="sdpa")
+    ours = Pipeline.from_diffusers(
+        load_pipeline(folder, "fp32").to(machine.device), described, attention_backend="sdpa"
+    )
     length = ours.engine.longest_prompt
     conditioning = ours.encode(PROMPT)
     embeddings = {"prompt_embeds": conditioning.positive.tokens, "pooled_prompt_embeds": conditioning.positive.pooled}
@@ -65,9 +67,7 @@ def main(
         return plain._unpack_latents(packed, size["height"], width, 8)  # type: ignore[no-any-return]
 
     def our_latents(padding: int) -> torch.Tensor:
-        return ours.sample(
-            conditioning, **size, steps=steps, guidance=3.0, seed=1, circular_padding=padding
-        ).tensor
+        return ours.sample(conditioning, **size, steps=steps, guidance=3.0, seed=1, circular_padding=padding).tensor
 
     difference = float((diffusers_latents() - our_latents(0)).abs().max())
     latents = our_latents(0)

@@ -1,12 +1,11 @@
 """Every part of a FLUX pipeline in miniature, with random weights: the real classes, at sizes that cost nothing."""
 
 import torch
-
-from dit360_core.flux.load import quiet
+from dit360_core.flux.quiet import quiet
 
 
 def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, dynamic=True):
-    """A FluxPipeline of diffusers with random weights: every part of the real one, in miniature, without text encoders."""
+    """A FluxPipeline of diffusers with random weights: the real parts in miniature, without text encoders."""
     with quiet():
         from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 

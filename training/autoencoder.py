@@ -1,7 +1,8 @@
 """Makes the autoencoder: 8x8 pixels to one 16-channel latent, and back, wrapping in longitude.
 
-The encoder is computed (`linear_encoder`), the decoder is trained. `python -m training.autoencoder --prepare`
-writes a checkpoint with the encoder alone, which is all that the transformer's training waits for.
+The encoder is computed (`linear_encoder`) and stays; the decoder starts from a linear one (`linear_decoder`) and is
+trained. `python -m training.autoencoder --prepare` does the first part only, which is all that the transformer's
+training waits for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import typer
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from training import checkpoint, linear_encoder
+from training import checkpoint, linear_decoder, linear_encoder
 from training.data import RUNS, read_parts, to_float
 from training.schedule import Clock, learning_rate, set_learning_rate
 from training.wrapping import wrap_longitude
@@ -88,9 +89,9 @@ def latent_statistics(vae: AutoencoderKL, pictures: Tensor) -> tuple[float, floa
 
 def main(
     minutes: Annotated[float, typer.Option(help="Wall-clock budget of the decoder.")] = 15,
-    prepare: Annotated[bool, typer.Option(help="Only compute the encoder.")] = False,
+    prepare: Annotated[bool, typer.Option(help="Only compute the starting weights.")] = False,
     batch: Annotated[int, typer.Option(help="Pictures a step at 128x256; a quarter of it at 256x512.")] = 4,
-    peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
+    peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 6e-4,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
@@ -100,6 +101,7 @@ def main(
     if not CHECKPOINT.exists():
         pictures, _ = read_parts(limit=3)
         fresh = linear_encoder.initialize(build(), [to_float(pictures[::3], 128), to_float(pictures[::15])])
+        linear_decoder.initialize(fresh, [to_float(pictures[::8], 128), to_float(pictures[::30])])
         shift, scale = latent_statistics(fresh, to_float(pictures[::10], 128))
         _save(fresh, fresh, None, {"step": 0, "spent": 0.0, "shift": shift, "scale": scale})
     if prepare:
@@ -141,7 +143,7 @@ def main(
             for kept, new in zip(average.parameters(), vae.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         running = 0.98 * running + 0.02 * float(squared) if step > 1 else float(squared)
-        if step % 50 == 0:
+        if step % 100 == 0:
             noise_db = -10 * torch.tensor(running / 4).log10().item()
             print(f"step {step} seconds {clock.spent:.0f} psnr {noise_db:.2f} dB pictures {len(pictures)}", flush=True)
         if clock.spent - saved > 120:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -37,6 +38,12 @@ def haze(scene: Scene, light: Light, colour: Tensor, amount: float) -> Tensor:
     if scene.weather == "fog":
         return mix(colour, rgb(light.fog, colour), 0.30 + 0.62 * amount)
     return mix(colour, rgb(light.horizon, colour), 0.75 * amount)
+
+
+def _chances(scene: Scene, like: Tensor) -> Callable[[int], Tensor]:
+    """A function that gives `count` further random numbers in [0, 1), the same ones on every device."""
+    generator = torch.Generator().manual_seed(scene.seed % 1_000_003)
+    return lambda count: torch.rand(count, generator=generator).to(like.device)
 
 
 def _circle(azimuth: Tensor, cells: float, height: float) -> Tensor:
@@ -88,7 +95,7 @@ def _forest(
         leaf = (0.36, 0.40, 0.16)
     tall = math.radians(dice.uniform(32, 44))
     pixel = math.pi / (2 * elevation.shape[0])
-    generator = torch.Generator().manual_seed(scene.seed % 1_000_003)
+    chance = _chances(scene, picture)
     rise = torch.tensor([0.0, 60.0, 0.0], device=picture.device)
     for scale, far, count, solid in ((0.52, 0.55, 64, 0.6), (0.74, 0.28, 40, 0.35), (1.0, 0.04, 22, 0.0)):
         place = torch.remainder(azimuth / (2 * math.pi) * count, count)
@@ -97,9 +104,9 @@ def _forest(
         for shift in (0.0, 0.5):
             cell = torch.remainder(place + shift, count)
             which = cell.floor().long() % count
-            height = torch.rand(count, generator=generator)
-            present = 1.0 if solid > 0 else (torch.rand(count, generator=generator) < 0.72).float()[which]
-            x = cell - cell.floor() - 0.5 + 0.25 * (torch.rand(count, generator=generator)[which] - 0.5)
+            height = chance(count)
+            present = 1.0 if solid > 0 else (chance(count) < 0.72).float()[which]
+            x = cell - cell.floor() - 0.5 + 0.25 * (chance(count)[which] - 0.5)
             top = tall * scale * (0.62 + 0.38 * height[which]) * present
             if conifers:
                 level = elevation / top.clamp(min=1e-3)
@@ -134,7 +141,7 @@ def _city(
     scene: Scene, light: Light, picture: Tensor, azimuth: Tensor, elevation: Tensor, dice: random.Random
 ) -> Tensor:
     """Three rows of towers around a centre, with lit windows when it is dark."""
-    generator = torch.Generator().manual_seed(scene.seed % 1_000_003)
+    chance = _chances(scene, picture)
     centre = dice.uniform(-math.pi, math.pi)
     spread = dice.choice((1.1, 1.6, 9.0))
     tall = math.radians(dice.uniform(28, 40))
@@ -145,10 +152,10 @@ def _city(
         cell = torch.remainder(azimuth / (2 * math.pi) * count, count)
         which = cell.floor().long() % count
         x = cell - cell.floor()
-        height = 0.22 + 0.78 * torch.rand(count, generator=generator) ** 1.8
-        narrow = 0.04 + 0.14 * torch.rand(count, generator=generator)[which]
-        tone = 0.72 + 0.45 * torch.rand(count, generator=generator)[which]
-        warm = torch.rand(count, generator=generator)[which]
+        height = 0.22 + 0.78 * chance(count) ** 1.8
+        narrow = 0.04 + 0.14 * chance(count)[which]
+        tone = 0.72 + 0.45 * chance(count)[which]
+        warm = chance(count)[which]
         slim = (height[which] > 0.75).float() * 0.06
         top = tall * scale * height[which] * (0.30 + 0.70 * torch.exp(-((aside / spread) ** 2)))
         body = smooth(-pixel, pixel, top - elevation)
@@ -166,7 +173,7 @@ def _city(
         u = azimuth / room_angle
         glass = smooth(0.40, 0.30, (v - v.floor() - 0.5).abs()) * smooth(0.40, 0.30, (u - u.floor() - 0.5).abs())
         pane = ((v.floor() * 37 + torch.remainder(u.floor(), 3 * count) * 101) % 1009).long()
-        lamp = torch.rand(1009, generator=generator)[pane]
+        lamp = chance(1009)[pane]
         inside = smooth(0.2 * floor_angle, 0.6 * floor_angle, top - elevation) * sides
         lit = (lamp < 0.52).float() * dark
         unlit = colour * (0.72 if dark < 0.9 else 0.9)

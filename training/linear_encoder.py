@@ -50,7 +50,7 @@ def initialize(vae: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
     deviation = values.flip(0)[:LATENTS].sqrt().float()
     components = vectors.flip(1)[:, :LATENTS].T.float() * (deviation ** -WHITENING).unsqueeze(1)
     components = components / (deviation ** (2 - 2 * WHITENING)).mean().sqrt()
-    _silence_residuals(encoder)
+    silence_residuals(encoder)
     _assign(encoder.conv_in, _centre(torch.eye(3)))
     _assign(encoder.down_blocks[0].downsamplers[0].conv, _strided(torch.eye(12), 3))
     _assign(encoder.down_blocks[1].resnets[0].conv_shortcut, torch.eye(12)[:, :, None, None])
@@ -61,7 +61,7 @@ def initialize(vae: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
     return vae
 
 
-def _silence_residuals(encoder: nn.Module) -> None:
+def silence_residuals(encoder: nn.Module) -> None:
     """Zero output for every residual branch and for the attention: each block is its shortcut."""
     for module in encoder.modules():
         if type(module).__name__ == "ResnetBlock2D":

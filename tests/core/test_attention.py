@@ -4,10 +4,6 @@ import threading
 
 import pytest
 import torch
-from random_models import random_conditioning, random_flux
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dit360_core.builtin.attention_kernels import eager, sdpa
 from dit360_core.errors import Dit360Error
 from dit360_core.flux.processor import AttentionProcessor, sliced
@@ -15,6 +11,9 @@ from dit360_core.machine import Machine
 from dit360_core.offers import AttentionNeed
 from dit360_core.pipeline import Pipeline
 from dit360_core.probe import probe_attention
+from hypothesis import given
+from hypothesis import strategies as st
+from random_models import random_conditioning, random_flux
 
 SIZE = {"width": 128, "height": 64, "steps": 2, "seed": 1}
 

@@ -5,13 +5,12 @@ import logging
 import statistics
 
 import attrs
+import dit360_core as dit360
 import pytest
 import torch
-from random_models import random_conditioning, random_flux
-
-import dit360_core as dit360
 from dit360_core.builtin.tiling import Whole
 from dit360_core.pipeline import Pipeline
+from random_models import random_conditioning, random_flux
 
 SMALL = {"width": 128, "height": 64, "steps": 2}
 

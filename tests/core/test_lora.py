@@ -5,11 +5,10 @@ import logging
 
 import pytest
 import torch
-from random_models import random_flux
-from safetensors.torch import save_file
-
 from dit360_core.errors import ModelError
 from dit360_core.flux import lora
+from random_models import random_flux
+from safetensors.torch import save_file
 
 LAYERS = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k")
 RANK = 4

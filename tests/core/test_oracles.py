@@ -1,17 +1,17 @@
 """The engine against what is known to be true of DiT360's recipe, and against diffusers' own FluxPipeline."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from random_models import random_conditioning, random_flux
-
 from dit360_core.builtin.scheduler import FlowMatch
 from dit360_core.flux.shift import FluxTimeShift
 from dit360_core.offers import SchedulerSettings
 from dit360_core.pipeline import Pipeline
 from dit360_core.wrap import Grid
+from random_models import random_conditioning, random_flux
 
 WIDTH, HEIGHT, STEPS = 128, 64, 4
 SIZE = {"width": WIDTH, "height": HEIGHT, "steps": STEPS}
@@ -22,13 +22,13 @@ def noise(dtype=torch.float64, seed=0):
 
 
 def padded_once(pipe, conditioning, start, guidance, padding):
-    """The published pipeline: pad noise and ids once, run every step padded. Yields the padded tokens after each step."""
+    """The published pipeline: pad noise and ids once, run every step padded. Yields the tokens after each step."""
     grid = Grid.of_picture(WIDTH, HEIGHT, padding)
     x = pipe._pack_latents(start, 1, 16, HEIGHT // 8, WIDTH // 8)[:, grid.pad_index()]
     ids = grid.position_ids().to(x.dtype)
     shift = FluxTimeShift.from_config(pipe.scheduler.config)
     sigmas = FlowMatch(SchedulerSettings(shift=shift)).sigmas(STEPS, grid.tokens)
-    for sigma, after in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, after in itertools.pairwise(sigmas):
         v = pipe.transformer(
             hidden_states=x,
             timestep=torch.full((1,), sigma, dtype=x.dtype),
@@ -102,11 +102,9 @@ def test_one_pad_column_is_log_2_on_the_keys_of_the_edge_columns():
     pipeline = Pipeline.from_diffusers(random_flux(torch.float64))
     engine, grid = pipeline.engine, Grid.of_picture(WIDTH, HEIGHT)
     velocity = engine.velocity(grid, 2.5, attend_with_bias)
-    sigmas = FlowMatch(SchedulerSettings(shift=engine.shift)).sigmas(
-        STEPS, Grid.of_picture(WIDTH, HEIGHT, 1).tokens
-    )
+    sigmas = FlowMatch(SchedulerSettings(shift=engine.shift)).sigmas(STEPS, Grid.of_picture(WIDTH, HEIGHT, 1).tokens)
     x = engine.pack(start)
-    for sigma, after in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, after in itertools.pairwise(sigmas):
         x = x + (after - sigma) * velocity(x, sigma, conditioning.positive)
     assert (engine.unpack(x, grid) - padded.tensor).abs().max() <= 1e-10
 
@@ -182,7 +180,7 @@ def test_every_schedule_falls_from_1_to_exactly_0(schedule, steps):
     sigmas = FlowMatch(settings).sigmas(steps, 8320)
     assert sigmas[0] == 1.0
     assert sigmas[-1] == 0.0
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(sigmas))
     assert len(sigmas) == steps + 1
 
 
@@ -191,7 +189,7 @@ def test_a_constant_velocity_is_integrated_exactly():
     x0, eps = torch.randn(1, 4, 64, dtype=torch.float64), torch.randn(1, 4, 64, dtype=torch.float64)
     x = eps
     solver, generator = FlowMatch(SchedulerSettings(shift=FluxTimeShift())), torch.Generator()
-    for sigma, after in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, after in itertools.pairwise(sigmas):
         x = solver.step(eps - x0, sigma, after, x, generator)
     assert torch.allclose(x, x0, atol=1e-12)
 

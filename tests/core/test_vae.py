@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
-from random_models import random_flux
-
 from dit360_core.errors import ModelError
 from dit360_core.vae import circular_twin, decode_whole, encode_whole
+from random_models import random_flux
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +75,13 @@ def test_layers_that_cannot_be_wrapped_are_refused():
         circular_twin(torch.nn.Sequential(torch.nn.ConvTranspose2d(3, 3, 4, 2, 1)))
     with pytest.raises(ModelError, match="reflect"):
         circular_twin(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")))
+
+
+def test_offloading_hooks_do_not_bring_the_seam_back():
+    """The hooks sit on every module, and the twin is a copy of the modules."""
+    pipe, latents = random_flux(), torch.randn(1, 16, 6, 12, generator=torch.Generator().manual_seed(0))
+    expected = decode_whole(pipe.vae, latents)
+    pipe.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        assert torch.allclose(decode_whole(pipe.vae, latents), expected, atol=1e-6)
+        pipe.maybe_free_model_hooks()

@@ -1,10 +1,9 @@
 """The token grid: what is padded, where it comes from, which ids it has."""
 
 import torch
+from dit360_core.wrap import Grid
 from hypothesis import given
 from hypothesis import strategies as st
-
-from dit360_core.wrap import Grid
 
 grids = st.builds(Grid, st.integers(1, 6), st.integers(1, 9), st.integers(0, 12))
 

@@ -1,9 +1,8 @@
 """What only a CUDA device can show."""
 
+import dit360_core as dit360
 import pytest
 import torch
-
-import dit360_core as dit360
 
 pytestmark = [
     pytest.mark.gpu,

@@ -36,9 +36,7 @@ def load(
     return load_options(asked, registry=registry, machine=machine)
 
 
-def load_options(
-    asked: LoadOptions, *, registry: Registry | None = None, machine: Machine | None = None
-) -> Pipeline:
+def load_options(asked: LoadOptions, *, registry: Registry | None = None, machine: Machine | None = None) -> Pipeline:
     """:func:`load` for options that are already an object."""
     registry = registry or default_registry()
     prepared = prepare(asked, registry=registry, machine=machine)

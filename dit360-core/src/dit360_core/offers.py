@@ -106,9 +106,7 @@ class Attend(Protocol):
     All four are ``(B, S, H, D)``; q and k/v may differ in length. No dropout, not causal.
     """
 
-    def __call__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
-    ) -> torch.Tensor: ...
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor: ...
 
 
 class TimeShift(Protocol):
@@ -173,6 +171,22 @@ def _always(machine: Machine, need: Any) -> Iterable[Reason]:
     return ()
 
 
+def _texts(given: Iterable[str]) -> tuple[str, ...]:
+    # Without its comma, ("xformers>=1") is a text, which would become one requirement a letter.
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{given!r} holds something else than text")
+    return texts
+
+
+def _set_of_texts(given: Iterable[str]) -> frozenset[str]:
+    return frozenset(_texts(given))
+
+
+_TEXT = attrs.validators.instance_of(str)
+_WHOLE = attrs.validators.instance_of(int)
+_NUMBER = attrs.validators.instance_of((int, float))
+
 _NAME = attrs.validators.matches_re(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -186,11 +200,11 @@ class Offer:
     unsupported: why this machine cannot serve this need; nothing means it can. Cheap, never raises, never allocates.
     """
 
-    name: str = attrs.field(validator=[attrs.validators.instance_of(str), _NAME])
+    name: str = attrs.field(validator=[_TEXT, _NAME])
     api: int
-    priority: int = attrs.field(default=0, validator=attrs.validators.instance_of(int))
-    summary: str = ""
-    requires: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    priority: int = attrs.field(default=0, validator=_WHOLE)
+    summary: str = attrs.field(default="", validator=_TEXT)
+    requires: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     unsupported: Callable[[Machine, Any], Iterable[Reason]] = attrs.field(
         default=_always, validator=attrs.validators.is_callable()
     )
@@ -214,10 +228,8 @@ class Quantizer(Offer):
 class Scheduler(Offer):
     """A solver. ``honours``: which of the sampling options ``timestep_schedule`` and ``scheduler_eta`` it obeys."""
 
-    load: Callable[[SchedulerSettings], SchedulerImplementation] = attrs.field(
-        validator=attrs.validators.is_callable()
-    )
-    honours: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    load: Callable[[SchedulerSettings], SchedulerImplementation] = attrs.field(validator=attrs.validators.is_callable())
+    honours: frozenset[str] = attrs.field(default=frozenset(), converter=_set_of_texts)
 
 
 @attrs.frozen(kw_only=True)
@@ -236,12 +248,12 @@ class Model(Offer):
     every prompt. width, height: native size in pixels. precision: what ``auto`` means for it, or ``auto`` itself.
     """
 
-    base: str
-    lora: str | None = None
-    prompt_prefix: str = ""
-    width: int
-    height: int
-    steps: int = 28
-    guidance: float = 3.5
-    circular_padding: int = 1
-    precision: str = "auto"
+    base: str = attrs.field(validator=_TEXT)
+    lora: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
+    prompt_prefix: str = attrs.field(default="", validator=_TEXT)
+    width: int = attrs.field(validator=_WHOLE)
+    height: int = attrs.field(validator=_WHOLE)
+    steps: int = attrs.field(default=28, validator=_WHOLE)
+    guidance: float = attrs.field(default=3.5, validator=_NUMBER)
+    circular_padding: int = attrs.field(default=1, validator=_WHOLE)
+    precision: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "fp32", "bf16", "fp16")))

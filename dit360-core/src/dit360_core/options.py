@@ -97,9 +97,7 @@ class LoadOptions:
         None, help="LoRA to fuse: a safetensors file, a folder, or a Hub id.", unset="the model's own, if any"
     )
     lora_strength: float = option(1.0, help="How strongly the LoRA is applied.", minimum=-2.0, maximum=2.0)
-    precision: str = option(
-        "auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS
-    )
+    precision: str = option("auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS)
     device: str = option("auto", help="Where to compute.", choices=DEVICES)
     offload: str = option(
         "none",
@@ -108,7 +106,10 @@ class LoadOptions:
     )
     attention_backend: str = option("auto", help="Attention kernel; see 'dit360 backends'.", offers="attention")
     attention_slice_size: int = option(
-        0, help="Query rows per attention call; less memory with eager attention. 0: all at once.", minimum=0, maximum=65536
+        0,
+        help="Query rows per attention call; less memory with eager attention. 0: all at once.",
+        minimum=0,
+        maximum=65536,
     )
     quantization_mode: str = option(
         "none", help="Store weights in fewer bits; see 'dit360 backends'.", offers="quantization"
@@ -121,18 +122,24 @@ class SampleOptions:
     """What is decided for one picture. ``None`` means the model's own default."""
 
     prompt: str = option(help="What the panorama shows.")
-    negative_prompt: str | None = option(
-        None, help="What it must not show; needs true_guidance above 1.", unset="none"
-    )
+    negative_prompt: str | None = option(None, help="What it must not show; needs true_guidance above 1.", unset="none")
     width: int | None = option(
-        None, help="Width in pixels: twice the height, a multiple of 16.", minimum=32, maximum=16384, unset="the model's"
+        None,
+        help="Width in pixels: twice the height, a multiple of 16.",
+        minimum=32,
+        maximum=16384,
+        unset="the model's",
     )
     height: int | None = option(
         None, help="Height in pixels: half the width, a multiple of 16.", minimum=16, maximum=8192, unset="the model's"
     )
     steps: int | None = option(None, help="Sampling steps.", minimum=1, maximum=1000, unset="the model's")
     guidance: float | None = option(
-        None, help="How closely to follow the prompt (embedded guidance).", minimum=0.0, maximum=100.0, unset="the model's"
+        None,
+        help="How closely to follow the prompt (embedded guidance).",
+        minimum=0.0,
+        maximum=100.0,
+        unset="the model's",
     )
     true_guidance: float = option(
         1.0,
@@ -147,9 +154,7 @@ class SampleOptions:
         None, help="Token columns wrapped around on either side. 0: none.", minimum=0, maximum=100, unset="the model's"
     )
     scheduler_type: str = option("flow_match", help="Solver; see 'dit360 backends'.", offers="scheduler")
-    timestep_schedule: str = option(
-        "linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES
-    )
+    timestep_schedule: str = option("linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES)
     scheduler_eta: float = option(
         0.0, help="Share of fresh noise per step, for solvers that take it (ddim).", minimum=0.0, maximum=1.0
     )
@@ -203,12 +208,16 @@ def check_size(width: int | None, height: int | None) -> None:
 OptionClass = TypeVar("OptionClass", LoadOptions, SampleOptions, DecodeOptions)
 
 
-def build(cls: type[OptionClass], given: Mapping[str, Any]) -> OptionClass:
-    """Makes an option object from names and values; an unknown name is an InputError with the nearest names."""
+def build(cls: type[OptionClass], given: Mapping[str, Any], *, beside: type[Any] | None = None) -> OptionClass:
+    """Makes an option object from names and values; an unknown name is an InputError with the nearest names.
+
+    beside: another option class whose names the caller takes too, and that may have been meant.
+    """
     known = [field.name for field in attrs.fields(cls)]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
+            others = [field.name for field in attrs.fields(beside)] if beside else []
+            near = difflib.get_close_matches(name, known + others, n=3)
             raise InputError(f"There is no option {name!r}; {nearest(near)}")
     return cls(**given)
 

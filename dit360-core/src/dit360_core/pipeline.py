@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -125,7 +126,7 @@ class Pipeline:
         """
         decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
         decode_options = build(DecodeOptions, decoding)
-        asked = build(SampleOptions, {"prompt": prompt, **options})
+        asked = build(SampleOptions, {"prompt": prompt, **options}, beside=DecodeOptions)
         self.check(asked, decode_options)
         conditioning = self.encode(
             prompt,
@@ -166,7 +167,7 @@ class Pipeline:
         **options: Any,
     ) -> Latents:
         """Noise becomes latents. latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's."""
-        given = {"prompt": conditioning.prompt, "max_sequence_length": conditioning.max_sequence_length, **options}
+        given = {"prompt": conditioning.prompt, **options}
         if options.get("true_guidance", 1) > 1 and conditioning.negative_prompt:
             given["negative_prompt"] = conditioning.negative_prompt
         asked = build(SampleOptions, given)
@@ -219,14 +220,15 @@ class Pipeline:
         if start is not None:
             if tuple(start.shape) != tuple(noise.shape):
                 raise InputError(
-                    f"latents has the shape {tuple(start.shape)}, but {width}×{height} pixels need {tuple(noise.shape)}."
+                    f"latents has the shape {tuple(start.shape)}, but {width}×{height} pixels need "
+                    f"{tuple(noise.shape)}."
                 )
             noise = start
         # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
         x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
         velocity = engine.velocity(grid, guidance, attend)
         with torch.no_grad():
-            for i, (sigma, sigma_next) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+            for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
                 v = velocity(x, sigma, conditioning.positive)
                 if asked.true_guidance > 1 and conditioning.negative is not None:
                     against = velocity(x, sigma, conditioning.negative, "uncond")
@@ -261,7 +263,7 @@ class Pipeline:
             settings={
                 "prompt": asked.prompt,
                 "negative_prompt": asked.negative_prompt,
-                "requested": attrs.asdict(asked, filter=lambda field, value: value != field.default),
+                "requested": _chosen(asked, "prompt", "negative_prompt"),
                 "used": used,
             },
         )
@@ -333,17 +335,22 @@ class Pipeline:
         sampled = dict(latents.settings)
         used = {**self.plan.as_dict(), **sampled.pop("used", {}), "tiling": choice.as_dict()}
         requested = {
-            **attrs.asdict(self.plan.options, filter=lambda field, value: value != field.default),
+            **_chosen(self.plan.options),
             **sampled.pop("requested", {}),
-            **attrs.asdict(asked, filter=lambda field, value: value != field.default),
+            **_chosen(asked),
         }
         settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._machine.versions)}
         return Panorama(image=Image.fromarray(rounded), settings=settings)
 
 
+def _chosen(options: Any, *leave_out: str) -> dict[str, Any]:
+    """The options that differ from their defaults: what somebody really asked for."""
+    return attrs.asdict(options, filter=lambda field, value: value != field.default and field.name not in leave_out)
+
+
 def _checked_sigmas(sigmas: list[float], steps: int, name: str) -> list[float]:
     """Raises Dit360Error unless a scheduler returned ``steps + 1`` falling levels that end at exactly 0."""
-    falling = all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    falling = all(a > b for a, b in itertools.pairwise(sigmas))
     if len(sigmas) != steps + 1 or sigmas[-1] != 0 or not falling or not 0 < sigmas[0] <= 1:
         raise Dit360Error(
             f"The scheduler {name!r} returned noise levels that do not fall from at most 1 to exactly 0 in {steps} "

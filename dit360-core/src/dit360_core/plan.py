@@ -50,9 +50,10 @@ class Choice:
         told = f"{self.kind}: {self.used}"
         if self.distribution != CORE:
             told += f" ({self.distribution} {self.version})"
-        refused = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in self.verdicts if why)
         if self.fell_back:
-            return f"{told} instead of {self.requested}, because {refused}"
+            # The one that was asked for was tried first; what was passed over after it is in the metadata.
+            return f"{told} instead of {self.requested}, because {' and '.join(map(str, self.verdicts[0][1]))}"
+        refused = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in self.verdicts if why)
         return f"{told} (not {refused})" if refused and self.requested == "auto" else told
 
     def as_dict(self) -> dict[str, Any]:
@@ -347,15 +348,14 @@ def choose_tiling(
     decoding: DecodeOptions, width: int, height: int, *, registry: Registry, machine: Machine, precision: str
 ) -> tuple[Choice, Any]:
     """How latents of a ``width × height`` picture are decoded. Raises BackendUnavailable."""
-    need = TilingNeed(
-        device=machine.device, dtype=precision, width=width, height=height, mode=decoding.tiling_mode
-    )
+    need = TilingNeed(device=machine.device, dtype=precision, width=width, height=height, mode=decoding.tiling_mode)
     try:
         return select("tiling", "auto", registry, machine, need)
     except BackendUnavailable as error:
         told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in error.reasons.items())
         raise BackendUnavailable(
-            f"Nothing installed decodes {width}×{height} with tiling_mode={decoding.tiling_mode}: {told}.", error.reasons
+            f"Nothing installed decodes {width}×{height} with tiling_mode={decoding.tiling_mode}: {told}.",
+            error.reasons,
         ) from None
 
 

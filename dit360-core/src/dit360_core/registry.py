@@ -254,9 +254,7 @@ class Registry:
                     failed("describe", TypeError(what))
         return entries
 
-    def _failed(
-        self, distribution: str, version: str, entry_point: str, stage: str, error: BaseException
-    ) -> None:
+    def _failed(self, distribution: str, version: str, entry_point: str, stage: str, error: BaseException) -> None:
         failure = PluginFailure(
             distribution=distribution, version=version, entry_point=entry_point, stage=stage, error=one_line(error)
         )
@@ -271,7 +269,7 @@ class Registry:
 
 
 def normal(name: str) -> str:
-    """``name`` or ``distribution:name`` as offers spell it, whatever the case and punctuation that it was asked with."""
+    """``name`` or ``distribution:name`` as offers spell it, whatever case and punctuation it was asked with."""
     distribution, colon, own = name.lower().rpartition(":")
     return f"{canonicalize_name(distribution)}:{own}" if colon else own
 

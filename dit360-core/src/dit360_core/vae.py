@@ -22,7 +22,8 @@ class LongitudeConv2d(nn.Conv2d):
 
     margins: tuple[int, int, int, int]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    # Not ``forward``: offloading hooks replace that on each instance, but they still come through here.
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         left, right, top, bottom = self.margins
         width = x.shape[-1]
         if max(left, right) > width:
@@ -33,7 +34,7 @@ class LongitudeConv2d(nn.Conv2d):
         rows = top
         if top != bottom:
             x, rows = F.pad(x, (0, 0, top, bottom)), 0
-        return F.conv2d(x, self.weight, self.bias, self.stride, (rows, 0), self.dilation, self.groups)
+        return F.conv2d(x, weight, bias, self.stride, (rows, 0), self.dilation, self.groups)
 
 
 def circular_twin(vae: nn.Module) -> nn.Module:

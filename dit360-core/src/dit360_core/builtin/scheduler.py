@@ -19,12 +19,12 @@ def spaced(schedule: str, steps: int) -> list[float]:
     With u = i/steps: linear 1 − u (what FLUX uses), quadratic (1 − u)², cosine cos(πu/2). Quadratic takes its small
     steps near the picture, cosine near the noise.
     """
-    shapes = {
-        "linear": lambda u: 1.0 - u,
-        "quadratic": lambda u: (1.0 - u) ** 2,
-        "cosine": lambda u: math.cos(math.pi * u / 2.0),
-    }
-    return [shapes[schedule](i / steps) for i in range(steps)]
+    u = [i / steps for i in range(steps)]
+    if schedule == "quadratic":
+        return [(1.0 - x) ** 2 for x in u]
+    if schedule == "cosine":
+        return [math.cos(math.pi * x / 2.0) for x in u]
+    return [1.0 - x for x in u]
 
 
 class FlowMatch:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dit360_core.hookspecs import hookimpl
 from dit360_core.machine import Machine
-from dit360_core.offers import Reason, Tiling, TilingImplementation, TilingNeed
+from dit360_core.offers import Reason, Tiling, TilingNeed
 
 if TYPE_CHECKING:
     import torch

@@ -74,8 +74,12 @@ def _model_state(base: str) -> tuple[str, list[str]]:
     folder = Path(base)
     if not folder.is_dir():
         from huggingface_hub import get_token, try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
 
-        index = try_to_load_from_cache(base, "model_index.json")
+        try:
+            index = try_to_load_from_cache(base, "model_index.json")
+        except HFValidationError:
+            return f"missing ({base})", [f"There is no folder {base}; reinstall what brought this model."]
         if not isinstance(index, str):
             token = "a token is set" if get_token() else "no token is set: 'hf auth login'"
             return f"not downloaded ({base}; {token})", []

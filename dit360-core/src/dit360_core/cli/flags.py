@@ -27,9 +27,7 @@ def parameter(field: attrs.Attribute[Any], panel: str) -> inspect.Parameter:
         rich_help_panel=panel,
     )
     annotation = Annotated[kind | None, declared] if optional else Annotated[kind, declared]
-    return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation
-    )
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
 
 
 def _reach(minimum: float | None, maximum: float | None) -> str:

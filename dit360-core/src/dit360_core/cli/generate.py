@@ -72,9 +72,7 @@ def command() -> Callable[..., None]:
     return generate
 
 
-def _run(
-    console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]
-) -> None:
+def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]) -> None:
     from dit360_core.panorama import check_save
     from dit360_core.plan import check_names
     from dit360_core.registry import default_registry
@@ -121,7 +119,14 @@ class _progress:
     """A bar of sampling steps with the time that is left."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -132,6 +137,7 @@ class _progress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("Sampling", total=None)
 
@@ -144,6 +150,4 @@ class _progress:
 
     def _advance(self, done: int, steps: int) -> None:
         decoding = done == steps
-        self._bar.update(
-            self._task, completed=done, total=steps, description="Decoding" if decoding else "Sampling"
-        )
+        self._bar.update(self._task, completed=done, total=steps, description="Decoding" if decoding else "Sampling")

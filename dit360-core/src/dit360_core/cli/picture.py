@@ -72,7 +72,10 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("seam ratio", f"{report['seam_ratio']:.2f} ({'no seam' if good else 'outside 0.8 … 1.25'})"),
         ("seam z-score", f"{report['seam_z_score']:+.2f} among interior columns"),
         ("discontinuity", f"{report['discontinuity_score']:.3f}"),
-        ("poles", f"std {report['pole_std_top']:.1f} at the zenith, {report['pole_std_bottom']:.1f} at the nadir, of 255"),
+        (
+            "poles",
+            f"std {report['pole_std_top']:.1f} at the zenith, {report['pole_std_bottom']:.1f} at the nadir, of 255",
+        ),
     ]
     settings = report["settings"]
     if not settings:

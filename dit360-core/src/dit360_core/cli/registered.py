@@ -1,4 +1,4 @@
-"""``dit360 backends``: every offer of every plugin, whether it can be used here, and if not, why and what would help."""
+"""``dit360 backends``: every offer of every plugin, whether it can be used here, and if not, why and what helps."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import attrs
 import torch
 
 from dit360_core.errors import Dit360Error
-from dit360_core.flux.load import quiet
+from dit360_core.flux.quiet import quiet
 from dit360_core.flux.shift import FluxTimeShift
 from dit360_core.offers import Attend, TilingImplementation
 from dit360_core.wrap import Grid

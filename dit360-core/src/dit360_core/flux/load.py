@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import ModelError
 from dit360_core.flux.files import check_model_folder, read_json
 from dit360_core.flux.hub import MODEL_FILES, fetch
+from dit360_core.flux.quiet import quiet
 from dit360_core.precision import torch_dtype
-
-log = logging.getLogger("dit360")
 
 
 def locate(base: str) -> Path:
@@ -38,43 +33,13 @@ def transformer_shape(folder: Path) -> tuple[int, int, bool]:
 def load_pipeline(folder: Path, precision: str) -> Any:
     """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together."""
     with quiet():
-        from diffusers import FluxPipeline
+        import diffusers
 
+        pipeline_class: Any = diffusers.FluxPipeline
         try:
-            return FluxPipeline.from_pretrained(
+            return pipeline_class.from_pretrained(
                 str(folder), torch_dtype=torch_dtype(precision), use_safetensors=True, local_files_only=True
             )
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"{folder} cannot be loaded ({first}); its parts do not fit together.") from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the libraries' own chatter (progress bars, missing optional packages) off the terminal, for this block."""
-    # Importing diffusers makes transformers warn of torchvision, which FLUX does not need. The level is put back.
-    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch)\b")
-            from diffusers.utils import logging as diffusers_logging
-            from transformers.utils import logging as transformers_logging
-
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            bars = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
-            diffusers_logging.disable_progress_bar()
-            transformers_logging.disable_progress_bar()
-            try:
-                yield
-            finally:
-                if bars[0]:
-                    diffusers_logging.enable_progress_bar()
-                if bars[1]:
-                    transformers_logging.enable_progress_bar()
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,9 +1,9 @@
 """Attention, attached to each module of one transformer: nothing global, any kernel, one at a time or per call.
 
 The processor does what diffusers' FluxAttnProcessor does up to the attention itself, which it gives to a plain
-callable ``attend(q, k, v, *, scale)``. That callable is fixed when a pipeline is loaded; one call of the transformer may
-bring its own through ``joint_attention_kwargs={"attend": …}``, which leaves the pipeline, and any other thread that
-uses it, as they were.
+callable ``attend(q, k, v, *, scale)``. That callable is fixed when a pipeline is loaded; one call of the transformer
+may bring its own through ``joint_attention_kwargs={"attend": …}``, which leaves the pipeline, and any other thread
+that uses it, as they were.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class AttentionProcessor:
             k = torch.cat([attn.norm_added_k(text_k), k], dim=1)
             v = torch.cat([text_v, v], dim=1)
         if image_rotary_emb is not None:
-            q = apply_rotary_emb(q, image_rotary_emb, sequence_dim=1)
-            k = apply_rotary_emb(k, image_rotary_emb, sequence_dim=1)
+            rotate: Any = apply_rotary_emb  # diffusers' annotation is that of its other return
+            q = rotate(q, image_rotary_emb, sequence_dim=1)
+            k = rotate(k, image_rotary_emb, sequence_dim=1)
 
         out = (attend or self.attend)(q, k, v, scale=attn.head_dim**-0.5).flatten(2, 3).to(q.dtype)
 

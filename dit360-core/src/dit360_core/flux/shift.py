@@ -15,7 +15,13 @@ import attrs
 from dit360_core.errors import ModelError
 
 # Settings of FlowMatchEulerDiscreteScheduler that would change the noise levels in ways not done here.
-_UNSUPPORTED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling")
+_UNSUPPORTED = (
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "invert_sigmas",
+    "stochastic_sampling",
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,49 @@
+"""Keeps what diffusers and transformers say to developers off a user's terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+_quietening = threading.RLock()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the libraries' own chatter (progress bars, missing optional packages) off the terminal, for this block."""
+    # Importing diffusers makes transformers warn of torchvision, which FLUX does not need; reading a prompt makes it
+    # warn that CLIP cuts it, which T5 does not. The levels are the libraries' own and are put back; the lock keeps two
+    # threads from putting back each other's.
+    with _quietening:
+        yield from _quiet()
+
+
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch)\b")
+            from diffusers.utils import logging as diffusers_logging
+            from transformers.utils import logging as transformers_logging
+
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            libraries: list[Any] = [diffusers_logging, transformers_logging]
+            shown = [library for library in libraries if library.is_progress_bar_enabled()]
+            for library in shown:
+                library.disable_progress_bar()
+            try:
+                yield
+            finally:
+                for library in shown:
+                    library.enable_progress_bar()
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

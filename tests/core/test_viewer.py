@@ -1,0 +1,444 @@
+"""The HTML viewer: one file that asks nothing of the network, and a view that shows the direction it says.
+
+The browser tests drive a headless Chromium through its DevTools pipe (file descriptors 3 and 4, JSON ended by NUL), which
+needs nothing but the standard library.
+"""
+
+import base64
+import io
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dit360_core.errors import InputError
+from dit360_core.panorama import Panorama
+from dit360_core.viewer import write_viewer
+from PIL import Image
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+def direction(yaw: np.ndarray | float, pitch: np.ndarray | float) -> np.ndarray:
+    """Unit vector (…, 3) to the right, up and ahead, of angles in degrees."""
+    yaw, pitch = np.broadcast_arrays(np.radians(yaw), np.radians(pitch))
+    return np.stack((np.cos(pitch) * np.sin(yaw), np.sin(pitch), np.cos(pitch) * np.cos(yaw)), axis=-1)
+
+
+def picture(height: int) -> Image.Image:
+    """Each pixel's colour is its direction, 127.5 · (vector + 1), which changes evenly over the whole sphere."""
+    yaw = ((np.arange(2 * height) + 0.5) / (2 * height) - 0.5) * 360
+    pitch = (0.5 - (np.arange(height) + 0.5) / height) * 180
+    return Image.fromarray((127.5 * (direction(yaw[None, :], pitch[:, None]) + 1)).round().astype(np.uint8))
+
+
+# ------------------------------------------------------------------------------------------------- the file
+
+
+@pytest.fixture
+def panorama() -> Panorama:
+    return Panorama(image=picture(32), settings={"prompt": "a quiet harbour"})
+
+
+def test_the_page_is_one_file_without_any_address_to_fetch(panorama, tmp_path):
+    page = write_viewer(panorama, tmp_path / "a.html").read_text(encoding="utf-8")
+    assert os.listdir(tmp_path) == ["a.html"]
+    assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r'src="data:[^"]*"', "", page))
+    assert set(re.findall(r'\b(?:src|href)="([^"]{0,5})', page)) == {"data:"}
+    assert "{{" not in page
+    assert "default-src 'none'" in page
+
+
+def test_the_page_shows_title_and_prompt_as_text(tmp_path):
+    prompt = "</p><script>alert(1)</script>\" onerror='x' {{picture}} 🏔 \ud800"
+    panorama = Panorama(image=picture(32), settings={"prompt": prompt})
+    page = write_viewer(panorama, tmp_path / "a.html", title="<b>{{caption}}</b>").read_text(encoding="utf-8")
+    assert page.count("<script>") == page.count("</script>") == 1
+    assert "<title>&lt;b&gt;{{caption}}&lt;/b&gt;</title>" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&quot; onerror=&#x27;x&#x27; {{picture}} 🏔 ?" in page
+
+
+def test_a_prompt_that_is_no_text_is_no_caption(tmp_path):
+    panorama = Panorama(image=picture(32), settings={"prompt": ["a", "b"]})
+    assert '<p id="caption" dir="auto"></p>' in write_viewer(panorama, tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("suffix", "mime"), [(".jpg", "jpeg"), (".png", "png"), (".webp", "webp")])
+def test_a_file_is_embedded_as_it_is(panorama, tmp_path, suffix, mime):
+    path = panorama.save(tmp_path / f"a{suffix}")
+    page = write_viewer(path, tmp_path / "a.html").read_text(encoding="utf-8")
+    assert f'src="data:image/{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"' in page
+    assert "a quiet harbour" in page
+
+
+def test_what_cannot_be_read_or_written_is_refused(panorama, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        write_viewer(tmp_path / "none.jpg", tmp_path / "a.html")
+    write_viewer(panorama, tmp_path / "a.html")
+    with pytest.raises(InputError, match="exists already"):
+        write_viewer(panorama, tmp_path / "a.html")
+    write_viewer(panorama, tmp_path / "a.html", force=True)
+    with pytest.raises(InputError, match="does not exist"):
+        write_viewer(panorama, tmp_path / "missing" / "a.html")
+
+
+# ------------------------------------------------------------------------------------------------- in a browser
+
+
+class Browser:
+    """A headless Chromium with one page. Every message that it sends by itself is kept in ``events``."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self.read, self.write, self.buffer, self.count, self.session = read, write, b"", 0, None
+        self.events: list[dict] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+        self.emulate()
+
+    def call(self, method: str, **params: object) -> dict:
+        self.count += 1
+        message = {"id": self.count, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        answer = self.wait(lambda message: message.get("id") == self.count)
+        assert "error" not in answer, (method, answer["error"])
+        return answer["result"]
+
+    def wait(self, wanted) -> dict:
+        """The next message for which ``wanted`` holds; fails after 30 s."""
+        deadline = time.monotonic() + 30
+        while True:
+            while b"\0" not in self.buffer:
+                ready, _, _ = select.select([self.read], [], [], deadline - time.monotonic())
+                chunk = os.read(self.read, 1 << 20) if ready else b""
+                assert chunk, "Chromium closed its pipe or gave no answer in 30 s"
+                self.buffer += chunk
+            line, self.buffer = self.buffer.split(b"\0", 1)
+            message = json.loads(line)
+            if "method" in message:
+                self.events.append(message)
+            if wanted(message):
+                return message
+
+    def run(self, code: str) -> object:
+        """The value of a JavaScript expression, awaited if it is a promise."""
+        answer = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, (code, answer["exceptionDetails"])
+        return answer["result"].get("value")
+
+    def emulate(self, width: int = 320, height: int = 240, ratio: float = 1) -> None:
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=ratio, mobile=False
+        )
+
+    def open(self, page: Path, fragment: str = "", before: str = "") -> None:
+        """Loads a page until it can be looked around in. ``before``: script that runs before the page's own."""
+        self.events.clear()
+        script = self.call("Page.addScriptToEvaluateOnNewDocument", source=before)["identifier"]
+        self.call("Page.navigate", url="about:blank")  # else a change of the fragment alone would load nothing
+        self.call("Page.navigate", url=page.as_uri() + fragment)
+        self.wait(lambda message: message.get("method") == "Page.loadEventFired")
+        self.run("dit360.ready")
+        self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+    def see(self) -> np.ndarray:
+        """What the canvas shows now, without the texts over it, (H, W, 3) as float."""
+        self.run("document.querySelectorAll('#about, #controls, #hint').forEach((part) => { part.hidden = true })")
+        self.run("document.querySelector('canvas').style.transition = 'none'")  # it fades in
+        data = self.call("Page.captureScreenshot", format="png")["data"]
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            return np.asarray(image.convert("RGB")).astype(float)
+
+    def key(self, name: str, kind: str) -> None:
+        self.call("Input.dispatchKeyEvent", type=kind, key=name, text=name if len(name) == 1 and kind == "keyDown" else "")
+
+    def mouse(self, kind: str, x: float, y: float, **more: object) -> None:
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+
+# dup2 gives the pipe the two numbers that Chromium expects; exec keeps the process that the test will end.
+LAUNCH = "import os, sys; r, w, *a = sys.argv[1:]; os.dup2(int(r), 3); os.dup2(int(w), 4); os.execv(a[0], a)"
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run", "--disable-background-networking",
+    "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--hide-scrollbars", "--disable-dev-shm-usage",
+    "--disable-extensions", "--force-color-profile=srgb",
+]  # fmt: skip
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[Browser]:
+    to_read, to_write = os.pipe()
+    from_read, from_write = os.pipe()
+    # High numbers, so that neither end is already 3 or 4.
+    ends = [os.dup(end) for end in (to_read, from_write)]
+    command = [sys.executable, "-c", LAUNCH, *map(str, ends), CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
+    process = subprocess.Popen(command, pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for end in (to_read, from_write, *ends):
+        os.close(end)
+    try:
+        browser = Browser(from_read, to_write)
+        yield browser
+        browser.session = None
+        browser.call("Browser.close")
+        process.wait(10)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+        os.close(from_read)
+        os.close(to_write)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on the PATH")
+    if not hasattr(os, "fork"):
+        pytest.skip("the DevTools pipe needs file descriptors 3 and 4 of a POSIX system")
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """Of a lossless picture, so that colours can be compared exactly; its width is no power of two."""
+    folder = tmp_path_factory.mktemp("page")
+    panorama = Panorama(image=picture(250), settings={"prompt": "a quiet harbour, <b>dawn</b>"})
+    return write_viewer(panorama.save(folder / "a.png"), folder / "a.html", title="Harbour")
+
+
+def expected(yaw: float, pitch: float, fov: float, width: int, height: int) -> np.ndarray:
+    """Colours (H, W, 3) of that view of ``picture``, from the geometry of a pinhole camera."""
+    pixel = 2 * np.tan(np.radians(fov / 2)) / max(width, height)
+    x, y = np.meshgrid((np.arange(width) + 0.5 - width / 2) * pixel, (height / 2 - np.arange(height) - 0.5) * pixel)
+    turn = np.stack((direction(yaw + 90, 0), direction(yaw, pitch + 90), direction(yaw, pitch)))
+    rays = np.stack((x, y, np.ones_like(x)), axis=-1) @ turn
+    return 127.5 * (rays / np.linalg.norm(rays, axis=-1, keepdims=True) + 1)
+
+
+VIEWS = [(0, 0, 75), (90, 0, 75), (180, 0, 75), (-90, 20, 40), (0, 90, 75), (123, -90, 75), (-180, 45, 120), (180, 0, 20)]
+
+
+@pytest.mark.browser
+def test_every_pixel_shows_its_direction(browser, page):
+    browser.open(page, "#yaw=0&pitch=0&fov=75")
+    off = {}
+    for yaw, pitch, fov in VIEWS:
+        browser.run(f"dit360.view({{yaw: {yaw}, pitch: {pitch}, fov: {fov}}})")
+        seen = browser.see()
+        assert seen.shape == (240, 320, 3)
+        off[yaw, pitch, fov] = np.abs(seen - expected(yaw, pitch, fov, 320, 240)).max()
+    # Also at the ±180° meridian and at the poles: a line or a star there would differ by tens of levels.
+    assert max(off.values()) <= 3, off
+
+
+@pytest.mark.browser
+def test_the_address_and_the_script_steer_the_same_view(browser, page):
+    browser.open(page, "#yaw=10")
+    assert browser.run("dit360.view()") == {"yaw": 10, "pitch": 0, "fov": 90}
+    browser.run("location.hash = '#yaw=-40&pitch=5&fov=60'; new Promise(requestAnimationFrame)")
+    assert browser.run("dit360.view()") == {"yaw": -40, "pitch": 5, "fov": 60}
+    assert browser.run("dit360.view({yaw: 190, pitch: 100, fov: 500})") == {"yaw": -170, "pitch": 90, "fov": 120}
+    assert browser.run("dit360.view({yaw: 'x', pitch: NaN})") == {"yaw": -170, "pitch": 90, "fov": 120}
+
+
+@pytest.mark.browser
+def test_a_screen_with_more_pixels_is_drawn_with_more_pixels(browser, page):
+    browser.emulate(160, 300, 2)
+    try:
+        browser.open(page, "#yaw=60&pitch=10&fov=80")
+        assert browser.run("[document.querySelector('canvas').width, document.querySelector('canvas').height]") == [320, 600]
+        assert np.abs(browser.see() - expected(60, 10, 80, 320, 600)).max() <= 3
+    finally:
+        browser.emulate()
+
+
+@pytest.mark.browser
+def test_a_still_view_draws_nothing_and_a_turning_one_stops_at_a_touch(browser, page):
+    count = (
+        "window.frames_asked = 0; const ask = window.requestAnimationFrame;"
+        "window.requestAnimationFrame = (then) => { frames_asked++; return ask(then); }"
+    )
+    browser.open(page, before=count)
+    wait = "new Promise((done) => setTimeout(done, 150))"
+    browser.run(wait)
+    assert browser.run("dit360.view().yaw") > 0  # it turns by itself
+    browser.mouse("mousePressed", 100, 100, button="left", buttons=1, clickCount=1)
+    browser.mouse("mouseReleased", 100, 100, button="left", clickCount=1)
+    browser.run(wait)
+    before = browser.run("[frames_asked, dit360.view().yaw]")
+    browser.run(wait)
+    assert browser.run("[frames_asked, dit360.view().yaw]") == before
+
+
+@pytest.mark.browser
+def test_someone_who_wants_no_motion_gets_none(browser, page):
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.call("Emulation.setEmulatedMedia", features=features)
+    try:
+        browser.open(page)
+        browser.run("new Promise((done) => setTimeout(done, 200))")
+        assert browser.run("dit360.view()") == {"yaw": 0, "pitch": 0, "fov": 90}
+    finally:
+        browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+@pytest.mark.browser
+def test_a_drag_takes_the_picture_along(browser, page):
+    browser.open(page, "#yaw=0&pitch=0&fov=60")
+    browser.mouse("mousePressed", 160, 120, button="left", buttons=1, clickCount=1)
+    for step in range(1, 5):
+        browser.mouse("mouseMoved", 160 - 10 * step, 120 + 5 * step, button="left", buttons=1)
+    browser.run("new Promise((done) => setTimeout(done, 100))")  # a rest before letting go: no fling
+    browser.mouse("mouseReleased", 120, 140, button="left", clickCount=1)
+    view = browser.run("dit360.view()")
+    # At the centre a pixel is 2·tan(30°)/320 radians: 40 and 20 of them.
+    assert view["yaw"] == pytest.approx(40 * np.degrees(2 * np.tan(np.radians(30)) / 320), rel=0.02)
+    assert view["pitch"] == pytest.approx(20 * np.degrees(2 * np.tan(np.radians(30)) / 320), rel=0.02)
+
+
+@pytest.mark.browser
+def test_a_flung_picture_comes_to_rest(browser, page):
+    browser.open(page, "#yaw=0")
+    still = (
+        "new Promise((done) => { const { yaw } = dit360.view();"
+        "setTimeout(() => done(dit360.view().yaw === yaw ? yaw : null), 120) })"
+    )
+    start = time.time()  # the events' own times, since this machine may be slow to hand them over
+    browser.mouse("mousePressed", 200, 120, button="left", buttons=1, clickCount=1, timestamp=start)
+    for step in range(1, 6):
+        browser.mouse("mouseMoved", 200 - 3 * step, 120, button="left", buttons=1, timestamp=start + step / 60)
+    browser.mouse("mouseReleased", 185, 120, button="left", clickCount=1, timestamp=start + 6 / 60)
+    released = browser.run("dit360.view().yaw")
+    rested, deadline = browser.run(still), time.monotonic() + 10
+    while rested is None and time.monotonic() < deadline:
+        rested = browser.run(still)
+    assert rested is not None
+    assert rested > released
+
+
+@pytest.mark.browser
+def test_wheel_and_keys_zoom_and_turn_within_limits(browser, page):
+    browser.open(page, "#yaw=0")
+    wait = "new Promise((done) => setTimeout(done, 250))"
+    browser.mouse("mouseWheel", 160, 120, deltaX=0, deltaY=-240)
+    browser.run(wait)
+    assert browser.run("dit360.view().fov") < 80
+    for _ in range(12):
+        browser.key("-", "keyDown")
+    browser.run(wait)
+    assert browser.run("dit360.view().fov") > 100
+    browser.key("ArrowRight", "keyDown")
+    browser.key("ArrowUp", "keyDown")
+    browser.run(wait)
+    browser.key("ArrowRight", "keyUp")
+    browser.key("ArrowUp", "keyUp")
+    view = browser.run("dit360.view()")
+    assert view["yaw"] > 1
+    assert view["pitch"] > 1
+    browser.key("0", "keyDown")
+    browser.run(wait)
+    assert browser.run("dit360.view()") == {"yaw": 0, "pitch": 0, "fov": 90}
+
+
+@pytest.mark.browser
+def test_two_fingers_zoom(browser, page):
+    browser.open(page, "#yaw=0&fov=80")
+
+    def fingers(kind: str, *xs: float) -> None:
+        browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": 120, "id": i} for i, x in enumerate(xs)])
+
+    fingers("touchStart", 140, 180)
+    fingers("touchMove", 130, 190)
+    fingers("touchMove", 120, 200)
+    fingers("touchEnd")
+    assert browser.run("dit360.view().fov") == pytest.approx(40, rel=0.03)
+    assert browser.run("dit360.view().yaw") == pytest.approx(0, abs=1)
+
+
+@pytest.mark.browser
+def test_double_click_and_f_ask_for_the_full_screen(browser, page):
+    count = "window.asked = 0; Element.prototype.requestFullscreen = async () => { asked++; }"
+    browser.open(page, before=count)
+    for clicks in (1, 2):
+        browser.mouse("mousePressed", 100, 100, button="left", buttons=1, clickCount=clicks)
+        browser.mouse("mouseReleased", 100, 100, button="left", clickCount=clicks)
+    assert browser.run("asked") == 1
+    browser.key("f", "keyDown")
+    assert browser.run("asked") == 2
+
+
+@pytest.mark.browser
+def test_the_page_asks_nothing_of_the_network_and_complains_of_nothing(browser, page):
+    browser.open(page)
+    browser.see()
+    asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith(("data:", "about:"))] == [page.as_uri()]
+    assert [e for e in browser.events if e["method"] in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")] == []
+
+
+@pytest.mark.browser
+def test_the_page_forbids_other_scripts_and_requests(browser, page):
+    browser.open(page)
+    browser.run("const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s); 0")
+    assert browser.run("window.ran") is None
+    assert browser.run("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
+    told = "".join(e["params"]["entry"]["text"] for e in browser.events if e["method"] == "Log.entryAdded")
+    assert "'script-src 'sha256-" in told
+    assert "\"default-src 'none'\"" in told
+
+
+@pytest.mark.browser
+def test_texts_are_shown_as_text(browser, page):
+    browser.open(page)
+    assert browser.run("document.querySelector('h1').textContent") == "Harbour"
+    assert browser.run("document.querySelector('#caption').textContent") == "a quiet harbour, <b>dawn</b>"
+    assert browser.run("document.querySelector('canvas').getAttribute('aria-label')") == "a quiet harbour, <b>dawn</b>"
+
+
+@pytest.mark.browser
+def test_without_webgl_the_page_says_so_and_shows_the_flat_picture(browser, page):
+    browser.open(page, before="HTMLCanvasElement.prototype.getContext = () => null")
+    assert browser.run("dit360.ready") is False
+    assert "WebGL" in browser.run("document.querySelector('#message').innerText")
+    assert browser.run("document.querySelector('#picture').getBoundingClientRect().width") == 320
+
+
+@pytest.mark.browser
+def test_a_picture_beyond_the_device_s_limit_is_made_smaller(browser, page):
+    small = (
+        "const get = WebGLRenderingContext.prototype.getParameter;"
+        "WebGLRenderingContext.prototype.getParameter = function (name) {"
+        "  return name === WebGLRenderingContext.MAX_TEXTURE_SIZE ? 256 : get.call(this, name); }"
+    )
+    browser.open(page, "#yaw=180&pitch=10&fov=60", before=small)
+    assert "256×128" in browser.run("document.querySelector('#note').textContent")
+    assert np.abs(browser.see() - expected(180, 10, 60, 320, 240)).max() <= 4
+
+
+@pytest.mark.browser
+def test_the_view_comes_back_after_a_lost_context(browser, page):
+    keep = (
+        "const get = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (...a) { return window.context = get.apply(this, a); }"
+    )
+    browser.open(page, "#yaw=30&fov=60", before=keep)
+    browser.run(
+        "new Promise((done) => { const canvas = document.querySelector('canvas');"
+        "canvas.addEventListener('webglcontextrestored', () => requestAnimationFrame(() => requestAnimationFrame(done)));"
+        "const lose = context.getExtension('WEBGL_lose_context');"
+        "canvas.addEventListener('webglcontextlost', () => setTimeout(() => lose.restoreContext(), 50)); lose.loseContext(); })"
+    )
+    assert np.abs(browser.see() - expected(30, 0, 60, 320, 240)).max() <= 3
