@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Makes the autoencoder: 8x8 pixels to one 16-channel latent, and back, wrapping in longitude.
 
 The encoder is computed (`linear_encoder`) and stays; the decoder starts from a linear one (`linear_decoder`) and is

@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Encodes the rendered pictures once, upright and mirrored, so that the transformer's training reads latents."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Starts the autoencoder's decoder from the best linear decoder that its layers can express.
 
 With zero residual branches the decoder is conv_in, three times (nearest upsampling, 3x3 convolution), and a read-out.
@@ -33,7 +35,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 def _fit(inputs: list[Tensor], targets: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The 3x3 convolution, kernel (O, C, 3, 3) and bias (O,), that best maps inputs to targets, lists of (B, ·, H, W)."""
+    """The 3x3 convolution, kernel (O, C, 3, 3) and bias (O,), that best maps inputs (B, C, H, W) to targets."""
     generator = torch.Generator().manual_seed(0)
     rows, wanted = [], []
     for x, y in zip(inputs, targets, strict=True):

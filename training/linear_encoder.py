@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Gives the autoencoder's encoder the weights of a principal component analysis of 8x8 pixel patches.
 
 The encoder is a deep network, but with its residual branches at zero it is a chain of linear maps: three strided

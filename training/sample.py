@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Makes pictures with the trained parts, the plain way of FluxPipeline but padded, and lays them out on one sheet."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Trains the two small text encoders to tell a scene's attributes from its caption; then they are frozen."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Makes the two tokenizers from captions: a small CLIP vocabulary (byte pairs) and a small T5 one (unigrams)."""
 
 from __future__ import annotations

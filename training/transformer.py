@@ -1,13 +1,22 @@
-"""Trains the transformer by flow matching on padded latents, DiT360's way, then distils guidance into its input."""
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
+"""Trains the transformer by flow matching on padded latents, DiT360's way, then distils guidance into its input.
+
+Several workers (processes of one thread each) may share every batch; they average their gradients once a step, which
+suffers far less from other programs on the same cores than threads that meet in every operation.
+"""
 
 from __future__ import annotations
 
 import copy
 import random
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
+import torch.distributed as dist
 import typer
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
@@ -16,6 +25,7 @@ from training import checkpoint, text
 from training.captions import caption
 from training.data import RUNS
 from training.flux_parts import build_transformer, pack, pad, position_ids, shift_sigma, time_shift_mu
+from training.latents import LATENTS, SIZES, read
 from training.scenes import Scene
 from training.schedule import Clock, learning_rate, set_learning_rate
 
@@ -53,12 +63,20 @@ class Trainer:
     """Model, moving average, optimizer; everything random in a step follows from the step's number."""
 
     def __init__(
-        self, model: FluxTransformer2DModel, encoders: text.Text, latents: Latents, device: str = "cpu"
+        self,
+        model: FluxTransformer2DModel,
+        encoders: text.Text,
+        latents: Latents,
+        device: str = "cpu",
+        worker: int = 0,
+        workers: int = 1,
     ) -> None:
+        self.worker, self.workers = worker, workers
         self.model = model.to(device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.teacher: FluxTransformer2DModel | None = None
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+        weights = self.model.parameters()
+        self.optimizer = torch.optim.AdamW(weights, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.encoders, self.latents, self.device = encoders.to(device), latents, device
         self.step = 0
         self.samples = 0
@@ -103,22 +121,33 @@ class Trainer:
         return ((guess.float() - target) ** 2).flatten(1).mean(1)
 
     def train_step(self, size: str, count: int, rate: float, distil: bool = False) -> float:
-        """One step of AdamW and of the moving average; returns the loss."""
+        """One step of AdamW and of the moving average, on `count` samples of each worker; returns this one's loss."""
         if distil and self.teacher is None:
             self.teacher = copy.deepcopy(self.average)
         set_learning_rate(self.optimizer, rate)
-        loss = self.losses(size, count, self.step, distil).mean()
+        loss = self.losses(size, count, self.step * self.workers + self.worker, distil).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.workers > 1:
+            self._average_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
-        self.samples += count
+        self.samples += count * self.workers
         decay = min(0.999, (self.step + 1) / (self.step + 20))
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         return float(loss.detach())
+
+    def _average_gradients(self) -> None:
+        """The mean of all workers' gradients, as one message."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        pieces = flat.div_(self.workers).split([g.numel() for g in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view_as(gradient))
 
     def save(self, path: Path, notes: dict) -> None:
         """Writes everything that `restore` needs."""
@@ -152,60 +181,89 @@ def load(path: Path = CHECKPOINT) -> FluxTransformer2DModel:
     return model.eval()
 
 
-def size_of(share: float, step: int, have_large: bool) -> str:
-    """Which size a step trains: small pictures first, then more and more large ones."""
+def size_of(share: float, step: int, have_large: bool, large_from: float) -> str:
+    """Which size a step trains: small pictures mostly, and from the share `large_from` of the budget on large ones."""
     if not have_large:
         return "small"
-    every = 8 if share < 0.30 else 4 if share < 0.5 else 2
-    return "large" if (step % every == every - 1) or (share > 0.72 and step % 4 != 0) else "small"
+    if share < large_from:
+        return "large" if step % 8 == 7 else "small"
+    return "large" if step % 4 != 0 else "small"
 
 
-def main(
-    minutes: Annotated[float, typer.Option(help="Wall-clock budget of the whole stage.")] = 80,
-    distil_from: Annotated[float, typer.Option(help="Share of the budget after which guidance is distilled.")] = 0.84,
-    batch: Annotated[int, typer.Option(help="Samples a step at 128x256; a quarter of it at 256x512.")] = 16,
-    peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
-    double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
-    single: Annotated[int, typer.Option(help="Single blocks.")] = 4,
-    heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
-) -> None:
-    """Trains for the given minutes, or goes on from the checkpoint."""
-    from training.latents import LATENTS, read
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asked for."""
 
-    torch.set_num_threads(threads)
+    minutes: float
+    distil_from: float
+    large_from: float
+    batch: int
+    peak: float
+    shape: tuple[int, int, int]
+    workers: int
+    threads: int
+    device: str
+
+
+def work(worker: int, plan: Plan, meeting: str) -> None:
+    """One worker's training loop; worker 0 keeps the time for all, reports and saves."""
+    torch.set_num_threads(plan.threads)
     torch.manual_seed(2)
-    latents: Latents = {"small": read("small")}
-    seen = -1
-    trainer = Trainer(build_transformer(double, single, heads), text.load(), latents, device)
+    if plan.workers > 1:
+        dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=plan.workers)
+    latents: Latents = {size: read(size) for size in SIZES if list(LATENTS.glob(f"part-*-{size}.safetensors"))}
+    trainer = Trainer(build_transformer(*plan.shape), text.load(), latents, plan.device, worker, plan.workers)
     notes = trainer.restore(CHECKPOINT) if CHECKPOINT.exists() else {}
-    clock = Clock(minutes, notes.get("spent", 0.0))
+    clock = Clock(plan.minutes, notes.get("spent", 0.0))
     saved = clock.spent
-    recent: dict[str, list[float]] = {"small": [], "large": []}
-    while clock.share < 1:
-        if trainer.step % 250 == 0:
-            ready = len(list(LATENTS.glob("part-*.safetensors")))
-            if ready != seen:
-                latents["small"] = read("small")
-                if list(LATENTS.glob("part-*-large.safetensors")):
-                    latents["large"] = read("large")
-                seen = ready
-        size = size_of(clock.share, trainer.step, "large" in latents)
-        count = batch if size == "small" else batch // 4
-        rate = learning_rate(clock.share, peak, trainer.step, warmup=200, floor=0.04)
-        recent[size].append(trainer.train_step(size, count, rate, distil=clock.share >= distil_from))
+    recent: dict[str, list[float]] = {size: [] for size in latents}
+    while (share := _agreed(clock.share, plan.workers)) < 1:
+        size = size_of(share, trainer.step, "large" in latents, plan.large_from)
+        count = max(1, (plan.batch if size == "small" else plan.batch // 4) // plan.workers)
+        rate = learning_rate(share, plan.peak, trainer.step, warmup=200, floor=0.04)
+        recent[size].append(trainer.train_step(size, count, rate, distil=share >= plan.distil_from))
+        if worker:
+            continue
         if trainer.step % 100 == 0:
             means = " ".join(f"{name} {sum(v) / len(v):.4f}" for name, v in recent.items() if v)
             stage = "distilling" if trainer.teacher else "training"
             print(f"{stage} step {trainer.step} seconds {clock.spent:.0f} samples {trainer.samples} rate {rate:.2e} "
                   f"loss {means}", flush=True)  # fmt: skip
-            recent = {"small": [], "large": []}
+            recent = {size: [] for size in latents}
         if clock.spent - saved > 120:
             saved = clock.spent
-            trainer.save(CHECKPOINT, {"spent": saved, "share": clock.share})
-    trainer.save(CHECKPOINT, {"spent": clock.spent, "share": clock.share})
-    print("done", flush=True)
+            trainer.save(CHECKPOINT, {"spent": saved, "share": share})
+    if worker == 0:
+        trainer.save(CHECKPOINT, {"spent": clock.spent, "share": clock.share})
+        print("done", flush=True)
+
+
+def _agreed(share: float, workers: int) -> float:
+    """Worker 0's share of the budget, so that all workers take the same decisions."""
+    if workers == 1:
+        return share
+    message = torch.tensor([share], dtype=torch.float64)
+    dist.broadcast(message, 0)
+    return float(message)
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="Wall-clock budget of the whole stage.")] = 80,
+    distil_from: Annotated[float, typer.Option(help="Share of the budget after which guidance is distilled.")] = 0.84,
+    large_from: Annotated[float, typer.Option(help="Share of the budget after which most steps train 256x512.")] = 0.37,
+    batch: Annotated[int, typer.Option(help="Samples a step at 128x256; a quarter of it at 256x512.")] = 16,
+    peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
+    single: Annotated[int, typer.Option(help="Single blocks.")] = 4,
+    heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,
+    workers: Annotated[int, typer.Option(help="Processes that share every batch.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads of each worker.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
+) -> None:
+    """Trains for the given minutes, or goes on from the checkpoint."""
+    plan = Plan(minutes, distil_from, large_from, batch, peak, (double, single, heads), workers, threads, device)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(work, (plan, f"file://{folder}/meeting"), nprocs=workers)
 
 
 if __name__ == "__main__":

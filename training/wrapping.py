@@ -1,3 +1,5 @@
+# diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
+# mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
 """Convolutions that see longitude as a circle, for the autoencoder's training and use.
 
 Width is padded with the columns from the other side, height with zeros as before. The weights are those of the

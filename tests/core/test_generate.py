@@ -208,3 +208,10 @@ def test_sixteen_panoramas_close_without_a_seam(tiny):
         tiny.generate(prompt, seed=seed, width=256, steps=10).seam.ratio for prompt in PROMPTS for seed in range(4)
     ]
     assert 0.8 <= statistics.mean(ratios) <= 1.25, ratios
+
+
+def test_a_model_folder_is_loaded_like_a_named_model(tiny, tiny_copy):
+    """The embedded model is nothing special: its folder, given by path, paints the same picture."""
+    from_folder = dit360.load(str(tiny_copy), precision="fp32")
+    named, given = (p.generate("a calm sea", seed=3, guidance=2.0, **SMALL) for p in (tiny, from_folder))
+    assert named.image.tobytes() == given.image.tobytes()

@@ -109,3 +109,19 @@ def test_pickles_are_refused(tmp_path, suffix):
         lora.locate(str(tmp_path / f"lora{suffix}"))
     with pytest.raises(ModelError, match="pickle"):
         lora.locate(str(tmp_path))
+
+
+def test_a_lora_given_when_loading_changes_the_picture_and_is_told(tmp_path):
+    """Through the whole way of loading, on the embedded model."""
+    import dit360_core
+
+    picture = {"prompt": "a calm sea", "seed": 1, "width": 64, "steps": 2}
+    plain = dit360_core.load("tiny")
+    width = plain.engine.transformer.inner_dim
+    file = write(tmp_path, "peft", dim=width)
+    strong, none = (dit360_core.load("tiny", lora=str(file), lora_strength=s) for s in (2.0, 0.0))
+    assert strong.plan.lora_modules == len(LAYERS)
+    pictures = [p.generate(**picture) for p in (plain, strong, none)]
+    assert pictures[0].image.tobytes() != pictures[1].image.tobytes()
+    assert pictures[0].image.tobytes() == pictures[2].image.tobytes()
+    assert pictures[1].settings["used"]["lora"] == {"from": str(file), "strength": 2.0, "modules": len(LAYERS)}

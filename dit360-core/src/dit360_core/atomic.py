@@ -57,5 +57,7 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise InputError(f"Cannot write {path}: it is a folder; add the name of a file.")
     if not os.path.isdir(path.parent):
         raise InputError(f"Cannot write {path}: the folder {path.parent} does not exist; create it or choose another.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"Cannot write {path}: no permission to write in {path.parent}; choose another folder.")
     if os.path.lexists(path) and not force:
         raise InputError(f"Cannot write {path}: the file exists already; choose another name or overwrite it (force).")

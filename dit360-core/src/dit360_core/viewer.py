@@ -61,7 +61,7 @@ def write_viewer(
 
 
 def _page(data: bytes, mime: str, title: str, caption: str, size: tuple[int, int]) -> bytes:
-    template = resources.files("dit360_core").joinpath("viewer", "viewer.html").read_text(encoding="utf-8")
+    template = resources.files("dit360_core").joinpath("viewer.html").read_text(encoding="utf-8")
     script, style = (_only(tag, template) for tag in ("script", "style"))
     values = {
         # The hashes admit exactly the page's own script and style, so that no text in it can ever run.

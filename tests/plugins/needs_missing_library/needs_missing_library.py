@@ -10,6 +10,4 @@ def load():
 
 @hookimpl
 def dit360_attention_backends():
-    yield AttentionBackend(
-        name="needy", api=1, priority=95, requires=("surely-not-installed[extra]>=2",), load=load
-    )
+    yield AttentionBackend(name="needy", api=1, priority=95, requires=("surely-not-installed[extra]>=2",), load=load)

@@ -16,8 +16,8 @@ def dit360_models() -> Iterable[Model]:
         api=1,
         summary="embedded demonstration model: small pictures in seconds, no GPU, no network",
         base=str(resources.files("dit360_core") / "models" / "tiny"),
-        width=512,
-        height=256,
+        width=256,
+        height=128,
         steps=28,
         guidance=3.0,
         # Small enough that float32 costs nothing, and the picture is then the same on every machine.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,8 +57,8 @@ def _measured(panorama: Any) -> dict[str, Any]:
     return {
         "width": panorama.width,
         "height": panorama.height,
-        "seam_ratio": seam.ratio,
-        "seam_z_score": seam.z_score,
+        "seam_ratio": _finite(seam.ratio),
+        "seam_z_score": _finite(seam.z_score),
         "discontinuity_score": seam.discontinuity,
         "pole_std_top": poles.top,
         "pole_std_bottom": poles.bottom,
@@ -65,12 +66,18 @@ def _measured(panorama: Any) -> dict[str, Any]:
     }
 
 
+def _finite(value: float) -> float | None:
+    """None for a picture whose interior columns are all equal, where the measure has no value; JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    good = 0.8 <= report["seam_ratio"] <= 1.25
+    ratio, z_score = report["seam_ratio"], report["seam_z_score"]
+    judged = "no value: the columns are all equal" if ratio is None else f"{ratio:.2f} ({_judged(ratio)})"
     rows = [
         ("size", f"{report['width']}×{report['height']}"),
-        ("seam ratio", f"{report['seam_ratio']:.2f} ({'no seam' if good else 'outside 0.8 … 1.25'})"),
-        ("seam z-score", f"{report['seam_z_score']:+.2f} among interior columns"),
+        ("seam ratio", judged),
+        ("seam z-score", "no value" if z_score is None else f"{z_score:+.2f} among interior columns"),
         ("discontinuity", f"{report['discontinuity_score']:.3f}"),
         (
             "poles",
@@ -85,6 +92,12 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         for name, value in (settings.get(section) or {}).items():
             rows.append((f"{section} {name}", _short(value)))
     return rows
+
+
+def _judged(ratio: float) -> str:
+    if 0.8 <= ratio <= 1.25:
+        return "like any other column"
+    return "smoother than other columns" if ratio < 0.8 else "a visible step"
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,89 @@
+"""Runs ``dit360`` in a fresh Python process: several command lines one after the other, since imports cost seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+
+PLUGINS = Path(__file__).parent / "plugins"
+
+_MANY = """
+import contextlib, io, json, signal, sys, traceback
+asked = json.load(sys.stdin)
+for name in asked["without"]:
+    sys.modules[name] = None  # importing it raises ImportError
+# Also where the tests run in the background of a shell, which starts its children with the signal switched off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from dit360_core.cli import main
+told = []
+for arguments in asked["commands"]:
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["dit360", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    told.append({"code": code or 0, "out": out.getvalue(), "err": err.getvalue()})
+json.dump(told, sys.stdout)
+"""
+
+
+@attrs.frozen
+class Told:
+    """What one command line said on its two outputs, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+def environment(**changes):
+    """This process's environment without what would change the program's words, and with ``changes``."""
+    ours = ("DIT360_", "FORCE_COLOR", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**kept, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in changes.items()}}
+
+
+def python(code, *, cwd, given="", **environ):
+    """Runs Python code in a fresh process. ``given`` is its standard input."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        input=given,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd,
+        env=environment(PYTHONIOENCODING="utf-8", **environ),
+        timeout=300,
+        check=False,
+    )
+
+
+def dit360(*commands, cwd, without=(), **environ):
+    """Runs command lines (each a list of arguments) in one fresh process, in which ``without`` cannot be imported."""
+    asked = json.dumps({"commands": [[str(a) for a in command] for command in commands], "without": list(without)})
+    done = python(_MANY, cwd=cwd, given=asked, **environ)
+    assert done.returncode == 0, done.stderr
+    return [Told(**told) for told in json.loads(done.stdout)]
+
+
+def install(target, *names):
+    """Builds the distributions of those names under tests/plugins and installs them into a folder, for PYTHONPATH."""
+    options = "--quiet --disable-pip-version-check --no-input --no-index --no-deps --no-build-isolation --no-compile"
+    command = [sys.executable, "-m", "pip", "install", *options.split(), "--target", str(target)]
+    done = subprocess.run(
+        [*command, *(str(PLUGINS / name) for name in names)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target

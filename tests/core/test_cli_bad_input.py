@@ -1,0 +1,298 @@
+"""Whatever is wrong with the input, it is told in one sentence, with exit code 2, before anything heavy is imported."""
+
+import json
+import re
+import shutil
+import socket
+
+import numpy as np
+import pytest
+from command_line import dit360, install, python
+from dit360_core.cli.doctor import examine
+from dit360_core.machine import Machine
+from dit360_core.registry import Registry
+from invented_plugins import installed, model, offering
+from safetensors.numpy import save_file
+
+HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
+PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+# ----------------------------------------------------------------------------------------------------- files to refuse
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with everything that the command lines below name."""
+    desk = tmp_path_factory.mktemp("desk")
+    (desk / "there.jpg").write_bytes(b"somebody's picture")
+    (desk / "notes.txt").write_text("not a folder")
+    (desk / "folder.jpg").mkdir()
+
+    whole_model(desk / "whole")
+    shutil.rmtree(damaged(desk, "no-vae") / "vae")
+    (damaged(desk, "no-index") / "model_index.json").unlink()
+    (damaged(desk, "broken-index") / "model_index.json").write_text("{")
+    (damaged(desk, "other-kind") / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (damaged(desk, "no-config") / "transformer" / "config.json").unlink()
+    (damaged(desk, "no-weights") / "transformer" / WEIGHTS).unlink()
+    (damaged(desk, "empty-weights") / "vae" / WEIGHTS).write_bytes(b"")
+    cut = damaged(desk, "cut-weights") / "vae" / WEIGHTS
+    cut.write_bytes(cut.read_bytes()[:-5])
+    (damaged(desk, "noise-weights") / "vae" / WEIGHTS).write_bytes(bytes(range(256)) * 9)
+    shard = {"weight_map": {"a": WEIGHTS, "b": "second.safetensors"}}
+    lost = damaged(desk, "lost-shard") / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    lost.write_text(json.dumps(shard))
+    pickled = damaged(desk, "pickled") / "transformer"
+    (pickled / WEIGHTS).rename(pickled / "diffusion_pytorch_model.bin")
+    for name in ("model.ckpt", "model.pt", "model.bin", "model.pth"):
+        (desk / name).write_bytes(b"\x80\x04.")
+    save_file({"weight": np.zeros(2, np.float32)}, desk / "plain.safetensors")
+    (desk / "cut.safetensors").write_bytes((desk / "plain.safetensors").read_bytes()[:-3])
+    for name in ("a.safetensors", "b.safetensors"):
+        (desk / "two-loras").mkdir(exist_ok=True)
+        save_file({"lora_A": np.zeros(2, np.float32)}, desk / "two-loras" / name)
+    (desk / "pickled-lora").mkdir()
+    (desk / "pickled-lora" / "pytorch_lora_weights.bin").write_bytes(b"\x80\x04.")
+    return desk
+
+
+def whole_model(folder):
+    """A folder in which every part of a FLUX model is there, in miniature, without sense."""
+    for part in (*PARTS, "scheduler"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text("{}")
+        if "token" not in part and part != "scheduler":
+            save_file({"weight": np.zeros(2, np.float32)}, folder / part / WEIGHTS)
+        if "token" in part:
+            (folder / part / "tokenizer.json").write_text("{}")
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+
+
+def damaged(desk, name):
+    return shutil.copytree(desk / "whole", desk / name)
+
+
+# ------------------------------------------------------------------------------------------------------- what is told
+
+OPTIONS = {
+    "width not twice a multiple of 16": (["--width", 100], r"width 100 cannot be made.*take 96×48\."),
+    "width and height not 2:1": (["--width", 512, "--height", 512], "512×512 cannot be made.*take 512×256"),
+    "height not a multiple of 16": (["--height", 100], "200×100 cannot be made.*take 192×96"),
+    "width 0": (["--width", 0], "width is 0, but must be 32 … 16384"),
+    "steps 0": (["--steps", 0], "steps is 0, but must be 1 … 1000"),
+    "negative seed": (["--seed", -1], "seed is -1, but must be 0 …"),
+    "guidance too high": (["--guidance", 1000], r"guidance is 1000\.0, but must be 0\.0 … 100\.0"),
+    "guidance not finite": (["--guidance", "nan"], "guidance must be a finite number, not nan"),
+    "negative slice": (["--attention-slice-size", -1], "attention_slice_size is -1, but must be 0 …"),
+    "unknown schedule": (["--timestep-schedule", "lin"], "timestep_schedule is 'lin', .* linear, quadratic, cosine"),
+    "unknown precision": (["--precision", "fp8"], "precision is 'fp8', but must be one of: auto, fp32, bf16, fp16"),
+    "unknown tiling mode": (["--tiling-mode", "maybe"], "tiling_mode is 'maybe', .* auto, always, never"),
+    "negative prompt alone": (["--negative-prompt", "people"], "no effect while true_guidance is 1"),
+    "option the scheduler ignores": (["--scheduler-eta", 0.5], r"scheduler_eta=0\.5 has no effect .*'flow_match'"),
+}  # fmt: skip
+
+NAMES = {
+    "unknown kernel": (["--attention-backend", "spda"], r"no attention backend named 'spda'; did you mean sdpa\?"),
+    "unknown kernel, near to none": (["--attention-backend", "qqqq"], "no attention backend named 'qqqq'; there are: "),
+    "unknown quantization": (["--quantization-mode", "nonee"], r"no quantization named 'nonee'; did you mean none\?"),
+    "unknown scheduler": (["--scheduler-type", "flow"], r"no scheduler named 'flow'; did you mean flow_match\?"),
+    "unknown model": (["--model", "tinny"], r"There is no model 'tinny'.*did you mean tiny\?"),
+    "model folder that is not there": (["--model", "./nowhere"], "There is no model './nowhere'.*known names are"),
+}
+
+OUTPUTS = {
+    "picture exists": (["-o", "there.jpg"], "there.jpg: the file exists already.*force"),
+    "output is a folder": (["-o", "folder.jpg"], "folder.jpg: it is a folder"),
+    "output's folder is not there": (["-o", "nowhere/x.jpg"], "the folder nowhere does not exist"),
+    "output's folder is a file": (["-o", "notes.txt/x.jpg"], "the folder notes.txt does not exist"),
+    "unknown suffix": (["-o", "x.gif"], r"x\.gif: the suffix says no known format; end it in \.jpg"),
+    "no suffix": (["-o", "panorama"], "panorama: the suffix says no known format"),
+}
+
+MODELS = {
+    "no model_index.json": (["--model", "no-index"], r"no-index is no diffusers model: it has no model_index\.json"),
+    "broken model_index.json": (["--model", "broken-index"], r"model_index\.json is not readable JSON"),
+    "another kind of model": (["--model", "other-kind"], "other-kind holds a StableDiffusionPipeline"),
+    "a part is missing": (["--model", "no-vae"], "no-vae lacks vae; download the whole model"),
+    "a configuration is missing": (["--model", "no-config"], r"transformer has no config\.json"),
+    "weights are missing": (["--model", "no-weights"], r"transformer has no weights \(\*\.safetensors\)"),
+    "weights are empty": (["--model", "empty-weights"], "vae.*is damaged or cut off"),
+    "weights are truncated": (["--model", "cut-weights"], "vae.*is damaged or cut off"),
+    "weights are noise": (["--model", "noise-weights"], "vae.*is damaged or cut off"),
+    "a shard is missing": (["--model", "lost-shard"], r"second\.safetensors is named in the index but is not there"),
+    "weights are a pickle": (["--model", "pickled"], r"diffusion_pytorch_model\.bin is a pickle.*safetensors"),
+    "model is a .ckpt": (["--model", "model.ckpt"], r"model\.ckpt is a pickle, which can run code"),
+    "model is a .pt": (["--model", "model.pt"], r"model\.pt is a pickle, which can run code"),
+    "model is a .bin": (["--model", "model.bin"], r"model\.bin is a pickle, which can run code"),
+    "model is one safetensors file": (["--model", "plain.safetensors"], "is a single file; give the diffusers folder"),
+    "model of the Hub, offline": (["--model", "someone/something"], "someone/something is not in the local cache"),
+    "LoRA is not there": (["--lora", "nowhere.safetensors"], "There is no LoRA nowhere.safetensors"),
+    "LoRA is a pickle": (["--lora", "model.pt"], r"model\.pt is a pickle, which can run code"),
+    "LoRA folder holds a pickle": (["--lora", "pickled-lora"], r"pytorch_lora_weights\.bin is a pickle"),
+    "LoRA folder holds two": (["--lora", "two-loras"], "two-loras holds 2 safetensors files; name one of them"),
+    "LoRA folder is empty": (["--lora", "folder.jpg"], r"folder\.jpg holds no safetensors file"),
+    "LoRA is another file": (["--lora", "notes.txt"], r"notes\.txt is no safetensors file"),
+    "LoRA is truncated": (["--lora", "cut.safetensors"], r"cut\.safetensors is damaged or cut off"),
+    "LoRA is no LoRA": (["--lora", "plain.safetensors"], r"plain\.safetensors holds no LoRA"),
+}
+
+CALLS = {
+    "empty prompt": (["generate", ""], "The prompt is empty"),
+    "blank prompt": (["generate", "  \n"], "The prompt is empty"),
+    "picture to view is not there": (["view", "nowhere.jpg"], r"Cannot open nowhere\.jpg: there is no such file"),
+    "picture to inspect is no picture": (["inspect", "there.jpg"], r"Cannot open there\.jpg: it is not a JPEG"),
+    "picture to inspect is a folder": (["inspect", "folder.jpg"], r"Cannot open folder\.jpg"),
+}
+
+LIGHT = {
+    **{name: (["generate", "a castle", *more], told) for name, (more, told) in {**OPTIONS, **NAMES, **OUTPUTS}.items()},
+    **CALLS,
+}
+FILES = {name: (["generate", "a castle", *more], told) for name, (more, told) in MODELS.items()}
+
+
+def all_told(cases, **process):
+    return dict(zip(cases, dit360(*(command for command, _ in cases.values()), **process), strict=True))
+
+
+@pytest.fixture(scope="module")
+def light(desk):
+    """Every case told by a process that cannot import torch or anything that needs it."""
+    before = sorted(desk.rglob("*"))
+    told = all_told({**LIGHT, **FILES}, cwd=desk, without=HEAVY)
+    assert sorted(desk.rglob("*")) == before
+    assert (desk / "there.jpg").read_bytes() == b"somebody's picture"
+    return told
+
+
+def assert_one_sentence(told, sentence):
+    assert told.code == 2, told.err
+    assert told.out == ""
+    assert re.fullmatch(r"Error: .+[.?]\n", told.err), told.err
+    assert re.search(sentence, told.err), told.err
+
+
+@pytest.mark.parametrize(("name", "sentence"), [(name, told) for name, (_, told) in LIGHT.items()], ids=LIGHT)
+def test_bad_input_is_one_sentence_and_exit_code_2_without_torch(light, name, sentence):
+    assert_one_sentence(light[name], sentence)
+
+
+@pytest.mark.parametrize(("name", "sentence"), [(name, told) for name, (_, told) in FILES.items()], ids=FILES)
+def test_bad_model_files_are_one_sentence_and_exit_code_2_without_torch(light, name, sentence):
+    assert_one_sentence(light[name], sentence)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["generate"], "Missing argument"),
+        (["generate", "a castle", "--stepz", "3"], "--stepz"),
+        (["generate", "a castle", "--steps", "many"], "Invalid value for '--steps'"),
+        (["paint"], "paint"),
+        (["inspect"], "Missing argument"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(desk, command, words):
+    (told,) = dit360(command, cwd=desk, without=HEAVY)
+    assert told.code == 2
+    assert words in told.err
+    assert "Usage: dit360" in told.err
+
+
+def test_a_plain_backends_list_and_every_help_need_no_torch(tmp_path):
+    torch_free = [["backends"], ["backends", "--json"], ["doctor"], ["--help"], ["--version"]]
+    torch_free += [[command, "--help"] for command in ("generate", "backends", "doctor", "view", "inspect")]
+    nobody = {"DIT360_DISABLED_PLUGINS": ",".join(other_plugins())}
+    for command, told in zip(torch_free, dit360(*torch_free, cwd=tmp_path, without=HEAVY, **nobody), strict=True):
+        assert (told.code, told.err) == (0, ""), command
+        assert told.out
+
+
+def other_plugins():
+    """What else is installed here: trying it may import whatever it needs."""
+    from importlib import metadata
+
+    return sorted({entry_point.name for entry_point in metadata.entry_points(group="dit360")})
+
+
+def test_importing_the_package_and_the_command_line_imports_nothing_heavy(tmp_path):
+    heavy = (*HEAVY, "numpy", "PIL", "huggingface_hub", "safetensors")
+    imports = "import sys, dit360_core\nfrom dit360_core.cli import main\n"
+    done = python(f"{imports}print([m for m in {heavy} if m in sys.modules])", cwd=tmp_path)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# ------------------------------------------------------------------------------------- what needs torch to be known
+
+
+SMALL = ["--width", 64, "--steps", 4]
+
+LATE = {
+    "the Hub cannot be reached": (
+        ["generate", "a castle", "--model", "dit360"],
+        r"black-forest-labs/FLUX\.1-dev is not in the local cache and the Hub cannot be reached",
+    ),
+    "tiles that nobody offers": (
+        ["generate", "a castle", "--tiling-mode", "always"],
+        "decodes 512×256 with tiling_mode=always: .*use tiling_mode=auto",
+    ),
+    "offload without an accelerator": (
+        ["generate", "a castle", "--device", "cpu", "--offload", "model"],
+        "offload=model .* use offload=none",
+    ),
+}
+
+INTERRUPTED = {
+    "Ctrl-C": (["generate", "a castle", *SMALL, "--scheduler-type", "interrupts", "-o", "new.png"], 130),
+    "SIGTERM": (["generate", "a castle", *SMALL, "--scheduler-type", "terminates", "-o", "new.png"], 143),
+    "Ctrl-C, file exists": (
+        ["generate", "a castle", *SMALL, "--scheduler-type", "interrupts", "-o", "old.jpg", "--force"],
+        130,
+    ),
+    "SIGTERM while a plugin is loaded": (
+        ["generate", "a castle", *SMALL, "--quantization-mode", "terminates-while-loading", "-o", "new.png"],
+        143,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory):
+    """Cases for which torch is imported, in a process to which the Hub cannot be reached."""
+    here = tmp_path_factory.mktemp("late")
+    install(here / "plugins", "sends_signals")
+    (here / "old.jpg").write_bytes(b"the picture before")
+    with socket.socket() as silent:  # bound and not listening: nobody answers, and no other program takes it
+        silent.bind(("127.0.0.1", 0))
+        told = all_told(
+            {**LATE, **INTERRUPTED},
+            cwd=here,
+            PYTHONPATH=here / "plugins",
+            HF_HUB_OFFLINE="0",
+            HF_HOME=here / "cache",
+            HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}",
+        )
+    assert {path.name for path in here.iterdir()} <= {"plugins", "cache", "old.jpg"}
+    assert (here / "old.jpg").read_bytes() == b"the picture before"
+    return told
+
+
+@pytest.mark.parametrize(("name", "sentence"), [(name, told) for name, (_, told) in LATE.items()], ids=LATE)
+def test_what_is_found_out_late_is_still_one_sentence_and_exit_code_2(late, name, sentence):
+    assert_one_sentence(late[name], sentence)
+
+
+@pytest.mark.parametrize(("name", "code"), [(name, code) for name, (_, code) in INTERRUPTED.items()], ids=INTERRUPTED)
+def test_an_interrupted_picture_leaves_no_file_and_its_signals_exit_code(late, name, code):
+    assert late[name].code == code
+    assert late[name].err.strip() == "Interrupted; no half-written file is left."
+
+
+def test_the_doctor_tells_of_a_plugins_model_whose_folder_is_gone(tmp_path):
+    mars = installed("mars", offering(model("mars", base=str(tmp_path / "weights"))))
+    report = examine(Registry(entry_points=mars), Machine())
+    assert report["models"]["mars"] == f"missing ({tmp_path / 'weights'})"
+    assert report["advice"] == [f"There is no folder {tmp_path / 'weights'}; reinstall what brought this model."]
