@@ -109,7 +109,7 @@ def main(
 
 
 def paired(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Times of two functions called in turns: the median and quartiles of ours / theirs, and both medians in seconds."""
+    """Two functions timed in turns: median and quartiles of ours / theirs, and both medians in seconds."""
     theirs()
     ours()
     times: dict[str, list[float]] = {"theirs": [], "ours": []}

@@ -50,7 +50,7 @@ def initialize(vae: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
     centred = (code - mean).double()
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     deviation = values.flip(0)[:LATENTS].sqrt().float()
-    components = vectors.flip(1)[:, :LATENTS].T.float() * (deviation ** -WHITENING).unsqueeze(1)
+    components = vectors.flip(1)[:, :LATENTS].T.float() * (deviation**-WHITENING).unsqueeze(1)
     components = components / (deviation ** (2 - 2 * WHITENING)).mean().sqrt()
     silence_residuals(encoder)
     _assign(encoder.conv_in, _centre(torch.eye(3)))

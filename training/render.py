@@ -48,9 +48,7 @@ def render_one(scene: Scene, height: int, width: int, supersample: int = 2, devi
     return F.avg_pool2d(picture[None], supersample)[0] if supersample > 1 else picture
 
 
-def render(
-    scenes: Sequence[Scene], height: int, width: int, supersample: int = 2, device: str = "cpu"
-) -> Tensor:
+def render(scenes: Sequence[Scene], height: int, width: int, supersample: int = 2, device: str = "cpu") -> Tensor:
     """A batch of pictures (N, 3, height, width) in [0, 1]."""
     return torch.stack([render_one(scene, height, width, supersample, device) for scene in scenes])
 

@@ -33,7 +33,7 @@ def encode(pipeline: FluxPipeline, prompts: list[str], length: int) -> tuple[Ten
 def sample(
     pipeline: FluxPipeline,
     prompts: list[str],
-    height: int = 256,
+    height: int = 128,
     steps: int = 20,
     guidance: float = 1.0,
     true_cfg: float = 1.0,
@@ -82,7 +82,7 @@ def sheet(pictures: Tensor, prompts: list[str], columns: int = 3) -> Image.Image
 def main(
     out: Annotated[Path, typer.Option(help="Picture to write.")] = RUNS / "contact.png",
     folder: Annotated[Path | None, typer.Option(help="A diffusers folder; default: the checkpoints.")] = None,
-    height: Annotated[int, typer.Option(help="128 or 256.")] = 256,
+    height: Annotated[int, typer.Option(help="128 or 256.")] = 128,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 20,
     guidance: Annotated[float, typer.Option(help="Embedded guidance.")] = 1.0,
     true_cfg: Annotated[float, typer.Option(help="Classifier-free guidance; doubles the work.")] = 1.0,
@@ -103,7 +103,7 @@ def main(
     start = time.monotonic()
     pictures = sample(pipeline, prompts, height, steps, guidance, true_cfg, seed)
     print(f"{len(prompts)} pictures in {time.monotonic() - start:.1f} s")
-    sheet(pictures, prompts).save(out)
+    sheet(pictures, prompts).save(out, quality=88)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import random
+import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +72,9 @@ class Trainer:
         device: str = "cpu",
         worker: int = 0,
         workers: int = 1,
+        border: float = 1.0,
     ) -> None:
+        self.border = border
         self.worker, self.workers = worker, workers
         self.model = model.to(device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -94,7 +98,10 @@ class Trainer:
         return pack(torch.stack(rows)).to(self.device), captions
 
     def losses(self, size: str, count: int, seed: int, distil: bool) -> Tensor:
-        """Mean squared error of the velocity of each sample (B,), over the real columns only."""
+        """Mean squared error of the velocity of each sample (B,), over the real columns only.
+
+        The first and the last column count `border` times: they alone teach that the picture is a circle.
+        """
         clean, captions = self.batch(size, count, seed)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(clean.shape, generator=generator).to(self.device)
@@ -118,7 +125,10 @@ class Trainer:
                     )
                     target = target + (guidance - 1).view(-1, 1, 1, 1) * pull.float()
             guess = velocity(self.model, noisy, sigma, words, pooled, guidance)
-        return ((guess.float() - target) ** 2).flatten(1).mean(1)
+        weight = torch.ones(clean.shape[2], device=self.device)
+        weight[0] = weight[-1] = self.border
+        squared = ((guess.float() - target) ** 2).mean((1, 3))
+        return (squared * weight).sum(1) / weight.sum()
 
     def train_step(self, size: str, count: int, rate: float, distil: bool = False) -> float:
         """One step of AdamW and of the moving average, on `count` samples of each worker; returns this one's loss."""
@@ -199,10 +209,12 @@ class Plan:
     large_from: float
     batch: int
     peak: float
+    border: float
     shape: tuple[int, int, int]
     workers: int
     threads: int
     device: str
+    state: Path
 
 
 def work(worker: int, plan: Plan, meeting: str) -> None:
@@ -212,8 +224,9 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
     if plan.workers > 1:
         dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=plan.workers)
     latents: Latents = {size: read(size) for size in SIZES if list(LATENTS.glob(f"part-*-{size}.safetensors"))}
-    trainer = Trainer(build_transformer(*plan.shape), text.load(), latents, plan.device, worker, plan.workers)
-    notes = trainer.restore(CHECKPOINT) if CHECKPOINT.exists() else {}
+    network = build_transformer(*plan.shape)
+    trainer = Trainer(network, text.load(), latents, plan.device, worker, plan.workers, plan.border)
+    notes = trainer.restore(plan.state) if plan.state.exists() else {}
     clock = Clock(plan.minutes, notes.get("spent", 0.0))
     saved = clock.spent
     recent: dict[str, list[float]] = {size: [] for size in latents}
@@ -232,9 +245,9 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
             recent = {size: [] for size in latents}
         if clock.spent - saved > 120:
             saved = clock.spent
-            trainer.save(CHECKPOINT, {"spent": saved, "share": share})
+            trainer.save(plan.state, {"spent": saved, "share": share})
     if worker == 0:
-        trainer.save(CHECKPOINT, {"spent": clock.spent, "share": clock.share})
+        trainer.save(plan.state, {"spent": clock.spent, "share": clock.share})
         print("done", flush=True)
 
 
@@ -250,20 +263,24 @@ def _agreed(share: float, workers: int) -> float:
 def main(
     minutes: Annotated[float, typer.Option(help="Wall-clock budget of the whole stage.")] = 80,
     distil_from: Annotated[float, typer.Option(help="Share of the budget after which guidance is distilled.")] = 0.84,
-    large_from: Annotated[float, typer.Option(help="Share of the budget after which most steps train 256x512.")] = 0.37,
+    large_from: Annotated[float, typer.Option(help="Share of the budget after which most steps train 256x512.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Samples a step at 128x256; a quarter of it at 256x512.")] = 16,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    border: Annotated[float, typer.Option(help="Weight of the first and the last column in the loss.")] = 1.0,
     double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
     single: Annotated[int, typer.Option(help="Single blocks.")] = 4,
     heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,
     workers: Annotated[int, typer.Option(help="Processes that share every batch.")] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads of each worker.")] = 1,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
+    state: Annotated[Path, typer.Option(help="Checkpoint to go on from and to write.")] = CHECKPOINT,
 ) -> None:
     """Trains for the given minutes, or goes on from the checkpoint."""
-    plan = Plan(minutes, distil_from, large_from, batch, peak, (double, single, heads), workers, threads, device)
+    shape = double, single, heads
+    plan = Plan(minutes, distil_from, large_from, batch, peak, border, shape, workers, threads, device, state)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that stopping this process stops its workers
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(work, (plan, f"file://{folder}/meeting"), nprocs=workers)
+        torch.multiprocessing.spawn(work, (plan, f"file://{folder}/meeting"), nprocs=workers, daemon=True)
 
 
 if __name__ == "__main__":

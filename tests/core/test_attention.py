@@ -8,11 +8,14 @@ from dit360_core.builtin.attention_kernels import eager, sdpa
 from dit360_core.errors import Dit360Error
 from dit360_core.flux.processor import AttentionProcessor, sliced
 from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed
+from dit360_core.offers import AttentionBackend, AttentionNeed
 from dit360_core.pipeline import Pipeline
+from dit360_core.plan import try_out
 from dit360_core.probe import probe_attention
-from hypothesis import given
+from dit360_core.registry import Entry, Registry
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from invented_plugins import attention, installed, offering
 from random_models import random_conditioning, random_flux
 
 SIZE = {"width": 128, "height": 64, "steps": 2, "seed": 1}
@@ -70,6 +73,7 @@ def test_context_parallelism_is_refused_rather_than_wrong():
         transformer(**given)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 50), st.sampled_from([eager, sdpa]))
 def test_slices_change_nothing(length, rows, kernel):
     generator = torch.Generator().manual_seed(length)
@@ -104,13 +108,16 @@ def test_the_built_in_kernels_pass_their_trial(kernel, dtype):
         lambda q, k, v, *, scale: torch.full_like(q, float("nan")),
         lambda q, k, v, *, scale: q[:, :1],
         lambda q, k, v, *, scale: None,
+        lambda q, k, v, *, scale: sdpa(q + 0 * k, k, v, scale=scale),
     ],
-    ids=["scale", "nan", "shape", "nothing"],
+    ids=["scale", "nan", "shape", "nothing", "equal lengths only"],
 )
 def test_a_wrong_kernel_fails_its_trial(wrong):
     need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=500)
-    (reason,) = probe_attention(wrong, Machine(), need)
-    assert reason.code == "probe_failed"
+    offer = AttentionBackend(name="wrong", api=1, load=lambda: wrong)
+    entry = Entry(kind="attention", offer=offer, distribution="somebody", version="1")
+    _, reasons = try_out(entry, Machine(), need, lambda offer: offer.load(), probe_attention)
+    assert [reason.code for reason in reasons] == ["probe_failed"]
 
 
 def test_an_override_leaves_the_pipeline_as_it_was():
@@ -162,3 +169,28 @@ def test_first_block_cache_of_diffusers_runs_in_our_loop():
     plain = pipeline.sample(random_conditioning(), **SIZE)
     pipeline.engine.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.0))
     assert torch.allclose(pipeline.sample(random_conditioning(), **SIZE).tensor, plain.tensor, atol=1e-6)
+
+
+def test_kernels_of_one_name_are_told_apart_by_their_distribution():
+    """Two plugins offer ``same``; the picture asks for the one that was not loaded, and gets it."""
+    calls = []
+
+    def counting(name):
+        def attend(q, k, v, *, scale):
+            calls.append(name)
+            return sdpa(q, k, v, scale=scale)
+
+        return attend
+
+    entry_points = [
+        point
+        for name in ("a", "b")
+        for point in installed(name, offering(attention("same", lambda n=name: counting(n))))
+    ]
+    registry = Registry(entry_points=entry_points)
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry, attention_backend="a:same")
+    sampled = pipeline.sample(random_conditioning(), attention_backend="b:same", **SIZE)
+    assert sampled.settings["used"]["attention"]["distribution"] == "b"
+    assert calls[-1] == "b"
+    pipeline.sample(random_conditioning(), **SIZE)
+    assert calls[-1] == "a"

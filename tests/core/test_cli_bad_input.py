@@ -44,6 +44,11 @@ def desk(tmp_path_factory):
     shard = {"weight_map": {"a": WEIGHTS, "b": "second.safetensors"}}
     lost = damaged(desk, "lost-shard") / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
     lost.write_text(json.dumps(shard))
+    for part in ("tokenizer", "tokenizer_2"):
+        (damaged(desk, f"no-{part}") / part / "tokenizer.json").unlink()
+    shards = damaged(desk, "shards-no-map") / "vae" / "diffusion_pytorch_model.safetensors.index.json"
+    shards.write_text('{"weight_map": ["a"]}')
+    (damaged(desk, "odd-config") / "transformer" / "config.json").write_text('{"num_attention_heads": "many"}')
     pickled = damaged(desk, "pickled") / "transformer"
     (pickled / WEIGHTS).rename(pickled / "diffusion_pytorch_model.bin")
     for name in ("model.ckpt", "model.pt", "model.bin", "model.pth"):
@@ -101,6 +106,8 @@ NAMES = {
     "unknown scheduler": (["--scheduler-type", "flow"], r"no scheduler named 'flow'; did you mean flow_match\?"),
     "unknown model": (["--model", "tinny"], r"There is no model 'tinny'.*did you mean tiny\?"),
     "model folder that is not there": (["--model", "./nowhere"], "There is no model './nowhere'.*known names are"),
+    "model in nobody's home": (["--model", "~nobody-of-that-name/x"], "There is no model '~nobody-of-that-name/x'"),
+    "model name beyond the file system": (["--model", "x" * 300], "There is no model 'xxx"),
 }
 
 OUTPUTS = {
@@ -139,6 +146,13 @@ MODELS = {
     "LoRA is no LoRA": (["--lora", "plain.safetensors"], r"plain\.safetensors holds no LoRA"),
 }
 
+UNCHECKED = {
+    "tokenizer is empty": (["--model", "no-tokenizer"], "no-tokenizer.tokenizer has no"),
+    "second tokenizer is empty": (["--model", "no-tokenizer_2"], "no-tokenizer_2.tokenizer_2 has no"),
+    "index of shards is no map": (["--model", "shards-no-map"], r"safetensors\.index\.json"),
+    "configuration is nonsense": (["--model", "odd-config"], r"transformer.config\.json"),
+}
+
 CALLS = {
     "empty prompt": (["generate", ""], "The prompt is empty"),
     "blank prompt": (["generate", "  \n"], "The prompt is empty"),
@@ -164,7 +178,6 @@ def light(desk):
     before = sorted(desk.rglob("*"))
     told = all_told({**LIGHT, **FILES}, cwd=desk, without=HEAVY)
     assert sorted(desk.rglob("*")) == before
-    assert (desk / "there.jpg").read_bytes() == b"somebody's picture"
     return told
 
 
@@ -180,9 +193,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2_without_torch(light, name, se
     assert_one_sentence(light[name], sentence)
 
 
-@pytest.mark.parametrize(("name", "sentence"), [(name, told) for name, (_, told) in FILES.items()], ids=FILES)
-def test_bad_model_files_are_one_sentence_and_exit_code_2_without_torch(light, name, sentence):
-    assert_one_sentence(light[name], sentence)
+@pytest.mark.parametrize("name", FILES)
+def test_bad_model_files_are_found_before_torch_is_imported(light, name):
+    assert light[name].code == 2, light[name].err
+
+
+@pytest.mark.parametrize(("more", "sentence"), UNCHECKED.values(), ids=UNCHECKED)
+def test_model_files_that_only_loading_finds_out(desk, more, sentence):
+    (told,) = dit360(["generate", "a castle", *more], cwd=desk, without=HEAVY)
+    assert_one_sentence(told, sentence)
 
 
 @pytest.mark.parametrize(
@@ -231,13 +250,14 @@ def test_importing_the_package_and_the_command_line_imports_nothing_heavy(tmp_pa
 SMALL = ["--width", 64, "--steps", 4]
 
 LATE = {
+    **FILES,
     "the Hub cannot be reached": (
         ["generate", "a castle", "--model", "dit360"],
         r"black-forest-labs/FLUX\.1-dev is not in the local cache and the Hub cannot be reached",
     ),
     "tiles that nobody offers": (
-        ["generate", "a castle", "--tiling-mode", "always"],
-        "decodes 512×256 with tiling_mode=always: .*use tiling_mode=auto",
+        ["generate", "a castle", "--width", 128, "--tiling-mode", "always"],
+        "decodes 128×64 with tiling_mode=always: .*use tiling_mode=auto",
     ),
     "offload without an accelerator": (
         ["generate", "a castle", "--device", "cpu", "--offload", "model"],
@@ -249,7 +269,7 @@ INTERRUPTED = {
     "Ctrl-C": (["generate", "a castle", *SMALL, "--scheduler-type", "interrupts", "-o", "new.png"], 130),
     "SIGTERM": (["generate", "a castle", *SMALL, "--scheduler-type", "terminates", "-o", "new.png"], 143),
     "Ctrl-C, file exists": (
-        ["generate", "a castle", *SMALL, "--scheduler-type", "interrupts", "-o", "old.jpg", "--force"],
+        ["generate", "a castle", *SMALL, "--scheduler-type", "interrupts", "-o", "there.jpg", "--force"],
         130,
     ),
     "SIGTERM while a plugin is loaded": (
@@ -260,28 +280,27 @@ INTERRUPTED = {
 
 
 @pytest.fixture(scope="module")
-def late(tmp_path_factory):
-    """Cases for which torch is imported, in a process to which the Hub cannot be reached."""
-    here = tmp_path_factory.mktemp("late")
-    install(here / "plugins", "sends_signals")
-    (here / "old.jpg").write_bytes(b"the picture before")
+def late(desk, tmp_path_factory):
+    """Cases told by a process that has torch, for which the Hub cannot be reached."""
+    before = sorted(desk.rglob("*"))
+    aside = tmp_path_factory.mktemp("aside")
     with socket.socket() as silent:  # bound and not listening: nobody answers, and no other program takes it
         silent.bind(("127.0.0.1", 0))
         told = all_told(
             {**LATE, **INTERRUPTED},
-            cwd=here,
-            PYTHONPATH=here / "plugins",
+            cwd=desk,
+            PYTHONPATH=install(aside / "plugins", "sends_signals"),
             HF_HUB_OFFLINE="0",
-            HF_HOME=here / "cache",
+            HF_HOME=aside / "cache",
             HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}",
         )
-    assert {path.name for path in here.iterdir()} <= {"plugins", "cache", "old.jpg"}
-    assert (here / "old.jpg").read_bytes() == b"the picture before"
+    assert sorted(desk.rglob("*")) == before
+    assert (desk / "there.jpg").read_bytes() == b"somebody's picture"
     return told
 
 
 @pytest.mark.parametrize(("name", "sentence"), [(name, told) for name, (_, told) in LATE.items()], ids=LATE)
-def test_what_is_found_out_late_is_still_one_sentence_and_exit_code_2(late, name, sentence):
+def test_what_is_wrong_with_files_or_found_out_late_is_one_sentence_and_exit_code_2(late, name, sentence):
     assert_one_sentence(late[name], sentence)
 
 

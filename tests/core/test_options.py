@@ -9,7 +9,7 @@ import typer
 from dit360_core.cli import app
 from dit360_core.errors import InputError
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, check_size, flag
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
@@ -114,6 +114,12 @@ def test_an_empty_prompt_is_refused(prompt):
         SampleOptions(prompt=prompt)
 
 
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_prompt_that_is_no_text_is_refused(name):
+    with pytest.raises(InputError, match="no text in UTF-8"):
+        made(SampleOptions, true_guidance=4.0, **{name: "castle \udcff"})
+
+
 def test_a_negative_prompt_without_true_guidance_is_refused():
     with pytest.raises(InputError, match="set true_guidance above 1"):
         SampleOptions(prompt="a castle", negative_prompt="people")
@@ -121,6 +127,7 @@ def test_a_negative_prompt_without_true_guidance_is_refused():
     SampleOptions(prompt="a castle", negative_prompt="")
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.one_of(st.none(), st.integers(16, 4096)), st.one_of(st.none(), st.integers(16, 2048)))
 def test_a_size_is_taken_if_it_is_two_to_one_in_sixteens_and_else_a_size_that_is_gets_named(width, height):
     wide = width if width is not None else 2 * height if height is not None else 2048

@@ -199,3 +199,40 @@ def test_unknown_time_shifts_are_refused():
 
     with pytest.raises(ModelError, match="use_karras_sigmas"):
         FluxTimeShift.from_config({"use_karras_sigmas": True})
+
+
+class EveryLongitudeAlike(torch.nn.Module):
+    """Stands where the transformer is: a velocity that does not know the longitude, mixing neighbours round the ring."""
+
+    def __init__(self, transformer):
+        super().__init__()
+        self.config, self.cache_context = transformer.config, transformer.cache_context
+
+    def forward(self, hidden_states, **_):
+        rows = hidden_states.unflatten(1, (HEIGHT // 16, WIDTH // 16))
+        pixels = rows.unflatten(-1, (16, 2, 2)).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        mixed = (pixels + pixels.roll(1, -1) * 0.5 - pixels.roll(-1, -1)).tanh()
+        tokens = mixed.unflatten(-1, (WIDTH // 16, 2)).unflatten(2, (HEIGHT // 16, 2)).permute(0, 2, 4, 1, 3, 5)
+        return (tokens.flatten(3).flatten(1, 2),)
+
+
+def test_latent_rotation_changes_nothing_for_a_model_that_treats_all_longitudes_alike():
+    pipeline = Pipeline.from_diffusers(random_flux(torch.float64))
+    pipeline.engine.pipe.transformer = EveryLongitudeAlike(pipeline.engine.transformer)
+    still, turning = (
+        pipeline.sample(
+            random_conditioning(torch.float64), latents=noise(), circular_padding=0, latent_rotation=on, **SIZE
+        )
+        for on in (False, True)
+    )
+    assert (still.tensor - turning.tensor).abs().max() <= 1e-12
+    assert (still.tensor - noise()).abs().max() > 0.1
+
+
+def test_latent_rotation_moves_the_edge_of_a_model_that_does_not():
+    pipeline = Pipeline.from_diffusers(random_flux())
+    still, turning = (
+        pipeline.sample(random_conditioning(), seed=1, latent_rotation=on, **SIZE) for on in (False, True)
+    )
+    assert (still.tensor - turning.tensor).abs().max() > 1e-3
+    assert turning.settings["used"]["latent_rotation"] is True

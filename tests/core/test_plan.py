@@ -384,6 +384,15 @@ def test_a_model_name_that_two_offer_is_refused_and_the_distributions_name_selec
     assert resolve_model("right:mars", both, never_a_folder).base == "r/r"
 
 
+def test_a_model_whose_requirements_are_not_met_is_refused_with_what_to_install():
+    known = beside_the_core(model("mars", requires=("surely-not-installed>=2",)), model("venus", api=99))
+    with pytest.raises(BackendUnavailable, match='pip install "surely-not-installed>=2"'):
+        resolve_model("mars", known, never_a_folder)
+    for asked in ("venus", "plugin:venus"):
+        with pytest.raises(BackendUnavailable, match="written for plugin api 99"):
+            resolve_model(asked, known, never_a_folder)
+
+
 def test_the_cores_models_cannot_be_replaced_by_a_plugin():
     thief = beside_the_core(model("tiny", base="someone/else"))
     assert resolve_model("tiny", thief, never_a_folder).base != "someone/else"

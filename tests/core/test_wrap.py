@@ -1,7 +1,7 @@
 """The token grid: what is padded, where it comes from, which ids it has."""
 
 import torch
-from dit360_core.wrap import Grid
+from dit360_core.wrap import Grid, rotation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,3 +46,12 @@ def test_ids_without_padding_are_those_of_diffusers():
 
     theirs = FluxPipeline._prepare_latent_image_ids(1, 5, 10, torch.device("cpu"), torch.float32)
     assert torch.equal(Grid(5, 10).position_ids(), theirs)
+
+
+@given(st.integers(8, 300))
+def test_rotations_put_the_edge_almost_everywhere(columns):
+    """Over n steps no stretch without an edge is longer than a few n-ths of the way round."""
+    edges = sorted({rotation(step, columns) for step in range(28)})
+    gaps = [(b - a) % columns or columns for a, b in zip(edges, [*edges[1:], edges[0]], strict=True)]
+    assert rotation(0, columns) == 0
+    assert max(gaps) <= columns * 3 / 28 + 2

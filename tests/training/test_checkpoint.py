@@ -23,9 +23,7 @@ def encoders() -> text.Text:
 
 def trainer(encoders: text.Text) -> Trainer:
     generator = torch.Generator().manual_seed(0)
-    latents: Latents = {
-        "small": (torch.randn(4, 2, 16, 4, 8, generator=generator), [draw(seed) for seed in range(4)])
-    }
+    latents: Latents = {"small": (torch.randn(4, 2, 16, 4, 8, generator=generator), [draw(seed) for seed in range(4)])}
     torch.manual_seed(3)
     return Trainer(build_transformer(1, 1, 1), encoders, latents)
 

@@ -104,8 +104,9 @@ def prepare(asked: LoadOptions, *, registry: Registry, machine: Machine | None =
     """Everything that can go wrong before the weights are read, in the order of its cost."""
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
+    from dit360_core.flux.files import existing
 
-    model = resolve_model(asked.model, registry, lambda name: Path(name).expanduser().exists())
+    model = resolve_model(asked.model, registry, lambda name: existing(name) is not None)
     for kind, name in (("attention", asked.attention_backend), ("quantization", asked.quantization_mode)):
         if name != "auto":
             registry.find(kind, name)

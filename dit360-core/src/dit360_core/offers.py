@@ -256,4 +256,5 @@ class Model(Offer):
     steps: int = attrs.field(default=28, validator=_WHOLE)
     guidance: float = attrs.field(default=3.5, validator=_NUMBER)
     circular_padding: int = attrs.field(default=1, validator=_WHOLE)
+    latent_rotation: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     precision: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "fp32", "bf16", "fp16")))

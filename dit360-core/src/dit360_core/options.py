@@ -153,6 +153,11 @@ class SampleOptions:
     circular_padding: int | None = option(
         None, help="Token columns wrapped around on either side. 0: none.", minimum=0, maximum=100, unset="the model's"
     )
+    latent_rotation: bool | None = option(
+        None,
+        help="Turn the longitude at every step, so that no column is an edge twice; hides a meridian that shows.",
+        unset="the model's",
+    )
     scheduler_type: str = option("flow_match", help="Solver; see 'dit360 backends'.", offers="scheduler")
     timestep_schedule: str = option("linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES)
     scheduler_eta: float = option(
@@ -169,6 +174,11 @@ class SampleOptions:
     )
 
     def __attrs_post_init__(self) -> None:
+        for text in (self.prompt, self.negative_prompt or ""):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError("The prompt holds bytes that are no text in UTF-8; type it anew.") from error
         if not self.prompt.strip():
             raise InputError("The prompt is empty; say what the panorama shows, such as 'a castle at sunset'.")
         if self.negative_prompt and self.true_guidance <= 1:

@@ -199,13 +199,14 @@ class Pipeline:
     ) -> Latents:
         import torch
 
-        from dit360_core.wrap import Grid
+        from dit360_core.wrap import Grid, rotation
 
         model, engine = self.plan.model, self.engine
         if asked.true_guidance > 1 and conditioning.negative is None:
             raise InputError("true_guidance needs a negative prompt; call encode with negative_prompt='' or a text.")
         width, height = picture_size(asked, model)
         padding = model.circular_padding if asked.circular_padding is None else asked.circular_padding
+        rotating = model.latent_rotation if asked.latent_rotation is None else asked.latent_rotation
         steps = asked.steps or model.steps
         guidance = (model.guidance if asked.guidance is None else asked.guidance) if engine.takes_guidance else None
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
@@ -229,9 +230,10 @@ class Pipeline:
         velocity = engine.velocity(grid, guidance, attend)
         with torch.no_grad():
             for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
-                v = velocity(x, sigma, conditioning.positive)
+                turned = rotation(i, 2 * grid.columns) if rotating else 0
+                v = velocity(x, sigma, conditioning.positive, turned=turned)
                 if asked.true_guidance > 1 and conditioning.negative is not None:
-                    against = velocity(x, sigma, conditioning.negative, "uncond")
+                    against = velocity(x, sigma, conditioning.negative, "uncond", turned)
                     v = against + asked.true_guidance * (v - against)
                 x = scheduler.step(v, sigma, sigma_next, x, generator)
                 if progress is not None:
@@ -251,6 +253,7 @@ class Pipeline:
             "true_guidance": asked.true_guidance,
             "seed": seed if start is None else None,
             "circular_padding": padding,
+            "latent_rotation": rotating,
             "max_sequence_length": conditioning.max_sequence_length,
             "scheduler": scheduler_choice.as_dict(),
             "timestep_schedule": asked.timestep_schedule,
@@ -289,7 +292,11 @@ class Pipeline:
                 requested, self._registry, self._machine, need, plan.options.strict
             )
         choice, attend = self._kernels[requested, need]
-        if choice.used == plan.attention.used and slice_size == plan.attention_slice_size:
+        loaded = plan.attention
+        if (choice.used, choice.distribution) == (
+            loaded.used,
+            loaded.distribution,
+        ) and slice_size == plan.attention_slice_size:
             return None, choice, slice_size
         if choice.fell_back:
             log.warning("%s", choice.sentence())

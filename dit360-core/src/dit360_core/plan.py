@@ -189,19 +189,22 @@ def _unavailable(kind: str, requested: str, verdicts: dict[str, tuple[Reason, ..
 
 
 def resolve_model(name: str, registry: Registry, is_folder: Callable[[str], bool]) -> Model:
-    """The model meant by a known name, a folder or a Hub id. Raises UnknownName if it can be none of them."""
+    """The model meant by a known name, a folder or a Hub id.
+
+    Raises UnknownName if it can be none of them; BackendUnavailable if a name clashes, or a library that the model
+    requires is not installed.
+    """
     known = [e for e in registry.entries("model") if normal(name) in (e.name, e.address)]
-    if len(known) == 1:
-        entry = _unclashed(known[0]) if normal(name) == known[0].address else known[0]
-        if entry.refused:
-            raise _unavailable("model", name, {entry.address: entry.refused})
-        return entry.offer  # type: ignore[no-any-return]
+    if len(known) == 1 and normal(name) == known[0].address:
+        known = [_unclashed(known[0])]
     if known:
         allowed = [e for e in known if not e.refused]
-        if len(allowed) == 1:
-            return allowed[0].offer  # type: ignore[no-any-return]
-        raise _unavailable("model", name, {e.address: e.refused for e in known})
-    if is_folder(name) or _looks_like_hub_id(name):
+        if len(allowed) != 1:
+            raise _unavailable("model", name, {e.address: e.refused for e in known})
+        if unmet := judge(allowed[0], Machine(), None):
+            raise _unavailable("model", name, {allowed[0].address: unmet})
+        return allowed[0].offer  # type: ignore[no-any-return]
+    if is_folder(name) or looks_like_hub_id(name):
         return Model(name="given", api=1, base=name, width=2048, height=1024)
     names = sorted({e.name for e in registry.entries("model")})
     near = difflib.get_close_matches(name.lower(), names, n=3)
@@ -209,7 +212,8 @@ def resolve_model(name: str, registry: Registry, is_folder: Callable[[str], bool
     raise UnknownName(f"There is no model {name!r}: it is no known name, no folder and no Hub id (owner/name); {hint}")
 
 
-def _looks_like_hub_id(name: str) -> bool:
+def looks_like_hub_id(name: str) -> bool:
+    """Whether a text has the form ``owner/name`` and is no path."""
     owner, slash, rest = name.partition("/")
     plain = owner + rest
     return bool(slash and owner and rest) and not name.startswith((".", "~")) and "/" not in rest and "\\" not in plain

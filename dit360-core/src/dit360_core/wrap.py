@@ -19,6 +19,19 @@ PATCH = 16
 """Pixels to a token's side: 8 of the autoencoder times 2 of the patch."""
 
 
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def rotation(step: int, columns: int) -> int:
+    """How many latent columns to turn a panorama by in a step, so that its edge lies elsewhere each time.
+
+    Multiples of the golden ratio, which spread evenly however many steps there are; step 0 is not turned. Turning and
+    turning back changes nothing for a model that treats all longitudes alike. One that does not leaves its error at
+    another longitude each step instead of always at the same, which is what makes a seam.
+    """
+    return round(step * GOLDEN * columns) % columns
+
+
 @attrs.frozen
 class Grid:
     """rows × columns of tokens, with ``padding`` more columns on either side during a transformer call."""

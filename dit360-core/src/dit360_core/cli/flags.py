@@ -19,8 +19,9 @@ def parameter(field: attrs.Attribute[Any], panel: str) -> inspect.Parameter:
     optional = field.default is None
     kind: Any = _TYPES[str(field.type).replace("| None", "").strip()]
     shown: bool | str = f"{about['unset']}" if optional else True
+    name = flag(field.name)
     declared = typer.Option(
-        flag(field.name),
+        f"{name}/--no-{field.name.replace('_', '-')}" if kind is bool and optional else name,
         help=about["help"] + _reach(about["minimum"], about["maximum"]),
         metavar="|".join(about["choices"]) if about["choices"] else None,
         show_default=shown,

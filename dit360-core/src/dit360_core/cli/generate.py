@@ -73,6 +73,7 @@ def command() -> Callable[..., None]:
 
 
 def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]) -> None:
+    from dit360_core.flux.files import existing
     from dit360_core.panorama import check_save
     from dit360_core.plan import check_names
     from dit360_core.registry import default_registry
@@ -85,7 +86,7 @@ def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: 
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
     check_save(output, force=force)
     registry = default_registry()
-    check_names(loading, sampling, registry, lambda name: Path(name).expanduser().exists())
+    check_names(loading, sampling, registry, lambda name: existing(name) is not None)
 
     started = time.perf_counter()
     with console.status(f"Loading {loading.model} …"):
@@ -96,7 +97,7 @@ def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: 
         pipe = prepared.load()
     loaded = time.perf_counter()
     given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
-    with _progress(console) as advance:
+    with _Progress(console) as advance:
         panorama = pipe.generate(**given, **attrs.asdict(decoding), progress=advance)
     done = time.perf_counter()
     panorama.save(output, force=force)
@@ -115,7 +116,7 @@ def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
     return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}
 
 
-class _progress:
+class _Progress:
     """A bar of sampling steps with the time that is left."""
 
     def __init__(self, console: Console) -> None:

@@ -101,6 +101,10 @@ class Engine:
         height, width = 16 * grid.rows, 16 * grid.columns
         return self.pipe._unpack_latents(tokens, height, width, VAE_FACTOR)  # type: ignore[no-any-return]
 
+    def turn(self, tokens: torch.Tensor, grid: Grid, columns: int) -> torch.Tensor:
+        """Tokens of the picture rolled to the left by latent columns, which are half as wide as tokens."""
+        return self.pack(self.unpack(tokens, grid).roll(-columns, -1)) if columns else tokens
+
     def velocity(self, grid: Grid, guidance: float | None, attend: Attend | None) -> Velocity:
         """The model as a function of tokens and noise level, for one picture."""
         return Velocity(self, grid, guidance, attend)
@@ -134,7 +138,7 @@ class Velocity:
     """
 
     def __init__(self, engine: Engine, grid: Grid, guidance: float | None, attend: Attend | None) -> None:
-        self._engine = engine
+        self._engine, self._grid = engine, grid
         device, dtype = engine.device, engine.dtype
         self._pad = grid.pad_index().to(device) if grid.padding else None
         self._crop = grid.crop_index().to(device) if grid.padding else None
@@ -145,9 +149,12 @@ class Velocity:
         # A kernel for this picture only travels with the call; nothing is stored on the modules.
         self._attention = {"attend": attend} if attend is not None else None
 
-    def __call__(self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond") -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond", turned: int = 0
+    ) -> torch.Tensor:
+        """branch: name for diffusers' caches. turned: latent columns by which the model sees the panorama turned."""
         engine = self._engine
-        tokens = x.to(engine.dtype)
+        tokens = engine.turn(x, self._grid, turned).to(engine.dtype)
         if self._pad is not None:
             tokens = tokens.index_select(1, self._pad)
         # The steps of rounding are FluxPipeline's, so that both compute the same in every dtype.
@@ -168,4 +175,4 @@ class Velocity:
             )[0]
         if self._crop is not None:
             out = out.index_select(1, self._crop)
-        return out.to(x.dtype)
+        return engine.turn(out.to(x.dtype), self._grid, -turned)

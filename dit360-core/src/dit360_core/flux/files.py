@@ -15,6 +15,19 @@ PARTS = (*WEIGHTS, *TOKENIZERS, "scheduler")
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
+# What transformers needs beside its configuration, one of these, to make a tokenizer.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
+
+def existing(name: str) -> Path | None:
+    """The file or folder that a user means by a text, with ``~`` expanded; None if there is no such thing."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a file's name; the home of nobody; a null character
+        return None
+
+
 def check_model_folder(folder: Path) -> None:
     """Raises ModelError unless the folder is a complete diffusers FLUX pipeline with whole safetensors files."""
     refuse_single_file(folder)
@@ -36,6 +49,11 @@ def check_model_folder(folder: Path) -> None:
         if not (folder / part / name).is_file():
             raise ModelError(f"{folder / part} has no {name}; download the whole model again.")
         read_json(folder / part / name)
+    for part in TOKENIZERS:
+        if not any((folder / part / name).is_file() for name in VOCABULARIES):
+            raise ModelError(
+                f"{folder / part} has no vocabulary ({', '.join(VOCABULARIES)}); download the whole model."
+            )
     for part in WEIGHTS:
         for file in weight_files(folder / part):
             check_safetensors(file)
@@ -61,9 +79,13 @@ def refuse_pickle(path: Path) -> None:
 
 def weight_files(part: Path) -> Iterator[Path]:
     """The safetensors files that hold the weights of one part, as its index or its folder says."""
-    indexes = sorted(part.glob("*.safetensors.index.json"))
+    listed: set[Path] = set()
+    for index in sorted(part.glob("*.safetensors.index.json")):
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ModelError(f"{index} has no weight_map from tensors to files; download the model again.")
+        listed |= {part / shard for shard in shards.values()}
     # A folder may hold variants (model.fp16.safetensors) beside the plain weights; all of them are checked.
-    listed = {part / shard for index in indexes for shard in read_json(index).get("weight_map", {}).values()}
     files = sorted(listed | set(part.glob("*.safetensors")))
     if not files:
         pickled = sorted(p for p in part.iterdir() if p.suffix.lower() in PICKLED)
@@ -72,7 +94,8 @@ def weight_files(part: Path) -> Iterator[Path]:
         raise ModelError(f"{part} has no weights (*.safetensors); download the whole model.")
     for file in files:
         if not file.is_file():
-            raise ModelError(f"{file} is named in the index but is not there; download the model again.")
+            why = "is a folder" if file.is_dir() else "is named in the index but is not there"
+            raise ModelError(f"{file} {why}; download the model again.")
         yield file
 
 

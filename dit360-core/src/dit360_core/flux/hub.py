@@ -16,6 +16,26 @@ LORA_FILES = ["*.safetensors", "adapter_config.json"]
 NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.onnx"]
 
 
+ANSWER_WITHIN = 10.0
+"""Seconds. A server that accepts and never answers would hold up a download for minutes."""
+
+
+def _answers(repo_id: str) -> bool:
+    """Whether the Hub says anything about a repository, be it a refusal, within a limit."""
+    from huggingface_hub import HfApi, errors
+
+    try:
+        HfApi().model_info(repo_id, timeout=ANSWER_WITHIN)
+    except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled):
+        return True  # the download will say the same, and the sentence is made there
+    except Exception as error:
+        # The Hub's client is httpx or httpx2, by its version; whatever it raises here is a network that does not work.
+        if not type(error).__module__.startswith("httpx"):
+            raise
+        return False
+    return True
+
+
 def fetch(repo_id: str, patterns: list[str]) -> Path:
     """The local folder of a Hub repository, downloaded if it is not in the cache.
 
@@ -25,7 +45,10 @@ def fetch(repo_id: str, patterns: list[str]) -> Path:
 
     page = f"https://huggingface.co/{repo_id}"
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=patterns, ignore_patterns=NEVER))
+        folder = snapshot_download(
+            repo_id, allow_patterns=patterns, ignore_patterns=NEVER, local_files_only=not _answers(repo_id)
+        )
+        return Path(folder)
     except errors.GatedRepoError as error:
         raise ModelError(
             f"{repo_id} is behind a licence that this account has not accepted, or no token is set; accept it at "

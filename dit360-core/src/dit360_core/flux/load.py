@@ -6,28 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import ModelError
-from dit360_core.flux.files import check_model_folder, read_json
+from dit360_core.flux.files import check_model_folder, existing, read_json
 from dit360_core.flux.hub import MODEL_FILES, fetch
 from dit360_core.flux.quiet import quiet
+from dit360_core.plan import looks_like_hub_id
 from dit360_core.precision import torch_dtype
 
 
 def locate(base: str) -> Path:
     """The folder of a model given as folder or Hub id, checked. Raises ModelError."""
-    path = Path(base).expanduser()
-    if path.exists() or base.startswith((".", "~", "/")) or base.count("/") != 1:
-        folder = path
-    else:
+    folder = existing(base)
+    if folder is None and looks_like_hub_id(base):
         folder = fetch(base, MODEL_FILES)
+    if folder is None:
+        raise ModelError(f"There is no folder {base}; give a diffusers folder, a Hub id, or a known model name.")
     check_model_folder(folder)
     return folder
 
 
 def transformer_shape(folder: Path) -> tuple[int, int, bool]:
     """Heads, head_dim and whether guidance is embedded, from the configuration of the transformer in a folder."""
-    config = read_json(folder / "transformer" / "config.json")
+    file = folder / "transformer" / "config.json"
+    config = read_json(file)
     heads, head_dim = config.get("num_attention_heads", 24), config.get("attention_head_dim", 128)
-    return int(heads), int(head_dim), bool(config.get("guidance_embeds", False))
+    if not (isinstance(heads, int) and isinstance(head_dim, int) and heads > 0 and head_dim > 0):
+        raise ModelError(f"{file} says {heads!r} heads of {head_dim!r} channels, which cannot be; download it again.")
+    return heads, head_dim, bool(config.get("guidance_embeds", False))
 
 
 def load_pipeline(folder: Path, precision: str) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import ModelError
-from dit360_core.flux.files import check_safetensors, find_lora_file, read_json
+from dit360_core.flux.files import check_safetensors, existing, find_lora_file, read_json
 from dit360_core.flux.hub import LORA_FILES, fetch
+from dit360_core.plan import looks_like_hub_id
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("dit360")
 
@@ -19,9 +21,11 @@ _TRANSFORMER_BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 
 def locate(lora: str) -> Path:
     """The safetensors file meant by a path or Hub id, its header checked. Raises ModelError."""
-    path = Path(lora).expanduser()
-    if not path.exists() and "/" in lora and lora.count("/") == 1 and not lora.startswith((".", "~", "/")):
+    path = existing(lora)
+    if path is None and looks_like_hub_id(lora):
         path = fetch(lora, LORA_FILES)
+    if path is None:
+        raise ModelError(f"There is no LoRA {lora}; give a safetensors file, a folder, or a Hub id (owner/name).")
     file = find_lora_file(path)
     names = check_safetensors(file)
     if not any("lora" in name.lower() for name in names):
@@ -34,6 +38,8 @@ def fuse(pipe: Any, file: Path, strength: float) -> int:
 
     Raises ModelError if its keys match nothing, or its shapes belong to another model.
     """
+    import torch
+
     state = _as_diffusers(pipe, file)
     wanted = {key.split(".lora_")[0].removeprefix("transformer.") for key in state if key.startswith("transformer.")}
     layers = dict(pipe.transformer.named_modules())
