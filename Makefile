@@ -46,7 +46,8 @@ lint: .venv/.installed-dev
 	@$(BIN)/lint-imports
 
 bench: .venv/.installed-dev
-	@echo "==> Measuring against plain diffusers"
+	@echo "==> Measuring start-up, and sampling and decoding against plain diffusers"
+	@$(BIN)/python bench/startup.py
 	@$(BIN)/python bench/overhead.py
 
 wheels: .venv/.installed-dev

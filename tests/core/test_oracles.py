@@ -202,7 +202,7 @@ def test_unknown_time_shifts_are_refused():
 
 
 class EveryLongitudeAlike(torch.nn.Module):
-    """Stands where the transformer is: a velocity that does not know the longitude, mixing neighbours round the ring."""
+    """Stands where the transformer is: a velocity that mixes neighbours and knows no longitude."""
 
     def __init__(self, transformer):
         super().__init__()
