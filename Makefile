@@ -1,4 +1,4 @@
-# One command each; all are safe to repeat. Python 3.10 or newer is all that must be there.
+# One command each; all are safe to repeat. Python 3.11 or newer is all that must be there.
 PYTHON ?= python3
 BIN := .venv/bin
 PROMPT ?= a castle above a meadow at sunset

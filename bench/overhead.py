@@ -10,6 +10,7 @@ diffusers does not do at all.
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import time
@@ -34,6 +35,7 @@ PROMPT = "a castle above a meadow at sunset"
 
 def main(
     model: Annotated[str, typer.Option(help="Known name, folder or Hub id.")] = "tiny",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     width: Annotated[int, typer.Option(help="Pixels.")] = 512,
     steps: Annotated[int, typer.Option()] = 8,
     rounds: Annotated[int, typer.Option()] = 15,
@@ -43,11 +45,11 @@ def main(
     described = resolve_model(model, default_registry(), lambda name: Path(name).is_dir())
     folder = locate(described.base)
     machine = Machine.detect()
-    plain = load_pipeline(folder, "fp32").to(machine.device)
+    plain = load_pipeline(folder, precision).to(machine.device)
     plain.set_progress_bar_config(disable=True)
-    ours = Pipeline.from_diffusers(
-        load_pipeline(folder, "fp32").to(machine.device), described, attention_backend="sdpa"
-    )
+    # A second transformer with the same weights, since ours gets another attention processor; the rest is shared.
+    twin = type(plain)(**{**plain.components, "transformer": copy.deepcopy(plain.transformer)})
+    ours = Pipeline.from_diffusers(twin, described, attention_backend="sdpa")
     length = ours.engine.longest_prompt
     conditioning = ours.encode(PROMPT)
     embeddings = {"prompt_embeds": conditioning.positive.tokens, "pooled_prompt_embeds": conditioning.positive.pooled}
@@ -64,14 +66,18 @@ def main(
                 max_sequence_length=length,
                 output_type="latent",
             ).images
-        return plain._unpack_latents(packed, size["height"], width, 8)  # type: ignore[no-any-return]
+        return plain._unpack_latents(packed, size["height"], width, 8).cpu()  # type: ignore[no-any-return]
 
-    def our_latents(padding: int) -> torch.Tensor:
-        return ours.sample(conditioning, **size, steps=steps, guidance=3.0, seed=1, circular_padding=padding).tensor
+    def our_latents(padding: int, turning: bool = False) -> torch.Tensor:
+        return ours.sample(
+            conditioning, **size, steps=steps, guidance=3.0, seed=1, circular_padding=padding, latent_rotation=turning
+        ).tensor
 
     difference = float((diffusers_latents() - our_latents(0)).abs().max())
     latents = our_latents(0)
-    stored = latents / plain.vae.config.scaling_factor + plain.vae.config.shift_factor
+    stored = (latents / plain.vae.config.scaling_factor + plain.vae.config.shift_factor).to(
+        machine.device, plain.vae.dtype
+    )
     tiling = Whole()
 
     def plain_decode() -> None:
@@ -81,10 +87,12 @@ def main(
     results = {
         "framework": paired(diffusers_latents, lambda: our_latents(0), rounds),
         "one pad column": paired(diffusers_latents, lambda: our_latents(1), rounds),
+        "pad column, turned every step": paired(diffusers_latents, lambda: our_latents(1, turning=True), rounds),
         "circular decode": paired(plain_decode, lambda: tiling.decode(ours.engine.pipe.vae, stored), rounds),
     }
     report = {
         "model": model,
+        "precision": precision,
         "width": width,
         "steps": steps,
         "rounds": rounds,

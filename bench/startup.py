@@ -1,6 +1,6 @@
 """How long the command line takes to say something: the median of fresh processes.
 
-    python bench/startup.py --runs 15
+python bench/startup.py --runs 15
 """
 
 from __future__ import annotations

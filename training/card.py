@@ -33,7 +33,7 @@ download or an account. It is a demonstration, not a replacement for FLUX.1-dev 
 | text | English, about 250 words; T5 sequences of 32 to 64 tokens (`max_sequence_length`), CLIP up to 77 |
 | guidance | {guidance} |
 | on a CPU | load it in float32 |
-| meridian | wrap it in decoding and turn it between steps, as dit360 does, else a seam shows (seam ratio below: unturned) |
+| meridian | wrap it when decoding, turn it between steps (as dit360 does), or a seam shows (measured below: unturned) |
 
 ## Data
 {scenes} scenes rendered by the code in `training/`: sea, meadow, desert, snow or stone plaza; mountains, forest, city

@@ -82,6 +82,17 @@ def test_offloading_hooks_do_not_bring_the_seam_back():
     pipe, latents = random_flux(), torch.randn(1, 16, 6, 12, generator=torch.Generator().manual_seed(0))
     expected = decode_whole(pipe.vae, latents)
     pipe.enable_model_cpu_offload(device="cpu")
+    # The hooks of a pipeline's parts are chained: a copied one would copy the transformer with it.
+    assert circular_twin(pipe.vae)._hf_hook is pipe.vae._hf_hook
     for _ in range(2):
         assert torch.allclose(decode_whole(pipe.vae, latents), expected, atol=1e-6)
         pipe.maybe_free_model_hooks()
+
+
+def test_tiling_switched_on_in_diffusers_does_not_wrap_each_tile(vae):
+    latents = torch.randn(1, 16, 6, 12, generator=torch.Generator().manual_seed(0))
+    tiled = copy.deepcopy(vae)
+    tiled.enable_tiling()
+    tiled.tile_latent_min_size, tiled.tile_sample_min_size = 4, 32
+    assert torch.equal(decode_whole(tiled, latents), decode_whole(vae, latents))
+    assert tiled.use_tiling

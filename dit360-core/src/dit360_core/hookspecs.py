@@ -47,13 +47,14 @@ class Dit360Spec:
 
         Example::
 
-            class Halve:
+            class Float8Storage:                      # stores in eight bits, computes as before (diffusers)
                 def apply(self, module):
-                    module.to(torch.float8_e4m3fn)
+                    import torch
+                    module.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=module.dtype)
 
             @hookimpl
             def dit360_quantizers():
-                yield Quantizer(name="fp8", api=1, load=Halve)
+                yield Quantizer(name="fp8-storage", api=1, load=Float8Storage)
         """
 
     @hookspec
@@ -81,9 +82,17 @@ class Dit360Spec:
 
         Example::
 
+            class Overlapping:
+                def decode(self, vae, latents):
+                    vae.enable_tiling()
+                    return vae.decode(latents, return_dict=False)[0]
+                def encode(self, vae, pixels):
+                    vae.enable_tiling()
+                    return vae.encode(pixels, return_dict=False)[0].mode()
+
             @hookimpl
             def dit360_tilings():
-                yield Tiling(name="bands", api=1, exact=True, load=lambda: Bands(rows=16))
+                yield Tiling(name="overlapping", api=1, priority=-10, exact=False, load=Overlapping)
         """
 
     @hookspec

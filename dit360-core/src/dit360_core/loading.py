@@ -10,9 +10,10 @@ import attrs
 
 from dit360_core.attention import choose_attention, native_need
 from dit360_core.machine import Machine
+from dit360_core.memory import told_when_full
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.pipeline import Pipeline
-from dit360_core.plan import Plan, check_request, resolve, resolve_model
+from dit360_core.plan import Plan, check_loading, check_request, choose_quantization, make_plan, resolve_model
 from dit360_core.precision import precision_for, torch_dtype
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
@@ -33,14 +34,7 @@ def load(
     all before the weights are read.
     """
     asked = build(LoadOptions, {"model": model, **options})
-    return load_options(asked, registry=registry, machine=machine)
-
-
-def load_options(asked: LoadOptions, *, registry: Registry | None = None, machine: Machine | None = None) -> Pipeline:
-    """:func:`load` for options that are already an object."""
-    registry = registry or default_registry()
-    prepared = prepare(asked, registry=registry, machine=machine)
-    return prepared.load()
+    return prepare(asked, registry=registry or default_registry(), machine=machine).load()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -54,19 +48,6 @@ class Prepared:
     quantizer: Any
     machine: Machine
     registry: Registry
-    takes_guidance: bool
-
-    def check(self, sampling: SampleOptions, decoding: DecodeOptions) -> None:
-        """Raises what is wrong with one picture's options, before the weights are read."""
-        check_request(
-            sampling,
-            decoding,
-            model=self.plan.model,
-            registry=self.registry,
-            machine=self.machine,
-            precision=self.plan.precision,
-            takes_guidance=self.takes_guidance,
-        )
 
     def load(self) -> Pipeline:
         """Reads the weights: load → fuse the LoRA → quantize → place or offload."""
@@ -74,34 +55,41 @@ class Prepared:
 
         from dit360_core.flux import lora as lora_files
         from dit360_core.flux.engine import Engine
-        from dit360_core.flux.load import load_pipeline
-        from dit360_core.flux.processor import AttentionProcessor, sliced
+        from dit360_core.flux.load import equip, load_pipeline
 
         plan = self.plan
         pipe = load_pipeline(self.folder, plan.precision)
         if self.lora_file is not None:
             changed = lora_files.fuse(pipe, self.lora_file, plan.lora_strength)
             plan = attrs.evolve(plan, lora_modules=changed)
-        self.quantizer.apply(pipe.transformer)
-        attend = sliced(self.attend, plan.attention_slice_size) if plan.attention_slice_size else self.attend
-        pipe.transformer.set_attn_processor(AttentionProcessor(attend))
+        equip(pipe, self.quantizer, self.attend, plan.attention_slice_size)
         device = torch.device(plan.device)
-        if plan.offload == "model":
-            pipe.enable_model_cpu_offload(device=device)
-        elif plan.offload == "sequential":
-            pipe.enable_sequential_cpu_offload(device=device)
-        else:
-            pipe.to(device)
+        with told_when_full(f"the weights of {plan.options.model}", plan.device):
+            if plan.offload == "model":
+                pipe.enable_model_cpu_offload(device=device)
+            elif plan.offload == "sequential":
+                pipe.enable_sequential_cpu_offload(device=device)
+            else:
+                pipe.to(device)
         for line in plan.sentences():
             log.info("%s", line)
-        if plan.attention.fell_back:
-            log.warning("%s", plan.attention.sentence())
+        for line in plan.warnings():
+            log.warning("%s", line)
         engine = Engine(pipe=pipe, device=device, dtype=torch_dtype(plan.precision))
         return Pipeline(engine, plan, registry=self.registry, machine=self.machine)
 
 
-def prepare(asked: LoadOptions, *, registry: Registry, machine: Machine | None = None) -> Prepared:
-    """Everything that can go wrong before the weights are read, in the order of its cost."""
+def prepare(
+    asked: LoadOptions,
+    *,
+    registry: Registry,
+    machine: Machine | None = None,
+    picture: tuple[SampleOptions, DecodeOptions] | None = None,
+) -> Prepared:
+    """Everything that can go wrong before the weights are read, in the order of its cost: downloads come last.
+
+    picture: the options of a picture that is to be made at once, which are checked too.
+    """
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
     from dit360_core.flux.files import existing
@@ -110,23 +98,42 @@ def prepare(asked: LoadOptions, *, registry: Registry, machine: Machine | None =
     for kind, name in (("attention", asked.attention_backend), ("quantization", asked.quantization_mode)):
         if name != "auto":
             registry.find(kind, name)
-    folder = model_files.locate(model.base)
     lora = asked.lora or model.lora
-    lora_file = lora_files.locate(lora) if lora else None
+    folder = model_files.locate(model.base) if existing(model.base) else None
+    lora_file = lora_files.locate(lora) if lora and existing(lora) else None
 
     machine = machine or Machine.detect(asked.device)
     precision = precision_for(asked, model, machine)
+    check_loading(asked, machine, model)
+
+    def check_picture(takes_guidance: bool) -> None:
+        if picture is not None:
+            check_request(
+                *picture,
+                model=model,
+                registry=registry,
+                machine=machine,
+                precision=precision,
+                takes_guidance=takes_guidance,
+            )
+
+    check_picture(takes_guidance=True)
+    quantization, quantizer = choose_quantization(asked, registry, machine, precision)
+    if lora and lora_file is None:
+        lora_file = lora_files.locate(lora)
+    if folder is None:
+        folder = model_files.locate(model.base)
+
     heads, head_dim, takes_guidance = model_files.transformer_shape(folder)
+    check_picture(takes_guidance)
     need = native_need(model, machine, precision, heads, head_dim)
     attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
-    plan, quantizer = resolve(asked, registry, machine, model, attention=attention, precision=precision)
     return Prepared(
-        plan=plan,
+        plan=make_plan(asked, machine, model, precision, attention, quantization),
         folder=folder,
         lora_file=lora_file,
         attend=attend,
         quantizer=quantizer,
         machine=machine,
         registry=registry,
-        takes_guidance=takes_guidance,
     )

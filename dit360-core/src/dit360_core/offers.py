@@ -143,7 +143,11 @@ class SchedulerImplementation(Protocol):
         x: torch.Tensor,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Carries ``x`` (fp32, ``(B, tokens, channels)``, real columns only) from ``sigma`` to ``sigma_next``."""
+        """Carries ``x`` (fp32, ``(B, tokens, channels)``, real columns only) from ``sigma`` to ``sigma_next``.
+
+        Noise is drawn from ``generator``, which lives on the CPU whatever device ``x`` is on, and then moved: a seed
+        means one picture on every device.
+        """
         ...
 
 

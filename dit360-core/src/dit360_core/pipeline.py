@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,6 +14,7 @@ import attrs
 from dit360_core.attention import choose_attention, native_need
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.machine import Machine
+from dit360_core.memory import told_when_full
 from dit360_core.offers import (
     AttentionNeed,
     Model,
@@ -22,9 +24,18 @@ from dit360_core.offers import (
 )
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama import Panorama
-from dit360_core.plan import Choice, Plan, check_request, choose_tiling, picture_size, resolve, select
+from dit360_core.plan import (
+    Choice,
+    Plan,
+    check_request,
+    choose_quantization,
+    choose_tiling,
+    make_plan,
+    picture_size,
+    select,
+)
 from dit360_core.precision import precision_of
-from dit360_core.registry import Registry, default_registry
+from dit360_core.registry import CORE, Registry, default_registry
 from dit360_core.signature import takes
 
 if TYPE_CHECKING:
@@ -91,28 +102,34 @@ class Pipeline:
     ) -> Pipeline:
         """Wraps a FluxPipeline that is already loaded. Its transformer gets our attention processor.
 
-        ``model`` gives the defaults (size, steps, guidance); options are LoadOptions' about attention.
+        ``model`` gives the defaults (size, steps, guidance). options: attention_backend, attention_slice_size,
+        quantization_mode and strict of LoadOptions; the others are decided by ``pipe`` and raise InputError.
         """
         from dit360_core.flux.engine import Engine
-        from dit360_core.flux.processor import AttentionProcessor, sliced
+        from dit360_core.flux.load import equip
 
-        registry = registry or default_registry()
+        decided = sorted(set(options) - {"attention_backend", "attention_slice_size", "quantization_mode", "strict"})
         asked = build(LoadOptions, {"model": "given", **options})
+        if decided:
+            raise InputError(
+                f"{', '.join(decided)} cannot be chosen here: the pipeline is loaded already; leave it out."
+            )
+        registry = registry or default_registry()
         model = model or Model(name="given", api=1, base="given", width=2048, height=1024)
-        device = pipe.transformer.device
+        # Where an offloaded pipeline computes, which is not where its weights rest.
+        device = pipe._execution_device
         machine = Machine.detect(device.type)
         precision = precision_of(pipe.transformer.dtype)
         config = pipe.transformer.config
         need = native_need(model, machine, precision, config.num_attention_heads, config.attention_head_dim)
         attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
-        plan, quantizer = resolve(asked, registry, machine, model, attention=attention, precision=precision)
-        quantizer.apply(pipe.transformer)
-        if asked.attention_slice_size:
-            attend = sliced(attend, asked.attention_slice_size)
-        pipe.transformer.set_attn_processor(AttentionProcessor(attend))
-        return cls(
-            Engine(pipe=pipe, device=device, dtype=pipe.transformer.dtype), plan, registry=registry, machine=machine
-        )
+        quantization, quantizer = choose_quantization(asked, registry, machine, precision)
+        plan = make_plan(asked, machine, model, precision, attention, quantization)
+        for line in plan.warnings():
+            log.warning("%s", line)
+        equip(pipe, quantizer, attend, asked.attention_slice_size)
+        engine = Engine(pipe=pipe, device=device, dtype=pipe.transformer.dtype)
+        return cls(engine, plan, registry=registry, machine=machine)
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -147,15 +164,14 @@ class Pipeline:
         length = max_sequence_length or self.engine.longest_prompt
         prefix = self.plan.model.prompt_prefix
         told = prompt if prompt.startswith(prefix.strip()) else prefix + prompt
-        conditioning = Conditioning(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            positive=self.engine.embed(told, length),
-            negative=None if negative_prompt is None else self.engine.embed(negative_prompt, length),
-            max_sequence_length=length,
-        )
-        self.engine.release()
-        return conditioning
+        with self._stage("reading the prompt"):
+            return Conditioning(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                positive=self.engine.embed(told, length),
+                negative=None if negative_prompt is None else self.engine.embed(negative_prompt, length),
+                max_sequence_length=length,
+            )
 
     @takes(SampleOptions, leave_out=("prompt", "negative_prompt", "max_sequence_length"))
     def sample(
@@ -167,10 +183,14 @@ class Pipeline:
         **options: Any,
     ) -> Latents:
         """Noise becomes latents. latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's."""
-        given = {"prompt": conditioning.prompt, **options}
-        if options.get("true_guidance", 1) > 1 and conditioning.negative_prompt:
-            given["negative_prompt"] = conditioning.negative_prompt
-        asked = build(SampleOptions, given)
+        encoded = sorted({"prompt", "negative_prompt", "max_sequence_length"} & set(options))
+        if encoded:
+            raise InputError(
+                f"{', '.join(encoded)} belongs to encode; the conditioning holds it already, leave it out."
+            )
+        asked = build(SampleOptions, {"prompt": conditioning.prompt, **options}, beside=LoadOptions)
+        if asked.true_guidance > 1 and conditioning.negative_prompt:
+            asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
         self.check(asked, DecodeOptions())
         return self._sample(conditioning, asked, latents, progress)
 
@@ -181,6 +201,25 @@ class Pipeline:
         return self._decode(given, build(DecodeOptions, options))
 
     # --------------------------------------------------------------------------------------------------- inner parts
+
+    @contextlib.contextmanager
+    def _stage(self, doing: str, *choices: Choice) -> Iterator[None]:
+        """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told."""
+        try:
+            with told_when_full(doing, self.plan.device):
+                yield
+        except Dit360Error:
+            raise
+        except Exception as error:
+            foreign = [f"{c.used} ({c.distribution} {c.version})" for c in choices if c.distribution != CORE]
+            if not foreign:
+                raise
+            raise Dit360Error(
+                f"A plugin failed while {doing}: {' or '.join(foreign)} raised {type(error).__name__}: {error}; choose "
+                "another, or tell its author."
+            ) from error
+        finally:
+            self.engine.release()
 
     def check(self, asked: SampleOptions, decoding: DecodeOptions) -> None:
         """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later."""
@@ -214,8 +253,6 @@ class Pipeline:
 
         attend, attention, slice_size = self._attention_for(asked, grid, conditioning.max_sequence_length)
         scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
-        sigmas = _checked_sigmas(scheduler.sigmas(steps, grid.tokens), steps, asked.scheduler_type)
-
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = engine.noise(grid, generator)
         if start is not None:
@@ -225,10 +262,11 @@ class Pipeline:
                     f"{tuple(noise.shape)}."
                 )
             noise = start
-        # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
-        x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
-        velocity = engine.velocity(grid, guidance, attend)
-        with torch.no_grad():
+        with self._stage(f"sampling {width}×{height}", scheduler_choice, attention), torch.no_grad():
+            sigmas = _checked_sigmas(scheduler.sigmas(steps, grid.tokens), steps, asked.scheduler_type)
+            # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
+            x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
+            velocity = engine.velocity(grid, guidance, attend)
             for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
                 turned = rotation(i, 2 * grid.columns) if rotating else 0
                 v = velocity(x, sigma, conditioning.positive, turned=turned)
@@ -239,7 +277,6 @@ class Pipeline:
                 if progress is not None:
                     progress(i + 1, steps)
             result = engine.unpack(x, grid).cpu()
-        engine.release()
         if not bool(torch.isfinite(result).all()):
             raise Dit360Error(
                 f"Sampling produced numbers that are not finite ({scheduler_choice.used}, {attention.used}, "
@@ -251,7 +288,7 @@ class Pipeline:
             "steps": steps,
             "guidance": guidance,
             "true_guidance": asked.true_guidance,
-            "seed": seed if start is None else None,
+            "seed": seed if start is None else asked.seed,
             "circular_padding": padding,
             "latent_rotation": rotating,
             "max_sequence_length": conditioning.max_sequence_length,
@@ -293,10 +330,8 @@ class Pipeline:
             )
         choice, attend = self._kernels[requested, need]
         loaded = plan.attention
-        if (choice.used, choice.distribution) == (
-            loaded.used,
-            loaded.distribution,
-        ) and slice_size == plan.attention_slice_size:
+        same_kernel = (choice.used, choice.distribution) == (loaded.used, loaded.distribution)
+        if same_kernel and slice_size == plan.attention_slice_size:
             return None, choice, slice_size
         if choice.fell_back:
             log.warning("%s", choice.sentence())
@@ -334,8 +369,8 @@ class Pipeline:
             machine=self._machine,
             precision=self.plan.precision,
         )
-        pixels = self.engine.decode(tensor, tiling)
-        self.engine.release()
+        with self._stage(f"decoding {latents.width}×{latents.height}", choice):
+            pixels = self.engine.decode(tensor, tiling)
         if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
         rounded = (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()
@@ -355,12 +390,13 @@ def _chosen(options: Any, *leave_out: str) -> dict[str, Any]:
     return attrs.asdict(options, filter=lambda field, value: value != field.default and field.name not in leave_out)
 
 
-def _checked_sigmas(sigmas: list[float], steps: int, name: str) -> list[float]:
+def _checked_sigmas(sigmas: Any, steps: int, name: str) -> list[float]:
     """Raises Dit360Error unless a scheduler returned ``steps + 1`` falling levels that end at exactly 0."""
-    falling = all(a > b for a, b in itertools.pairwise(sigmas))
-    if len(sigmas) != steps + 1 or sigmas[-1] != 0 or not falling or not 0 < sigmas[0] <= 1:
+    levels = [float(sigma) for sigma in sigmas] if sigmas is not None else []
+    falling = all(a > b for a, b in itertools.pairwise(levels))
+    if len(levels) != steps + 1 or levels[-1] != 0 or not falling or not 0 < levels[0] <= 1:
         raise Dit360Error(
             f"The scheduler {name!r} returned noise levels that do not fall from at most 1 to exactly 0 in {steps} "
             "steps; report it to its author, or choose another scheduler."
         )
-    return sigmas
+    return levels

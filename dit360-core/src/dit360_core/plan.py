@@ -246,8 +246,12 @@ class Plan:
         lines = [f"model: {model}, {self.precision} on {self.device}"]
         if self.lora:
             lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules")
-        lines += [self.attention.sentence(), self.quantization.sentence(), *self.notes]
+        lines += [self.attention.sentence(), self.quantization.sentence()]
         return lines
+
+    def warnings(self) -> list[str]:
+        """What is not as somebody would expect, a sentence each."""
+        return [*([self.attention.sentence()] if self.attention.fell_back else []), *self.notes]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -267,24 +271,36 @@ class Plan:
         }
 
 
-def resolve(
-    options: LoadOptions,
-    registry: Registry,
-    machine: Machine,
-    model: Model,
-    *,
-    attention: Choice,
-    precision: str,
-) -> tuple[Plan, Any]:
-    """The plan of a pipeline and its quantizer. ``attention`` was chosen for the shapes of this very model."""
+def choose_quantization(
+    options: LoadOptions, registry: Registry, machine: Machine, precision: str
+) -> tuple[Choice, Any]:
+    """How the weights are stored. Raises BackendUnavailable or UnknownName: another mode is never put in its place."""
+    need = QuantizationNeed(device=machine.device, dtype=precision)
+    return select("quantization", options.quantization_mode, registry, machine, need)
+
+
+def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
+    """Raises InputError for load options that contradict each other or the machine."""
     if options.offload != "none" and machine.device == "cpu":
         raise InputError(
             f"offload={options.offload} moves parts between an accelerator and system memory, and this runs on the "
             "CPU; use offload=none."
         )
-    need = QuantizationNeed(device=machine.device, dtype=precision)
-    quantization, quantizer = select("quantization", options.quantization_mode, registry, machine, need)
-    plan = Plan(
+    if options.lora_strength != 1.0 and not (options.lora or model.lora):
+        raise InputError(
+            f"lora_strength={options.lora_strength:g} has no effect, because no LoRA is loaded; give one with lora, or "
+            "leave it out."
+        )
+
+
+def make_plan(
+    options: LoadOptions, machine: Machine, model: Model, precision: str, attention: Choice, quantization: Choice
+) -> Plan:
+    """What was decided, as one object."""
+    notes = []
+    if options.lora and model.lora:
+        notes.append(f"the LoRA {options.lora} replaces the model's own, {model.lora}")
+    return Plan(
         options=options,
         model=model,
         device=machine.device,
@@ -296,8 +312,8 @@ def resolve(
         quantization=quantization,
         lora=options.lora or model.lora,
         lora_strength=options.lora_strength,
+        notes=tuple(notes),
     )
-    return plan, quantizer
 
 
 def check_names(

@@ -43,9 +43,13 @@ def circular_twin(vae: nn.Module) -> nn.Module:
     Raises ModelError for layers whose wrapping is not known (padding modes other than zeros, transposed or 3-D
     convolutions), rather than leaving a seam.
     """
-    tensors = [*vae.parameters(), *vae.buffers()]
-    # deepcopy returns what the memo already holds: module objects are new, tensors are the very same.
-    twin: nn.Module = copy.deepcopy(vae, {id(t): t for t in tensors})
+    # deepcopy returns what the memo already holds: module objects are new, tensors are the very same. So are offloading
+    # hooks: they are given their module in each call, and they are chained to those of the other parts of a pipeline.
+    hooks = [module.__dict__["_hf_hook"] for module in vae.modules() if "_hf_hook" in module.__dict__]
+    shared: list[Any] = [*vae.parameters(), *vae.buffers(), *hooks]
+    twin: Any = copy.deepcopy(vae, {id(thing): thing for thing in shared})
+    # diffusers' own tiles would each be wrapped onto their own other edge.
+    twin.use_tiling = False
     for name, module in twin.named_modules():
         if isinstance(module, nn.Conv2d):
             _wrap_convolution(name, module)
@@ -53,7 +57,7 @@ def circular_twin(vae: nn.Module) -> nn.Module:
             raise ModelError(f"The autoencoder's layer {name} is a {type(module).__name__}, which dit360 cannot wrap.")
     for module in twin.modules():
         _wrap_downsampling(module)
-    return twin
+    return twin  # type: ignore[no-any-return]
 
 
 def _wrap_convolution(name: str, conv: nn.Conv2d) -> None:

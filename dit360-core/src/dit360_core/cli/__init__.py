@@ -6,7 +6,9 @@ commands that need them, so that ``--help`` is immediate.
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from types import FrameType
 
 import typer
@@ -51,4 +53,8 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point of the ``dit360`` command."""
     signal.signal(signal.SIGTERM, _terminated)
+    # A terminal or a pipe that cannot show a sign (cp1252 on Windows) gets a question mark, not a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dit360_core.cli.output import told
+from dit360_core.plan import looks_like_hub_id
 
 if TYPE_CHECKING:
     from dit360_core.machine import Machine
+    from dit360_core.offers import Model
     from dit360_core.registry import Registry
 
 
@@ -45,7 +47,7 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
     models = {}
     for entry in registry.entries("model"):
-        state, todo = _model_state(entry.offer.base)
+        state, todo = _model_state(entry.offer)
         models[entry.name] = state
         advice += todo
     return {
@@ -64,30 +66,29 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _model_state(base: str) -> tuple[str, list[str]]:
+def _model_state(model: Model) -> tuple[str, list[str]]:
     """Whether a model is on this machine, without asking the network, and what is broken about it."""
-    from pathlib import Path
-
     from dit360_core.errors import ModelError
-    from dit360_core.flux.files import check_model_folder
+    from dit360_core.flux.files import check_model_folder, existing, find_lora_file
+    from dit360_core.flux.hub import LORA_FILES, MODEL_FILES, cached
 
-    folder = Path(base)
-    if not folder.is_dir():
-        from huggingface_hub import get_token, try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
+    folder = existing(model.base) or cached(model.base, MODEL_FILES)
+    lora = (existing(model.lora) or cached(model.lora, LORA_FILES)) if model.lora else None
+    if folder is None:
+        if not looks_like_hub_id(model.base):
+            return f"missing ({model.base})", [f"There is no folder {model.base}; reinstall what brought this model."]
+        from huggingface_hub import get_token
 
-        try:
-            index = try_to_load_from_cache(base, "model_index.json")
-        except HFValidationError:
-            return f"missing ({base})", [f"There is no folder {base}; reinstall what brought this model."]
-        if not isinstance(index, str):
-            token = "a token is set" if get_token() else "no token is set: 'hf auth login'"
-            return f"not downloaded ({base}; {token})", []
-        folder = Path(index).parent
+        token = "a token is set" if get_token() else "no token is set: 'hf auth login'"
+        return f"not downloaded ({model.base}; {token})", []
     try:
         check_model_folder(folder)
+        if lora is not None:
+            find_lora_file(lora)
     except ModelError as error:
         return "damaged", [str(error)]
+    if model.lora and lora is None:
+        return f"base ready ({folder}), LoRA not downloaded ({model.lora})", []
     return f"ready ({folder})", []
 
 

@@ -73,6 +73,8 @@ def command() -> Callable[..., None]:
 
 
 def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]) -> None:
+    from rich.text import Text
+
     from dit360_core.flux.files import existing
     from dit360_core.panorama import check_save
     from dit360_core.plan import check_names
@@ -89,12 +91,10 @@ def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: 
     check_names(loading, sampling, registry, lambda name: existing(name) is not None)
 
     started = time.perf_counter()
-    with console.status(f"Loading {loading.model} …"):
+    with console.status(Text(f"Loading {loading.model} …")):
         from dit360_core.loading import prepare
 
-        prepared = prepare(loading, registry=registry)
-        prepared.check(sampling, decoding)
-        pipe = prepared.load()
+        pipe = prepare(loading, registry=registry, picture=(sampling, decoding)).load()
     loaded = time.perf_counter()
     given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
     with _Progress(console) as advance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,10 @@ def told(level: int = logging.WARNING) -> Iterator[Console]:
     log.addHandler(handler)
     log.setLevel(level)
     try:
-        yield console
+        with warnings.catch_warnings():
+            # Pillow's and others' warnings, without the line of code that gave them.
+            warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
+            yield console
     except Dit360Error as error:
         console.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error

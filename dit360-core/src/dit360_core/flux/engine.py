@@ -112,18 +112,18 @@ class Engine:
     def decode(self, latents: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
         """Model-space latents ``(1, C, h, w)`` → pixels ``(1, 3, 8h, 8w)`` fp32 in 0 … 1, on the CPU."""
         vae = self.pipe.vae
-        stored = latents.to(self.device, self.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+        stored = latents.to(self.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         pixels = tiling.decode(vae, stored).float().cpu()
         if not bool(torch.isfinite(pixels).all()):
             raise Dit360Error(
-                f"The autoencoder produced numbers that are not finite in {self.dtype}; use precision bf16 or fp32."
+                f"The autoencoder produced numbers that are not finite in {vae.dtype}; use precision bf16 or fp32."
             )
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def encode(self, pixels: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
         """Pixels ``(1, 3, H, W)`` in 0 … 1 → model-space latents ``(1, C, H/8, W/8)`` fp32, on the CPU."""
         vae = self.pipe.vae
-        stored = tiling.encode(vae, (pixels * 2 - 1).to(self.device, self.dtype)).float().cpu()
+        stored = tiling.encode(vae, (pixels * 2 - 1).to(self.device, vae.dtype)).float().cpu()
         return (stored - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor  # type: ignore[no-any-return]
 
     def release(self) -> None:
@@ -139,10 +139,11 @@ class Velocity:
 
     def __init__(self, engine: Engine, grid: Grid, guidance: float | None, attend: Attend | None) -> None:
         self._engine, self._grid = engine, grid
-        device, dtype = engine.device, engine.dtype
+        device = engine.device
         self._pad = grid.pad_index().to(device) if grid.padding else None
         self._crop = grid.crop_index().to(device) if grid.padding else None
-        self._image_ids = grid.position_ids().to(device, dtype)
+        # Positions stay float32: in bfloat16 neighbours beyond column 256 would share one.
+        self._image_ids = grid.position_ids().to(device)
         self._guidance = None
         if engine.takes_guidance:
             self._guidance = torch.full((1,), 1.0 if guidance is None else guidance, device=device)
@@ -157,9 +158,9 @@ class Velocity:
         tokens = engine.turn(x, self._grid, turned).to(engine.dtype)
         if self._pad is not None:
             tokens = tokens.index_select(1, self._pad)
-        # The steps of rounding are FluxPipeline's, so that both compute the same in every dtype.
+        # Rounded in the same steps as in FluxPipeline, so that the model sees the same time in every dtype.
         timestep = torch.full((1,), 1000.0 * sigma, device=engine.device).to(engine.dtype) / 1000
-        text_ids = torch.zeros(embedding.tokens.shape[1], 3, device=engine.device, dtype=engine.dtype)
+        text_ids = torch.zeros(embedding.tokens.shape[1], 3, device=engine.device)
         # diffusers' caches (first block, TaylorSeer, …) keep the two branches of true guidance apart by this name.
         with engine.transformer.cache_context(branch):
             out: torch.Tensor = engine.transformer(

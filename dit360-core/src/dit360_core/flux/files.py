@@ -125,11 +125,6 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def weight_bytes(folder: Path) -> int:
-    """Bytes of all weight files of a model folder."""
-    return sum(file.stat().st_size for part in WEIGHTS for file in weight_files(folder / part))
-
-
 def find_lora_file(path: Path) -> Path:
     """The LoRA file meant by a path: itself, or the one in a folder. Raises ModelError if there is none or several."""
     if path.is_file():

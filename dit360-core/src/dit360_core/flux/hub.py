@@ -13,6 +13,7 @@ log = logging.getLogger("dit360")
 # FLUX repositories hold their weights twice, once as a single file beside the diffusers folders; only these are wanted.
 MODEL_FILES = ["model_index.json", *(f"{part}/*" for part in PARTS)]
 LORA_FILES = ["*.safetensors", "adapter_config.json"]
+SUBFOLDERS = ["*/*"]
 NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.onnx"]
 
 
@@ -36,7 +37,17 @@ def _answers(repo_id: str) -> bool:
     return True
 
 
-def fetch(repo_id: str, patterns: list[str]) -> Path:
+def cached(repo_id: str, patterns: list[str]) -> Path | None:
+    """The folder of a repository as far as it is in the local cache, without asking the network; None if it is not."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=patterns, local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):
+        return None
+
+
+def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None) -> Path:
     """The local folder of a Hub repository, downloaded if it is not in the cache.
 
     Raises ModelError: unknown id, licence not accepted, token missing, no network, disk full.
@@ -46,7 +57,10 @@ def fetch(repo_id: str, patterns: list[str]) -> Path:
     page = f"https://huggingface.co/{repo_id}"
     try:
         folder = snapshot_download(
-            repo_id, allow_patterns=patterns, ignore_patterns=NEVER, local_files_only=not _answers(repo_id)
+            repo_id,
+            allow_patterns=patterns,
+            ignore_patterns=[*NEVER, *(ignore or [])],
+            local_files_only=not _answers(repo_id),
         )
         return Path(folder)
     except errors.GatedRepoError as error:
@@ -63,17 +77,22 @@ def fetch(repo_id: str, patterns: list[str]) -> Path:
         raise ModelError(f"{repo_id!r} is no Hub id ({error}); it looks like owner/name.") from error
     except errors.OfflineModeIsEnabled as error:
         raise ModelError(
-            f"{repo_id} is not in the local cache and HF_HUB_OFFLINE is set; unset it, or download the model first "
-            f"with 'hf download {repo_id}'."
+            f"{repo_id} is not complete in the local cache and HF_HUB_OFFLINE is set; unset it, or download the model "
+            f"first with 'hf download {repo_id}'."
         ) from error
     except (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise ModelError(
-            f"{repo_id} is not in the local cache and the Hub cannot be reached; connect to the network, or copy the "
-            "model to this machine and give its folder."
+            f"{repo_id} is not complete in the local cache and the Hub cannot be reached; connect to the network, or "
+            "copy the model to this machine and give its folder."
         ) from error
     except errors.HfHubHTTPError as error:
         raise ModelError(f"The Hub refused {repo_id} ({error}); try again, or look at {page}.") from error
     except OSError as error:
         raise ModelError(
             f"{repo_id} could not be stored ({error}); free disk space, or move the cache with HF_HOME."
+        ) from error
+    except Exception as error:  # httpx, httpx2 or hf-xet, whose errors have no common class
+        told = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"The download of {repo_id} broke off ({told}); run it again, it goes on where it stopped."
         ) from error

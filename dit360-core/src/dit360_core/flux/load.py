@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import ModelError
 from dit360_core.flux.files import check_model_folder, existing, read_json
 from dit360_core.flux.hub import MODEL_FILES, fetch
 from dit360_core.flux.quiet import quiet
+from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import looks_like_hub_id
 from dit360_core.precision import torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.offers import Attend, QuantizerImplementation
 
 
 def locate(base: str) -> Path:
@@ -35,15 +41,52 @@ def transformer_shape(folder: Path) -> tuple[int, int, bool]:
 
 
 def load_pipeline(folder: Path, precision: str) -> Any:
-    """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together."""
-    with quiet():
-        import diffusers
+    """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together.
 
-        pipeline_class: Any = diffusers.FluxPipeline
+    The autoencoder computes in float32 where the rest is fp16, in which FLUX's overflows to black pictures.
+    """
+    dtype = torch_dtype(precision)
+    with quiet(), told_when_full(f"loading {folder}", "cpu"):
+        import diffusers
+        import transformers
+
+        classes: dict[str, Any] = {
+            "transformer": diffusers.FluxTransformer2DModel,
+            "vae": diffusers.AutoencoderKL,
+            "text_encoder": transformers.CLIPTextModel,
+            "text_encoder_2": transformers.T5EncoderModel,
+        }
+        wide = torch_dtype("fp32") if precision == "fp16" else dtype
         try:
-            return pipeline_class.from_pretrained(
-                str(folder), torch_dtype=torch_dtype(precision), use_safetensors=True, local_files_only=True
-            )
+            parts = {
+                name: _load_part(cls, folder / name, wide if name == "vae" else dtype) for name, cls in classes.items()
+            }
+            pipeline_class: Any = diffusers.FluxPipeline
+            return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True, **parts)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            if isinstance(error, ModelError) or is_out_of_memory(error):
+                raise
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"{folder} cannot be loaded ({first}); its parts do not fit together.") from error
+
+
+def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """One model, all of whose weights came from its files: the libraries would fill gaps with random numbers."""
+    model, found = cls.from_pretrained(
+        str(folder), torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    gaps = [*found["missing_keys"], *found["mismatched_keys"]]
+    if gaps:
+        raise ModelError(
+            f"{folder} lacks {len(gaps)} of its weights, {gaps[0]!r} among them, or holds another model's; download "
+            "the whole model."
+        )
+    return model
+
+
+def equip(pipe: Any, quantizer: QuantizerImplementation, attend: Attend, slice_size: int) -> None:
+    """Quantizes a loaded transformer and gives it our attention, ``slice_size`` queries at a time (0: all)."""
+    from dit360_core.flux.processor import AttentionProcessor, sliced
+
+    quantizer.apply(pipe.transformer)
+    pipe.transformer.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import ModelError
 from dit360_core.flux.files import check_safetensors, existing, find_lora_file, read_json
-from dit360_core.flux.hub import LORA_FILES, fetch
+from dit360_core.flux.hub import LORA_FILES, SUBFOLDERS, fetch
 from dit360_core.plan import looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -20,12 +20,18 @@ _TRANSFORMER_BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 
 
 def locate(lora: str) -> Path:
-    """The safetensors file meant by a path or Hub id, its header checked. Raises ModelError."""
+    """The safetensors file meant by a path, a Hub id or ``owner/name/file.safetensors``, its header checked."""
     path = existing(lora)
+    repo_id, _, name = lora.rpartition("/")
     if path is None and looks_like_hub_id(lora):
-        path = fetch(lora, LORA_FILES)
+        path = fetch(lora, LORA_FILES, ignore=SUBFOLDERS)
+    elif path is None and looks_like_hub_id(repo_id) and name.endswith(".safetensors"):
+        path = fetch(repo_id, [name, "adapter_config.json"]) / name
     if path is None:
-        raise ModelError(f"There is no LoRA {lora}; give a safetensors file, a folder, or a Hub id (owner/name).")
+        raise ModelError(
+            f"There is no LoRA {lora}; give a safetensors file, a folder, or a Hub id (owner/name or "
+            "owner/name/file.safetensors)."
+        )
     file = find_lora_file(path)
     names = check_safetensors(file)
     if not any("lora" in name.lower() for name in names):
@@ -40,7 +46,11 @@ def fuse(pipe: Any, file: Path, strength: float) -> int:
     """
     import torch
 
-    state = _as_diffusers(pipe, file)
+    try:
+        state = _as_diffusers(pipe, file)
+    except (ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{file} cannot be read as a LoRA for FLUX ({first}); give another file.") from error
     wanted = {key.split(".lora_")[0].removeprefix("transformer.") for key in state if key.startswith("transformer.")}
     layers = dict(pipe.transformer.named_modules())
     matched = sorted(name for name in wanted if name in layers)
@@ -52,11 +62,12 @@ def fuse(pipe: Any, file: Path, strength: float) -> int:
         )
     if len(matched) < len(wanted):
         log.warning("%s: %d of its %d layers are not in this model.", file, len(wanted) - len(matched), len(wanted))
-        state = {k: v for k, v in state.items() if k.split(".lora_")[0].removeprefix("transformer.") in layers}
+        known = {f"transformer.{name}" for name in matched}
+        state = {k: v for k, v in state.items() if not k.startswith("transformer.") or k.split(".lora_")[0] in known}
     for name in matched:
         down, up = state.get(f"transformer.{name}.lora_A.weight"), state.get(f"transformer.{name}.lora_B.weight")
-        weight = layers[name].weight
-        if down is None or up is None or (up.shape[0], down.shape[1]) != tuple(weight.shape):
+        shape = tuple(getattr(getattr(layers[name], "weight", None), "shape", ()))
+        if down is None or up is None or (up.shape[0], down.shape[1]) != shape:
             raise ModelError(f"{file} was made for another model: its layer {name} has another shape.")
 
     before = _fingerprints(layers, matched)
@@ -83,6 +94,8 @@ def _as_diffusers(pipe: Any, file: Path) -> dict[str, torch.Tensor]:
     settings = file.parent / "adapter_config.json"
     config = read_json(settings) if settings.is_file() else {}
     state = {f"transformer.{k.replace('.default.weight', '.weight')}": v for k, v in peft.items()}
+    if config.get("alpha_pattern"):
+        raise ModelError(f"{settings} gives layers an alpha of their own, which dit360 does not read; merge the LoRA.")
     if "lora_alpha" not in config:
         return state
     for key in [k for k in state if ".lora_B." in k]:

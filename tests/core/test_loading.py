@@ -1,0 +1,135 @@
+"""From files to a pipeline: what is not whole is refused, what does not fit is told."""
+
+import logging
+
+import attrs
+import dit360_core as dit360
+import pytest
+import torch
+from dit360_core.loading import prepare
+from dit360_core.machine import Machine
+from dit360_core.memory import OutOfMemory, told_when_full
+from dit360_core.offers import AttentionBackend, AttentionNeed, Model, Scheduler
+from dit360_core.pipeline import Pipeline
+from dit360_core.plan import choose_quantization, make_plan, select
+from dit360_core.registry import Registry, default_registry
+from invented_plugins import installed, offering
+from random_models import random_conditioning, random_flux
+from safetensors.torch import load_file, save_file
+
+SIZE = {"width": 128, "height": 64, "steps": 2, "seed": 1}
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+def test_a_part_that_lacks_a_weight_is_refused_not_filled_with_random_numbers(tiny_copy, part):
+    (file,) = (tiny_copy / part).glob("*.safetensors")
+    weights = load_file(file)
+    del weights[next(name for name in sorted(weights) if weights[name].ndim in (2, 4) and "embed" not in name)]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(dit360.ModelError, match=rf"{part} lacks 1 of its weights"):
+        dit360.load(str(tiny_copy))
+
+
+def test_fp16_keeps_the_autoencoder_in_float32():
+    pipe = dit360.load("tiny", precision="fp16")
+    assert pipe.engine.pipe.vae.dtype == torch.float32
+    assert pipe.engine.transformer.dtype == torch.float16
+    assert pipe.decode(torch.zeros(1, 16, 4, 8)).size == (64, 32)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+)
+def test_memory_that_runs_out_is_one_sentence(error):
+    with pytest.raises(OutOfMemory, match="too little memory on the cuda for decoding.*offload"):
+        with told_when_full("decoding 8192×4096", "cuda"):
+            raise error
+
+
+def test_other_errors_are_not_taken_for_memory():
+    with pytest.raises(RuntimeError, match="shape"), told_when_full("decoding", "cpu"):
+        raise RuntimeError("shape mismatch")
+
+
+@pytest.mark.parametrize("given", [{"offload": "model"}, {"lora_strength": 0.5}])
+def test_load_options_without_effect_are_refused_before_anything_is_read(given):
+    with pytest.raises(dit360.InputError):
+        dit360.load("tiny", device="cpu", **given)
+
+
+def test_everything_cheap_is_checked_before_a_download():
+    """A model on the Hub that is not there: every other mistake is told first."""
+    model = Model(name="far", api=1, base="nobody/far-away", width=64, height=32)
+    registry = Registry(entry_points=installed("far", offering(model)))
+    picture = (dit360.SampleOptions(prompt="x"), dit360.DecodeOptions(tiling_mode="always"))
+    with pytest.raises(dit360.BackendUnavailable, match="tiling_mode=always"):
+        prepare(dit360.LoadOptions(model="far"), registry=registry, machine=Machine(), picture=picture)
+    with pytest.raises(dit360.InputError, match="offload"):
+        prepare(dit360.LoadOptions(model="far", offload="model"), registry=registry, machine=Machine())
+    with pytest.raises(dit360.ModelError, match="no LoRA"):
+        prepare(dit360.LoadOptions(model="far", lora="./typo"), registry=registry, machine=Machine())
+    with pytest.raises(dit360.ModelError, match="nobody/far-away is not complete in the local cache"):
+        prepare(dit360.LoadOptions(model="far"), registry=registry, machine=Machine())
+
+
+@pytest.mark.parametrize("option", [{"lora": "x"}, {"precision": "bf16"}, {"device": "cpu"}, {"offload": "model"}])
+def test_a_loaded_pipeline_refuses_options_that_it_decides(option):
+    with pytest.raises(dit360.InputError, match=next(iter(option))):
+        Pipeline.from_diffusers(random_flux(), **option)
+
+
+@pytest.mark.parametrize("option", [{"prompt": "another"}, {"negative_prompt": "x"}, {"max_sequence_length": 9}])
+def test_sampling_refuses_what_belongs_to_encoding(option):
+    with pytest.raises(dit360.InputError, match="belongs to encode"):
+        Pipeline.from_diffusers(random_flux()).sample(random_conditioning(), **option)
+
+
+@pytest.mark.parametrize("value", [None, "4", True])
+def test_true_guidance_of_another_type_is_one_sentence(value):
+    with pytest.raises(dit360.InputError, match="true_guidance"):
+        Pipeline.from_diffusers(random_flux()).sample(random_conditioning(), true_guidance=value)
+
+
+def test_a_lora_beside_a_model_with_its_own_is_told():
+    options = dit360.LoadOptions(model="dit360", lora="style.safetensors")
+    registry, machine = default_registry(), Machine()
+    need = AttentionNeed(device="cpu", dtype="fp32", heads=1, head_dim=8, length=8)
+    attention, _ = select("attention", "auto", registry, machine, need)
+    quantization, _ = choose_quantization(options, registry, machine, "fp32")
+    model = registry.find("model", "dit360")[0].offer
+    plan = make_plan(options, machine, model, "fp32", attention, quantization)
+    assert "replaces the model's own" in " ".join(plan.warnings())
+
+
+def test_a_plugin_that_fails_in_the_middle_is_named():
+    class Fails:
+        def __init__(self, settings):
+            pass
+
+        def sigmas(self, steps, tokens):
+            return [1 - i / steps for i in range(steps + 1)]
+
+        def step(self, velocity, sigma, sigma_next, x, generator):
+            raise ZeroDivisionError("oops")
+
+    registry = Registry(
+        entry_points=installed("somebody", offering(Scheduler(name="fails", api=1, load=Fails)), version="3.2")
+    )
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry)
+    with pytest.raises(dit360.Dit360Error, match=r"fails \(somebody 3\.2\) raised ZeroDivisionError: oops"):
+        pipeline.sample(random_conditioning(), scheduler_type="fails", **SIZE)
+
+
+def test_a_kernel_that_was_asked_for_and_cannot_run_is_told_once(caplog):
+    def broken():
+        raise ImportError("undefined symbol: _ZN3c10")
+
+    offer = AttentionBackend(name="broken", api=1, load=broken)
+    registry = Registry(entry_points=installed("somebody", offering(offer)))
+    with caplog.at_level(logging.WARNING, "dit360"):
+        pipeline = Pipeline.from_diffusers(random_flux(), registry=registry, attention_backend="broken")
+        pipeline.sample(random_conditioning(), **SIZE)
+    assert [r.getMessage() for r in caplog.records if "undefined symbol" in r.getMessage()] == [
+        "attention: sdpa instead of broken, because loading it raised ImportError: undefined symbol: _ZN3c10"
+    ]
+    assert attrs.asdict(pipeline.plan.attention)["requested"] == "broken"
