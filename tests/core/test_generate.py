@@ -213,5 +213,6 @@ def test_sixteen_panoramas_close_without_a_seam(tiny):
 def test_a_model_folder_is_loaded_like_a_named_model(tiny, tiny_copy):
     """The embedded model is nothing special: its folder, given by path, paints the same picture."""
     from_folder = dit360.load(str(tiny_copy), precision="fp32")
-    named, given = (p.generate("a calm sea", seed=3, guidance=2.0, **SMALL) for p in (tiny, from_folder))
+    picture = {"prompt": "a calm sea", "seed": 3, "guidance": 2.0, "latent_rotation": True, **SMALL}
+    named, given = (p.generate(**picture) for p in (tiny, from_folder))
     assert named.image.tobytes() == given.image.tobytes()

@@ -41,9 +41,9 @@ def test_fp16_keeps_the_autoencoder_in_float32():
     "error", [RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError()]
 )
 def test_memory_that_runs_out_is_one_sentence(error):
-    with pytest.raises(OutOfMemory, match="too little memory on the cuda for decoding.*offload"):
-        with told_when_full("decoding 8192×4096", "cuda"):
-            raise error
+    sentence = r"too little memory on the cuda for decoding.*offload"
+    with pytest.raises(OutOfMemory, match=sentence), told_when_full("decoding 8192×4096", "cuda"):
+        raise error
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -12,12 +12,14 @@ from dit360_core.offers import AttentionNeed, Reason, SchedulingNeed
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.plan import (
     Choice,
+    check_loading,
     check_names,
     check_request,
+    choose_quantization,
     choose_tiling,
     judge,
+    make_plan,
     picture_size,
-    resolve,
     resolve_model,
     select,
 )
@@ -423,8 +425,10 @@ def test_precision_is_what_was_asked_else_what_the_model_wants_else_what_is_fast
 
 
 def resolved(options, known, machine=CPU):
+    check_loading(options, machine, TINY)
     sdpa, _ = select("attention", "auto", known, machine, NEED)
-    return resolve(options, known, machine, TINY, attention=sdpa, precision="fp32")
+    quantization, quantizer = choose_quantization(options, known, machine, "fp32")
+    return make_plan(options, machine, TINY, "fp32", sdpa, quantization), quantizer
 
 
 def test_the_plan_tells_what_is_used_as_json_and_in_sentences():
