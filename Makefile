@@ -4,13 +4,14 @@ BIN := .venv/bin
 PROMPT ?= a castle above a meadow at sunset
 SEED ?= 7
 
-.PHONY: help install demo test lint bench wheels clean
+.PHONY: help install demo test lint bench gallery wheels clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
+	@echo "make gallery  paint the README's pictures anew"
 	@echo "make wheels   build the distributions into dist/"
 
 install: .venv/.installed
@@ -49,6 +50,10 @@ bench: .venv/.installed-dev
 	@echo "==> Measuring start-up, and sampling and decoding against plain diffusers"
 	@$(BIN)/python bench/startup.py
 	@$(BIN)/python bench/overhead.py
+
+gallery: .venv/.installed
+	@echo "==> Painting docs/images/gallery.jpg"
+	@$(BIN)/python docs/gallery.py
 
 wheels: .venv/.installed-dev
 	@echo "==> Building wheels into dist/"
