@@ -1,6 +1,6 @@
 """Makes the README's picture: a sheet of panoramas by the embedded model, as `dit360 generate` makes them.
 
-    make gallery
+make gallery
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import dit360_core as dit360
 import typer
 from PIL import Image, ImageDraw, ImageFont
-
-import dit360_core as dit360
 
 PROMPTS = (
     "a castle above a meadow at sunset",

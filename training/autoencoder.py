@@ -94,6 +94,7 @@ def main(
     prepare: Annotated[bool, typer.Option(help="Only compute the starting weights.")] = False,
     batch: Annotated[int, typer.Option(help="Pictures a step at 128x256; a quarter of it at 256x512.")] = 4,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 6e-4,
+    jitter: Annotated[float, typer.Option(help="Greatest standard deviation of the noise on latents.")] = 0.25,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
@@ -134,7 +135,9 @@ def main(
             x = x.flip(-1)
         set_learning_rate(optimizer, learning_rate(clock.share, peak, step))
         with torch.autocast(device, torch.bfloat16):
-            loss, squared = loss_of(vae, x.contiguous(memory_format=torch.channels_last))
+            # From none to much: exact latents must stay sharp, sampled ones must not show their grid.
+            strength = jitter * float(torch.rand(()))
+            loss, squared = loss_of(vae, x.contiguous(memory_format=torch.channels_last), strength)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)

@@ -135,7 +135,10 @@ MODELS = {
     "model is a .pt": (["--model", "model.pt"], r"model\.pt is a pickle, which can run code"),
     "model is a .bin": (["--model", "model.bin"], r"model\.bin is a pickle, which can run code"),
     "model is one safetensors file": (["--model", "plain.safetensors"], "is a single file; give the diffusers folder"),
-    "model of the Hub, offline": (["--model", "someone/something"], "someone/something is not complete in the local cache"),
+    "model of the Hub, offline": (
+        ["--model", "someone/something"],
+        "someone/something is not complete in the local cache",
+    ),
     "LoRA is not there": (["--lora", "nowhere.safetensors"], "There is no LoRA nowhere.safetensors"),
     "LoRA is a pickle": (["--lora", "model.pt"], r"model\.pt is a pickle, which can run code"),
     "LoRA folder holds a pickle": (["--lora", "pickled-lora"], r"pytorch_lora_weights\.bin is a pickle"),
@@ -253,7 +256,7 @@ LATE = {
     **FILES,
     "the Hub cannot be reached": (
         ["generate", "a castle", "--model", "dit360"],
-        r"black-forest-labs/FLUX\.1-dev is not complete in the local cache and the Hub cannot be reached",
+        r"Insta360-Research/DiT360-Panorama-Image-Generation is not complete in the local cache and the Hub cannot be reached",
     ),
     "tiles that nobody offers": (
         ["generate", "a castle", "--width", 128, "--tiling-mode", "always"],
