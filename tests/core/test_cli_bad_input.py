@@ -256,7 +256,7 @@ LATE = {
     **FILES,
     "the Hub cannot be reached": (
         ["generate", "a castle", "--model", "dit360"],
-        r"Insta360-Research/DiT360-Panorama-Image-Generation is not complete in the local cache and the Hub cannot be reached",
+        r"DiT360-Panorama-Image-Generation is not complete in the local cache and the Hub cannot be reached",
     ),
     "tiles that nobody offers": (
         ["generate", "a castle", "--width", 128, "--tiling-mode", "always"],
