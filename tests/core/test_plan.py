@@ -6,20 +6,17 @@ import re
 import attrs
 import pytest
 from command_line import python
+from dit360_core.checks import check_loading, check_names, check_request, picture_size
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
 from dit360_core.offers import AttentionNeed, Reason, SchedulingNeed
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.plan import (
     Choice,
-    check_loading,
-    check_names,
-    check_request,
     choose_quantization,
     choose_tiling,
     judge,
     make_plan,
-    picture_size,
     resolve_model,
     select,
 )

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.attention import choose_attention, native_need
+from dit360_core.checks import check_loading, check_request
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.pipeline import Pipeline
-from dit360_core.plan import Plan, check_loading, check_request, choose_quantization, make_plan, resolve_model
+from dit360_core.plan import Plan, choose_quantization, make_plan, resolve_model
 from dit360_core.precision import precision_for, torch_dtype
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes

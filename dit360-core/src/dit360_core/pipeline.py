@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.attention import choose_attention, native_need
+from dit360_core.checks import check_request, picture_size
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
@@ -27,11 +28,9 @@ from dit360_core.panorama import Panorama
 from dit360_core.plan import (
     Choice,
     Plan,
-    check_request,
     choose_quantization,
     choose_tiling,
     make_plan,
-    picture_size,
     select,
 )
 from dit360_core.precision import precision_of

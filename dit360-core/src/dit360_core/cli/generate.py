@@ -75,9 +75,9 @@ def command() -> Callable[..., None]:
 def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]) -> None:
     from rich.text import Text
 
+    from dit360_core.checks import check_names
     from dit360_core.flux.files import existing
     from dit360_core.panorama import check_save
-    from dit360_core.plan import check_names
     from dit360_core.registry import default_registry
 
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.

@@ -1,0 +1,100 @@
+"""What is wrong with a request, told before any weights are read: names, options without effect, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from dit360_core.errors import InputError
+from dit360_core.machine import Machine
+from dit360_core.offers import Model
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
+from dit360_core.plan import choose_tiling, resolve_model
+from dit360_core.registry import Registry
+
+
+def check_names(
+    loading: LoadOptions, sampling: SampleOptions, registry: Registry, is_folder: Callable[[str], bool]
+) -> None:
+    """Raises UnknownName for a name that nothing offers, InputError for what the scheduler asked for would ignore.
+
+    Looks at names alone, so that a slip of the pen is told before anything is imported or loaded.
+    """
+    resolve_model(loading.model, registry, is_folder)
+    asked = {"attention": loading.attention_backend, "quantization": loading.quantization_mode}
+    for kind, name in asked.items():
+        if name != "auto":
+            registry.find(kind, name)
+    _check_honoured(sampling, registry)
+
+
+def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
+    """Raises InputError for load options that contradict each other or the machine."""
+    if options.offload != "none" and machine.device == "cpu":
+        raise InputError(
+            f"offload={options.offload} moves parts between an accelerator and system memory, and this runs on the "
+            "CPU; use offload=none."
+        )
+    if options.lora_strength != 1.0 and not (options.lora or model.lora):
+        raise InputError(
+            f"lora_strength={options.lora_strength:g} has no effect, because no LoRA is loaded; give one with lora, or "
+            "leave it out."
+        )
+
+
+def check_request(
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    *,
+    model: Model,
+    registry: Registry,
+    machine: Machine,
+    precision: str,
+    takes_guidance: bool,
+) -> None:
+    """Raises whatever is wrong with one picture's options that can be known before any weights are read.
+
+    takes_guidance: whether the transformer has an embedding for guidance.
+    """
+    width, height = picture_size(sampling, model)
+    if sampling.guidance is not None and not takes_guidance:
+        raise InputError(
+            "This model has no embedded guidance, so guidance does nothing; use true_guidance instead, or leave it out."
+        )
+    if sampling.attention_backend not in ("pipeline", "auto"):
+        registry.find("attention", sampling.attention_backend)
+    _check_honoured(sampling, registry)
+    choose_tiling(decoding, width, height, registry=registry, machine=machine, precision=precision)
+
+
+def picture_size(sampling: SampleOptions, model: Model) -> tuple[int, int]:
+    """Width and height in pixels; what is not given follows from the other, or is the model's own."""
+    width = sampling.width or (2 * sampling.height if sampling.height else model.width)
+    height = sampling.height or width // 2
+    check_size(width, height)
+    return width, height
+
+
+def _check_honoured(sampling: SampleOptions, registry: Registry) -> None:
+    """Raises InputError if an option was changed from its default that the scheduler asked for would ignore."""
+    any_may_be_used = sampling.scheduler_type == "auto"
+    if any_may_be_used:
+        found = tuple(entry for entry in registry.entries("scheduler") if not entry.refused)
+    else:
+        found = registry.find("scheduler", sampling.scheduler_type)
+    for name in ("timestep_schedule", "scheduler_eta"):
+        value, default = getattr(sampling, name), getattr(attrs.fields(SampleOptions), name).default
+        honoured = [name in entry.offer.honours for entry in found]
+        if value != default and not (all(honoured) if any_may_be_used else any(honoured)):
+            if any_may_be_used:
+                able = ", ".join(entry.name for entry in found if name in entry.offer.honours) or "none does"
+                raise InputError(
+                    f"{name}={value} needs a scheduler that obeys it ({able}), and scheduler_type=auto may take "
+                    "another; name the scheduler."
+                )
+            obeyed = ", ".join(sorted(found[0].offer.honours)) or "neither"
+            raise InputError(
+                f"{name}={value} has no effect with the scheduler {sampling.scheduler_type!r} (it takes: {obeyed}); "
+                "leave it out or choose another scheduler."
+            )
