@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from diffusers import FluxPipeline
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 
 from training import autoencoder, text
 from training.autoencoder import build as build_autoencoder
@@ -33,6 +33,11 @@ def assemble(untrained: bool = False) -> FluxPipeline:
     if vae.config.shift_factor is None:
         vae.register_to_config(shift_factor=0.0)
     denoiser = transformer_stage.load() if have(transformer_stage.CHECKPOINT) else build_transformer()
+    return put_together(encoders, vae, denoiser)
+
+
+def put_together(encoders: text.Text, vae: AutoencoderKL, transformer: FluxTransformer2DModel) -> FluxPipeline:
+    """The pipeline of these parts, with FLUX's scheduler."""
     return FluxPipeline(
         scheduler=build_scheduler(),
         vae=vae,
@@ -40,7 +45,7 @@ def assemble(untrained: bool = False) -> FluxPipeline:
         tokenizer=encoders.tokenizer,
         text_encoder_2=encoders.text_encoder_2,
         tokenizer_2=encoders.tokenizer_2,
-        transformer=denoiser,
+        transformer=transformer,
     )
 
 

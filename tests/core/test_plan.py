@@ -6,7 +6,7 @@ import re
 import attrs
 import pytest
 from command_line import python
-from dit360_core.checks import check_loading, check_names, check_request, picture_size
+from dit360_core.checks import check_guidance, check_loading, check_names, check_request, picture_size
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
 from dit360_core.offers import AttentionNeed, Reason, SchedulingNeed
@@ -462,15 +462,16 @@ def test_offload_on_the_cpu_is_refused(offload):
 
 
 def checked(known=None, *, takes_guidance=True, decoding=None, **sampling):
+    options = SampleOptions(prompt="a castle", **sampling)
     check_request(
-        SampleOptions(prompt="a castle", **sampling),
+        options,
         decoding or DecodeOptions(),
         model=TINY,
         registry=known or beside_the_core(),
         machine=CPU,
         precision="fp32",
-        takes_guidance=takes_guidance,
     )
+    check_guidance(options, takes_guidance)
 
 
 def test_ordinary_options_pass():

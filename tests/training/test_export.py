@@ -10,8 +10,8 @@ from diffusers import FluxPipeline
 
 from training import text
 from training.autoencoder import build
-from training.export import write
-from training.flux_parts import build_scheduler, build_transformer
+from training.export import put_together, write
+from training.flux_parts import build_transformer
 from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
 
 
@@ -25,15 +25,7 @@ def encoders() -> text.Text:
 def folder(tmp_path_factory: pytest.TempPathFactory, encoders: text.Text) -> Path:
     vae = build()
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
-    pipeline = FluxPipeline(
-        scheduler=build_scheduler(),
-        vae=vae,
-        text_encoder=encoders.text_encoder,
-        tokenizer=encoders.tokenizer,
-        text_encoder_2=encoders.text_encoder_2,
-        tokenizer_2=encoders.tokenizer_2,
-        transformer=build_transformer(1, 1, 1),
-    )
+    pipeline = put_together(encoders, vae, build_transformer(1, 1, 1))
     target = tmp_path_factory.mktemp("models") / "small"
     assert write(pipeline, target) < 25e6
     return target

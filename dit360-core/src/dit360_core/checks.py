@@ -15,18 +15,21 @@ from dit360_core.registry import Registry
 
 
 def check_names(
-    loading: LoadOptions, sampling: SampleOptions, registry: Registry, is_folder: Callable[[str], bool]
-) -> None:
-    """Raises UnknownName for a name that nothing offers, InputError for what the scheduler asked for would ignore.
+    loading: LoadOptions, sampling: SampleOptions | None, registry: Registry, is_folder: Callable[[str], bool]
+) -> Model:
+    """The model that is meant; all other names are looked at with it.
 
-    Looks at names alone, so that a slip of the pen is told before anything is imported or loaded.
+    Raises UnknownName for a name that nothing offers, InputError for what the scheduler asked for would ignore. Looks
+    at names alone, so that a slip of the pen is told before anything is imported or loaded.
     """
-    resolve_model(loading.model, registry, is_folder)
+    model = resolve_model(loading.model, registry, is_folder)
     asked = {"attention": loading.attention_backend, "quantization": loading.quantization_mode}
     for kind, name in asked.items():
         if name != "auto":
             registry.find(kind, name)
-    _check_honoured(sampling, registry)
+    if sampling is not None:
+        _check_honoured(sampling, registry)
+    return model
 
 
 def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
@@ -51,21 +54,21 @@ def check_request(
     registry: Registry,
     machine: Machine,
     precision: str,
-    takes_guidance: bool,
 ) -> None:
-    """Raises whatever is wrong with one picture's options that can be known before any weights are read.
-
-    takes_guidance: whether the transformer has an embedding for guidance.
-    """
+    """Raises whatever is wrong with one picture's options that can be known before a model's files are there."""
     width, height = picture_size(sampling, model)
-    if sampling.guidance is not None and not takes_guidance:
-        raise InputError(
-            "This model has no embedded guidance, so guidance does nothing; use true_guidance instead, or leave it out."
-        )
     if sampling.attention_backend not in ("pipeline", "auto"):
         registry.find("attention", sampling.attention_backend)
     _check_honoured(sampling, registry)
     choose_tiling(decoding, width, height, registry=registry, machine=machine, precision=precision)
+
+
+def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:
+    """Raises InputError if guidance was asked of a transformer that has no embedding for it."""
+    if sampling.guidance is not None and not takes_guidance:
+        raise InputError(
+            "This model has no embedded guidance, so guidance does nothing; use true_guidance instead, or leave it out."
+        )
 
 
 def picture_size(sampling: SampleOptions, model: Model) -> tuple[int, int]:

@@ -28,6 +28,11 @@ class UnknownName(InputError):
     """No offer of that kind has that name; the sentence holds the nearest names."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's exception says first, or its class if it says nothing: its part of our sentence."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 class BackendUnavailable(Dit360Error):
     """A backend was asked for by name and cannot run here.
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.attention import choose_attention, native_need
-from dit360_core.checks import check_loading, check_request
+from dit360_core.checks import check_guidance, check_loading, check_names, check_request
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.pipeline import Pipeline
-from dit360_core.plan import Plan, choose_quantization, make_plan, resolve_model
+from dit360_core.plan import Plan, choose_quantization, make_plan
 from dit360_core.precision import precision_for, torch_dtype
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
@@ -95,10 +95,7 @@ def prepare(
     from dit360_core.flux import lora as lora_files
     from dit360_core.flux.files import existing
 
-    model = resolve_model(asked.model, registry, lambda name: existing(name) is not None)
-    for kind, name in (("attention", asked.attention_backend), ("quantization", asked.quantization_mode)):
-        if name != "auto":
-            registry.find(kind, name)
+    model = check_names(asked, picture[0] if picture else None, registry, lambda name: existing(name) is not None)
     lora = asked.lora or model.lora
     folder = model_files.locate(model.base) if existing(model.base) else None
     lora_file = lora_files.locate(lora) if lora and existing(lora) else None
@@ -106,19 +103,8 @@ def prepare(
     machine = machine or Machine.detect(asked.device)
     precision = precision_for(asked, model, machine)
     check_loading(asked, machine, model)
-
-    def check_picture(takes_guidance: bool) -> None:
-        if picture is not None:
-            check_request(
-                *picture,
-                model=model,
-                registry=registry,
-                machine=machine,
-                precision=precision,
-                takes_guidance=takes_guidance,
-            )
-
-    check_picture(takes_guidance=True)
+    if picture:
+        check_request(*picture, model=model, registry=registry, machine=machine, precision=precision)
     quantization, quantizer = choose_quantization(asked, registry, machine, precision)
     if lora and lora_file is None:
         lora_file = lora_files.locate(lora)
@@ -126,7 +112,8 @@ def prepare(
         folder = model_files.locate(model.base)
 
     heads, head_dim, takes_guidance = model_files.transformer_shape(folder)
-    check_picture(takes_guidance)
+    if picture:
+        check_guidance(picture[0], takes_guidance)
     need = native_need(model, machine, precision, heads, head_dim)
     attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
     return Prepared(

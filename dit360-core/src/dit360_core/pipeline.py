@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.attention import choose_attention, native_need
-from dit360_core.checks import check_request, picture_size
+from dit360_core.checks import check_guidance, check_request, picture_size
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
@@ -187,7 +187,7 @@ class Pipeline:
             raise InputError(
                 f"{', '.join(encoded)} belongs to encode; the conditioning holds it already, leave it out."
             )
-        asked = build(SampleOptions, {"prompt": conditioning.prompt, **options}, beside=LoadOptions)
+        asked = build(SampleOptions, {"prompt": conditioning.prompt, **options})
         if asked.true_guidance > 1 and conditioning.negative_prompt:
             asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
         self.check(asked, DecodeOptions())
@@ -229,8 +229,8 @@ class Pipeline:
             registry=self._registry,
             machine=self._machine,
             precision=self.plan.precision,
-            takes_guidance=self.engine.takes_guidance,
         )
+        check_guidance(asked, self.engine.takes_guidance)
 
     def _sample(
         self, conditioning: Conditioning, asked: SampleOptions, start: torch.Tensor | None, progress: Progress | None

@@ -75,8 +75,6 @@ def command() -> Callable[..., None]:
 def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]) -> None:
     from rich.text import Text
 
-    from dit360_core.checks import check_names
-    from dit360_core.flux.files import existing
     from dit360_core.panorama import check_save
     from dit360_core.registry import default_registry
 
@@ -87,14 +85,12 @@ def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: 
     )
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
     check_save(output, force=force)
-    registry = default_registry()
-    check_names(loading, sampling, registry, lambda name: existing(name) is not None)
 
     started = time.perf_counter()
     with console.status(Text(f"Loading {loading.model} …")):
         from dit360_core.loading import prepare
 
-        pipe = prepare(loading, registry=registry, picture=(sampling, decoding)).load()
+        pipe = prepare(loading, registry=default_registry(), picture=(sampling, decoding)).load()
     loaded = time.perf_counter()
     given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
     with _Progress(console) as advance:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.files import PARTS
-
-log = logging.getLogger("dit360")
 
 # FLUX repositories hold their weights twice, once as a single file beside the diffusers folders; only these are wanted.
 MODEL_FILES = ["model_index.json", *(f"{part}/*" for part in PARTS)]
 LORA_FILES = ["*.safetensors", "adapter_config.json"]
 SUBFOLDERS = ["*/*"]
 NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.onnx"]
-
 
 ANSWER_WITHIN = 10.0
 """Seconds. A server that accepts and never answers would hold up a download for minutes."""
@@ -92,7 +88,6 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None)
             f"{repo_id} could not be stored ({error}); free disk space, or move the cache with HF_HOME."
         ) from error
     except Exception as error:  # httpx, httpx2 or hf-xet, whose errors have no common class
-        told = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(
-            f"The download of {repo_id} broke off ({told}); run it again, it goes on where it stopped."
+            f"The download of {repo_id} broke off ({first_line(error)}); run it again, it goes on where it stopped."
         ) from error

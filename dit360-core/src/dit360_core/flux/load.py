@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.files import check_model_folder, existing, read_json
 from dit360_core.flux.hub import MODEL_FILES, fetch
 from dit360_core.flux.quiet import quiet
@@ -66,8 +66,9 @@ def load_pipeline(folder: Path, precision: str) -> Any:
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
             if isinstance(error, ModelError) or is_out_of_memory(error):
                 raise
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"{folder} cannot be loaded ({first}); its parts do not fit together.") from error
+            raise ModelError(
+                f"{folder} cannot be loaded ({first_line(error)}); its parts do not fit together."
+            ) from error
 
 
 def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.files import check_safetensors, existing, find_lora_file, read_json
 from dit360_core.flux.hub import LORA_FILES, SUBFOLDERS, fetch
 from dit360_core.plan import looks_like_hub_id
@@ -49,8 +49,9 @@ def fuse(pipe: Any, file: Path, strength: float) -> int:
     try:
         state = _as_diffusers(pipe, file)
     except (ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{file} cannot be read as a LoRA for FLUX ({first}); give another file.") from error
+        raise ModelError(
+            f"{file} cannot be read as a LoRA for FLUX ({first_line(error)}); give another file."
+        ) from error
     wanted = {key.split(".lora_")[0].removeprefix("transformer.") for key in state if key.startswith("transformer.")}
     layers = dict(pipe.transformer.named_modules())
     matched = sorted(name for name in wanted if name in layers)

@@ -33,7 +33,7 @@ def _quiet() -> Iterator[None]:
             from diffusers.utils import logging as diffusers_logging
             from transformers.utils import logging as transformers_logging
 
-            for logger in loggers:
+            for logger in loggers:  # again: being imported for the first time, transformers sets its own
                 logger.setLevel(logging.ERROR)
             libraries: list[Any] = [diffusers_logging, transformers_logging]
             shown = [library for library in libraries if library.is_progress_bar_enabled()]
