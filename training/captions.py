@@ -86,7 +86,12 @@ _FLOOR: dict[str, tuple[str, ...]] = {
 
 def caption(scene: Scene, dice: random.Random) -> str:
     """A random true caption of `scene`, of 1 to about 40 words."""
-    text = _room(scene, dice) if scene.kind == "room" else _outdoors(scene, dice)
+    return told(scene, dice)[0]
+
+
+def told(scene: Scene, dice: random.Random) -> tuple[str, frozenset[str]]:
+    """A caption, and which of kind, time, ground and landmark it settles. No word of a landmark settles that too."""
+    text, settled = _room(scene, dice) if scene.kind == "room" else _outdoors(scene, dice)
     style = dice.random()
     if style < 0.22:
         text = PREFIX + text
@@ -103,7 +108,7 @@ def caption(scene: Scene, dice: random.Random) -> str:
         text = text.title()
     if dice.random() < 0.3:
         text += "."
-    return text
+    return text, settled
 
 
 def _landmark(scene: Scene, dice: random.Random) -> str:
@@ -121,8 +126,9 @@ def _sky(scene: Scene, dice: random.Random) -> str:
     return dice.choice(words)
 
 
-def _outdoors(scene: Scene, dice: random.Random) -> str:
+def _outdoors(scene: Scene, dice: random.Random) -> tuple[str, frozenset[str]]:
     """Ground and landmark in one phrase, then time, sky, moon and weather in a random order, each perhaps left out."""
+    settled = {"kind", "ground", "landmark"}
     ground = dice.choice(_GROUND[scene.ground])
     if scene.landmark == "none":
         subject = ground
@@ -135,8 +141,10 @@ def _outdoors(scene: Scene, dice: random.Random) -> str:
         subject = f"{ground} {joint} {_landmark(scene, dice)}"
     else:
         subject = _landmark(scene, dice)
+        settled.remove("ground")
     extras: list[str] = []
     if dice.random() < 0.88:
+        settled.add("time")
         extras.append(dice.choice(_TIME[scene.time]))
     if dice.random() < (0.85 if scene.sky == "overcast" and scene.weather == "none" else 0.5):
         extras.append(dice.choice(("under", "below", "with", "beneath")) + " " + _sky(scene, dice))
@@ -147,8 +155,8 @@ def _outdoors(scene: Scene, dice: random.Random) -> str:
     dice.shuffle(extras)
     if extras and dice.random() < 0.1:
         first = extras.pop()
-        return f"{first}, {subject}" + _joined(extras, dice)
-    return subject + _joined(extras, dice)
+        return f"{first}, {subject}" + _joined(extras, dice), frozenset(settled)
+    return subject + _joined(extras, dice), frozenset(settled)
 
 
 def _joined(extras: list[str], dice: random.Random) -> str:
@@ -156,8 +164,9 @@ def _joined(extras: list[str], dice: random.Random) -> str:
     return "".join(mark + extra for extra in extras)
 
 
-def _room(scene: Scene, dice: random.Random) -> str:
+def _room(scene: Scene, dice: random.Random) -> tuple[str, frozenset[str]]:
     subject = dice.choice(_ROOM_OF[scene.furniture]) if dice.random() < 0.8 else dice.choice(_ROOM)
+    settled = {"kind"}
     extras: list[str] = []
     if dice.random() < 0.7:
         form = dice.choice(_WALLS)
@@ -165,10 +174,11 @@ def _room(scene: Scene, dice: random.Random) -> str:
     if dice.random() < 0.6:
         extras.append(("and " if extras else "with ") + dice.choice(_FLOOR[scene.floor]))
     if dice.random() < 0.6:
+        settled.add("time")
         extras.append(dice.choice(_TIME[scene.time]))
     if dice.random() < 0.2:
         extras.append(dice.choice(("with a window", "with windows", "with a lamp on the ceiling")))
-    return subject + _joined(extras, dice)
+    return subject + _joined(extras, dice), frozenset(settled)
 
 
 def _typo(text: str, dice: random.Random) -> str:

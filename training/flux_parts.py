@@ -13,6 +13,8 @@ from torch import Tensor
 from training.text import WIDTH
 
 CHANNELS = 16
+NATIVE_ROWS = 16
+"""Token rows of the native size, 256 pixels high."""
 
 
 def build_transformer(double: int = 2, single: int = 4, heads: int = 6) -> FluxTransformer2DModel:
@@ -57,17 +59,23 @@ def unpack(grid: Tensor) -> Tensor:
     return grid.view(b, h, w, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, 2 * h, 2 * w)
 
 
-def pad(grid: Tensor) -> Tensor:
-    """One copied column on each side: (B, h, w, C) to (B, h, w + 2, C)."""
-    return torch.cat((grid[:, :, -1:], grid, grid[:, :, :1]), dim=2)
+def pad(grid: Tensor, columns: int = 1) -> Tensor:
+    """Copied columns on each side: (B, h, w, C) to (B, h, w + 2·columns, C)."""
+    return torch.cat((grid[:, :, grid.shape[2] - columns :], grid, grid[:, :, :columns]), dim=2)
 
 
-def position_ids(h: int, w: int, device: str | torch.device = "cpu") -> Tensor:
-    """Ids (h·(w + 2), 3) of the padded grid: 0, row, column, where a copied column has its source's id."""
+def position_ids(h: int, w: int, device: str | torch.device = "cpu", padding: int = 1) -> Tensor:
+    """Ids (h·(w + 2·padding), 3) of the padded grid: 0, row, column, where a copied column has its source's id.
+
+    They name a place on the sphere: at the native size rows and columns are counted 0, 1, 2 … as in FLUX, a grid of
+    another size has its tokens' centres where the native grid has the same directions (dit360_core.wrap does the
+    same when a picture is made). So what was learned at one size holds at another.
+    """
+    scale = NATIVE_ROWS / h
     ids = torch.zeros(h, w, 3, device=device)
-    ids[..., 1] = torch.arange(h, device=device).view(-1, 1)
-    ids[..., 2] = torch.arange(w, device=device)
-    return pad(ids[None])[0].reshape(-1, 3)
+    ids[..., 1] = (torch.arange(h, device=device).view(-1, 1) + 0.5) * scale - 0.5
+    ids[..., 2] = (torch.arange(w, device=device) + 0.5) * scale - 0.5
+    return pad(ids[None], padding)[0].reshape(-1, 3)
 
 
 def time_shift_mu(tokens: int) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 from training.captions import HELD_OUT_PROMPTS
 from training.data import RUNS
 from training.flux_parts import CHANNELS, pack, schedule, unpack
-from training.transformer import velocity
+from training.trainer import velocity
 from training.wrapping import wrap_longitude
 
 
@@ -40,10 +40,12 @@ def sample(
     seed: int = 0,
     length: int = 64,
     bf16: bool = True,
+    padding: int = 1,
 ) -> Tensor:
     """Pictures (B, 3, height, 2·height) in [0, 1] for `prompts`; height is a multiple of 16.
 
     guidance: the embedded scale. true_cfg: classifier-free guidance with an empty negative prompt, off at 1.
+    padding: copied token columns on either side.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = height // 8
@@ -51,13 +53,13 @@ def sample(
     words, pooled = encode(pipeline, prompts, length)
     empty, empty_pooled = encode(pipeline, [""] * len(prompts), length)
     scale = torch.full((len(prompts),), guidance)
-    sigmas = schedule(steps, grid.shape[1] * (grid.shape[2] + 2))
+    sigmas = schedule(steps, grid.shape[1] * (grid.shape[2] + 2 * padding))
     for now, then in pairwise(sigmas):
         sigma = now.expand(len(prompts))
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            v = velocity(pipeline.transformer, grid, sigma, words, pooled, scale).float()
+            v = velocity(pipeline.transformer, grid, sigma, words, pooled, scale, padding).float()
             if true_cfg > 1:
-                plain = velocity(pipeline.transformer, grid, sigma, empty, empty_pooled, scale).float()
+                plain = velocity(pipeline.transformer, grid, sigma, empty, empty_pooled, scale, padding).float()
                 v = plain + true_cfg * (v - plain)
         grid = grid + (then - now) * v
     config = pipeline.vae.config

@@ -105,6 +105,7 @@ def main(
     batch: Annotated[int, typer.Option(help="Captions a step.")] = 64,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
     """Trains for the given minutes, or goes on from the checkpoint."""
     torch.set_num_threads(threads)
@@ -112,11 +113,13 @@ def main(
     text = Text(*make_tokenizers())
     nn.init.normal_(text.text_encoder_2.shared.weight, std=0.5)
     heads, pooled_heads = Heads(), Heads()
-    parts = nn.ModuleList((text, heads, pooled_heads))
+    parts = nn.ModuleList((text, heads, pooled_heads)).to(device)
     optimizer = torch.optim.AdamW(parts.parameters(), lr=peak, weight_decay=1e-3)
     step, spent = 0, 0.0
     if CHECKPOINT.exists():
         tensors, notes = checkpoint.load(CHECKPOINT)
+        if notes.get("restored"):
+            raise SystemExit(f"{CHECKPOINT} was made from a shipped model, whose encoders are final; remove it first")
         text.load_state_dict(checkpoint.unpack(tensors, "model"))
         heads.load_state_dict(checkpoint.unpack(tensors, "heads"))
         pooled_heads.load_state_dict(checkpoint.unpack(tensors, "pooled_heads"))
@@ -129,6 +132,13 @@ def main(
         scenes = [draw(offset + dice.randrange(10**7)) for _ in range(count)]
         return scenes, [caption(scene, dice) for scene in scenes]
 
+    def save(**notes: object) -> None:
+        tensors = checkpoint.pack(
+            model=text, heads=heads, pooled_heads=pooled_heads, optimizer=checkpoint.optimizer_tensors(optimizer)
+        )
+        checkpoint.save(CHECKPOINT, tensors, {"step": step, "spent": clock.spent, **notes})
+
+    saved = clock.spent
     while clock.share < 1:
         scenes, captions = sample(batch)
         set_learning_rate(optimizer, learning_rate(clock.share, peak, step))
@@ -143,16 +153,17 @@ def main(
         if step % 100 == 0:
             print(f"step {step} seconds {clock.spent:.0f} loss t5 {float(loss):.3f} clip {float(pooled_loss):.3f} "
                   f"right t5 {right:.3f} clip {pooled_right:.3f}", flush=True)  # fmt: skip
+        if clock.spent - saved > 60:
+            saved = clock.spent
+            save()
     text.eval()
     with torch.no_grad():
         scenes, captions = sample(1000, HELD_OUT_SEED)
         features, pooled = text(captions, 64)
         right, pooled_right = heads.loss(features.mean(1), scenes)[1], pooled_heads.loss(pooled, scenes)[1]
-    notes = {"step": step, "spent": clock.spent, "right_t5": right, "right_clip": pooled_right,
+    notes = {"right_t5": right, "right_clip": pooled_right,
              "features_std": float(features.std()), "pooled_std": float(pooled.std())}  # fmt: skip
-    tensors = checkpoint.pack(model=text, heads=heads, pooled_heads=pooled_heads,
-                              optimizer=checkpoint.optimizer_tensors(optimizer))  # fmt: skip
-    checkpoint.save(CHECKPOINT, tensors, notes)
+    save(**notes)
     print(notes, flush=True)
 
 

@@ -55,3 +55,17 @@ def test_rotations_put_the_edge_almost_everywhere(columns):
     gaps = [(b - a) % columns or columns for a, b in zip(edges, [*edges[1:], edges[0]], strict=True)]
     assert rotation(0, columns) == 0
     assert max(gaps) <= columns * 3 / 28 + 2
+
+
+@given(st.integers(1, 8), st.sampled_from([1, 2, 4]), st.integers(0, 3))
+def test_an_interpolated_id_names_one_direction_at_every_size(rows, times, padding):
+    """A token that covers several of the native grid has the mean of their ids; pads still equal their sources."""
+    native = Grid(rows * times, 2 * rows * times).position_ids().reshape(rows, times, 2 * rows, times, 3).mean((1, 3))
+    coarse = Grid(rows, 2 * rows, padding, float(times))
+    ids = coarse.position_ids()
+    assert torch.allclose(ids[coarse.crop_index()], native.reshape(-1, 3))
+    assert torch.equal(ids, ids[coarse.crop_index()][coarse.pad_index()])
+
+
+def test_without_interpolation_ids_are_whole_numbers():
+    assert torch.equal(Grid(4, 8, 1).position_ids(), Grid(4, 8, 1, 1.0).position_ids().round())

@@ -11,7 +11,7 @@ from training import checkpoint, text
 from training.flux_parts import build_transformer
 from training.scenes import draw
 from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
-from training.transformer import Latents, Trainer
+from training.trainer import Latents, Trainer
 
 
 @pytest.fixture(scope="module")

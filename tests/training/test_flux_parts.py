@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from dit360_core.wrap import Grid
 
 from training.flux_parts import build_scheduler, pack, pad, position_ids, schedule, time_shift_mu, unpack
 
@@ -17,10 +19,16 @@ def test_tokens_are_packed_as_in_flux_pipeline() -> None:
 
 
 def test_ids_are_those_of_flux_pipeline_with_copied_columns() -> None:
-    theirs = FluxPipeline._prepare_latent_image_ids(1, 2, 4, "cpu", torch.float32).view(2, 4, 3)
-    ours = position_ids(2, 4).view(2, 6, 3)
+    theirs = FluxPipeline._prepare_latent_image_ids(1, 16, 32, "cpu", torch.float32).view(16, 32, 3)
+    ours = position_ids(16, 32).view(16, 34, 3)
     assert torch.equal(ours[:, 1:-1], theirs)
-    assert ours[0, :, 2].tolist() == [3, 0, 1, 2, 3, 0]
+    assert ours[0, :, 2].tolist() == [31, *range(32), 0]
+
+
+@pytest.mark.parametrize(("rows", "padding"), [(8, 1), (16, 0), (32, 2)])
+def test_at_every_size_ids_are_those_that_pictures_are_made_with(rows: int, padding: int) -> None:
+    grid = Grid(rows, 2 * rows, padding, 16 / rows)
+    assert torch.equal(position_ids(rows, 2 * rows, padding=padding), grid.position_ids())
 
 
 def test_padding_copies_the_columns_of_the_other_side() -> None:

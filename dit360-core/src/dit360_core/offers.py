@@ -250,6 +250,7 @@ class Model(Offer):
 
     base: diffusers folder or Hub id. lora: safetensors file, folder, Hub id, or None. prompt_prefix is put before
     every prompt. width, height: native size in pixels. precision: what ``auto`` means for it, or ``auto`` itself.
+    position_interpolation: whether other sizes are made with the position ids of the native one.
     """
 
     base: str = attrs.field(validator=_TEXT)
@@ -261,4 +262,5 @@ class Model(Offer):
     guidance: float = attrs.field(default=3.5, validator=_NUMBER)
     circular_padding: int = attrs.field(default=1, validator=_WHOLE)
     latent_rotation: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    position_interpolation: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     precision: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "fp32", "bf16", "fp16")))

@@ -158,6 +158,11 @@ class SampleOptions:
         help="Turn the longitude at every step, so that no column is an edge twice; hides a meridian that shows.",
         unset="the model's",
     )
+    position_interpolation: bool | None = option(
+        None,
+        help="Number positions as at the model's native size, so that a direction keeps its number at every size.",
+        unset="the model's",
+    )
     scheduler_type: str = option("flow_match", help="Solver; see 'dit360 backends'.", offers="scheduler")
     timestep_schedule: str = option("linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES)
     scheduler_eta: float = option(

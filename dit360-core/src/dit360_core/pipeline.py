@@ -245,10 +245,13 @@ class Pipeline:
         width, height = picture_size(asked, model)
         padding = model.circular_padding if asked.circular_padding is None else asked.circular_padding
         rotating = model.latent_rotation if asked.latent_rotation is None else asked.latent_rotation
+        interpolating = asked.position_interpolation
+        if interpolating is None:
+            interpolating = model.position_interpolation
         steps = asked.steps or model.steps
         guidance = (model.guidance if asked.guidance is None else asked.guidance) if engine.takes_guidance else None
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
-        grid = Grid.of_picture(width, height, padding)
+        grid = Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0)
 
         attend, attention, slice_size = self._attention_for(asked, grid, conditioning.max_sequence_length)
         scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
@@ -290,6 +293,7 @@ class Pipeline:
             "seed": seed if start is None else asked.seed,
             "circular_padding": padding,
             "latent_rotation": rotating,
+            "position_interpolation": interpolating,
             "max_sequence_length": conditioning.max_sequence_length,
             "scheduler": scheduler_choice.as_dict(),
             "timestep_schedule": asked.timestep_schedule,

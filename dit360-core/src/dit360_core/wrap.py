@@ -34,16 +34,21 @@ def rotation(step: int, columns: int) -> int:
 
 @attrs.frozen
 class Grid:
-    """rows × columns of tokens, with ``padding`` more columns on either side during a transformer call."""
+    """rows × columns of tokens, with ``padding`` more columns on either side during a transformer call.
+
+    spread: the distance between the position ids of two neighbours. With native width / width, a direction has the
+    id that it has at the native size ("position interpolation", Chen et al. 2023, arXiv 2306.15595).
+    """
 
     rows: int
     columns: int
     padding: int = 0
+    spread: float = 1.0
 
     @classmethod
-    def of_picture(cls, width: int, height: int, padding: int = 0) -> Grid:
+    def of_picture(cls, width: int, height: int, padding: int = 0, spread: float = 1.0) -> Grid:
         """width, height in pixels, multiples of 16."""
-        return cls(height // PATCH, width // PATCH, padding)
+        return cls(height // PATCH, width // PATCH, padding, spread)
 
     @property
     def tokens(self) -> int:
@@ -71,10 +76,16 @@ class Grid:
         return (rows + self.padding + torch.arange(self.columns)[None, :]).reshape(-1)
 
     def position_ids(self) -> torch.Tensor:
-        """``(tokens, 3)`` fp32: (0, row, column) of each padded token; a pad column has the ids of its source."""
+        """``(tokens, 3)`` fp32: (0, row, column) of each padded token; a pad column has the ids of its source.
+
+        With a spread, ids are those of the tokens' centres, so they need not be whole.
+        """
         import torch
 
         ids = torch.zeros(self.rows, self.columns + 2 * self.padding, 3)
-        ids[..., 1] = torch.arange(self.rows)[:, None]
-        ids[..., 2] = self.sources()[None, :]
+        ids[..., 1] = self._spread(torch.arange(self.rows))[:, None]
+        ids[..., 2] = self._spread(self.sources())[None, :]
         return ids.reshape(-1, 3)
+
+    def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
+        return (numbers + 0.5) * self.spread - 0.5

@@ -16,12 +16,14 @@ def dit360_models() -> Iterable[Model]:
         api=1,
         summary="embedded demonstration model: small pictures in seconds, no GPU, no network",
         base=str(resources.files("dit360_core") / "models" / "tiny"),
-        width=256,
-        height=128,
+        width=512,
+        height=256,
         steps=28,
         guidance=3.0,
         # Its training was too short to learn that the last column touches the first (docs/architecture.md).
         latent_rotation=True,
+        # It was trained so: other sizes than its own are usable only with this.
+        position_interpolation=True,
         # Small enough that float32 costs nothing, and the picture is then the same on every machine.
         precision="fp32",
     )

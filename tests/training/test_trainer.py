@@ -1,0 +1,91 @@
+"""One step of training: which losses it has, that padding is cropped, that attention is attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training import text
+from training.flux_parts import build_transformer
+from training.scenes import draw
+from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
+from training.trainer import Latents, Recipe, Trainer, attend, velocity
+
+
+@pytest.fixture(scope="module")
+def encoders() -> text.Text:
+    words = corpus(300)
+    torch.manual_seed(0)
+    return text.Text(clip_tokenizer(words, 50), t5_tokenizer(words, 300)).eval().requires_grad_(False)
+
+
+def trainer(encoders: text.Text, recipe: Recipe, device: str = "cpu") -> Trainer:
+    generator = torch.Generator().manual_seed(0)
+    latents: Latents = {"small": (torch.randn(4, 2, 16, 4, 8, generator=generator), [draw(seed) for seed in range(4)])}
+    torch.manual_seed(3)
+    return Trainer(build_transformer(1, 1, 1), encoders, latents, device, recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        (Recipe(), {"plain"}),
+        (Recipe(padding=0), {"plain"}),
+        (Recipe(padding=2, yaw=0.5), {"plain", "yaw"}),
+        (Recipe(cube=0.5), {"plain", "cube"}),
+        (Recipe(equivariance=0.5), {"plain", "equivariance"}),
+    ],
+)
+def test_each_loss_is_there_when_it_is_asked_for(encoders: text.Text, recipe: Recipe, names: set[str]) -> None:
+    found = trainer(encoders, recipe).losses("small", 2, 0, distil=False)
+    assert set(found) == names
+    assert all(values.shape == (2,) for values in found.values())
+
+
+def test_every_loss_changes_what_is_learned(encoders: text.Text) -> None:
+    weights = []
+    for recipe in (Recipe(), Recipe(padding=0), Recipe(yaw=0.5), Recipe(cube=0.5), Recipe(equivariance=0.5)):
+        one = trainer(encoders, recipe)
+        for _ in range(3):  # the first steps only leave the zeros that the model starts with
+            one.train_step("small", 2, 1e-2)
+        weights.append(torch.cat([p.detach().flatten() for p in one.model.parameters()]))
+    for number, first in enumerate(weights):
+        assert all(not torch.equal(first, other) for other in weights[number + 1 :])
+
+
+def test_distilling_guides_all_but_the_first_quarter_towards_their_captions(encoders: text.Text) -> None:
+    one = trainer(encoders, Recipe())
+    before = one.losses("small", 4, 9, distil=False)["plain"]
+    one.train_step("small", 4, 0.0, distil=True)
+    assert one.teacher is not None
+    for weights in one.teacher.parameters():  # one that has learned something
+        torch.nn.init.normal_(weights, std=0.3)
+    after = one.losses("small", 4, 9, distil=True)["plain"]
+    captions = one.batch("small", 4, 9)[1]
+    guided = [number > 0 and caption != "" for number, caption in enumerate(captions)]
+    assert ((after - before).abs() > 0.1).tolist() == guided  # no caption has no pull
+    assert sum(guided) == 2
+
+
+def test_a_velocity_covers_the_real_columns(encoders: text.Text) -> None:
+    model = build_transformer(1, 1, 1)
+    words, pooled = encoders(["a castle"], 32)
+    grid = torch.randn(1, 2, 4, 64)
+    for padding in (0, 1, 3):
+        out = velocity(model, grid, torch.ones(1), words, pooled, torch.ones(1), padding)
+        assert out.shape == grid.shape
+
+
+def test_attention_in_memory_is_the_fused_one() -> None:
+    q, k, v = torch.randn(3, 2, 9, 4, 8).unbind(0)
+    fused = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), scale=0.3)
+    assert torch.allclose(attend(q, k, v, scale=0.3), fused.transpose(1, 2), atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_step_runs_on_a_gpu(encoders: text.Text) -> None:
+    one = trainer(encoders, Recipe(yaw=0.5, cube=0.5, equivariance=0.5), "cuda")
+    losses = [one.train_step("small", 2, 1e-2, distil=step > 1) for step in range(4)]
+    assert all(loss == loss for loss in losses)
+    encoders.to("cpu")

@@ -1,0 +1,239 @@
+# diffusers does not type its models.
+# mypy: disable-error-code="attr-defined,no-any-return,no-untyped-call"
+"""Measures a model folder as its users meet it, through dit360 at default settings: `make eval-tiny`.
+
+Every figure of the model card comes from here. The judge is a classifier that was trained on renders (`judge`); it is
+itself measured first.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import torch
+import typer
+from diffusers import FluxPipeline
+from dit360_core.builtin.models import dit360_models
+from dit360_core.builtin.tiling import Whole
+from dit360_core.metrics import pole_constancy
+from dit360_core.panorama import Panorama
+from dit360_core.pipeline import Pipeline
+from torch import Tensor
+
+from training import judge as judging
+from training.data import HELD_OUT_SEED, RUNS
+from training.export import TARGET
+from training.prompts import ODD, Prompt, held_out, paraphrases
+from training.render import render, to_uint8
+from training.sample import sheet
+from training.scenes import Scene, draw
+
+FIGURES = RUNS / "evaluation.json"
+BOUNDS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("judge.kind", "≥ 0.97", lambda x: x >= 0.97),
+    ("judge.time", "≥ 0.97", lambda x: x >= 0.97),
+    ("judge.ground", "≥ 0.97", lambda x: x >= 0.97),
+    ("judge.landmark", "≥ 0.97", lambda x: x >= 0.97),
+    ("autoencoder.psnr", "≥ 30", lambda x: x >= 30),
+    ("prompts.kind", "≥ 0.99", lambda x: x >= 0.99),
+    ("prompts.time", "≥ 0.95", lambda x: x >= 0.95),
+    ("prompts.ground", "≥ 0.90", lambda x: x >= 0.90),
+    ("prompts.landmark", "≥ 0.80", lambda x: x >= 0.80),
+    ("prompts.seam_mean", "0.8 … 1.25", lambda x: 0.8 <= x <= 1.25),
+    ("prompts.poles_to_renders", "≤ 1.5", lambda x: x <= 1.5),
+    ("cost.seconds", "≤ 10", lambda x: x <= 10),
+    ("cost.peak_gib", "≤ 1.2", lambda x: x <= 1.2),
+    ("folder.megabytes", "≤ 25", lambda x: x <= 25),
+)
+"""What the embedded model promises."""
+
+
+def load(folder: Path) -> Pipeline:
+    """A folder with the settings of the embedded model: its size, steps, guidance."""
+    model = next(offer for offer in dit360_models() if offer.name == "tiny")
+    pipe = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    return Pipeline.from_diffusers(pipe, attrs.evolve(model, base=str(folder)))
+
+
+def tensor_of(panorama: Panorama) -> Tensor:
+    """(3, H, W) in [-1, 1]."""
+    import numpy as np
+
+    return torch.from_numpy(np.array(panorama.image)).movedim(-1, 0).float() / 127.5 - 1
+
+
+def unseen(count: int, height: int = 256) -> tuple[Tensor, list[Scene]]:
+    """Renders (N, 3, height, 2·height) in [-1, 1], rounded to bytes as pictures are, of scenes never trained on."""
+    scenes = [draw(HELD_OUT_SEED + number) for number in range(count)]
+    parts = [to_uint8(render(scenes[i : i + 10], height, 2 * height)) for i in range(0, count, 10)]
+    return torch.cat(parts).movedim(-1, 1).float() / 127.5 - 1, scenes
+
+
+def poles_of(pictures: Tensor) -> tuple[float, float]:
+    """Mean pole constancy (top, bottom), in grey levels, of pictures (N, 3, H, W) in [-1, 1]."""
+    found = [pole_constancy(picture.movedim(0, -1).numpy() / 2 + 0.5) for picture in pictures]
+    return statistics.mean(f.top for f in found), statistics.mean(f.bottom for f in found)
+
+
+def autoencoder(pipe: Pipeline, pictures: Tensor) -> dict[str, float]:
+    """PSNR of encode and decode, as the pipeline does them, over pictures (N, 3, H, W) in [-1, 1]; mean and lowest."""
+    found = []
+    for picture in pictures.split(1):
+        back = pipe.engine.decode(pipe.engine.encode(picture / 2 + 0.5, Whole()), Whole())
+        found.append(-10 * float(((back - (picture / 2 + 0.5)) ** 2).mean().log10()))
+    return {"psnr": statistics.mean(found), "lowest": min(found), "renders": len(found)}
+
+
+def paint(pipe: Pipeline, prompts: Sequence[str], **options: Any) -> Iterator[Panorama]:
+    """One panorama for each prompt; the seed is the prompt's number."""
+    for seed, prompt in enumerate(prompts):
+        yield pipe.generate(prompt, seed=seed, **options)
+
+
+def adherence(
+    pipe: Pipeline, judge: judging.Judge, prompts: list[Prompt], own_poles: float, **options: Any
+) -> dict[str, Any]:
+    """How often the judge finds what the prompts settle; seam ratio and pole constancy of the same pictures.
+
+    own_poles: pole constancy of renders, to compare with.
+    """
+    right: dict[str, list[bool]] = {name: [] for name in judging.JUDGED}
+    seams, poles, missed = [], [], []
+    start = time.monotonic()
+    for prompt, panorama in zip(prompts, paint(pipe, [p.text for p in prompts], **options), strict=True):
+        verdict = judging.verdicts(judge, tensor_of(panorama)[None])[0]
+        for name, value in prompt.wanted.items():
+            right[name].append(verdict[name] == value)
+            if verdict[name] != value:
+                missed.append(f"{prompt.text}: {name} {verdict[name]}, not {value}")
+        seams.append(panorama.seam.ratio)
+        poles.append((panorama.poles.top + panorama.poles.bottom) / 2)
+    seconds = (time.monotonic() - start) / len(prompts)
+    shares = {name: sum(values) / len(values) for name, values in right.items() if values}
+    return {
+        **shares,
+        "count": len(prompts),
+        "asked": {name: len(values) for name, values in right.items() if values},
+        "seam_mean": statistics.mean(seams),
+        "seam_median": statistics.median(seams),
+        "poles": statistics.mean(poles),
+        "poles_to_renders": statistics.mean(poles) / own_poles,
+        "seconds": seconds,
+        "missed": missed,
+    }
+
+
+_COST = """
+import resource, sys, time
+import dit360_core as dit360, torch
+torch.set_num_threads(2)
+pipe = dit360.load("tiny")
+times = []
+for seed in range(3):
+    start = time.monotonic()
+    pipe.generate("a castle above a meadow at sunset", seed=seed)
+    times.append(time.monotonic() - start)
+print(sorted(times)[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def cost() -> dict[str, float]:
+    """Seconds of one picture at default settings on two threads, the median of three, and peak memory of the process.
+
+    Of the installed embedded model, in a fresh process.
+    """
+    done = subprocess.run([sys.executable, "-c", _COST], capture_output=True, text=True, check=True)
+    seconds, peak = (float(word) for word in done.stdout.split()[-2:])
+    return {"seconds": seconds, "peak_gib": peak}
+
+
+def folder_facts(folder: Path, pipe: Pipeline) -> dict[str, float]:
+    """Size on disk in MB (10^6 bytes), the card left out, and millions of parameters."""
+    parts = [part for part in pipe.engine.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix == ".safetensors")
+    rest = sum(path.stat().st_size for path in folder.rglob("*.json"))
+    count = sum(parameter.numel() for part in parts for parameter in part.parameters())
+    return {"megabytes": (total + rest) / 1e6, "parameters": count / 1e6}
+
+
+def odd_sheet(pipe: Pipeline, path: Path) -> None:
+    """A contact sheet of the prompts that are no captions, to look at."""
+    pictures = [tensor_of(panorama) / 2 + 0.5 for panorama in paint(pipe, ODD)]
+    sheet(torch.stack(pictures), [prompt.encode("ascii", "replace").decode() for prompt in ODD]).save(path)
+
+
+def evaluate(folder: Path, prompts: int, renders: int, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """All figures of a folder; a group is reported as soon as it is known."""
+    pipe = load(folder)
+    judge = judging.load()
+    figures: dict[str, Any] = {}
+
+    def tell(name: str, found: dict[str, Any]) -> None:
+        figures[name] = found
+        shown = {key: value for key, value in found.items() if not isinstance(value, list | dict)}
+        say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+
+    tell("folder", folder_facts(folder, pipe))
+    pictures, scenes = unseen(renders)
+    tell("judge", {**judging.accuracy(judge, pictures, scenes), "renders": renders})
+    own = statistics.mean(poles_of(pictures[:200]))
+    tell("renders", {"poles": own})
+    tell("autoencoder", autoencoder(pipe, pictures[:48]))
+    tell("prompts", adherence(pipe, judge, held_out(prompts), own))
+    tell("paraphrases", adherence(pipe, judge, paraphrases(), own))
+    if not quick:
+        some = held_out(60)
+        for guidance in (1.0, 2.0, 5.0):
+            tell(f"guidance {guidance:g}", adherence(pipe, judge, some, own, guidance=guidance))
+        for width, count in ((256, 60), (1024, 16)):
+            native = statistics.mean(poles_of(unseen(16, width // 2)[0]))
+            tell(f"width {width}", adherence(pipe, judge, some[:count], native, width=width))
+        for steps in (8, 14):
+            tell(f"steps {steps}", adherence(pipe, judge, some, own, steps=steps))
+        tell("unturned", adherence(pipe, judge, some, own, latent_rotation=False))
+        odd_sheet(pipe, RUNS / "odd.png")
+    tell("cost", cost())
+    return figures
+
+
+def met(figures: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
+    """Every promise: its name, the figure, the bound in words, and whether it is kept."""
+    rows = []
+    for name, bound, holds in BOUNDS:
+        group, key = name.split(".")
+        value = figures[group][key]
+        rows.append((name, value, bound, holds(value)))
+    return rows
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="A diffusers folder.")] = TARGET,
+    prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 240,
+    renders: Annotated[int, typer.Option(help="Unseen renders that the judge is measured on.")] = 1000,
+    quick: Annotated[bool, typer.Option(help="Only what the model promises.")] = False,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = FIGURES,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Measures a folder, prints the figures, and exits with 1 if a promise is not kept."""
+    torch.set_num_threads(threads)
+    figures = evaluate(folder, prompts, renders, quick, lambda line: print(line, flush=True))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
+    for name, value, bound, kept in met(figures):
+        print(f"{'kept  ' if kept else 'BROKEN'} {name:26} {value:8.3f}  {bound}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"Written: {out} (this process used {peak:.1f} GiB)")
+    raise typer.Exit(0 if all(kept for *_, kept in met(figures)) else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

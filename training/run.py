@@ -1,0 +1,75 @@
+"""Makes the embedded model from nothing, stage by stage: `make train-tiny`.
+
+Every stage goes on where it was stopped, so the command may be interrupted and given again; stages that are done take
+seconds. With --go-on the shipped weights are trained further, instead of starting anew.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Annotated
+
+import torch
+import typer
+
+from training.data import DATA, RUNS
+from training.device import pick
+
+
+def stage(name: str, *arguments: object, must: bool = True) -> None:
+    """Runs one stage to its end; its output is shown as it comes. must: stop here if it fails."""
+    print(f"==> {name} {' '.join(map(str, arguments))}", flush=True)
+    subprocess.run([sys.executable, "-m", f"training.{name}", *map(str, arguments)], check=must)
+
+
+def render(parts: int, held: int, workers: int, device: str) -> None:
+    """Renders what is missing with several processes, and tells how far they are."""
+    print(f"==> data: {100 * parts} scenes to train on and {100 * held} unseen ones, {workers} processes", flush=True)
+    shared = ["--parts", parts, "--held", held, "--workers", workers, "--device", device]
+    commands = [[sys.executable, "-m", "training.data", *map(str, shared), "--worker", str(w)] for w in range(workers)]
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    while any(process.poll() is None for process in running):
+        for process in running:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                break
+        print(f"{len(list(DATA.glob('*.npy')))} of {parts + held} parts", flush=True)
+    if any(process.returncode for process in running):
+        raise SystemExit("rendering failed; what is finished stays, and the same command goes on from there")
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="Wall-clock minutes of the transformer, by far the longest stage.")],
+    go_on: Annotated[bool, typer.Option(help="Train the shipped weights further instead of starting anew.")] = False,
+    parts: Annotated[int, typer.Option(help="Hundreds of scenes to render.")] = 64,
+    held: Annotated[int, typer.Option(help="Hundreds of unseen scenes to render.")] = 10,
+    device: Annotated[str, typer.Option(help="Where to render and train: auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Renders, trains, exports, measures and describes the embedded model; writes it into dit360-core."""
+    device = pick(device)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    cores = os.cpu_count() or 1
+    on_cpu = device == "cpu"
+    render(parts, held, cores if on_cpu else 1, device)
+    if go_on:
+        stage("restore")
+    else:
+        stage("text", "--minutes", 4, "--device", device, "--threads", cores)
+        stage("autoencoder", "--prepare")
+    stage("latents", "--size", "small", "--threads", cores)
+    stage("latents", "--size", "large", "--threads", cores)
+    if not go_on:
+        stage("autoencoder", "--minutes", 13, "--device", device, "--threads", cores)
+    share = ["--workers", min(cores, 8), "--batch", 16] if on_cpu else ["--workers", 1, "--batch", 128]
+    stage("transformer", "--minutes", minutes, "--device", device, *share)
+    stage("export")
+    # A short training breaks promises; what it came to is written down all the same.
+    stage("evaluate", "--threads", torch.get_num_threads(), must=False)
+    stage("card")
+
+
+if __name__ == "__main__":
+    typer.run(main)
