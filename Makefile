@@ -4,14 +4,22 @@ BIN := .venv/bin
 PROMPT ?= a castle above a meadow at sunset
 SEED ?= 7
 
-.PHONY: help install demo test lint bench gallery wheels clean
+MINUTES ?= 97
+DEVICE ?= auto
+FLAGS ?=
+
+.PHONY: help install demo test lint bench gallery train-tiny eval-tiny ablation wheels clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
-	@echo "make gallery  paint the README's pictures anew"
+	@echo "make gallery  paint the README's and the model card's pictures anew"
+	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
+	@echo "                 (MINUTES=97 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
+	@echo "make eval-tiny   measure the embedded model; fails if it breaks a promise"
+	@echo "make ablation    measure what each of DiT360's losses does, after train-tiny"
 	@echo "make wheels   build the distributions into dist/"
 
 install: .venv/.installed
@@ -52,8 +60,19 @@ bench: .venv/.installed-dev
 	@$(BIN)/python bench/overhead.py
 
 gallery: .venv/.installed
-	@echo "==> Painting docs/images/gallery.jpg"
+	@echo "==> Painting docs/images/gallery.jpg and the model card's contact sheet"
 	@$(BIN)/python docs/gallery.py
+
+train-tiny: .venv/.installed
+	@$(BIN)/python -m training.run --minutes $(MINUTES) --device $(DEVICE) $(FLAGS)
+
+eval-tiny: .venv/.installed
+	@echo "==> Measuring the embedded model (about 15 minutes on two cores; FLAGS=--quick for the promises alone)"
+	@$(BIN)/python -m training.evaluate $(FLAGS)
+
+ablation: .venv/.installed
+	@echo "==> Training once with each of DiT360's losses"
+	@$(BIN)/python -m training.ablation $(FLAGS)
 
 wheels: .venv/.installed-dev
 	@echo "==> Building wheels into dist/"

@@ -6,6 +6,7 @@ import statistics
 
 import attrs
 import dit360_core as dit360
+import numpy as np
 import pytest
 import torch
 from dit360_core.builtin.tiling import Whole
@@ -208,9 +209,27 @@ def test_sixteen_panoramas_close_without_a_seam(tiny):
     assert 0.8 <= statistics.mean(ratios) <= 1.25, ratios
 
 
+def test_position_interpolation_matters_at_other_sizes_than_the_native_one_only(tiny):
+    """At 512×256 the ids are those of FLUX; at 256×128 plain ids would paint a quarter of the sphere: all sky."""
+    native = [tiny.generate("a calm sea", seed=3, steps=2, position_interpolation=on) for on in (False, True)]
+    assert native[0].image.tobytes() == native[1].image.tobytes()
+    quarter, whole = (
+        tiny.generate("a green meadow at noon", seed=3, width=256, steps=8, position_interpolation=on)
+        for on in (False, True)
+    )
+
+    def greener_below(panorama):
+        above, below = np.asarray(panorama.image, dtype=float).reshape(2, -1, 3).mean(1)
+        return (below[1] - below[2]) - (above[1] - above[2])
+
+    assert greener_below(whole) > greener_below(quarter) + 20
+    assert whole.settings["used"]["position_interpolation"] is True
+    assert quarter.settings["requested"]["position_interpolation"] is False
+
+
 def test_a_model_folder_is_loaded_like_a_named_model(tiny, tiny_copy):
     """The embedded model is nothing special: its folder, given by path, paints the same picture."""
     from_folder = dit360.load(str(tiny_copy), precision="fp32")
-    picture = {"prompt": "a calm sea", "seed": 3, "guidance": 2.0, "latent_rotation": True, **SMALL}
+    picture = {"prompt": "a calm sea", "seed": 3, "guidance": 2.0, "latent_rotation": True, "width": 512, "steps": 2}
     named, given = (p.generate(**picture) for p in (tiny, from_folder))
     assert named.image.tobytes() == given.image.tobytes()
