@@ -205,10 +205,10 @@ def evaluate(folder: Path, prompts: int, renders: int, quick: bool, say: Callabl
     tell("prompts", adherence(pipe, judge, held_out(prompts), own))
     tell("paraphrases", adherence(pipe, judge, paraphrases(), own))
     if not quick:
-        some = held_out(60)
+        some = held_out(40)
         for guidance in (1.0, 2.0, 5.0):
             tell(f"guidance {guidance:g}", adherence(pipe, judge, some, own, guidance=guidance))
-        for width, count in ((256, 60), (1024, 16)):
+        for width, count in ((256, 40), (1024, 12)):
             native = Own.of(unseen(100, width // 2)[0])
             tell(f"width {width}", adherence(pipe, judge, some[:count], native, width=width))
         for steps in (8, 14):
