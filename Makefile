@@ -4,7 +4,7 @@ BIN := .venv/bin
 PROMPT ?= a castle above a meadow at sunset
 SEED ?= 7
 
-MINUTES ?= 97
+MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
@@ -17,7 +17,7 @@ help:
 	@echo "make bench    measure against plain diffusers; results in bench/results"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
-	@echo "                 (MINUTES=97 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
+	@echo "                 (MINUTES=195 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
 	@echo "make eval-tiny   measure the embedded model; fails if it breaks a promise"
 	@echo "make ablation    measure what each of DiT360's losses does, after train-tiny"
 	@echo "make wheels   build the distributions into dist/"

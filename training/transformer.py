@@ -112,7 +112,7 @@ def _agreed(share: float, workers: int) -> float:
 
 def main(
     minutes: Annotated[float, typer.Option(help="Wall-clock budget of the whole stage.")] = 80,
-    distil_from: Annotated[float, typer.Option(help="Share of the budget after which guidance is distilled.")] = 0.84,
+    distil_from: Annotated[float, typer.Option(help="Share of the budget after which guidance is distilled.")] = 0.75,
     large_from: Annotated[float, typer.Option(help="Share of the budget after which most steps train 256x512.")] = 0.3,
     batch: Annotated[int, typer.Option(help="Samples a step at 128x256; half of it at 256x512.")] = 16,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
