@@ -139,7 +139,7 @@ def write(folder: Path, figures: dict[str, Any], go_on: str = "") -> Path:
     flow = checkpoint.load(transformer.CHECKPOINT)[1]
     double, single, heads = flow["shape"]
     promises = "\n".join(
-        f"| {_NAMES[name]} | {f'{value:.1%}' if '%' not in bound and bound.startswith('≥ 0') else f'{value:.2f}'} | {bound} |"
+        f"| {_NAMES[name]} | {f'{value:.1%}' if bound.startswith('≥ 0') else f'{value:.2f}'} | {bound} |"
         for name, value, bound, _ in met(figures)
         if name in _NAMES
     )

@@ -173,12 +173,11 @@ def cost() -> dict[str, float]:
 
 
 def folder_facts(folder: Path, pipe: Pipeline) -> dict[str, float]:
-    """Size on disk in MB (10^6 bytes), the card left out, and millions of parameters."""
+    """Size on disk in MB (10^6 bytes), card and contact sheet left out, and millions of parameters."""
     parts = [part for part in pipe.engine.pipe.components.values() if isinstance(part, torch.nn.Module)]
-    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix == ".safetensors")
-    rest = sum(path.stat().st_size for path in folder.rglob("*.json"))
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in (".safetensors", ".json"))
     count = sum(parameter.numel() for part in parts for parameter in part.parameters())
-    return {"megabytes": (total + rest) / 1e6, "parameters": count / 1e6}
+    return {"megabytes": total / 1e6, "parameters": count / 1e6}
 
 
 def odd_sheet(pipe: Pipeline, path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from dit360_core.wrap import Grid
 from torch import Tensor
 
 from training.text import WIDTH
@@ -68,14 +69,10 @@ def position_ids(h: int, w: int, device: str | torch.device = "cpu", padding: in
     """Ids (h·(w + 2·padding), 3) of the padded grid: 0, row, column, where a copied column has its source's id.
 
     They name a place on the sphere: at the native size rows and columns are counted 0, 1, 2 … as in FLUX, a grid of
-    another size has its tokens' centres where the native grid has the same directions (dit360_core.wrap does the
-    same when a picture is made). So what was learned at one size holds at another.
+    another size has its tokens' centres where the native grid has the same directions. So what was learned at one
+    size holds at another. They are made by what makes them for a picture.
     """
-    scale = NATIVE_ROWS / h
-    ids = torch.zeros(h, w, 3, device=device)
-    ids[..., 1] = (torch.arange(h, device=device).view(-1, 1) + 0.5) * scale - 0.5
-    ids[..., 2] = (torch.arange(w, device=device) + 0.5) * scale - 0.5
-    return pad(ids[None], padding)[0].reshape(-1, 3)
+    return Grid(h, w, padding, NATIVE_ROWS / h).position_ids().to(device)
 
 
 def time_shift_mu(tokens: int) -> float:
