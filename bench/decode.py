@@ -1,0 +1,211 @@
+"""What decoding costs, untiled, in diffusers' tiles and in ours: peak memory, time, error, on a FLUX-shaped autoencoder.
+
+    python bench/decode.py --sizes 1024x512,2048x1024
+    python bench/decode.py --device cuda --precision bf16 --sizes 2048x1024,4096x2048,8192x4096
+
+The autoencoder has the shape of FLUX.1's and random weights; memory and time do not depend on their values. Every
+measurement is a process of its own, since an allocator that has been large stays so. On the CPU the peak is that of the
+resident memory (VmHWM, reset just before) above what the process held with the weights loaded and the kernels warm; on
+CUDA it is the allocator's. Times are of one run each, or the median of several with --rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+WAYS = ("diffusers", "diffusers tiled", "whole", "stored", "mixed", "recomputed", "offloaded")
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help="Widths×heights of pictures, separated by commas.")] = "1024x512",
+    ways: Annotated[str, typer.Option(help="Which ways of decoding; default: all that make sense here.")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    encode: Annotated[bool, typer.Option("--encode", help="Encode pictures instead.")] = False,
+    rounds: Annotated[int, typer.Option(help="Processes for each figure; the median counts.")] = 1,
+    output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench/results/decode.json"),
+) -> None:
+    """Measure every way at every size and print a table for each size."""
+    chosen = [w.strip() for w in ways.split(",")] if ways else [w for w in WAYS if w != "offloaded" or device != "cpu"]
+    console = Console()
+    results = []
+    for size in sizes.split(","):
+        width, height = (int(side) for side in size.split("x"))
+        table = Table("way", "peak MiB", "predicted", "of diffusers", "seconds", "of diffusers", "max error σ", "tiles")
+        rows = []
+        with tempfile.TemporaryDirectory() as folder:
+            reference = Path(folder) / "whole.pt"
+            # The circular decode in one piece comes first: the others are compared with it.
+            for way in sorted(chosen, key=lambda name: name != "whole"):
+                runs = [_measured(way, width, height, device, precision, encode, reference) for _ in range(rounds)]
+                worked = [run for run in runs if "seconds" in run]
+                row = dict(worked[-1] if worked else runs[-1])
+                for key in ("seconds", "peak"):
+                    if worked:
+                        row[key] = statistics.median(run[key] for run in worked)
+                rows.append(row)
+        by_way = {row["way"]: row for row in rows}
+        base = by_way.get("diffusers", {})
+        for way in chosen:
+            row = by_way[way]
+            if "seconds" not in row:
+                table.add_row(way, row["failed"])
+                continue
+            table.add_row(
+                way,
+                f"{row['peak'] / 2**20:.0f}",
+                f"{row['predicted'] / 2**20:.0f}" if row["predicted"] else "",
+                f"{row['peak'] / base['peak']:.2f}" if "peak" in base else "",
+                f"{row['seconds']:.1f}",
+                f"{row['seconds'] / base['seconds']:.2f}" if "seconds" in base else "",
+                f"{row['error']:.1e}" if row["error"] is not None else "",
+                str(row["tiles"]),
+            )
+        table.title = f"{'encode' if encode else 'decode'} {width}×{height}, {precision}, {device}"
+        console.print(table)
+        results += rows
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    console.print(f"Written: {output}")
+
+
+def _measured(
+    way: str, width: int, height: int, device: str, precision: str, encode: bool, reference: Path
+) -> dict[str, Any]:
+    asked = {
+        "way": way,
+        "width": width,
+        "height": height,
+        "device": device,
+        "precision": precision,
+        "encode": encode,
+        "reference": str(reference),
+    }
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", json.dumps(asked)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        failed = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return {**asked, "failed": "out of memory" if done.returncode == -9 or "memory" in failed else failed}
+    return {**asked, **json.loads(done.stdout.strip().splitlines()[-1])}
+
+
+# ------------------------------------------------------------------------------------------------- in the child
+
+
+def child(asked: dict[str, Any]) -> dict[str, Any]:
+    """One measurement."""
+    from dit360_core.precision import torch_dtype
+    from dit360_core.vae import decoder_steps, encoder_steps, make_schedule
+
+    device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
+    vae = flux_shaped().to(device, dtype).eval().requires_grad_(False)
+    width, height, way, encode = asked["width"], asked["height"], asked["way"], asked["encode"]
+    steps = encoder_steps(vae) if encode else decoder_steps(vae)
+
+    def sample(width: int, height: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, 3, height, width) if encode else (1, 16, height // 8, width // 8)
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    def scheduled(given: torch.Tensor) -> Any:
+        return make_schedule(steps, *given.shape[2:], dtype.itemsize, way, tile_size=8192)
+
+    _run(vae, way, sample(128, 64), encode, scheduled)
+    given = sample(width, height)
+    reset_peak(device)
+    before = memory(device)[0]
+    started = time.perf_counter()
+    out, tiles = _run(vae, way, given, encode, scheduled)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    peak = memory(device)[1] - before
+    reference, error = Path(asked["reference"]), None
+    if way == "whole":
+        torch.save(out.cpu(), reference)
+    elif reference.exists():
+        expected = torch.load(reference).float()
+        error = float((out.cpu().float() - expected).abs().max() / expected.std())
+    predicted = scheduled(given).peak_bytes if way in ("stored", "mixed", "recomputed", "offloaded") else None
+    name = torch.cuda.get_device_name() if device.type == "cuda" else None
+    return {
+        "peak": peak,
+        "seconds": seconds,
+        "error": error,
+        "tiles": tiles,
+        "predicted": predicted,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def flux_shaped() -> Any:
+    """FLUX.1's autoencoder with random weights."""
+    from dit360_core.flux.quiet import quiet
+
+    with quiet():
+        from diffusers import AutoencoderKL
+
+        torch.manual_seed(0)
+        return AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=16,
+            sample_size=1024,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+
+
+def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) -> tuple[torch.Tensor, int]:
+    from dit360_core.vae import decode_exact, decode_whole, encode_exact, encode_whole
+
+    if way == "whole":
+        return (encode_whole if encode else decode_whole)(vae, given), 1
+    if way.startswith("diffusers"):
+        if way == "diffusers tiled":
+            vae.enable_tiling()
+        with torch.no_grad():
+            if encode:
+                return vae.encode(given, return_dict=False)[0].mode(), 1
+            return vae.decode(given, return_dict=False)[0], 1
+    return (encode_exact if encode else decode_exact)(vae, given, scheduled(given))
+
+
+def reset_peak(device: torch.device) -> None:
+    """Lets the peak start anew."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory(device: torch.device) -> tuple[int, int]:
+    """Bytes held now, and the most since the reset."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024, int(fields["VmHWM"].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(child(json.loads(sys.argv[2]))))
+    else:
+        typer.run(main)

@@ -1,0 +1,281 @@
+"""Pictures in bands of rows: where they are kept, how their moments are gathered, how a convolution streams over them.
+
+A *band* is a tensor ``(1, C, r, W)``, channels last in memory, of ``r`` whole rows. Everything flows downward: a stream
+takes the next band of its input and gives back the rows of its output that are complete by then, so that every row is
+computed once a pass, whatever the height of the bands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dit360_core.vae.structure import Convolution, Residual
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class Rows:
+    """A picture as a list of bands, each dropped as soon as its last row was taken.
+
+    host: keep the bands in system memory; they come back to the device of the first one as they are read.
+    """
+
+    def __init__(self, *, host: bool = False) -> None:
+        self._bands: deque[torch.Tensor] = deque()
+        self._taken = 0
+        self._host = host
+        self._device: torch.device | None = None
+
+    def append(self, band: torch.Tensor) -> None:
+        """band: owned by this object from now on."""
+        self._device = band.device
+        self._bands.append(band.cpu() if self._host else band)
+
+    def scan(self, rows: int) -> Iterator[torch.Tensor]:
+        """All rows from the top, at most ``rows`` at once; everything is kept."""
+        for band in self._bands:
+            for start in range(0, band.shape[2], rows):
+                yield self._here(band[:, :, start : start + rows])
+
+    def drain(self, rows: int) -> Iterator[torch.Tensor]:
+        """All rows from the top, at most ``rows`` at once; nothing is kept."""
+        while self._bands:
+            yield self._here(self._next(rows))
+
+    def take(self, rows: int) -> Iterator[torch.Tensor]:
+        """The next ``rows`` rows, in one or more pieces; they are not kept."""
+        while rows:
+            piece = self._next(rows)
+            rows -= piece.shape[2]
+            yield self._here(piece)
+
+    def _next(self, rows: int) -> torch.Tensor:
+        band, start = self._bands[0], self._taken
+        piece = band[:, :, start : start + rows]
+        self._taken += piece.shape[2]
+        if self._taken == band.shape[2]:
+            self._bands.popleft()
+            self._taken = 0
+        return piece
+
+    def _here(self, piece: torch.Tensor) -> torch.Tensor:
+        piece = piece.to(self._device) if self._host else piece
+        # Only what was given from outside is not so already.
+        return piece.contiguous(memory_format=torch.channels_last)
+
+
+class Moments:
+    """Mean and variance of every channel, gathered from bands as they are made and merged in float64."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean: torch.Tensor | None = None
+        self._squares: torch.Tensor | None = None
+
+    def add(self, band: torch.Tensor) -> None:
+        count = band.shape[2] * band.shape[3]
+        wide = band.float() if band.dtype in _HALF else band
+        # The statistics half of batch normalization: two passes over memory that is still in the cache.
+        if wide.device.type in ("cpu", "cuda"):
+            mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
+        else:
+            variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+        mean, squares = mean.double().cpu(), variance.double().cpu() * count
+        if self._mean is None or self._squares is None:
+            self._count, self._mean, self._squares = count, mean, squares
+            return
+        total, offset = self._count + count, mean - self._mean
+        self._squares += squares + offset**2 * (self._count * count / total)
+        self._mean += offset * (count / total)
+        self._count = total
+
+    def of_groups(self, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance of each channel's group, ``(C,)`` float64 each."""
+        assert self._mean is not None
+        assert self._squares is not None
+        mean = self._mean.view(groups, -1)
+        within, centre = (self._squares / self._count).view(groups, -1), mean.mean(1, keepdim=True)
+        variance = (within + (mean - centre) ** 2).mean(1, keepdim=True)
+        return centre.expand_as(mean).reshape(-1), variance.expand_as(mean).reshape(-1)
+
+
+class Normalize:
+    """Group normalization with known moments; on one sample that is batch normalization, which has a kernel."""
+
+    def __init__(self, norm: nn.GroupNorm, moments: Moments, like: torch.Tensor) -> None:
+        wide = torch.float32 if like.dtype in _HALF else like.dtype
+        mean, variance = moments.of_groups(norm.num_groups)
+        self._mean, self._variance = mean.to(like.device, wide), variance.to(like.device, wide)
+        self._weight, self._bias = norm.weight.to(wide), norm.bias.to(wide)
+        self._eps = norm.eps
+
+    def __call__(self, band: torch.Tensor) -> torch.Tensor:
+        return F.batch_norm(band, self._mean, self._variance, self._weight, self._bias, False, 0.0, self._eps)
+
+
+class ConvolutionStream:
+    """One :class:`Convolution` over a stream of bands.
+
+    Each band is copied into a buffer with the wrapped columns on either side, zeros beyond the poles and the last rows of
+    the band before; the convolution then pads nothing. height: rows of the whole input. tile_width: columns of the
+    result that are computed at once. ``tiles`` counts the rectangles that were.
+    """
+
+    def __init__(
+        self,
+        layer: Convolution,
+        height: int,
+        tile_width: int,
+        normalize: Normalize | None = None,
+    ) -> None:
+        self.tiles = 0
+        self.layer, self._height, self._tile_width = layer, height, tile_width
+        self._normalize = normalize
+        weight = _phase_weights(layer.conv.weight) if layer.upsample else layer.conv.weight
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        bias = layer.conv.bias
+        self._bias = bias.repeat(4) if layer.upsample and bias is not None else bias
+        self._seen = 0
+        self._tail: torch.Tensor | None = None
+
+    def push(self, band: torch.Tensor) -> torch.Tensor | None:
+        """The rows of the result that this band completes, or None."""
+        layer = self.layer
+        first, self._seen = self._seen == 0, self._seen + band.shape[2]
+        last = self._seen == self._height
+        if self._normalize is not None:
+            band = self._normalize(band)
+        if layer.act is not None:
+            # On a copy where nothing made one yet.
+            band = _activated(layer.act, band, own=self._normalize is not None)
+        if layer.kernel == 1:
+            self.tiles += 1
+            return F.conv2d(band, self._weight, self._bias)
+        buffer = self._buffer(band, first, last)
+        del band
+        # An upsampling 3×3 sees one small row on either side, like a plain one.
+        ready = (buffer.shape[2] - layer.kernel) // layer.stride + 1
+        if ready <= 0:
+            self._tail = buffer
+            return None
+        self._tail = None if last else buffer[:, :, ready * layer.stride :].clone()
+        return self._upsampled(buffer, ready) if layer.upsample else self._convolved(buffer, ready)
+
+    def _buffer(self, band: torch.Tensor, first: bool, last: bool) -> torch.Tensor:
+        left, right, top, bottom = self.layer.margins
+        above = top if first else 0 if self._tail is None else self._tail.shape[2]
+        _, channels, rows, width = band.shape
+        below = bottom if last else 0
+        shape = (1, channels, above + rows + below, left + width + right)
+        buffer = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=torch.channels_last)
+        if first:
+            buffer[:, :, :above] = 0
+        elif self._tail is not None:
+            buffer[:, :, :above] = self._tail
+        body = buffer[:, :, above : above + rows]
+        body[..., left : left + width] = band
+        # One column at a time: a picture may be narrower than the margin, which then repeats it.
+        for i in range(left):
+            body[..., i] = band[..., (i - left) % width]
+        for i in range(right):
+            body[..., left + width + i] = band[..., i % width]
+        buffer[:, :, above + rows :] = 0
+        return buffer
+
+    def _convolved(self, buffer: torch.Tensor, rows: int) -> torch.Tensor:
+        layer = self.layer
+        columns = (buffer.shape[3] - layer.kernel) // layer.stride + 1
+        if columns <= self._tile_width:
+            self.tiles += 1
+            return F.conv2d(buffer, self._weight, self._bias, layer.stride)
+        out = _rows_of(buffer, layer.channels_out, rows, columns)
+        for start in range(0, columns, self._tile_width):
+            stop = min(start + self._tile_width, columns)
+            tile = buffer[..., start * layer.stride : (stop - 1) * layer.stride + layer.kernel]
+            self.tiles += 1
+            out[..., start:stop] = F.conv2d(tile, self._weight, self._bias, layer.stride)
+        return out
+
+    def _upsampled(self, buffer: torch.Tensor, rows: int) -> torch.Tensor:
+        channels, columns = self.layer.channels_out, buffer.shape[3] - 2
+        out = _rows_of(buffer, channels, 2 * rows, 2 * columns)
+        step = max(1, self._tile_width // 2)
+        for start in range(0, columns, step):
+            stop = min(start + step, columns)
+            self.tiles += 1
+            phases = F.conv2d(buffer[..., start : stop + 2], self._weight, self._bias)
+            for i in range(4):
+                down, right = divmod(i, 2)
+                phase = phases[:, i * channels : (i + 1) * channels]
+                out[:, :, down::2, 2 * start + right : 2 * stop : 2] = phase[
+                    :, :, down : down + rows, right : right + stop - start
+                ]
+        return out
+
+
+def _phase_weights(weight: torch.Tensor) -> torch.Tensor:
+    """Nearest-neighbour upsampling and a 3×3 convolution as one 2×2 convolution of the small picture.
+
+    ``(O, I, 3, 3)`` → ``(4·O, I, 2, 2)``: an output pixel sees only 2×2 different small pixels; which ones, and with
+    which sums of weights, depends on whether its row and its column are even (first) or odd. Four ninths of the work.
+    """
+    wide = weight.float() if weight.dtype in _HALF else weight
+
+    def fold(taps: torch.Tensor, dim: int, odd: int) -> torch.Tensor:
+        a, b, c = taps.unbind(dim)
+        return torch.stack([a + b, c] if odd else [a, b + c], dim)
+
+    phases = [fold(fold(wide, 2, down), 3, right) for down in (0, 1) for right in (0, 1)]
+    return torch.cat(phases).to(weight.dtype)
+
+
+def _activated(act: nn.Module, band: torch.Tensor, *, own: bool) -> torch.Tensor:
+    if own and isinstance(act, nn.SiLU):
+        return F.silu(band, inplace=True)
+    return act(band)  # type: ignore[no-any-return]
+
+
+def _rows_of(like: torch.Tensor, channels: int, rows: int, columns: int) -> torch.Tensor:
+    shape = (1, channels, rows, columns)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+class ResidualStream:
+    """A whole :class:`Residual` over a stream of bands: nothing of its inside is kept but a few rows.
+
+    first, second: its two convolutions; the rows of the shortcut wait until the second one is as far.
+    """
+
+    def __init__(
+        self, layer: Residual, first: ConvolutionStream, second: ConvolutionStream, shortcut: ConvolutionStream | None
+    ) -> None:
+        self._layer, self._first, self._second, self._shortcut = layer, first, second, shortcut
+        self._waiting = Rows()
+
+    def push(self, band: torch.Tensor) -> torch.Tensor | None:
+        aside = band if self._shortcut is None else self._shortcut.push(band)
+        assert aside is not None
+        self._waiting.append(aside)
+        del aside
+        inner = self._first.push(band)
+        del band
+        out = None if inner is None else self._second.push(inner)
+        return None if out is None else add_rows(out, self._waiting, self._layer.scale)
+
+
+def add_rows(band: torch.Tensor, rows: Rows, scale: float) -> torch.Tensor:
+    """``(band + next rows) / scale``, in place."""
+    start = 0
+    for piece in rows.take(band.shape[2]):
+        stop = start + piece.shape[2]
+        band[:, :, start:stop] += piece
+        start = stop
+    return band if scale == 1.0 else band.div_(scale)
+
+
+Stream = ConvolutionStream | ResidualStream

@@ -1,0 +1,306 @@
+"""Decoding and encoding in tiles that changes nothing but the memory.
+
+Layer by layer, never tile by tile: every step runs over the whole picture in bands of rows before the next begins, so
+group normalization has the moments of the whole picture and attention sees all of it. What a step needs of its
+neighbourhood it gets: the rows above and below, and, in longitude, the columns on the other side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dit360_core.vae.bands import ConvolutionStream, Moments, Normalize, ResidualStream, Rows, Stream, add_rows
+from dit360_core.vae.schedule import Schedule, Way
+from dit360_core.vae.structure import Attention, Convolution, Residual, decoder_steps, encoder_steps
+
+SCORES = 2**26
+"""Attention scores at once, for kernels that keep them: 256 MiB in float32."""
+
+
+def decode_exact(vae: Any, latents: torch.Tensor, schedule: Schedule) -> tuple[torch.Tensor, int]:
+    """Circular decode. latents ``(B, C, h, w)`` → pixels ``(B, 3, 8h, 8w)`` about −1 … 1, and the number of tiles.
+
+    schedule: made for ``decoder_steps(vae)`` and this height and width. Raises CannotTakeApart.
+    """
+    steps = decoder_steps(vae)
+    return _each(vae, latents, schedule, steps[-1])
+
+
+def encode_exact(vae: Any, pixels: torch.Tensor, schedule: Schedule) -> tuple[torch.Tensor, int]:
+    """Circular encode: the mean of the posterior. pixels ``(B, 3, 8h, 8w)`` → ``(B, C, h, w)``, number of tiles."""
+    steps = encoder_steps(vae)
+    moments, tiles = _each(vae, pixels, schedule, steps[0])
+    return moments.chunk(2, dim=1)[0], tiles
+
+
+def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Any) -> tuple[torch.Tensor, int]:
+    """Runs a schedule on one sample after the other."""
+    height, width = schedule.size_out
+    out, tiles = None, 0
+    with torch.no_grad(), _weights_at_hand(vae):
+        for i in range(samples.shape[0]):
+            run = _Run(schedule, counted.conv)
+            if out is None:
+                shape = (samples.shape[0], schedule.channels_out, height, width)
+                out = torch.empty(shape, dtype=samples.dtype, device=samples.device)
+            run(samples[i : i + 1], out[i : i + 1])
+            tiles = run.tiles
+    assert out is not None
+    return out, tiles
+
+
+@contextlib.contextmanager
+def _weights_at_hand(vae: nn.Module) -> Iterator[None]:
+    """Offloaded weights are brought to the device, as they would be if the modules themselves were called."""
+    hooked = [module for module in vae.modules() if "_hf_hook" in module.__dict__]
+    try:
+        for module in hooked:
+            module._hf_hook.pre_forward(module)  # type: ignore[union-attr, operator]
+        yield
+    finally:
+        for module in hooked:
+            module._hf_hook.post_forward(module, None)  # type: ignore[union-attr, operator]
+
+
+class _Sink(Protocol):
+    def add(self, band: torch.Tensor) -> None: ...
+
+
+class _Kept(Rows):
+    """Rows and their moments."""
+
+    def __init__(self, host: bool) -> None:
+        super().__init__(host=host)
+        self.moments = Moments()
+
+    def add(self, band: torch.Tensor) -> None:
+        self.moments.add(band)
+        self.append(band)
+
+
+class _Result:
+    """A tensor that is filled from the top."""
+
+    def __init__(self, out: torch.Tensor) -> None:
+        self._out, self._done = out, 0
+
+    def add(self, band: torch.Tensor) -> None:
+        self._out[:, :, self._done : self._done + band.shape[2]] = band
+        self._done += band.shape[2]
+
+
+class _Run:
+    """A schedule carried out on one sample. ``tiles``: how often the convolution ``counted`` was given a rectangle."""
+
+    def __init__(self, schedule: Schedule, counted: nn.Conv2d) -> None:
+        self.tiles = 0
+        self._schedule, self._counted = schedule, counted
+        self._host = schedule.level == "offloaded"
+
+    def __call__(self, sample: torch.Tensor, out: torch.Tensor) -> None:
+        """sample ``(1, C, h, w)`` is left as it is; out ``(1, C', h', w')`` is filled."""
+        source, moments = Rows(), Moments()
+        source.append(sample)
+        del sample
+        last = len(self._schedule.ways) - 1
+        for i, (way, rows) in enumerate(zip(self._schedule.ways, self._schedule.rows, strict=True)):
+            if i == last:
+                self._step(way, rows, source, moments, _Result(out))
+            else:
+                sink = _Kept(self._host)
+                self._step(way, rows, source, moments, sink)
+                source, moments = sink, sink.moments
+
+    def _step(self, way: Way, rows: int, source: Rows, moments: Moments, sink: _Sink) -> None:
+        step = way.steps[-1]
+        if isinstance(step, Attention):
+            self._attention(step, way.size, rows, source, moments, sink)
+        elif isinstance(step, Convolution):
+            self._flow(source.drain(rows), [self._stream(step, way.size, moments)], sink)
+        elif way.mode == "stored":
+            self._stored(step, way.size, rows, source, moments, sink)
+        else:
+            conv = way.steps[0] if isinstance(way.steps[0], Convolution) else None
+            if conv is not None:
+                moments = Moments()
+                self._flow(source.scan(rows), [self._stream(conv, way.size)], moments)
+            run = self._half if way.mode == "half" else self._recomputed
+            run(conv, step, way.size, rows, source, moments, sink)
+
+    # ------------------------------------------------------------------------------------------- residual blocks
+
+    def _stored(
+        self, block: Residual, size: tuple[int, int], rows: int, source: Rows, moments: Moments, sink: _Sink
+    ) -> None:
+        """The middle is kept. A shortcut with a convolution is run at once, so that the input can go."""
+        middle = _Kept(self._host)
+        first = self._stream(block.first, size, moments)
+        if block.shortcut is None:
+            self._flow(source.scan(rows), [first], middle)
+            aside = source
+        else:
+            aside = Rows(host=self._host)
+            shortcut = self._stream(block.shortcut, size)
+            for band in source.drain(rows):
+                beside = shortcut.push(band)
+                assert beside is not None
+                aside.append(beside)
+                del beside
+                inner = first.push(band)
+                if inner is not None:
+                    middle.add(inner)
+                del band, inner
+            self._count([first, shortcut])
+        second = self._stream(block.second, size, middle.moments)
+        self._flow(middle.drain(rows), [second, _Sum(aside, block.scale)], sink)
+
+    def _recomputed(
+        self,
+        conv: Convolution | None,
+        block: Residual,
+        size: tuple[int, int],
+        rows: int,
+        source: Rows,
+        moments: Moments,
+        sink: _Sink,
+    ) -> None:
+        """Nothing inside is kept: one pass for the moments of the middle, one for the result."""
+        inner = size if conv is None else conv.size_out(*size)
+
+        def start() -> list[Stream]:
+            return [] if conv is None else [self._stream(conv, size)]
+
+        middle = Moments()
+        self._flow(source.scan(rows), [*start(), self._stream(block.first, inner, moments)], middle)
+        whole = ResidualStream(
+            block,
+            self._stream(block.first, inner, moments),
+            self._stream(block.second, inner, middle),
+            None if block.shortcut is None else self._stream(block.shortcut, inner),
+        )
+        self._flow(source.drain(rows), [*start(), whole], sink)
+
+    def _half(
+        self,
+        conv: Convolution | None,
+        block: Residual,
+        size: tuple[int, int],
+        rows: int,
+        source: Rows,
+        moments: Moments,
+        sink: _Sink,
+    ) -> None:
+        """The middle is kept; what the convolution before the block makes is computed for the middle and the shortcut."""
+        assert conv is not None
+        inner, middle = conv.size_out(*size), _Kept(self._host)
+        self._flow(source.scan(rows), [self._stream(conv, size), self._stream(block.first, inner, moments)], middle)
+        again, second, aside = self._stream(conv, size), self._stream(block.second, inner, middle.moments), Rows()
+        shortcut = None if block.shortcut is None else self._stream(block.shortcut, inner)
+        total = _Sum(aside, block.scale)
+        for band in source.drain(rows):
+            made = again.push(band)
+            del band
+            if made is None:
+                continue
+            count = made.shape[2]
+            beside = made if shortcut is None else shortcut.push(made)
+            assert beside is not None
+            aside.append(beside)
+            del made, beside
+            self._flow(middle.take(count), [second, total], sink)
+        self._count([again])
+
+    # ------------------------------------------------------------------------------------------------- attention
+
+    def _attention(
+        self, step: Attention, size: tuple[int, int], rows: int, source: Rows, moments: Moments, sink: _Sink
+    ) -> None:
+        """Keys and values of all pixels, then queries a few at a time: exact, since softmax rows are independent."""
+        height, width = size
+        pixels, done = height * width, 0
+        heads, keys, values, normalize = step.heads, None, None, None
+        for band in source.scan(rows):
+            if normalize is None or keys is None or values is None:
+                normalize = Normalize(step.norm, moments, band)
+                keys = band.new_empty(1, heads, pixels, step.key.out_features // heads)
+                values = band.new_empty(1, heads, pixels, step.value.out_features // heads)
+            tokens = _tokens(normalize(band))
+            stop = done + tokens.shape[0]
+            keys[0, :, done:stop] = _heads(step.key(tokens), heads)
+            values[0, :, done:stop] = _heads(step.value(tokens), heads)
+            done = stop
+            del band, tokens
+        assert normalize is not None
+        assert keys is not None
+        assert values is not None
+        at_once = max(1, SCORES // (heads * pixels))
+        for band in source.drain(rows):
+            tokens = _tokens(normalize(band))
+            for part in tokens.split(at_once):
+                query = _heads(step.query(part), heads).unsqueeze(0)
+                seen = F.scaled_dot_product_attention(query, keys, values)[0]
+                # The normalized pixels have served once their queries are made.
+                part.copy_(step.out(seen.transpose(0, 1).flatten(1)))
+            out = tokens.view(1, band.shape[2], width, -1).permute(0, 3, 1, 2)
+            sink.add((out + band) if step.scale == 1.0 else (out + band) / step.scale)
+            del band, tokens, out
+
+    # --------------------------------------------------------------------------------------------------- streams
+
+    def _stream(
+        self, layer: Convolution, size: tuple[int, int], moments: Moments | None = None
+    ) -> ConvolutionStream:
+        schedule = self._schedule
+        columns = layer.size_out(*size)[1]
+        # A tile of that many pixels of the picture is as many columns here as the layers are coarser.
+        tile = max(1, -(-schedule.tile_width * columns // schedule.picture[1]))
+        normalize = None
+        if layer.norm is not None:
+            assert moments is not None
+            normalize = Normalize(layer.norm, moments, layer.conv.weight)
+        return ConvolutionStream(layer, size[0], tile, normalize)
+
+    def _flow(self, bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: _Sink) -> None:
+        for source in bands:
+            band: torch.Tensor | None = source
+            del source
+            for stream in streams:
+                band = stream.push(band)  # type: ignore[arg-type]
+                if band is None:
+                    break
+            else:
+                assert band is not None
+                sink.add(band)
+            del band
+        self._count(streams)
+
+    def _count(self, streams: Sequence[Stream | _Sum]) -> None:
+        for stream in streams:
+            if isinstance(stream, ConvolutionStream) and stream.layer.conv is self._counted:
+                self.tiles = max(self.tiles, stream.tiles)
+
+
+class _Sum:
+    """Adds waiting rows to those that stream by."""
+
+    def __init__(self, rows: Rows, scale: float) -> None:
+        self._rows, self._scale = rows, scale
+
+    def push(self, band: torch.Tensor) -> torch.Tensor:
+        return add_rows(band, self._rows, self._scale)
+
+
+def _tokens(band: torch.Tensor) -> torch.Tensor:
+    """``(1, C, r, W)`` → ``(r·W, C)``; no copy, since channels are last in memory."""
+    return band.permute(0, 2, 3, 1).reshape(-1, band.shape[1])
+
+
+def _heads(tokens: torch.Tensor, heads: int) -> torch.Tensor:
+    """``(N, heads·d)`` → ``(heads, N, d)``."""
+    return tokens.unflatten(1, (heads, -1)).transpose(0, 1)
