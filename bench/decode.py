@@ -1,4 +1,4 @@
-"""What decoding costs, untiled, in diffusers' tiles and in ours: peak memory, time, error, on a FLUX-shaped autoencoder.
+"""What decoding costs, untiled, in diffusers' tiles and in ours: peak memory, time and error of a FLUX-shaped VAE.
 
     python bench/decode.py --sizes 1024x512,2048x1024
     python bench/decode.py --device cuda --precision bf16 --sizes 2048x1024,4096x2048,8192x4096

@@ -20,10 +20,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from dit360_core.builtin.tiling import Whole
+from dit360_core.builtin.tiling_others import Whole
 from dit360_core.flux.load import load_pipeline, locate
 from dit360_core.flux.quiet import quiet
 from dit360_core.machine import Machine
+from dit360_core.offers import TilingSettings
 from dit360_core.pipeline import Pipeline
 from dit360_core.plan import resolve_model
 from dit360_core.registry import default_registry
@@ -78,7 +79,7 @@ def main(
     stored = (latents / plain.vae.config.scaling_factor + plain.vae.config.shift_factor).to(
         machine.device, plain.vae.dtype
     )
-    tiling = Whole()
+    tiling = Whole(TilingSettings())
 
     def plain_decode() -> None:
         with torch.no_grad():

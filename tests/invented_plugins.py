@@ -67,7 +67,7 @@ def scheduler(name, load=lambda settings: object(), **about):
     return Scheduler(name=name, api=about.pop("api", 1), load=load, **about)
 
 
-def tiling(name, load=lambda: object(), **about):
+def tiling(name, load=lambda settings: object(), **about):
     return Tiling(name=name, api=about.pop("api", 1), exact=about.pop("exact", True), load=load, **about)
 
 

@@ -23,8 +23,9 @@ import torch
 import typer
 from diffusers import FluxPipeline
 from dit360_core.builtin.models import dit360_models
-from dit360_core.builtin.tiling import Whole
+from dit360_core.builtin.tiling_others import Whole
 from dit360_core.metrics import pole_constancy
+from dit360_core.offers import TilingSettings
 from dit360_core.panorama import Panorama
 from dit360_core.pipeline import Pipeline
 from torch import Tensor
@@ -105,7 +106,8 @@ def autoencoder(pipe: Pipeline, pictures: Tensor) -> dict[str, float]:
     """PSNR of encode and decode, as the pipeline does them, over pictures (N, 3, H, W) in [-1, 1]; mean and lowest."""
     found = []
     for picture in pictures.split(1):
-        back = pipe.engine.decode(pipe.engine.encode(picture / 2 + 0.5, Whole()), Whole())
+        whole = Whole(TilingSettings())
+        back = pipe.engine.decode(pipe.engine.encode(picture / 2 + 0.5, whole), whole)
         found.append(-10 * float(((back - (picture / 2 + 0.5)) ** 2).mean().log10()))
     return {"psnr": statistics.mean(found), "lowest": min(found), "renders": len(found)}
 

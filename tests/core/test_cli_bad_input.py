@@ -94,6 +94,17 @@ OPTIONS = {
     "negative slice": (["--attention-slice-size", -1], "attention_slice_size is -1, but must be 0 …"),
     "unknown schedule": (["--timestep-schedule", "lin"], "timestep_schedule is 'lin', .* linear, quadratic, cosine"),
     "unknown precision": (["--precision", "fp8"], "precision is 'fp8', but must be one of: auto, fp32, bf16, fp16"),
+    "tile size 0": (["--vae-tile-size", 0], "vae_tile_size is 0, but must be 512 … 8192"),
+    "tile size below 0": (["--vae-tile-size", -64], "vae_tile_size is -64, but must be 512 … 8192"),
+    "tile size between": (["--vae-tile-size", 1000], "vae_tile_size is 1000, but must be a multiple of 64; take 1024"),
+    "tile size for a picture": (["--tile-size-override", 65], "tile_size_override is 65, .* multiple of 64; take 64"),
+    "tile overlap": (["--vae-tile-overlap", 24], "vae_tile_overlap is 24, but must be a multiple of 16; take 32"),
+    "tile level of one piece": (
+        ["--tiling-mode", "never", "--tiling-level", "mixed"],
+        "tiling_level=mixed has no effect with tiling_mode=never",
+    ),
+    "unknown tiling": (["--tiling-backend", "exakt"], "exakt.* did you mean exact"),
+    "unknown tiling level": (["--tiling-level", "low"], "tiling_level is 'low', .* auto, stored, mixed, recomputed"),
     "unknown tiling mode": (["--tiling-mode", "maybe"], "tiling_mode is 'maybe', .* auto, always, never"),
     "negative prompt alone": (["--negative-prompt", "people"], "no effect while true_guidance is 1"),
     "option the scheduler ignores": (["--scheduler-eta", 0.5], r"scheduler_eta=0\.5 has no effect .*'flow_match'"),
@@ -258,9 +269,13 @@ LATE = {
         ["generate", "a castle", "--model", "dit360"],
         r"DiT360-Panorama-Image-Generation is not complete in the local cache and the Hub cannot be reached",
     ),
-    "tiles that nobody offers": (
-        ["generate", "a castle", "--width", 128, "--tiling-mode", "always"],
-        "decodes 128×64 with tiling_mode=always: .*use tiling_mode=auto",
+    "tiles of what makes none": (
+        ["generate", "a castle", "--width", 128, "--tiling-mode", "always", "--tiling-backend", "whole"],
+        "tiling 'whole' cannot be used here: .*tiling_mode=always asks for more.*use tiling_mode=auto",
+    ),
+    "tiles moved from the CPU to the CPU": (
+        ["generate", "a castle", "--device", "cpu", "--tiling-level", "offloaded"],
+        "tiling_level=offloaded .* use tiling_level=recomputed",
     ),
     "offload without an accelerator": (
         ["generate", "a castle", "--device", "cpu", "--offload", "model"],

@@ -9,7 +9,8 @@ import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
-from dit360_core.builtin.tiling import Whole
+from dit360_core.builtin.tiling_others import Whole
+from dit360_core.offers import TilingSettings
 from dit360_core.pipeline import Pipeline
 from random_models import random_conditioning, random_flux
 
@@ -92,7 +93,7 @@ def test_settings_tell_what_was_asked_and_what_was_used(tiny, tmp_path):
     assert "scheduler_type" not in requested  # defaults are not what somebody asked for
     assert used["attention"]["used"] == "eager"
     assert used["scheduler"]["used"] == "flow_match"
-    assert used["tiling"]["used"] == "whole"
+    assert (used["tiling"]["used"], used["tiling"]["level"], used["tiling"]["tiles"]) == ("exact", "whole", 1)
     assert (used["width"], used["height"], used["steps"], used["seed"]) == (128, 64, 2, 3)
     assert used["precision"] == "fp32"
     assert {"torch", "diffusers", "dit360-core"} <= set(opened.settings["versions"])
@@ -122,7 +123,7 @@ def test_an_unknown_option_names_the_nearest(tiny):
 def test_what_decoding_cannot_do_is_told_before_sampling(tiny):
     steps = []
     with pytest.raises(dit360.BackendUnavailable, match="tiling_mode=always"):
-        tiny.generate("x", tiling_mode="always", progress=lambda *a: steps.append(a), **SMALL)
+        tiny.generate("x", tiling_mode="always", tiling_backend="whole", progress=lambda *a: steps.append(a), **SMALL)
     assert not steps
 
 
@@ -197,8 +198,9 @@ def test_encoding_a_picture_and_decoding_it_gives_it_back(tiny):
     """The autoencoder's own way round, through the engine's scaling."""
     panorama = tiny.generate(PROMPTS[0], seed=1, width=256, steps=4)
     latents = tiny.sample(tiny.encode(PROMPTS[0]), seed=1, width=256, steps=4)
-    pixels = tiny.engine.decode(latents.tensor, Whole())
-    again = tiny.engine.decode(tiny.engine.encode(pixels, Whole()), Whole())
+    whole = Whole(TilingSettings())
+    pixels = tiny.engine.decode(latents.tensor, whole)
+    again = tiny.engine.decode(tiny.engine.encode(pixels, whole), whole)
     assert panorama.size == (256, 128)
     assert (again - pixels).pow(2).mean() < 0.01
 

@@ -61,7 +61,7 @@ def test_everything_cheap_is_checked_before_a_download():
     """A model on the Hub that is not there: every other mistake is told first."""
     model = Model(name="far", api=1, base="nobody/far-away", width=64, height=32)
     registry = Registry(entry_points=installed("far", offering(model)))
-    picture = (dit360.SampleOptions(prompt="x"), dit360.DecodeOptions(tiling_mode="always"))
+    picture = (dit360.SampleOptions(prompt="x"), dit360.DecodeOptions(tiling_mode="always", tiling_backend="whole"))
     with pytest.raises(dit360.BackendUnavailable, match="tiling_mode=always"):
         prepare(dit360.LoadOptions(model="far"), registry=registry, machine=Machine(), picture=picture)
     with pytest.raises(dit360.InputError, match="offload"):

@@ -19,10 +19,12 @@ from dit360_core.plan import (
     make_plan,
     resolve_model,
     select,
+    tiling_settings,
 )
 from dit360_core.precision import precision_for
 from dit360_core.registry import CORE, Registry
 from invented_plugins import attention, installed, model, offering, quantizer, scheduler, tiling
+from random_models import random_flux
 
 CPU = Machine(versions={"my-kernel": "2.1.0"})
 NEED = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=64)
@@ -466,6 +468,7 @@ def checked(known=None, *, takes_guidance=True, decoding=None, **sampling):
     check_request(
         options,
         decoding or DecodeOptions(),
+        loading=LoadOptions(),
         model=TINY,
         registry=known or beside_the_core(),
         machine=CPU,
@@ -508,18 +511,40 @@ def test_auto_with_an_option_that_only_some_schedulers_obey_asks_for_a_name():
     checked(scheduler_type="auto", timestep_schedule="cosine")
 
 
-def test_tiles_that_nobody_offers_are_refused_with_the_reason_and_what_to_do():
-    with pytest.raises(BackendUnavailable, match=r"tiling_mode=always: dit360-core:whole: .*use tiling_mode=auto"):
-        checked(decoding=DecodeOptions(tiling_mode="always"))
+@pytest.mark.parametrize(
+    ("backend", "mode", "why"),
+    [
+        ("whole", "always", r"'whole' cannot be used here: .*asks for more.*use tiling_mode=auto"),
+        ("blended", "never", r"'blended' cannot be used here: .*asks for one piece.*use tiling_mode=auto"),
+    ],
+)
+def test_tiles_that_a_tiling_does_not_make_are_refused_with_the_reason_and_what_to_do(backend, mode, why):
+    with pytest.raises(BackendUnavailable, match=why):
+        checked(decoding=DecodeOptions(tiling_mode=mode, tiling_backend=backend))
+
+
+def chosen_tiling(known, backend="auto", loading=None, **decoding):
+    settings = tiling_settings(loading or LoadOptions(), DecodeOptions(**decoding))
+    vae = random_flux().vae
+    return choose_tiling(backend, settings, 512, 256, registry=known, machine=CPU, precision="fp32", vae=vae)
 
 
 def test_tiles_that_a_plugin_offers_are_used_when_they_are_asked_for():
     known = beside_the_core(tiling("tiles", priority=-1))
-    for mode, used in (("auto", "whole"), ("always", "tiles"), ("never", "whole")):
-        taken, _ = choose_tiling(
-            DecodeOptions(tiling_mode=mode), 512, 256, registry=known, machine=CPU, precision="fp32"
-        )
-        assert taken.used == used
+    assert chosen_tiling(known)[0].used == "exact"
+    assert chosen_tiling(known, "tiles")[0].used == "tiles"
+    assert chosen_tiling(beside_the_core(tiling("tiles", priority=1)))[0].used == "tiles"
+
+
+def test_a_tiling_gets_what_was_said_when_loading_unless_the_picture_says_otherwise():
+    known = beside_the_core(tiling("tiles", priority=1, load=lambda settings: settings))
+    loading = LoadOptions(vae_tile_size=1024, vae_tile_overlap=64, vae_auto_tile_pixels=0)
+    _, settings = chosen_tiling(known, loading=loading)
+    assert (settings.tile_size, settings.tile_overlap, settings.auto_tile_pixels) == (1024, 64, 0)
+    overrides = {"tile_size_override": 128, "tile_overlap_override": 0, "max_tile_pixels_override": 7}
+    _, settings = chosen_tiling(known, loading=loading, tiling_mode="always", tiling_level="mixed", **overrides)
+    assert (settings.tile_size, settings.tile_overlap, settings.auto_tile_pixels) == (128, 0, 7)
+    assert (settings.mode, settings.level) == ("always", "mixed")
 
 
 @pytest.mark.parametrize(

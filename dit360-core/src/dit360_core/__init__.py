@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from dit360_core.options import LoadOptions as LoadOptions
     from dit360_core.options import SampleOptions as SampleOptions
     from dit360_core.panorama import Panorama as Panorama
-    from dit360_core.pipeline import Conditioning as Conditioning
-    from dit360_core.pipeline import Latents as Latents
     from dit360_core.pipeline import Pipeline as Pipeline
+    from dit360_core.stages import Conditioning as Conditioning
+    from dit360_core.stages import Latents as Latents
 
 _WHERE = {
     "load": "loading",
     "Pipeline": "pipeline",
-    "Conditioning": "pipeline",
-    "Latents": "pipeline",
+    "Conditioning": "stages",
+    "Latents": "stages",
     "Panorama": "panorama",
     "LoadOptions": "options",
     "SampleOptions": "options",

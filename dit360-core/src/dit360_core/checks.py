@@ -10,12 +10,17 @@ from dit360_core.errors import InputError
 from dit360_core.machine import Machine
 from dit360_core.offers import Model
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
-from dit360_core.plan import choose_tiling, resolve_model
+from dit360_core.plan import choose_tiling, resolve_model, tiling_settings
 from dit360_core.registry import Registry
 
 
 def check_names(
-    loading: LoadOptions, sampling: SampleOptions | None, registry: Registry, is_folder: Callable[[str], bool]
+    loading: LoadOptions,
+    sampling: SampleOptions | None,
+    registry: Registry,
+    is_folder: Callable[[str], bool],
+    *,
+    decoding: DecodeOptions | None = None,
 ) -> Model:
     """The model that is meant; all other names are looked at with it.
 
@@ -24,6 +29,8 @@ def check_names(
     """
     model = resolve_model(loading.model, registry, is_folder)
     asked = {"attention": loading.attention_backend, "quantization": loading.quantization_mode}
+    if decoding is not None:
+        asked["tiling"] = decoding.tiling_backend
     for kind, name in asked.items():
         if name != "auto":
             registry.find(kind, name)
@@ -50,6 +57,7 @@ def check_request(
     sampling: SampleOptions,
     decoding: DecodeOptions,
     *,
+    loading: LoadOptions,
     model: Model,
     registry: Registry,
     machine: Machine,
@@ -60,7 +68,15 @@ def check_request(
     if sampling.attention_backend not in ("pipeline", "auto"):
         registry.find("attention", sampling.attention_backend)
     _check_honoured(sampling, registry)
-    choose_tiling(decoding, width, height, registry=registry, machine=machine, precision=precision)
+    if decoding.tiling_level == "offloaded" and machine.device == "cpu":
+        raise InputError(
+            "tiling_level=offloaded moves tiles from an accelerator to system memory, and this runs on the CPU; use "
+            "tiling_level=recomputed, the smallest here."
+        )
+    settings = tiling_settings(loading, decoding)
+    choose_tiling(
+        decoding.tiling_backend, settings, width, height, registry=registry, machine=machine, precision=precision
+    )
 
 
 def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:

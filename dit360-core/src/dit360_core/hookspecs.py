@@ -82,17 +82,21 @@ class Dit360Spec:
 
         Example::
 
-            class Overlapping:
+            class Wide:                               # wraps the latents instead of the convolutions
+                def __init__(self, settings):
+                    self.margin = settings.tile_overlap // 8
                 def decode(self, vae, latents):
-                    vae.enable_tiling()
-                    return vae.decode(latents, return_dict=False)[0]
+                    m = min(self.margin, latents.shape[3])
+                    wide = torch.cat([latents[..., -m:], latents, latents[..., :m]], dim=3)
+                    return vae.decode(wide, return_dict=False)[0][..., 8 * m : -8 * m]
                 def encode(self, vae, pixels):
-                    vae.enable_tiling()
-                    return vae.encode(pixels, return_dict=False)[0].mode()
+                    m = 8 * min(self.margin, pixels.shape[3] // 8)
+                    wide = torch.cat([pixels[..., -m:], pixels, pixels[..., :m]], dim=3)
+                    return vae.encode(wide, return_dict=False)[0].mode()[..., m // 8 : -m // 8]
 
             @hookimpl
             def dit360_tilings():
-                yield Tiling(name="overlapping", api=1, priority=-10, exact=False, load=Overlapping)
+                yield Tiling(name="wide", api=1, priority=-10, exact=False, load=Wide)
         """
 
     @hookspec

@@ -95,7 +95,13 @@ def prepare(
     from dit360_core.flux import lora as lora_files
     from dit360_core.flux.files import existing
 
-    model = check_names(asked, picture[0] if picture else None, registry, lambda name: existing(name) is not None)
+    model = check_names(
+        asked,
+        picture[0] if picture else None,
+        registry,
+        lambda name: existing(name) is not None,
+        decoding=picture[1] if picture else None,
+    )
     lora = asked.lora or model.lora
     folder = model_files.locate(model.base) if existing(model.base) else None
     lora_file = lora_files.locate(lora) if lora and existing(lora) else None
@@ -104,7 +110,7 @@ def prepare(
     precision = precision_for(asked, model, machine)
     check_loading(asked, machine, model)
     if picture:
-        check_request(*picture, model=model, registry=registry, machine=machine, precision=precision)
+        check_request(*picture, loading=asked, model=model, registry=registry, machine=machine, precision=precision)
     quantization, quantizer = choose_quantization(asked, registry, machine, precision)
     if lora and lora_file is None:
         lora_file = lora_files.locate(lora)

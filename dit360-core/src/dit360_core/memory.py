@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import ctypes
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from dit360_core.errors import Dit360Error
 
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
 
 
 class OutOfMemory(Dit360Error):
@@ -18,6 +22,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is an allocator's, on any device; the CPU's is a plain RuntimeError."""
     named = type(error).__name__ in ("OutOfMemoryError", "MemoryError", "OutOfMemory")
     return named or (isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS))
+
+
+def free_memory(device: str) -> int:
+    """Bytes that could be allocated on a device now: what is free, and what this process keeps for reuse.
+
+    On the CPU, and on MPS, which shares its memory: what the system has or what the control group still allows.
+    """
+    if device == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *_left_in_control_group()])
+
+
+def _left_in_control_group() -> list[int]:
+    # Containers limit memory by control groups, of which the system's own figures know nothing.
+    try:
+        limit = (_CONTROL_GROUP / "memory.max").read_text().strip()
+        used = int((_CONTROL_GROUP / "memory.current").read_text())
+        counted = dict(line.split() for line in (_CONTROL_GROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return []
+    if not limit.isdigit():
+        return []
+    # Cached files are counted as used, and go when memory is asked for.
+    return [max(0, int(limit) - used + int(counted.get("inactive_file", 0)))]
+
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
@@ -34,3 +70,18 @@ def told_when_full(doing: str, device: str) -> Iterator[None]:
                 "use offload=model or offload=sequential, a smaller width, or attention_slice_size with eager attention"
             )
         raise OutOfMemory(f"There is too little memory on the {device} for {doing}; {help_}.") from error
+
+
+def give_back_freed_memory() -> None:
+    """Lets the C library return what was freed to the system: Linux's keeps 64 MiB and every hole between blocks."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    # musl, the other C library of Linux, has no such function and needs none.
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -29,6 +29,7 @@ REASON_CODES = (
     "mask",
     "size",
     "mode",
+    "structure",
     "api",
     "clash",
     "probe_failed",
@@ -85,13 +86,18 @@ class SchedulingNeed:
 
 @attrs.frozen(kw_only=True)
 class TilingNeed:
-    """A decode (or encode) of ``width`` × ``height`` pixels. mode: auto, always (more than one tile) or never."""
+    """A decode (or encode) of ``width`` × ``height`` pixels.
+
+    mode: auto, always (more than one tile) or never (one piece). auto_tile_pixels: a picture of more pixels is to be
+    cut even in mode auto; 0: no such limit.
+    """
 
     device: str
     dtype: str
     width: int
     height: int
     mode: str = "auto"
+    auto_tile_pixels: int = 0
 
 
 Need = AttentionNeed | QuantizationNeed | SchedulingNeed | TilingNeed
@@ -157,10 +163,30 @@ class QuantizerImplementation(Protocol):
     def apply(self, module: torch.nn.Module) -> None: ...
 
 
+@attrs.frozen(kw_only=True)
+class TilingSettings:
+    """What a tiling is built with, once for every picture.
+
+    mode, auto_tile_pixels: as in :class:`TilingNeed`. tile_size, tile_overlap: pixels. level: how much is computed
+    again to save memory, for a tiling that has such levels; ``auto``: as free memory asks.
+    """
+
+    mode: str = "auto"
+    level: str = "auto"
+    tile_size: int = 1536
+    tile_overlap: int = 128
+    auto_tile_pixels: int = 0
+
+
 class TilingImplementation(Protocol):
     """Both directions keep longitude circular: rolling the input by one latent column rolls the output by eight pixels.
 
-    latents ``(B, C, h, w)`` as the VAE stores them (already unscaled), pixels ``(B, 3, 8h, 8w)`` in −1 … 1.
+    latents ``(B, C, h, w)`` as the VAE stores them (already unscaled), pixels ``(B, 3, 8h, 8w)`` in −1 … 1. The input
+    and the VAE stay as they are.
+
+    Two things may be there besides: ``refuses(vae) -> Iterable[Reason]``, asked before anything is decoded; and
+    ``report``, a mapping that tells after a call what was done (``tiles``: how many; ``predicted_bytes``), and that is
+    written into the picture's metadata.
     """
 
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor: ...
@@ -240,7 +266,7 @@ class Scheduler(Offer):
 class Tiling(Offer):
     """A way to run the autoencoder over a panorama. ``exact``: equals the untiled circular result up to rounding."""
 
-    load: Callable[[], TilingImplementation] = attrs.field(validator=attrs.validators.is_callable())
+    load: Callable[[TilingSettings], TilingImplementation] = attrs.field(validator=attrs.validators.is_callable())
     exact: bool
 
 

@@ -20,6 +20,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OFFLOADS = ("none", "model", "sequential")
 TIMESTEP_SCHEDULES = ("linear", "quadratic", "cosine")
 TILING_MODES = ("auto", "always", "never")
+TILING_LEVELS = ("auto", "stored", "mixed", "recomputed", "offloaded")
 
 SIZE_STEP = 16
 """Pixels: the autoencoder's 8 times the transformer's 2×2 patches."""
@@ -33,18 +34,21 @@ def option(
     choices: tuple[str, ...] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    step: int = 1,
     offers: str | None = None,
     unset: str | None = None,
 ) -> Any:
     """An attrs field with its help and its limits, which are checked when the class is made.
 
-    offers: the kind of offer whose names the value is chosen from. unset: what ``None`` means, for the help.
+    step: a positive number must be a multiple of it. offers: the kind of offer whose names the value is chosen from.
+    unset: what ``None`` means, for the help.
     """
     shown: dict[str, Any] = {
         "help": help,
         "choices": choices,
         "minimum": minimum,
         "maximum": maximum,
+        "step": step,
         "offers": offers,
         "unset": unset,
     }
@@ -78,6 +82,9 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if (low is not None and value < low) or (high is not None and value > high):
         reach = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} … {high}"
         raise InputError(f"{field.name} is {value}, but must be {reach}.")
+    if limits["step"] > 1 and value > 0 and value % limits["step"]:
+        near = max(limits["step"], round(value / limits["step"]) * limits["step"])
+        raise InputError(f"{field.name} is {value}, but must be a multiple of {limits['step']}; take {near}.")
 
 
 def _kind(field: attrs.Attribute[Any]) -> type:
@@ -113,6 +120,22 @@ class LoadOptions:
     )
     quantization_mode: str = option(
         "none", help="Store weights in fewer bits; see 'dit360 backends'.", offers="quantization"
+    )
+    vae_tile_size: int = option(
+        1536, help="Largest side of a tile of the autoencoder, in pixels.", minimum=512, maximum=8192, step=64
+    )
+    vae_tile_overlap: int = option(
+        128,
+        help="Pixels by which tiles overlap; only for blended tiles, of which it is at most half.",
+        minimum=0,
+        maximum=1024,
+        step=16,
+    )
+    vae_auto_tile_pixels: int = option(
+        16777216,
+        help="Pixels from which tiling_mode=auto cuts even if memory suffices. 0: no such limit.",
+        minimum=0,
+        maximum=268435456,
     )
     strict: bool = option(False, help="Fail instead of falling back to another attention kernel.")
 
@@ -200,9 +223,38 @@ class DecodeOptions:
 
     tiling_mode: str = option(
         "auto",
-        help="Decode in tiles: always, never (one piece whatever the size), or auto (as memory asks).",
+        help="Decode in tiles: always, never (one piece whatever the size), or auto (as size and memory ask).",
         choices=TILING_MODES,
     )
+    tiling_backend: str = option("auto", help="How tiles are made; see 'dit360 backends'.", offers="tiling")
+    tiling_level: str = option(
+        "auto",
+        help="Exact tiles from fast to small: stored, mixed, recomputed; offloaded keeps them in system memory.",
+        choices=TILING_LEVELS,
+    )
+    tile_size_override: int = option(
+        0, help="Largest side of a tile, for this picture only. 0: as loaded.", minimum=0, maximum=8192, step=64
+    )
+    tile_overlap_override: int = option(
+        -1,
+        help="Pixels by which tiles overlap, for this picture only. -1: as loaded.",
+        minimum=-1,
+        maximum=1024,
+        step=16,
+    )
+    max_tile_pixels_override: int = option(
+        -1,
+        help="Pixels from which auto cuts anyhow, for this picture only. -1: as loaded; 0: no such limit.",
+        minimum=-1,
+        maximum=268435456,
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.tiling_mode == "never" and self.tiling_level != "auto":
+            raise InputError(
+                f"tiling_level={self.tiling_level} has no effect with tiling_mode=never, which makes one piece; use "
+                "tiling_mode=auto or leave the level out."
+            )
 
 
 def check_size(width: int | None, height: int | None) -> None:

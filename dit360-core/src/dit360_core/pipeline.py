@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,7 +23,7 @@ from dit360_core.offers import (
     SchedulerSettings,
     SchedulingNeed,
 )
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, check_size
 from dit360_core.panorama import Panorama
 from dit360_core.plan import (
     Choice,
@@ -32,49 +32,21 @@ from dit360_core.plan import (
     choose_tiling,
     make_plan,
     select,
+    tiling_settings,
 )
 from dit360_core.precision import precision_of
 from dit360_core.registry import CORE, Registry, default_registry
 from dit360_core.signature import takes
+from dit360_core.stages import Conditioning, Latents, Progress
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
-    from dit360_core.flux.engine import Embedding, Engine
-    from dit360_core.offers import Attend
+    from dit360_core.flux.engine import Engine
+    from dit360_core.offers import Attend, TilingImplementation
 
 log = logging.getLogger("dit360")
-
-Progress = Callable[[int, int], None]
-"""Called after each step with (steps done, steps in all)."""
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Conditioning:
-    """A prompt as the model reads it; ``negative`` is there if true guidance is to be used."""
-
-    prompt: str
-    negative_prompt: str | None
-    positive: Embedding
-    negative: Embedding | None
-    max_sequence_length: int
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Latents:
-    """A sampled panorama before decoding: ``tensor`` ``(1, C, H/8, W/8)`` fp32 on the CPU, in model space."""
-
-    tensor: torch.Tensor
-    settings: Mapping[str, Any] = attrs.field(factory=dict)
-
-    @property
-    def width(self) -> int:
-        """Of the picture, in pixels."""
-        return 8 * int(self.tensor.shape[-1])
-
-    @property
-    def height(self) -> int:
-        return 8 * int(self.tensor.shape[-2])
 
 
 class Pipeline:
@@ -102,12 +74,13 @@ class Pipeline:
         """Wraps a FluxPipeline that is already loaded. Its transformer gets our attention processor.
 
         ``model`` gives the defaults (size, steps, guidance). options: attention_backend, attention_slice_size,
-        quantization_mode and strict of LoadOptions; the others are decided by ``pipe`` and raise InputError.
+        quantization_mode, strict and vae_* of LoadOptions; the others are decided by ``pipe`` and raise InputError.
         """
         from dit360_core.flux.engine import Engine
         from dit360_core.flux.load import equip
 
-        decided = sorted(set(options) - {"attention_backend", "attention_slice_size", "quantization_mode", "strict"})
+        open_ = ("attention_backend", "attention_slice_size", "quantization_mode", "strict")
+        decided = sorted(name for name in options if name not in open_ and not name.startswith("vae_"))
         asked = build(LoadOptions, {"model": "given", **options})
         if decided:
             raise InputError(
@@ -199,6 +172,26 @@ class Pipeline:
         given = latents if isinstance(latents, Latents) else Latents(tensor=latents)
         return self._decode(given, build(DecodeOptions, options))
 
+    @takes(DecodeOptions)
+    def encode_image(self, image: Image | Panorama, **options: Any) -> Latents:
+        """A picture becomes latents, as seamless as itself: the inverse of :meth:`decode`, up to what the model loses.
+
+        image: an equirectangular picture, twice as wide as high, in multiples of 16 pixels (for a file:
+        ``Panorama.open``). Raises InputError if it is of another size.
+        """
+        import numpy as np
+        import torch
+
+        asked = build(DecodeOptions, options)
+        picture = image if isinstance(image, Panorama) else Panorama(image=image)
+        width, height = picture.size
+        check_size(width, height)
+        choice, tiling, report = self._tiling(asked, width, height)
+        with self._stage(f"encoding {width}×{height}", choice):
+            pixels = torch.from_numpy(np.asarray(picture.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+            tensor = self.engine.encode(pixels, tiling)
+        return Latents(tensor=tensor, settings={"encoded": report()})
+
     # --------------------------------------------------------------------------------------------------- inner parts
 
     @contextlib.contextmanager
@@ -225,6 +218,7 @@ class Pipeline:
         check_request(
             asked,
             decoding,
+            loading=self.plan.options,
             model=self.plan.model,
             registry=self._registry,
             machine=self._machine,
@@ -364,21 +358,14 @@ class Pipeline:
             raise InputError(
                 f"latents has the shape {tuple(tensor.shape)}, but one picture is (1, {channels}, height/8, width/8)."
             )
-        choice, tiling = choose_tiling(
-            asked,
-            latents.width,
-            latents.height,
-            registry=self._registry,
-            machine=self._machine,
-            precision=self.plan.precision,
-        )
+        choice, tiling, report = self._tiling(asked, latents.width, latents.height)
         with self._stage(f"decoding {latents.width}×{latents.height}", choice):
             pixels = self.engine.decode(tensor, tiling)
         if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
         rounded = (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()
         sampled = dict(latents.settings)
-        used = {**self.plan.as_dict(), **sampled.pop("used", {}), "tiling": choice.as_dict()}
+        used = {**self.plan.as_dict(), **sampled.pop("used", {}), "tiling": report()}
         requested = {
             **_chosen(self.plan.options),
             **sampled.pop("requested", {}),
@@ -386,6 +373,30 @@ class Pipeline:
         }
         settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._machine.versions)}
         return Panorama(image=Image.fromarray(rounded), settings=settings)
+
+    def _tiling(
+        self, asked: DecodeOptions, width: int, height: int
+    ) -> tuple[Choice, TilingImplementation, Callable[[], dict[str, Any]]]:
+        """How to decode or encode a picture; the last tells, afterwards, what was chosen and what it did."""
+        settings = tiling_settings(self.plan.options, asked)
+        choice, tiling = choose_tiling(
+            asked.tiling_backend,
+            settings,
+            width,
+            height,
+            registry=self._registry,
+            machine=self._machine,
+            precision=self.plan.precision,
+            vae=self.engine.pipe.vae,
+        )
+        offer = self._registry.find("tiling", f"{choice.distribution}:{choice.used}")[0].offer
+        if not offer.exact and asked.tiling_backend == "auto":
+            log.warning("%s; it changes the picture a little.", choice.sentence())
+
+        def report() -> dict[str, Any]:
+            return {**choice.as_dict(), "exact": offer.exact, **getattr(tiling, "report", {})}
+
+        return choice, tiling, report
 
 
 def _chosen(options: Any, *leave_out: str) -> dict[str, Any]:

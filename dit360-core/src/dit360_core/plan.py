@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion
 
 from dit360_core.errors import BackendUnavailable, UnknownName
 from dit360_core.machine import Machine
-from dit360_core.offers import Model, Need, QuantizationNeed, Reason, TilingNeed
+from dit360_core.offers import Model, Need, QuantizationNeed, Reason, TilingNeed, TilingSettings
 from dit360_core.options import DecodeOptions, LoadOptions
 from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, normal, noun, one_line
 
@@ -302,16 +302,60 @@ def make_plan(
     )
 
 
+def tiling_settings(loading: LoadOptions, decoding: DecodeOptions) -> TilingSettings:
+    """How to tile one picture: what was said when loading, unless the picture says otherwise."""
+    size, overlap, pixels = (
+        decoding.tile_size_override,
+        decoding.tile_overlap_override,
+        decoding.max_tile_pixels_override,
+    )
+    return TilingSettings(
+        mode=decoding.tiling_mode,
+        level=decoding.tiling_level,
+        tile_size=size or loading.vae_tile_size,
+        tile_overlap=loading.vae_tile_overlap if overlap < 0 else overlap,
+        auto_tile_pixels=loading.vae_auto_tile_pixels if pixels < 0 else pixels,
+    )
+
+
 def choose_tiling(
-    decoding: DecodeOptions, width: int, height: int, *, registry: Registry, machine: Machine, precision: str
+    requested: str,
+    settings: TilingSettings,
+    width: int,
+    height: int,
+    *,
+    registry: Registry,
+    machine: Machine,
+    precision: str,
+    vae: Any = None,
 ) -> tuple[Choice, Any]:
-    """How latents of a ``width × height`` picture are decoded. Raises BackendUnavailable."""
-    need = TilingNeed(device=machine.device, dtype=precision, width=width, height=height, mode=decoding.tiling_mode)
+    """How latents of a ``width × height`` picture are decoded.
+
+    vae: what decodes them, which a tiling may refuse. Before it is there offers are judged but none is loaded, and the
+    second result is None. Raises UnknownName, or BackendUnavailable with the reasons of every candidate.
+    """
+    need = TilingNeed(
+        device=machine.device,
+        dtype=precision,
+        width=width,
+        height=height,
+        mode=settings.mode,
+        auto_tile_pixels=settings.auto_tile_pixels,
+    )
+
+    def load(offer: Any) -> Any:
+        return None if vae is None else offer.load(settings)
+
+    def probe(tiling: Any, machine: Machine, need: Need) -> Iterable[Reason]:
+        return tiling.refuses(vae) if hasattr(tiling, "refuses") else ()
+
     try:
-        return select("tiling", "auto", registry, machine, need)
+        return select("tiling", requested, registry, machine, need, probe=probe, load=load)
     except BackendUnavailable as error:
+        if requested != "auto":
+            raise
         told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in error.reasons.items())
         raise BackendUnavailable(
-            f"Nothing installed decodes {width}×{height} with tiling_mode={decoding.tiling_mode}: {told}.",
+            f"Nothing installed decodes {width}×{height} with tiling_mode={settings.mode}: {told}.",
             error.reasons,
         ) from None

@@ -1,44 +1,76 @@
-"""Decoding in one piece, circular in longitude."""
+"""What the core offers for running the autoencoder over a panorama: exactly, in one piece, or blended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dit360_core.hookspecs import hookimpl
 from dit360_core.machine import Machine
-from dit360_core.offers import Reason, Tiling, TilingNeed
+from dit360_core.offers import Reason, Tiling, TilingNeed, TilingSettings
 
 if TYPE_CHECKING:
-    import torch
+    from dit360_core.offers import TilingImplementation
 
 
-class Whole:
-    """One piece whatever the size; the meridian is no edge."""
+def _exact(settings: TilingSettings) -> TilingImplementation:
+    from dit360_core.builtin.tiling_exact import Exact
 
-    def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
-        from dit360_core.vae import decode_whole
+    return Exact(settings)
 
-        return decode_whole(vae, latents)
 
-    def encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-        from dit360_core.vae import encode_whole
+def _whole(settings: TilingSettings) -> TilingImplementation:
+    from dit360_core.builtin.tiling_others import Whole
 
-        return encode_whole(vae, pixels)
+    return Whole(settings)
+
+
+def _blended(settings: TilingSettings) -> TilingImplementation:
+    from dit360_core.builtin.tiling_others import Blended
+
+    return Blended(settings)
 
 
 def _one_piece_only(machine: Machine, need: TilingNeed) -> Iterable[Reason]:
     if need.mode == "always":
         yield Reason("mode", "it decodes in one piece and tiling_mode=always asks for more", "use tiling_mode=auto")
+    elif need.mode == "auto" and 0 < need.auto_tile_pixels < need.width * need.height:
+        yield Reason(
+            "size",
+            f"it decodes in one piece, and more than {need.auto_tile_pixels} pixels are to be cut",
+            "use tiling_mode=never",
+        )
+
+
+def _tiles_only(machine: Machine, need: TilingNeed) -> Iterable[Reason]:
+    if need.mode == "never":
+        yield Reason("mode", "it cuts tiles and tiling_mode=never asks for one piece", "use tiling_mode=auto")
 
 
 @hookimpl
 def dit360_tilings() -> Iterable[Tiling]:
     yield Tiling(
-        name="whole",
+        name="exact",
         api=1,
         exact=True,
-        summary="one piece, wrapped in longitude: no seam",
+        summary="as one piece, in a fraction of its memory; no seam",
+        load=_exact,
+    )
+    yield Tiling(
+        name="whole",
+        api=1,
+        priority=-10,
+        exact=True,
+        summary="one piece, wrapped in longitude: no seam; for any autoencoder of convolutions",
         unsupported=_one_piece_only,
-        load=Whole,
+        load=_whole,
+    )
+    yield Tiling(
+        name="blended",
+        api=1,
+        priority=-20,
+        exact=False,
+        summary="diffusers' overlapping tiles, wrapped: tones differ from tile to tile",
+        unsupported=_tiles_only,
+        load=_blended,
     )

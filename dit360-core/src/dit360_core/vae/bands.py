@@ -1,4 +1,4 @@
-"""Pictures in bands of rows: where they are kept, how their moments are gathered, how a convolution streams over them.
+"""Pictures in bands of rows: how their moments are gathered, how convolutions stream over them.
 
 A *band* is a tensor ``(1, C, r, W)``, channels last in memory, of ``r`` whole rows. Everything flows downward: a stream
 takes the next band of its input and gives back the rows of its output that are complete by then, so that every row is
@@ -7,101 +7,48 @@ computed once a pass, whatever the height of the bands.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dit360_core.vae.slabs import Waiting
 from dit360_core.vae.structure import Convolution, Residual
 
 _HALF = (torch.bfloat16, torch.float16)
 
 
-class Rows:
-    """A picture as a list of bands, each dropped as soon as its last row was taken.
-
-    host: keep the bands in system memory; they come back to the device of the first one as they are read.
-    """
-
-    def __init__(self, *, host: bool = False) -> None:
-        self._bands: deque[torch.Tensor] = deque()
-        self._taken = 0
-        self._host = host
-        self._device: torch.device | None = None
-
-    def append(self, band: torch.Tensor) -> None:
-        """band: owned by this object from now on."""
-        self._device = band.device
-        self._bands.append(band.cpu() if self._host else band)
-
-    def scan(self, rows: int) -> Iterator[torch.Tensor]:
-        """All rows from the top, at most ``rows`` at once; everything is kept."""
-        for band in self._bands:
-            for start in range(0, band.shape[2], rows):
-                yield self._here(band[:, :, start : start + rows])
-
-    def drain(self, rows: int) -> Iterator[torch.Tensor]:
-        """All rows from the top, at most ``rows`` at once; nothing is kept."""
-        while self._bands:
-            yield self._here(self._next(rows))
-
-    def take(self, rows: int) -> Iterator[torch.Tensor]:
-        """The next ``rows`` rows, in one or more pieces; they are not kept."""
-        while rows:
-            piece = self._next(rows)
-            rows -= piece.shape[2]
-            yield self._here(piece)
-
-    def _next(self, rows: int) -> torch.Tensor:
-        band, start = self._bands[0], self._taken
-        piece = band[:, :, start : start + rows]
-        self._taken += piece.shape[2]
-        if self._taken == band.shape[2]:
-            self._bands.popleft()
-            self._taken = 0
-        return piece
-
-    def _here(self, piece: torch.Tensor) -> torch.Tensor:
-        piece = piece.to(self._device) if self._host else piece
-        # Only what was given from outside is not so already.
-        return piece.contiguous(memory_format=torch.channels_last)
-
-
 class Moments:
-    """Mean and variance of every channel, gathered from bands as they are made and merged in float64."""
+    """Mean and variance of every channel: gathered band by band as they are made, merged in float64 when asked for."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._mean: torch.Tensor | None = None
-        self._squares: torch.Tensor | None = None
+        self._bands: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
     def add(self, band: torch.Tensor) -> None:
-        count = band.shape[2] * band.shape[3]
         wide = band.float() if band.dtype in _HALF else band
-        # The statistics half of batch normalization: two passes over memory that is still in the cache.
         if wide.device.type in ("cpu", "cuda"):
+            # The statistics half of batch normalization: the one kernel for this that is fast with channels last.
             mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
         else:
             variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
-        mean, squares = mean.double().cpu(), variance.double().cpu() * count
-        if self._mean is None or self._squares is None:
-            self._count, self._mean, self._squares = count, mean, squares
-            return
-        total, offset = self._count + count, mean - self._mean
-        self._squares += squares + offset**2 * (self._count * count / total)
-        self._mean += offset * (count / total)
-        self._count = total
+        # Left on the device: to fetch them now would make it wait for every band.
+        self._bands.append((band.shape[2] * band.shape[3], mean, variance))
 
     def of_groups(self, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance of each channel's group, ``(C,)`` float64 each."""
-        assert self._mean is not None
-        assert self._squares is not None
-        mean = self._mean.view(groups, -1)
-        within, centre = (self._squares / self._count).view(groups, -1), mean.mean(1, keepdim=True)
-        variance = (within + (mean - centre) ** 2).mean(1, keepdim=True)
-        return centre.expand_as(mean).reshape(-1), variance.expand_as(mean).reshape(-1)
+        """Mean and variance of each channel's group, ``(C,)`` float64 each, on the CPU."""
+        counts = torch.tensor([count for count, _, _ in self._bands], dtype=torch.float64)
+        weights = (counts / counts.sum())[:, None, None]
+        # Bands × groups × channels of a group; all bands have as many pixels in each channel.
+        mean, variance = (
+            torch.stack([band[i] for band in self._bands]).cpu().double().unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+            for i in (1, 2)
+        )
+        centre = (weights * mean).sum(0).mean(1, keepdim=True)
+        spread = (weights * (variance + (mean - centre) ** 2)).sum(0).mean(1, keepdim=True)
+        shape = mean.shape[1:]
+        return centre.expand(shape).reshape(-1), spread.expand(shape).reshape(-1)
 
 
 class Normalize:
@@ -121,8 +68,8 @@ class Normalize:
 class ConvolutionStream:
     """One :class:`Convolution` over a stream of bands.
 
-    Each band is copied into a buffer with the wrapped columns on either side, zeros beyond the poles and the last rows of
-    the band before; the convolution then pads nothing. height: rows of the whole input. tile_width: columns of the
+    Each band is copied into a buffer with the wrapped columns on either side, zeros beyond the poles and the last rows
+    of the band before; the convolution then pads nothing. height: rows of the whole input. tile_width: columns of the
     result that are computed at once. ``tiles`` counts the rectangles that were.
     """
 
@@ -224,14 +171,19 @@ def _phase_weights(weight: torch.Tensor) -> torch.Tensor:
     ``(O, I, 3, 3)`` → ``(4·O, I, 2, 2)``: an output pixel sees only 2×2 different small pixels; which ones, and with
     which sums of weights, depends on whether its row and its column are even (first) or odd. Four ninths of the work.
     """
+    channels, into = weight.shape[:2]
+    shape = (4 * channels, into, 2, 2)
+    folded = torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
     wide = weight.float() if weight.dtype in _HALF else weight
+    for i in range(4):
+        down, right = divmod(i, 2)
+        folded[i * channels : (i + 1) * channels] = _fold(_fold(wide, 2, down), 3, right)
+    return folded
 
-    def fold(taps: torch.Tensor, dim: int, odd: int) -> torch.Tensor:
-        a, b, c = taps.unbind(dim)
-        return torch.stack([a + b, c] if odd else [a, b + c], dim)
 
-    phases = [fold(fold(wide, 2, down), 3, right) for down in (0, 1) for right in (0, 1)]
-    return torch.cat(phases).to(weight.dtype)
+def _fold(taps: torch.Tensor, dim: int, odd: int) -> torch.Tensor:
+    a, b, c = taps.unbind(dim)
+    return torch.stack([a + b, c] if odd else [a, b + c], dim)
 
 
 def _activated(act: nn.Module, band: torch.Tensor, *, own: bool) -> torch.Tensor:
@@ -255,10 +207,11 @@ class ResidualStream:
         self, layer: Residual, first: ConvolutionStream, second: ConvolutionStream, shortcut: ConvolutionStream | None
     ) -> None:
         self._layer, self._first, self._second, self._shortcut = layer, first, second, shortcut
-        self._waiting = Rows()
+        self._waiting = Waiting()
 
     def push(self, band: torch.Tensor) -> torch.Tensor | None:
-        aside = band if self._shortcut is None else self._shortcut.push(band)
+        # The band itself is gone when its rows are needed.
+        aside = band.clone() if self._shortcut is None else self._shortcut.push(band)
         assert aside is not None
         self._waiting.append(aside)
         del aside
@@ -268,7 +221,11 @@ class ResidualStream:
         return None if out is None else add_rows(out, self._waiting, self._layer.scale)
 
 
-def add_rows(band: torch.Tensor, rows: Rows, scale: float) -> torch.Tensor:
+class Takes(Protocol):
+    def take(self, rows: int) -> Iterator[torch.Tensor]: ...
+
+
+def add_rows(band: torch.Tensor, rows: Takes, scale: float) -> torch.Tensor:
     """``(band + next rows) / scale``, in place."""
     start = 0
     for piece in rows.take(band.shape[2]):

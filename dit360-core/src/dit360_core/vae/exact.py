@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dit360_core.vae.bands import ConvolutionStream, Moments, Normalize, ResidualStream, Rows, Stream, add_rows
+from dit360_core.memory import give_back_freed_memory
+from dit360_core.vae.bands import ConvolutionStream, Moments, Normalize, ResidualStream, Stream, Takes, add_rows
 from dit360_core.vae.schedule import Schedule, Way
+from dit360_core.vae.slabs import Given, Rows, Slabs, Waiting
 from dit360_core.vae.structure import Attention, Convolution, Residual, decoder_steps, encoder_steps
 
 SCORES = 2**26
@@ -43,7 +45,7 @@ def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Any) -> 
     """Runs a schedule on one sample after the other."""
     height, width = schedule.size_out
     out, tiles = None, 0
-    with torch.no_grad(), _weights_at_hand(vae):
+    with torch.no_grad(), weights_at_hand(vae):
         for i in range(samples.shape[0]):
             run = _Run(schedule, counted.conv)
             if out is None:
@@ -56,7 +58,7 @@ def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Any) -> 
 
 
 @contextlib.contextmanager
-def _weights_at_hand(vae: nn.Module) -> Iterator[None]:
+def weights_at_hand(vae: nn.Module) -> Iterator[None]:
     """Offloaded weights are brought to the device, as they would be if the modules themselves were called."""
     hooked = [module for module in vae.modules() if "_hf_hook" in module.__dict__]
     try:
@@ -75,8 +77,8 @@ class _Sink(Protocol):
 class _Kept(Rows):
     """Rows and their moments."""
 
-    def __init__(self, host: bool) -> None:
-        super().__init__(host=host)
+    def __init__(self, slabs: Slabs) -> None:
+        super().__init__(slabs)
         self.moments = Moments()
 
     def add(self, band: torch.Tensor) -> None:
@@ -101,23 +103,22 @@ class _Run:
     def __init__(self, schedule: Schedule, counted: nn.Conv2d) -> None:
         self.tiles = 0
         self._schedule, self._counted = schedule, counted
-        self._host = schedule.level == "offloaded"
 
     def __call__(self, sample: torch.Tensor, out: torch.Tensor) -> None:
         """sample ``(1, C, h, w)`` is left as it is; out ``(1, C', h', w')`` is filled."""
-        source, moments = Rows(), Moments()
-        source.append(sample)
-        del sample
+        self._slabs = Slabs(self._schedule.slab_bytes, sample.device, host=self._schedule.level == "offloaded")
+        source: Rows | Given = Given(sample)
+        moments = Moments()
         last = len(self._schedule.ways) - 1
         for i, (way, rows) in enumerate(zip(self._schedule.ways, self._schedule.rows, strict=True)):
             if i == last:
                 self._step(way, rows, source, moments, _Result(out))
             else:
-                sink = _Kept(self._host)
+                sink = _Kept(self._slabs)
                 self._step(way, rows, source, moments, sink)
                 source, moments = sink, sink.moments
 
-    def _step(self, way: Way, rows: int, source: Rows, moments: Moments, sink: _Sink) -> None:
+    def _step(self, way: Way, rows: int, source: Rows | Given, moments: Moments, sink: _Sink) -> None:
         step = way.steps[-1]
         if isinstance(step, Attention):
             self._attention(step, way.size, rows, source, moments, sink)
@@ -136,16 +137,18 @@ class _Run:
     # ------------------------------------------------------------------------------------------- residual blocks
 
     def _stored(
-        self, block: Residual, size: tuple[int, int], rows: int, source: Rows, moments: Moments, sink: _Sink
+        self, block: Residual, size: tuple[int, int], rows: int, source: Rows | Given, moments: Moments, sink: _Sink
     ) -> None:
         """The middle is kept. A shortcut with a convolution is run at once, so that the input can go."""
-        middle = _Kept(self._host)
+        middle = _Kept(self._slabs)
         first = self._stream(block.first, size, moments)
+        aside: Rows
         if block.shortcut is None:
+            assert isinstance(source, Rows)
             self._flow(source.scan(rows), [first], middle)
             aside = source
         else:
-            aside = Rows(host=self._host)
+            aside = Rows(self._slabs)
             shortcut = self._stream(block.shortcut, size)
             for band in source.drain(rows):
                 beside = shortcut.push(band)
@@ -166,7 +169,7 @@ class _Run:
         block: Residual,
         size: tuple[int, int],
         rows: int,
-        source: Rows,
+        source: Rows | Given,
         moments: Moments,
         sink: _Sink,
     ) -> None:
@@ -192,15 +195,15 @@ class _Run:
         block: Residual,
         size: tuple[int, int],
         rows: int,
-        source: Rows,
+        source: Rows | Given,
         moments: Moments,
         sink: _Sink,
     ) -> None:
-        """The middle is kept; what the convolution before the block makes is computed for the middle and the shortcut."""
+        """The middle is kept; what the convolution before the block makes is computed for it and for the shortcut."""
         assert conv is not None
-        inner, middle = conv.size_out(*size), _Kept(self._host)
+        inner, middle = conv.size_out(*size), _Kept(self._slabs)
         self._flow(source.scan(rows), [self._stream(conv, size), self._stream(block.first, inner, moments)], middle)
-        again, second, aside = self._stream(conv, size), self._stream(block.second, inner, middle.moments), Rows()
+        again, second, aside = self._stream(conv, size), self._stream(block.second, inner, middle.moments), Waiting()
         shortcut = None if block.shortcut is None else self._stream(block.shortcut, inner)
         total = _Sum(aside, block.scale)
         for band in source.drain(rows):
@@ -219,7 +222,7 @@ class _Run:
     # ------------------------------------------------------------------------------------------------- attention
 
     def _attention(
-        self, step: Attention, size: tuple[int, int], rows: int, source: Rows, moments: Moments, sink: _Sink
+        self, step: Attention, size: tuple[int, int], rows: int, source: Rows | Given, moments: Moments, sink: _Sink
     ) -> None:
         """Keys and values of all pixels, then queries a few at a time: exact, since softmax rows are independent."""
         height, width = size
@@ -242,7 +245,7 @@ class _Run:
         at_once = max(1, SCORES // (heads * pixels))
         for band in source.drain(rows):
             tokens = _tokens(normalize(band))
-            for part in tokens.split(at_once):
+            for part in torch.split(tokens, at_once):
                 query = _heads(step.query(part), heads).unsqueeze(0)
                 seen = F.scaled_dot_product_attention(query, keys, values)[0]
                 # The normalized pixels have served once their queries are made.
@@ -253,9 +256,7 @@ class _Run:
 
     # --------------------------------------------------------------------------------------------------- streams
 
-    def _stream(
-        self, layer: Convolution, size: tuple[int, int], moments: Moments | None = None
-    ) -> ConvolutionStream:
+    def _stream(self, layer: Convolution, size: tuple[int, int], moments: Moments | None = None) -> ConvolutionStream:
         schedule = self._schedule
         columns = layer.size_out(*size)[1]
         # A tile of that many pixels of the picture is as many columns here as the layers are coarser.
@@ -281,6 +282,9 @@ class _Run:
         self._count(streams)
 
     def _count(self, streams: Sequence[Stream | _Sum]) -> None:
+        # Between passes, or the holes of one would be there beside those of the next.
+        if self._slabs.device.type == "cpu":
+            give_back_freed_memory()
         for stream in streams:
             if isinstance(stream, ConvolutionStream) and stream.layer.conv is self._counted:
                 self.tiles = max(self.tiles, stream.tiles)
@@ -289,7 +293,7 @@ class _Run:
 class _Sum:
     """Adds waiting rows to those that stream by."""
 
-    def __init__(self, rows: Rows, scale: float) -> None:
+    def __init__(self, rows: Takes, scale: float) -> None:
         self._rows, self._scale = rows, scale
 
     def push(self, band: torch.Tensor) -> torch.Tensor:
@@ -303,4 +307,4 @@ def _tokens(band: torch.Tensor) -> torch.Tensor:
 
 def _heads(tokens: torch.Tensor, heads: int) -> torch.Tensor:
     """``(N, heads·d)`` → ``(heads, N, d)``."""
-    return tokens.unflatten(1, (heads, -1)).transpose(0, 1)
+    return tokens.view(tokens.shape[0], heads, -1).transpose(0, 1)

@@ -1,9 +1,9 @@
-"""What is kept and what is computed twice: from an autoencoder's steps and a picture's size to a schedule with its peak.
+"""What is kept and what is computed twice: from an autoencoder's steps and a picture's size to a schedule.
 
-Between two steps a picture must exist once, since group normalization needs all of it before the next step begins. What
-can be saved is inside a step: a residual block's middle, or an upsampled picture, can be kept (memory) or computed again
-in every pass that needs it (time). Each group of steps has a few such ways; a schedule takes, under a bound for the
-memory, the way that computes least for each group, which is the optimum, since the peak is the largest of theirs.
+Between two steps a picture must exist once, since group normalization needs all of it before the next step begins.
+What can be saved is inside a step: a residual block's middle, or an upsampled picture, can be kept (memory) or computed
+again in every pass that needs it (time). Each group of steps has a few such ways; a schedule takes, under a bound for
+the memory, the way that computes least for each group, which is the optimum, since the peak is the largest of theirs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ SMALLEST_WORK = 32 * 2**20
 """Bytes: smaller working sets cost time and save nothing that shows."""
 WORK_SHARE = 16
 """The working set may be this fraction of what is kept."""
+SLABS = 64
+"""What is kept is held in about so many blocks …"""
+SMALLEST_SLAB = 2**20
+"""… of at least so many bytes."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -43,6 +47,20 @@ class Way:
     work_per_row: int
     work_fixed: int
 
+    @property
+    def widest_row(self) -> int:
+        """Elements of the largest row that is kept."""
+        rows, size = [], self.size
+        for step in self.steps:
+            if isinstance(step, Attention):
+                rows.append(step.channels * size[1])
+            elif isinstance(step, Residual):
+                rows.append(max(step.first.channels_out, step.second.channels_out) * size[1])
+            else:
+                size = step.size_out(*size)
+                rows.append(step.channels_out * size[1])
+        return max(rows)
+
 
 @attrs.frozen(kw_only=True)
 class Schedule:
@@ -59,6 +77,7 @@ class Schedule:
     size_out: tuple[int, int]
     channels_out: int
     multiplications: int
+    slab_bytes: int
     kept_bytes: int
     peak_bytes: int
 
@@ -86,8 +105,11 @@ def make_schedule(
     kept = max(way.kept for way in ways) * itemsize
     work = max(SMALLEST_WORK, kept // WORK_SHARE)
     rows = tuple(_rows(way, work // itemsize, tile_size, picture, at_least_two) for way in ways)
+    row = max(way.widest_row for way in ways) * itemsize
+    slab = -(-max(kept // SLABS, row, SMALLEST_SLAB) // row) * row
+    # Of up to three pictures that are read and written at once a slab each is not full.
     peak = max(
-        (0 if level == "offloaded" else way.kept) + way.work_per_row * n + way.work_fixed
+        (0 if level == "offloaded" else way.kept + 3 * slab // itemsize) + way.work_per_row * n + way.work_fixed
         for way, n in zip(ways, rows, strict=True)
     )
     return Schedule(
@@ -99,9 +121,33 @@ def make_schedule(
         size_out=sizes[-1],
         channels_out=last.channels_out,
         multiplications=sum(way.multiplications for way in ways),
+        slab_bytes=slab,
         kept_bytes=kept,
         peak_bytes=peak * itemsize,
     )
+
+
+def size_after(steps: Sequence[Step], height: int, width: int) -> tuple[int, int]:
+    """Height and width of what the steps make of ``height × width``."""
+    return _sizes(steps, height, width)[-1]
+
+
+def predict_whole(steps: Sequence[Step], height: int, width: int, itemsize: int) -> int:
+    """Bytes that one sample in one piece takes at its worst, beside weights and input; rather too much than too little.
+
+    At a convolution the input is there once for the residual, once normalized and activated, once padded, and on a CPU
+    input and output once more in the order that the kernel wants.
+    """
+    worst = 0
+    for step, size in zip(steps, _sizes(steps, height, width), strict=False):
+        if isinstance(step, Attention):
+            worst = max(worst, 5 * _elements(step.channels, size))
+            continue
+        first = step.first if isinstance(step, Residual) else step
+        inner = (2 * size[0], 2 * size[1]) if first.upsample else size
+        out = _elements(first.channels_out, first.size_out(*size))
+        worst = max(worst, _elements(first.channels_in, size) + 3 * _elements(first.channels_in, inner) + 2 * out)
+    return worst * itemsize
 
 
 def _sizes(steps: Sequence[Step], height: int, width: int) -> list[tuple[int, int]]:
@@ -113,7 +159,7 @@ def _sizes(steps: Sequence[Step], height: int, width: int) -> list[tuple[int, in
 
 def _rows(way: Way, work: int, tile_size: int, picture: tuple[int, int], at_least_two: bool) -> int:
     height = way.size[0]
-    fitting = (work - way.work_fixed) // max(1, way.work_per_row)
+    fitting = work // max(1, way.work_per_row)
     in_tile = tile_size * height // picture[0]
     return max(1, min(fitting, in_tile, -(-height // 2) if at_least_two else height))
 
@@ -246,9 +292,7 @@ def _residual(step: Residual, size: tuple[int, int]) -> Iterator[Way]:
     )
 
 
-def _convolution_and_residual(
-    conv: Convolution, block: Residual, size: tuple[int, int], given: bool
-) -> Iterator[Way]:
+def _convolution_and_residual(conv: Convolution, block: Residual, size: tuple[int, int], given: bool) -> Iterator[Way]:
     inner = conv.size_out(*size)
     into = 0 if given else _elements(conv.channels_in, size)
     stored, recomputed = _residual(block, inner)
@@ -283,7 +327,10 @@ def _stream_work(chain: Sequence[Convolution], size: tuple[int, int], *, aside: 
     aside: channels of a band that waits meanwhile for the end of the chain.
     """
     one, two = (_stream_peak(chain, size, aside, rows) for rows in (1, 2))
-    weights = sum(layer.channels_in * layer.channels_out * (16 if layer.upsample else layer.kernel**2) for layer in chain)
+    # Each is there twice: channels last in memory, and as the kernel wants it.
+    weights = 2 * sum(
+        layer.channels_in * layer.channels_out * (16 if layer.upsample else layer.kernel**2) for layer in chain
+    )
     return two - one, max(0, 2 * one - two) + weights
 
 

@@ -1,0 +1,162 @@
+"""Exact tiles: which level, by size and free memory, and what happens when memory runs out nevertheless."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import torch
+
+from dit360_core.errors import first_line
+from dit360_core.memory import free_memory, is_out_of_memory
+from dit360_core.offers import Reason, TilingSettings
+from dit360_core.vae import (
+    LEVELS,
+    CannotTakeApart,
+    Schedule,
+    decode_exact,
+    decode_whole,
+    decoder_steps,
+    encode_exact,
+    encode_whole,
+    encoder_steps,
+    make_schedule,
+    predict_whole,
+    size_after,
+    weights_at_hand,
+)
+
+log = logging.getLogger("dit360")
+
+WHOLE_PIXELS_ON_CPU = 2**18
+"""On a CPU, tiles are faster than one piece from here on: their bands fit its caches (docs/tiling.md)."""
+SHARE_OF_FREE = 0.8
+"""What a prediction may take of the memory that is free."""
+
+
+@attrs.frozen(kw_only=True)
+class _Try:
+    """One way to run. schedule None: in one piece."""
+
+    level: str
+    schedule: Schedule | None
+    predicted: int
+
+
+class Exact:
+    """The picture of one piece, at the memory of as little as there is. See :mod:`dit360_core.vae.exact`."""
+
+    def __init__(self, settings: TilingSettings) -> None:
+        self._settings = settings
+        self.report: dict[str, Any] = {}
+
+    def refuses(self, vae: Any) -> Iterable[Reason]:
+        """Why an autoencoder cannot be taken apart."""
+        try:
+            decoder_steps(vae)
+            encoder_steps(vae)
+        except CannotTakeApart as error:
+            yield Reason("structure", str(error))
+
+    def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        return self._run(vae, latents, decoding=True)
+
+    def encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+        return self._run(vae, pixels, decoding=False)
+
+    def _run(self, vae: Any, sample: torch.Tensor, *, decoding: bool) -> torch.Tensor:
+        doing = "decoding" if decoding else "encoding"
+        with weights_at_hand(vae):
+            # Only now, since offloading makes room for the autoencoder by moving other parts away.
+            free = free_memory(sample.device.type)
+            tries = self._tries(vae, sample, decoding, free)
+        failed: list[str] = []
+        for i, way in enumerate(tries):
+            log.info(
+                "%s: level %s, predicted to take %s of %s free", doing, way.level, _size(way.predicted), _size(free)
+            )
+            done, error = _attempt(vae, sample, way.schedule, decoding, last=i + 1 == len(tries))
+            if done is not None:
+                result, tiles = done
+                self.report = {
+                    "level": way.level,
+                    "tiles": tiles,
+                    "predicted_bytes": way.predicted,
+                    "tile_overlap": "none needed",
+                    **({"out_of_memory": failed} if failed else {}),
+                }
+                return result
+            # Nothing of the failed attempt is alive here, its exception and what that held included.
+            failed.append(way.level)
+            log.warning(
+                "%s at level %s ran out of memory (%s); level %s is tried, which takes less.",
+                doing.capitalize(),
+                way.level,
+                error,
+                tries[i + 1].level,
+            )
+            if sample.device.type == "cuda":
+                torch.cuda.empty_cache()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _tries(self, vae: Any, sample: torch.Tensor, decoding: bool, free: int) -> list[_Try]:
+        """What to try, in this order: the fastest that should fit, then whatever takes less."""
+        settings, (height, width) = self._settings, sample.shape[2:]
+        steps = decoder_steps(vae) if decoding else encoder_steps(vae)
+        device, itemsize = sample.device.type, sample.element_size()
+        whole = _Try(
+            level="whole",
+            schedule=None,
+            predicted=predict_whole(steps, height, width, itemsize) * sample.shape[0],
+        )
+        if settings.mode == "never":
+            return [whole]
+        rows, columns = size_after(steps, height, width)
+        pixels = max(rows * columns, height * width)
+        too_many = 0 < settings.auto_tile_pixels < pixels
+        named = settings.level != "auto"
+        tries = []
+        for level in [settings.level] if named else LEVELS:
+            schedule = make_schedule(
+                steps,
+                height,
+                width,
+                itemsize,
+                level,  # type: ignore[arg-type]
+                tile_size=settings.tile_size,
+                at_least_two=settings.mode == "always" or named or too_many,
+            )
+            # System memory as a help for system memory is none; and it must be there.
+            if level == "offloaded" and not named and schedule.kept_bytes > _to_spare(device):
+                continue
+            tries.append(_Try(level=level, schedule=schedule, predicted=schedule.peak_bytes))
+        small = device != "cpu" or pixels <= WHOLE_PIXELS_ON_CPU
+        if settings.mode == "auto" and not named and not too_many and small:
+            tries.insert(0, whole)
+        fitting = [i for i, way in enumerate(tries) if way.predicted <= SHARE_OF_FREE * free]
+        return tries[fitting[0] :] if fitting else tries[-1:]
+
+
+def _to_spare(device: str) -> float:
+    """Bytes of system memory that may take what does not fit on the device."""
+    return SHARE_OF_FREE * free_memory("cpu") if device == "cuda" else 0
+
+
+def _attempt(
+    vae: Any, sample: torch.Tensor, schedule: Schedule | None, decoding: bool, *, last: bool
+) -> tuple[tuple[torch.Tensor, int] | None, str]:
+    """The result and its number of tiles, or None and why memory did not suffice; the last attempt raises that."""
+    try:
+        if schedule is None:
+            return ((decode_whole if decoding else encode_whole)(vae, sample), 1), ""
+        return (decode_exact if decoding else encode_exact)(vae, sample, schedule), ""
+    except Exception as error:
+        if last or not is_out_of_memory(error):
+            raise
+        return None, first_line(error)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
