@@ -24,7 +24,9 @@ class Moments:
     """Mean and variance of every channel: gathered band by band as they are made, merged in float64 when asked for."""
 
     def __init__(self) -> None:
-        self._bands: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._counts: list[int] = []
+        self._means: list[torch.Tensor] = []
+        self._variances: list[torch.Tensor] = []
 
     def add(self, band: torch.Tensor) -> None:
         wide = band.float() if band.dtype in _HALF else band
@@ -34,16 +36,17 @@ class Moments:
         else:
             variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
         # Left on the device: to fetch them now would make it wait for every band.
-        self._bands.append((band.shape[2] * band.shape[3], mean, variance))
+        self._counts.append(band.shape[2] * band.shape[3])
+        self._means.append(mean)
+        self._variances.append(variance)
 
     def of_groups(self, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance of each channel's group, ``(C,)`` float64 each, on the CPU."""
-        counts = torch.tensor([count for count, _, _ in self._bands], dtype=torch.float64)
+        counts = torch.tensor(self._counts, dtype=torch.float64)
         weights = (counts / counts.sum())[:, None, None]
-        # Bands × groups × channels of a group; all bands have as many pixels in each channel.
+        # Bands × groups × channels of a group; all channels of a band have as many pixels.
         mean, variance = (
-            torch.stack([band[i] for band in self._bands]).cpu().double().unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
-            for i in (1, 2)
+            torch.stack(bands).cpu().double().view(len(bands), groups, -1) for bands in (self._means, self._variances)
         )
         centre = (weights * mean).sum(0).mean(1, keepdim=True)
         spread = (weights * (variance + (mean - centre) ** 2)).sum(0).mean(1, keepdim=True)

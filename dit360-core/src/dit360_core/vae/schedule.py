@@ -24,6 +24,8 @@ SMALLEST_WORK = 32 * 2**20
 """Bytes: smaller working sets cost time and save nothing that shows."""
 WORK_SHARE = 16
 """The working set may be this fraction of what is kept."""
+HOLES = 1.25
+"""What an allocator takes for the working set, of which blocks of all sizes come and go. Measured (bench/decode.py)."""
 SLABS = 64
 """What is kept is held in about so many blocks …"""
 SMALLEST_SLAB = 2**20
@@ -109,7 +111,8 @@ def make_schedule(
     slab = -(-max(kept // SLABS, row, SMALLEST_SLAB) // row) * row
     # Of up to three pictures that are read and written at once a slab each is not full.
     peak = max(
-        (0 if level == "offloaded" else way.kept + 3 * slab // itemsize) + way.work_per_row * n + way.work_fixed
+        (0 if level == "offloaded" else way.kept + 3 * slab // itemsize)
+        + int(HOLES * (way.work_per_row * n + way.work_fixed))
         for way, n in zip(ways, rows, strict=True)
     )
     return Schedule(
@@ -299,7 +302,8 @@ def _convolution_and_residual(conv: Convolution, block: Residual, size: tuple[in
     middle, out = _elements(block.first.channels_out, inner), _elements(block.second.channels_out, inner)
     # Once for each of: the moments, the middle, the shortcut.
     thrice = 3 * _multiplications(conv, size)
-    per_row, fixed = _stream_work([conv, block.first], size)
+    # The last pass runs the second convolution beside the one before the block.
+    per_row, fixed = _stream_work([conv, block.first, block.second], size, aside=block.second.channels_out)
     yield Way(
         mode="half",
         steps=(conv, block),
@@ -309,7 +313,6 @@ def _convolution_and_residual(conv: Convolution, block: Residual, size: tuple[in
         work_per_row=per_row,
         work_fixed=fixed,
     )
-    per_row, fixed = _stream_work([conv, block.first, block.second], size, aside=block.second.channels_out)
     yield Way(
         mode="whole",
         steps=(conv, block),
