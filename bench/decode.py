@@ -40,7 +40,7 @@ def main(
     """Measure every way at every size and print a table for each size."""
     chosen = [w.strip() for w in ways.split(",")] if ways else [w for w in WAYS if w != "offloaded" or device != "cpu"]
     console = Console()
-    results = []
+    results: list[dict[str, Any]] = []
     for size in sizes.split(","):
         width, height = (int(side) for side in size.split("x"))
         table = Table("way", "peak MiB", "predicted", "of diffusers", "seconds", "of diffusers", "max error σ", "tiles")
