@@ -2,12 +2,13 @@
 
 import torch
 from dit360_core.flux.quiet import quiet
+from dit360_core.testing.models import small_autoencoder
 
 
 def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, dynamic=True):
     """A FluxPipeline of diffusers with random weights: the real parts in miniature, without text encoders."""
     with quiet():
-        from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+        from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
         torch.manual_seed(seed)
         transformer = FluxTransformer2DModel(
@@ -21,24 +22,13 @@ def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, d
             guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 6, 6),
         )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 16, 16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            latent_channels=16,
-            norm_num_groups=4,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            scaling_factor=0.36,
-            shift_factor=0.11,
-        )
+        vae = small_autoencoder(dtype)
         scheduler = FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=dynamic, base_shift=0.5, max_shift=1.15, shift=3.0
         )
         pipe = FluxPipeline(
             transformer=transformer.to(dtype),
-            vae=vae.to(dtype),
+            vae=vae,
             scheduler=scheduler,
             text_encoder=None,
             text_encoder_2=None,

@@ -51,7 +51,7 @@ def test_away_from_the_seam_a_wide_wrapped_decode_agrees(vae):
         wide = vae.decode(latents.repeat(1, 1, 1, 3), return_dict=False)[0]
     middle = wide[..., 24 * 8 : 2 * 24 * 8]
     ours = decode_whole(vae, latents)
-    assert (middle - ours).abs().mean() < 0.02 * ours.std()
+    assert (middle - ours).abs().mean() < 0.03 * ours.std()
 
 
 def test_the_original_autoencoder_is_untouched_and_its_weights_are_shared(vae):

@@ -18,6 +18,7 @@ from dit360_core.vae.slabs import Waiting
 from dit360_core.vae.structure import Convolution, Residual
 
 _HALF = (torch.bfloat16, torch.float16)
+_TOGETHER = 64
 
 
 class Moments:
@@ -25,8 +26,7 @@ class Moments:
 
     def __init__(self) -> None:
         self._counts: list[int] = []
-        self._means: list[torch.Tensor] = []
-        self._variances: list[torch.Tensor] = []
+        self._found: list[torch.Tensor] = []
 
     def add(self, band: torch.Tensor) -> None:
         wide = band.float() if band.dtype in _HALF else band
@@ -35,19 +35,21 @@ class Moments:
             mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
         else:
             variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
-        # Left on the device: to fetch them now would make it wait for every band.
+        # Left on the device: to fetch them now would make it wait for every band. And together: as small blocks of
+        # their own they would keep the large ones around them from being joined when those are freed.
+        place = len(self._counts) % _TOGETHER
+        if not place:
+            self._found.append(mean.new_zeros(_TOGETHER, 2, mean.shape[0]))
+        self._found[-1][place, 0], self._found[-1][place, 1] = mean, variance
         self._counts.append(band.shape[2] * band.shape[3])
-        self._means.append(mean)
-        self._variances.append(variance)
 
     def of_groups(self, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance of each channel's group, ``(C,)`` float64 each, on the CPU."""
         counts = torch.tensor(self._counts, dtype=torch.float64)
         weights = (counts / counts.sum())[:, None, None]
         # Bands × groups × channels of a group; all channels of a band have as many pixels.
-        mean, variance = (
-            torch.stack(bands).cpu().double().view(len(bands), groups, -1) for bands in (self._means, self._variances)
-        )
+        found = torch.cat(self._found)[: len(counts)].cpu().double()
+        mean, variance = (found[:, i].reshape(len(counts), groups, -1) for i in (0, 1))
         centre = (weights * mean).sum(0).mean(1, keepdim=True)
         spread = (weights * (variance + (mean - centre) ** 2)).sum(0).mean(1, keepdim=True)
         shape = mean.shape[1:]

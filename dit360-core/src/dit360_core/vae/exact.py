@@ -60,14 +60,13 @@ def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Any) -> 
 @contextlib.contextmanager
 def weights_at_hand(vae: nn.Module) -> Iterator[None]:
     """Offloaded weights are brought to the device, as they would be if the modules themselves were called."""
-    hooked = [module for module in vae.modules() if "_hf_hook" in module.__dict__]
-    try:
-        for module in hooked:
-            module._hf_hook.pre_forward(module)  # type: ignore[union-attr, operator]
+    with contextlib.ExitStack() as offloaded:
+        for module in vae.modules():
+            hook: Any = module.__dict__.get("_hf_hook")
+            if hook is not None:
+                hook.pre_forward(module)
+                offloaded.callback(hook.post_forward, module, None)
         yield
-    finally:
-        for module in hooked:
-            module._hf_hook.post_forward(module, None)  # type: ignore[union-attr, operator]
 
 
 class _Sink(Protocol):
@@ -235,8 +234,8 @@ class _Run:
                 values = band.new_empty(1, heads, pixels, step.value.out_features // heads)
             tokens = _tokens(normalize(band))
             stop = done + tokens.shape[0]
-            keys[0, :, done:stop] = _heads(step.key(tokens), heads)
-            values[0, :, done:stop] = _heads(step.value(tokens), heads)
+            keys[0, :, done:stop] = _heads(_linear(step.key, tokens), heads)
+            values[0, :, done:stop] = _heads(_linear(step.value, tokens), heads)
             done = stop
             del band, tokens
         assert normalize is not None
@@ -246,10 +245,10 @@ class _Run:
         for band in source.drain(rows):
             tokens = _tokens(normalize(band))
             for part in torch.split(tokens, at_once):
-                query = _heads(step.query(part), heads).unsqueeze(0)
+                query = _heads(_linear(step.query, part), heads).unsqueeze(0)
                 seen = F.scaled_dot_product_attention(query, keys, values)[0]
                 # The normalized pixels have served once their queries are made.
-                part.copy_(step.out(seen.transpose(0, 1).flatten(1)))
+                part.copy_(_linear(step.out, seen.transpose(0, 1).flatten(1)))
             out = tokens.view(1, band.shape[2], width, -1).permute(0, 3, 1, 2)
             sink.add((out + band) if step.scale == 1.0 else (out + band) / step.scale)
             del band, tokens, out
@@ -298,6 +297,11 @@ class _Sum:
 
     def push(self, band: torch.Tensor) -> torch.Tensor:
         return add_rows(band, self._rows, self._scale)
+
+
+def _linear(layer: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
+    # Not by calling the layer: its weights are at hand, and an offloading hook would bring them a second time.
+    return F.linear(tokens, layer.weight, layer.bias)
 
 
 def _tokens(band: torch.Tensor) -> torch.Tensor:

@@ -24,8 +24,8 @@ SMALLEST_WORK = 32 * 2**20
 """Bytes: smaller working sets cost time and save nothing that shows."""
 WORK_SHARE = 16
 """The working set may be this fraction of what is kept."""
-HOLES = 1.25
-"""What an allocator takes for the working set, of which blocks of all sizes come and go. Measured (bench/decode.py)."""
+HOLES = 2
+"""What an allocator takes for a working set of 1, since blocks of all sizes come and go. Measured: bench/decode.py."""
 SLABS = 64
 """What is kept is held in about so many blocks …"""
 SMALLEST_SLAB = 2**20
@@ -109,12 +109,9 @@ def make_schedule(
     rows = tuple(_rows(way, work // itemsize, tile_size, picture, at_least_two) for way in ways)
     row = max(way.widest_row for way in ways) * itemsize
     slab = -(-max(kept // SLABS, row, SMALLEST_SLAB) // row) * row
-    # Of up to three pictures that are read and written at once a slab each is not full.
-    peak = max(
-        (0 if level == "offloaded" else way.kept + 3 * slab // itemsize)
-        + int(HOLES * (way.work_per_row * n + way.work_fixed))
-        for way, n in zip(ways, rows, strict=True)
-    )
+    held = [0 if level == "offloaded" else _in_slabs(way, slab // itemsize) for way in ways]
+    scratch = [HOLES * (way.work_per_row * n + way.work_fixed) for way, n in zip(ways, rows, strict=True)]
+    peak = max(map(sum, zip(held, scratch, strict=True)))
     return Schedule(
         level=level,
         ways=ways,
@@ -158,6 +155,12 @@ def _sizes(steps: Sequence[Step], height: int, width: int) -> list[tuple[int, in
     for step in steps:
         sizes.append(step.size_out(*sizes[-1]) if isinstance(step, Convolution) else sizes[-1])
     return sizes
+
+
+def _in_slabs(way: Way, slab: int) -> int:
+    """Elements of the slabs that hold what is kept: whole rows in each, and up to three that are not full."""
+    used = slab // way.widest_row * way.widest_row
+    return way.kept * slab // used + 3 * slab
 
 
 def _rows(way: Way, work: int, tile_size: int, picture: tuple[int, int], at_least_two: bool) -> int:
