@@ -37,7 +37,7 @@ from dit360_core.plan import (
 from dit360_core.precision import precision_of
 from dit360_core.registry import CORE, Registry, default_registry
 from dit360_core.signature import takes
-from dit360_core.stages import Conditioning, Latents, Progress
+from dit360_core.stages import Conditioning, Latents, Progress, Tap
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,7 @@ class Pipeline:
         self._machine = machine or Machine.detect(plan.device)
         # Kernels already proven for a need, so that only the first picture of a size pays for the trial run.
         self._kernels: dict[tuple[str, AttentionNeed], tuple[Choice, Attend]] = {}
+        self._latent_to_rgb: torch.Tensor | None = None
 
     @classmethod
     def from_diffusers(
@@ -107,11 +108,19 @@ class Pipeline:
 
     @takes(SampleOptions, DecodeOptions)
     def generate(
-        self, prompt: str, *, latents: torch.Tensor | None = None, progress: Progress | None = None, **options: Any
+        self,
+        prompt: str,
+        *,
+        latents: torch.Tensor | None = None,
+        progress: Progress | None = None,
+        tap: Tap | None = None,
+        **options: Any,
     ) -> Panorama:
         """A prompt becomes a panorama.
 
-        latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's. progress: called with (done, steps).
+        latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's. progress: called after each step with
+        (done, steps). tap: called with (done, steps, latents of the picture as expected by then), for
+        :meth:`preview` or :meth:`decode`.
         """
         decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
         decode_options = build(DecodeOptions, decoding)
@@ -122,7 +131,7 @@ class Pipeline:
             negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
             max_sequence_length=asked.max_sequence_length,
         )
-        sampled = self._sample(conditioning, asked, latents, progress)
+        sampled = self._sample(conditioning, asked, latents, progress, tap)
         return self._decode(sampled, decode_options)
 
     def encode(
@@ -152,9 +161,10 @@ class Pipeline:
         *,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
+        tap: Tap | None = None,
         **options: Any,
     ) -> Latents:
-        """Noise becomes latents. latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's."""
+        """Noise becomes latents. latents, progress, tap: as in :meth:`generate`."""
         encoded = sorted({"prompt", "negative_prompt", "max_sequence_length"} & set(options))
         if encoded:
             raise InputError(
@@ -164,13 +174,33 @@ class Pipeline:
         if asked.true_guidance > 1 and conditioning.negative_prompt:
             asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
         self.check(asked, DecodeOptions())
-        return self._sample(conditioning, asked, latents, progress)
+        return self._sample(conditioning, asked, latents, progress, tap)
 
     @takes(DecodeOptions)
     def decode(self, latents: Latents | torch.Tensor, **options: Any) -> Panorama:
         """Latents become a picture without a seam. A bare tensor is ``(1, C, H/8, W/8)`` in model space."""
-        given = latents if isinstance(latents, Latents) else Latents(tensor=latents)
-        return self._decode(given, build(DecodeOptions, options))
+        return self._decode(self._checked(latents), build(DecodeOptions, options))
+
+    def preview(self, latents: Latents | torch.Tensor, *, scale: int = 8) -> Panorama:
+        """A quick look at latents, without the autoencoder: blurred, in roughly the right colours, and seamless.
+
+        scale: pixels to a latent column, 1 … 8; 8 is the size of the picture. See ``tap`` of :meth:`generate`.
+        """
+        import torch
+        from PIL import Image
+
+        from dit360_core.flux.preview import latent_to_rgb, preview
+
+        if scale not in range(1, 9):
+            raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
+        tensor = self._checked(latents).tensor
+        if self._latent_to_rgb is None:
+            self._latent_to_rgb = latent_to_rgb(self.engine.pipe.vae)
+        pixels = preview(tensor, self._latent_to_rgb, scale)
+        return Panorama(
+            image=Image.fromarray((pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()),
+            settings={"preview": scale},
+        )
 
     @takes(DecodeOptions)
     def encode_image(self, image: Image | Panorama, **options: Any) -> Latents:
@@ -227,7 +257,12 @@ class Pipeline:
         check_guidance(asked, self.engine.takes_guidance)
 
     def _sample(
-        self, conditioning: Conditioning, asked: SampleOptions, start: torch.Tensor | None, progress: Progress | None
+        self,
+        conditioning: Conditioning,
+        asked: SampleOptions,
+        start: torch.Tensor | None,
+        progress: Progress | None,
+        tap: Tap | None,
     ) -> Latents:
         import torch
 
@@ -269,9 +304,14 @@ class Pipeline:
                 if asked.true_guidance > 1 and conditioning.negative is not None:
                     against = velocity(x, sigma, conditioning.negative, "uncond", turned)
                     v = against + asked.true_guidance * (v - against)
+                if tap is not None:
+                    # x_σ − σ·v is what is left when all noise is taken away at once.
+                    expected = Latents(tensor=engine.unpack(x - sigma * v, grid).float().cpu())
                 x = scheduler.step(v, sigma, sigma_next, x, generator)
                 if progress is not None:
                     progress(i + 1, steps)
+                if tap is not None:
+                    tap(i + 1, steps, expected)
             result = engine.unpack(x, grid).cpu()
         if not bool(torch.isfinite(result).all()):
             raise Dit360Error(
@@ -348,16 +388,19 @@ class Pipeline:
             load=lambda offer: offer.load(settings),
         )
 
+    def _checked(self, latents: Latents | torch.Tensor) -> Latents:
+        """Raises InputError unless it is one picture of this model."""
+        given = latents if isinstance(latents, Latents) else Latents(tensor=latents)
+        shape, channels = tuple(given.tensor.shape), self.engine.latent_channels
+        if len(shape) != 4 or shape[:2] != (1, channels):
+            raise InputError(f"latents has the shape {shape}, but one picture is (1, {channels}, height/8, width/8).")
+        return given
+
     def _decode(self, latents: Latents, asked: DecodeOptions) -> Panorama:
         import torch
         from PIL import Image
 
         tensor = latents.tensor
-        channels = self.engine.latent_channels
-        if tensor.ndim != 4 or tensor.shape[0] != 1 or tensor.shape[1] != channels:
-            raise InputError(
-                f"latents has the shape {tuple(tensor.shape)}, but one picture is (1, {channels}, height/8, width/8)."
-            )
         choice, tiling, report = self._tiling(asked, latents.width, latents.height)
         with self._stage(f"decoding {latents.width}×{latents.height}", choice):
             pixels = self.engine.decode(tensor, tiling)

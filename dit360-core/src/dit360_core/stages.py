@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
 
+Tap = Callable[[int, int, "Latents"], None]
+"""Called after each step with (steps done, steps in all, the picture as the model expects it by then)."""
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Conditioning:
