@@ -3,6 +3,8 @@
 import dit360_core as dit360
 import pytest
 import torch
+from dit360_core.testing.models import small_autoencoder
+from dit360_core.vae import LEVELS, decode_exact, decode_whole, decoder_steps, make_schedule
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,3 +50,72 @@ def test_two_kernels_agree():
     pipe = dit360.load("tiny", device="cuda")
     eager, sdpa = (pipe.generate(**PICTURE, attention_backend=name) for name in ("eager", "sdpa"))
     assert psnr(eager, sdpa) >= 50
+
+
+# ----------------------------------------------------------------------------------------------------------- tiling
+
+
+@pytest.fixture
+def full_float32():
+    """Convolutions in TensorFloat-32, the default, have ten bits: no yardstick for exactness."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def exact_and_whole(level, dtype, height=24, width=48):
+    vae = small_autoencoder(block_out_channels=(32, 64, 64, 64)).to("cuda", dtype)
+    latents = torch.randn(1, 16, height, width, generator=torch.Generator().manual_seed(1)).to("cuda", dtype)
+    schedule = make_schedule(decoder_steps(vae), height, width, dtype.itemsize, level, tile_size=128, at_least_two=True)
+    return vae, latents, decode_exact(vae, latents, schedule)[0], decode_whole(vae, latents)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_exact_tiles_are_as_one_piece_on_the_gpu(level, full_float32):
+    _, _, made, whole = exact_and_whole(level, torch.float32)
+    assert (made - whole).abs().max() <= 5e-5 * whole.std()
+
+
+@pytest.mark.parametrize("level", ["stored", "recomputed"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_exact_tiles_in_half_precision_are_no_worse_than_one_piece_on_the_gpu(level, dtype, full_float32):
+    vae, latents, made, whole = exact_and_whole(level, dtype)
+    truth = decode_whole(vae.float(), latents.float())
+    assert (made.float() - truth).pow(2).mean() <= 1.5**2 * (whole.float() - truth).pow(2).mean()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_predicted_peak_is_what_the_allocator_counts(level):
+    vae = small_autoencoder(block_out_channels=(64, 128, 128, 128)).to("cuda", torch.bfloat16)
+    latents = torch.randn(1, 16, 128, 256).to("cuda", torch.bfloat16)
+    schedule = make_schedule(decoder_steps(vae), 128, 256, 2, level, tile_size=8192)
+    decode_exact(vae, latents, schedule)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    decode_exact(vae, latents, schedule)
+    peak = torch.cuda.max_memory_allocated() - before
+    assert 0.4 * schedule.peak_bytes <= peak <= 1.1 * schedule.peak_bytes
+
+
+def test_where_gpu_memory_runs_out_the_next_level_is_taken():
+    pipe = dit360.load("tiny", device="cuda")
+    size = {**PICTURE, "width": 2048, "steps": 1}
+    expected = pipe.generate(**size, tiling_level="recomputed")
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 700 * 2**20) / total)
+        panorama = pipe.generate(**size)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert panorama.settings["used"]["tiling"]["level"] != "whole"
+    assert psnr(panorama, expected) >= 50
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_tiles_of_an_offloaded_autoencoder(offload):
+    plain = dit360.load("tiny", device="cuda").generate(**PICTURE, tiling_mode="always")
+    offloaded = dit360.load("tiny", device="cuda", offload=offload).generate(**PICTURE, tiling_mode="always")
+    assert psnr(plain, offloaded) >= 50

@@ -289,6 +289,11 @@ def build(cls: type[OptionClass], given: Mapping[str, Any], *, beside: type[Any]
     return cls(**given)
 
 
+def chosen(options: Any, *leave_out: str) -> dict[str, Any]:
+    """The options that differ from their defaults: what somebody really asked for."""
+    return attrs.asdict(options, filter=lambda field, value: value != field.default and field.name not in leave_out)
+
+
 def nearest(names: list[str]) -> str:
     """The tail of an 'unknown name' sentence."""
     return f"did you mean {' or '.join(names)}?" if names else "see the documentation for the names"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dit360_core.attention import choose_attention, native_need
+from dit360_core.autoencoding import Autoencoding
 from dit360_core.checks import check_guidance, check_request, picture_size
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.machine import Machine
-from dit360_core.memory import told_when_full
 from dit360_core.offers import (
     AttentionNeed,
     Model,
@@ -23,28 +21,26 @@ from dit360_core.offers import (
     SchedulerSettings,
     SchedulingNeed,
 )
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, check_size
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen
 from dit360_core.panorama import Panorama
 from dit360_core.plan import (
     Choice,
     Plan,
     choose_quantization,
-    choose_tiling,
     make_plan,
     select,
-    tiling_settings,
 )
 from dit360_core.precision import precision_of
-from dit360_core.registry import CORE, Registry, default_registry
+from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
-from dit360_core.stages import Conditioning, Latents, Progress, Tap
+from dit360_core.stages import Conditioning, Latents, Progress, Tap, stage
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
     from dit360_core.flux.engine import Engine
-    from dit360_core.offers import Attend, TilingImplementation
+    from dit360_core.offers import Attend
 
 log = logging.getLogger("dit360")
 
@@ -66,7 +62,7 @@ class Pipeline:
         self._machine = machine or Machine.detect(plan.device)
         # Kernels already proven for a need, so that only the first picture of a size pays for the trial run.
         self._kernels: dict[tuple[str, AttentionNeed], tuple[Choice, Attend]] = {}
-        self._latent_to_rgb: torch.Tensor | None = None
+        self._autoencoding = Autoencoding(engine, plan, self._registry, self._machine)
 
     @classmethod
     def from_diffusers(
@@ -132,7 +128,7 @@ class Pipeline:
             max_sequence_length=asked.max_sequence_length,
         )
         sampled = self._sample(conditioning, asked, latents, progress, tap)
-        return self._decode(sampled, decode_options)
+        return self._autoencoding.decode(sampled, decode_options)
 
     def encode(
         self, prompt: str, *, negative_prompt: str | None = None, max_sequence_length: int | None = None
@@ -145,7 +141,7 @@ class Pipeline:
         length = max_sequence_length or self.engine.longest_prompt
         prefix = self.plan.model.prompt_prefix
         told = prompt if prompt.startswith(prefix.strip()) else prefix + prompt
-        with self._stage("reading the prompt"):
+        with stage(self.engine, self.plan, "reading the prompt"):
             return Conditioning(
                 prompt=prompt,
                 negative_prompt=negative_prompt,
@@ -179,28 +175,14 @@ class Pipeline:
     @takes(DecodeOptions)
     def decode(self, latents: Latents | torch.Tensor, **options: Any) -> Panorama:
         """Latents become a picture without a seam. A bare tensor is ``(1, C, H/8, W/8)`` in model space."""
-        return self._decode(self._checked(latents), build(DecodeOptions, options))
+        return self._autoencoding.decode(latents, build(DecodeOptions, options))
 
     def preview(self, latents: Latents | torch.Tensor, *, scale: int = 8) -> Panorama:
         """A quick look at latents, without the autoencoder: blurred, in roughly the right colours, and seamless.
 
         scale: pixels to a latent column, 1 … 8; 8 is the size of the picture. See ``tap`` of :meth:`generate`.
         """
-        import torch
-        from PIL import Image
-
-        from dit360_core.flux.preview import latent_to_rgb, preview
-
-        if scale not in range(1, 9):
-            raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
-        tensor = self._checked(latents).tensor
-        if self._latent_to_rgb is None:
-            self._latent_to_rgb = latent_to_rgb(self.engine.pipe.vae)
-        pixels = preview(tensor, self._latent_to_rgb, scale)
-        return Panorama(
-            image=Image.fromarray((pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()),
-            settings={"preview": scale},
-        )
+        return self._autoencoding.preview(latents, scale)
 
     @takes(DecodeOptions)
     def encode_image(self, image: Image | Panorama, **options: Any) -> Latents:
@@ -209,39 +191,10 @@ class Pipeline:
         image: an equirectangular picture, twice as wide as high, in multiples of 16 pixels (for a file:
         ``Panorama.open``). Raises InputError if it is of another size.
         """
-        import numpy as np
-        import torch
-
-        asked = build(DecodeOptions, options)
-        picture = image if isinstance(image, Panorama) else Panorama(image=image)
-        width, height = picture.size
-        check_size(width, height)
-        choice, tiling, report = self._tiling(asked, width, height)
-        with self._stage(f"encoding {width}×{height}", choice):
-            pixels = torch.from_numpy(np.asarray(picture.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
-            tensor = self.engine.encode(pixels, tiling)
-        return Latents(tensor=tensor, settings={"encoded": report()})
+        panorama = image if isinstance(image, Panorama) else Panorama(image=image)
+        return self._autoencoding.encode(panorama, build(DecodeOptions, options))
 
     # --------------------------------------------------------------------------------------------------- inner parts
-
-    @contextlib.contextmanager
-    def _stage(self, doing: str, *choices: Choice) -> Iterator[None]:
-        """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told."""
-        try:
-            with told_when_full(doing, self.plan.device):
-                yield
-        except Dit360Error:
-            raise
-        except Exception as error:
-            foreign = [f"{c.used} ({c.distribution} {c.version})" for c in choices if c.distribution != CORE]
-            if not foreign:
-                raise
-            raise Dit360Error(
-                f"A plugin failed while {doing}: {' or '.join(foreign)} raised {type(error).__name__}: {error}; choose "
-                "another, or tell its author."
-            ) from error
-        finally:
-            self.engine.release()
 
     def check(self, asked: SampleOptions, decoding: DecodeOptions) -> None:
         """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later."""
@@ -293,7 +246,7 @@ class Pipeline:
                     f"{tuple(noise.shape)}."
                 )
             noise = start
-        with self._stage(f"sampling {width}×{height}", scheduler_choice, attention), torch.no_grad():
+        with stage(self.engine, self.plan, f"sampling {width}×{height}", scheduler_choice, attention), torch.no_grad():
             sigmas = _checked_sigmas(scheduler.sigmas(steps, grid.tokens), steps, asked.scheduler_type)
             # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
             x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
@@ -340,7 +293,7 @@ class Pipeline:
             settings={
                 "prompt": asked.prompt,
                 "negative_prompt": asked.negative_prompt,
-                "requested": _chosen(asked, "prompt", "negative_prompt"),
+                "requested": chosen(asked, "prompt", "negative_prompt"),
                 "used": used,
             },
         )
@@ -387,64 +340,6 @@ class Pipeline:
             need,
             load=lambda offer: offer.load(settings),
         )
-
-    def _checked(self, latents: Latents | torch.Tensor) -> Latents:
-        """Raises InputError unless it is one picture of this model."""
-        given = latents if isinstance(latents, Latents) else Latents(tensor=latents)
-        shape, channels = tuple(given.tensor.shape), self.engine.latent_channels
-        if len(shape) != 4 or shape[:2] != (1, channels):
-            raise InputError(f"latents has the shape {shape}, but one picture is (1, {channels}, height/8, width/8).")
-        return given
-
-    def _decode(self, latents: Latents, asked: DecodeOptions) -> Panorama:
-        import torch
-        from PIL import Image
-
-        tensor = latents.tensor
-        choice, tiling, report = self._tiling(asked, latents.width, latents.height)
-        with self._stage(f"decoding {latents.width}×{latents.height}", choice):
-            pixels = self.engine.decode(tensor, tiling)
-        if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
-            raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
-        rounded = (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()
-        sampled = dict(latents.settings)
-        used = {**self.plan.as_dict(), **sampled.pop("used", {}), "tiling": report()}
-        requested = {
-            **_chosen(self.plan.options),
-            **sampled.pop("requested", {}),
-            **_chosen(asked),
-        }
-        settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._machine.versions)}
-        return Panorama(image=Image.fromarray(rounded), settings=settings)
-
-    def _tiling(
-        self, asked: DecodeOptions, width: int, height: int
-    ) -> tuple[Choice, TilingImplementation, Callable[[], dict[str, Any]]]:
-        """How to decode or encode a picture; the last tells, afterwards, what was chosen and what it did."""
-        settings = tiling_settings(self.plan.options, asked)
-        choice, tiling = choose_tiling(
-            asked.tiling_backend,
-            settings,
-            width,
-            height,
-            registry=self._registry,
-            machine=self._machine,
-            precision=self.plan.precision,
-            vae=self.engine.pipe.vae,
-        )
-        offer = self._registry.find("tiling", f"{choice.distribution}:{choice.used}")[0].offer
-        if not offer.exact and asked.tiling_backend == "auto":
-            log.warning("%s; it changes the picture a little.", choice.sentence())
-
-        def report() -> dict[str, Any]:
-            return {**choice.as_dict(), "exact": offer.exact, **getattr(tiling, "report", {})}
-
-        return choice, tiling, report
-
-
-def _chosen(options: Any, *leave_out: str) -> dict[str, Any]:
-    """The options that differ from their defaults: what somebody really asked for."""
-    return attrs.asdict(options, filter=lambda field, value: value != field.default and field.name not in leave_out)
 
 
 def _checked_sigmas(sigmas: Any, steps: int, name: str) -> list[float]:

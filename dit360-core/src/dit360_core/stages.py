@@ -1,16 +1,22 @@
-"""What passes between the stages of a pipeline: a prompt that was read, latents that were sampled."""
+"""The stages of a pipeline: what passes between them, and what is told when one of them fails."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dit360_core.errors import Dit360Error
+from dit360_core.memory import told_when_full
+from dit360_core.plan import Choice, Plan
+from dit360_core.registry import CORE
+
 if TYPE_CHECKING:
     import torch
 
-    from dit360_core.flux.engine import Embedding
+    from dit360_core.flux.engine import Embedding, Engine
 
 Progress = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
@@ -45,3 +51,23 @@ class Latents:
     @property
     def height(self) -> int:
         return 8 * int(self.tensor.shape[-2])
+
+
+@contextlib.contextmanager
+def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice) -> Iterator[None]:
+    """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told."""
+    try:
+        with told_when_full(doing, plan.device):
+            yield
+    except Dit360Error:
+        raise
+    except Exception as error:
+        foreign = [f"{c.used} ({c.distribution} {c.version})" for c in choices if c.distribution != CORE]
+        if not foreign:
+            raise
+        raise Dit360Error(
+            f"A plugin failed while {doing}: {' or '.join(foreign)} raised {type(error).__name__}: {error}; choose "
+            "another, or tell its author."
+        ) from error
+    finally:
+        engine.release()

@@ -1,0 +1,122 @@
+"""Between latents and pictures: decoding, encoding, and a quick look."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.machine import Machine
+from dit360_core.options import DecodeOptions, check_size, chosen
+from dit360_core.panorama import Panorama
+from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
+from dit360_core.registry import Registry
+from dit360_core.stages import Latents, stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.flux.engine import Engine
+    from dit360_core.offers import TilingImplementation
+
+log = logging.getLogger("dit360")
+
+
+class Autoencoding:
+    """A pipeline's autoencoder, with the tiling that each picture asks for."""
+
+    def __init__(self, engine: Engine, plan: Plan, registry: Registry, machine: Machine) -> None:
+        self._engine, self._plan, self._registry, self._machine = engine, plan, registry, machine
+        self._latent_to_rgb: torch.Tensor | None = None
+
+    def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
+        """Latents in model space become a picture."""
+        import torch
+        from PIL import Image
+
+        latents = self._checked(given)
+        tensor = latents.tensor
+        choice, tiling, report = self._tiling(asked, latents.width, latents.height)
+        with stage(self._engine, self._plan, f"decoding {latents.width}×{latents.height}", choice):
+            pixels = self._engine.decode(tensor, tiling)
+            told = report()
+        if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
+            raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
+        rounded = (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()
+        sampled = dict(latents.settings)
+        used = {**self._plan.as_dict(), **sampled.pop("used", {}), "tiling": told}
+        requested = {
+            **chosen(self._plan.options),
+            **sampled.pop("requested", {}),
+            **chosen(asked),
+        }
+        settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._machine.versions)}
+        return Panorama(image=Image.fromarray(rounded), settings=settings)
+
+    def encode(self, panorama: Panorama, asked: DecodeOptions) -> Latents:
+        """A picture becomes latents in model space."""
+        import numpy as np
+        import torch
+
+        width, height = panorama.size
+        check_size(width, height)
+        choice, tiling, report = self._tiling(asked, width, height)
+        with stage(self._engine, self._plan, f"encoding {width}×{height}", choice):
+            pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+            tensor = self._engine.encode(pixels, tiling)
+            told = report()
+        return Latents(tensor=tensor, settings={"encoded": told})
+
+    def preview(self, latents: Latents | torch.Tensor, scale: int) -> Panorama:
+        """A linear look at latents, ``scale`` pixels to a column."""
+        import torch
+        from PIL import Image
+
+        from dit360_core.flux.preview import latent_to_rgb, preview
+
+        if scale not in range(1, 9):
+            raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
+        tensor = self._checked(latents).tensor
+        if self._latent_to_rgb is None:
+            self._latent_to_rgb = latent_to_rgb(self._engine.pipe.vae)
+        pixels = preview(tensor, self._latent_to_rgb, scale)
+        return Panorama(
+            image=Image.fromarray((pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()),
+            settings={"preview": scale},
+        )
+
+    def _checked(self, latents: Latents | torch.Tensor) -> Latents:
+        """Raises InputError unless it is one picture of this model."""
+        given = latents if isinstance(latents, Latents) else Latents(tensor=latents)
+        shape, channels = tuple(given.tensor.shape), self._engine.latent_channels
+        if len(shape) != 4 or shape[:2] != (1, channels):
+            raise InputError(f"latents has the shape {shape}, but one picture is (1, {channels}, height/8, width/8).")
+        return given
+
+    def _tiling(
+        self, asked: DecodeOptions, width: int, height: int
+    ) -> tuple[Choice, TilingImplementation, Callable[[], dict[str, Any]]]:
+        """How to decode or encode a picture; the last tells, afterwards, what was chosen and what it did."""
+        settings = tiling_settings(self._plan.options, asked)
+        choice, tiling = choose_tiling(
+            asked.tiling_backend,
+            settings,
+            width,
+            height,
+            registry=self._registry,
+            machine=self._machine,
+            precision=self._plan.precision,
+            vae=self._engine.pipe.vae,
+        )
+        offer = self._registry.find("tiling", f"{choice.distribution}:{choice.used}")[0].offer
+        if not offer.exact and asked.tiling_backend == "auto":
+            log.warning("%s; it changes the picture a little.", choice.sentence())
+
+        def report() -> dict[str, Any]:
+            # What a plugin reports goes into a file, so it must be plain data.
+            done = json.loads(json.dumps(dict(getattr(tiling, "report", {})), default=str))
+            return {**done, **choice.as_dict(), "exact": offer.exact}
+
+        return choice, tiling, report
