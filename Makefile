@@ -8,13 +8,14 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test lint bench gallery train-tiny eval-tiny ablation wheels clean
+.PHONY: help install demo test lint bench bench-decode gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
+	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
 	@echo "                 (MINUTES=195 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
@@ -58,6 +59,14 @@ bench: .venv/.installed-dev
 	@echo "==> Measuring start-up, and sampling and decoding against plain diffusers"
 	@$(BIN)/python bench/startup.py
 	@$(BIN)/python bench/overhead.py
+
+bench-decode: .venv/.installed
+	@echo "==> Measuring a FLUX-shaped autoencoder, untiled and in tiles"
+	@$(BIN)/python bench/decode.py --sizes 768x384,1024x512,1536x768,2048x1024
+
+tiling-pictures: .venv/.installed
+	@echo "==> Making the pictures of docs/tiling.md"
+	@$(BIN)/python docs/tiling_pictures.py
 
 gallery: .venv/.installed
 	@echo "==> Painting docs/images/gallery.jpg and the model card's contact sheet"

@@ -71,7 +71,7 @@ def main(
                 f"{row['seconds']:.1f}",
                 f"{row['seconds'] / base['seconds']:.2f}" if "seconds" in base else "",
                 f"{row['error']:.1e}" if row["error"] is not None else "",
-                str(row["tiles"]),
+                str(row["tiles"] or ""),
             )
         table.title = f"{'encode' if encode else 'decode'} {width}×{height}, {precision}, {device}"
         console.print(table)
@@ -108,7 +108,7 @@ def _measured(
 def child(asked: dict[str, Any]) -> dict[str, Any]:
     """One measurement."""
     from dit360_core.precision import torch_dtype
-    from dit360_core.vae import decoder_steps, encoder_steps, make_schedule
+    from dit360_core.vae import decoder_steps, encoder_steps, make_schedule, predict_whole
 
     device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
     vae = flux_shaped().to(device, dtype).eval().requires_grad_(False)
@@ -139,7 +139,11 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
     elif reference.exists():
         expected = torch.load(reference).float()
         error = float((out.cpu().float() - expected).abs().max() / expected.std())
-    predicted = scheduled(given).peak_bytes if way in ("stored", "mixed", "recomputed", "offloaded") else None
+    predicted = None
+    if way == "whole":
+        predicted = predict_whole(steps, *given.shape[2:], dtype.itemsize)
+    elif not way.startswith("diffusers"):
+        predicted = scheduled(given).peak_bytes
     name = torch.cuda.get_device_name() if device.type == "cuda" else None
     return {
         "peak": peak,
@@ -172,7 +176,7 @@ def flux_shaped() -> Any:
         )
 
 
-def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) -> tuple[torch.Tensor, int]:
+def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) -> tuple[torch.Tensor, int | None]:
     from dit360_core.vae import decode_exact, decode_whole, encode_exact, encode_whole
 
     if way == "whole":
@@ -182,8 +186,8 @@ def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) 
             vae.enable_tiling()
         with torch.no_grad():
             if encode:
-                return vae.encode(given, return_dict=False)[0].mode(), 1
-            return vae.decode(given, return_dict=False)[0], 1
+                return vae.encode(given, return_dict=False)[0].mode(), None
+            return vae.decode(given, return_dict=False)[0], None
     return (encode_exact if encode else decode_exact)(vae, given, scheduled(given))
 
 

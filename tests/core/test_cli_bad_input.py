@@ -275,7 +275,7 @@ LATE = {
     ),
     "tiles moved from the CPU to the CPU": (
         ["generate", "a castle", "--device", "cpu", "--tiling-level", "offloaded"],
-        "tiling_level=offloaded .* use tiling_level=recomputed",
+        "tiling_level=offloaded .*use tiling_level=recomputed",
     ),
     "offload without an accelerator": (
         ["generate", "a castle", "--device", "cpu", "--offload", "model"],

@@ -187,6 +187,14 @@ def attends_otherwise(vae):
     vae.decoder.mid_block.attentions[0].norm_q = torch.nn.LayerNorm(16)
 
 
+def hooked(vae):
+    vae.decoder.conv_out.register_forward_hook(lambda *_: None)
+
+
+def cast_layer_by_layer(vae):
+    vae.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+
+
 def another_block(vae):
     vae.decoder.up_blocks[0] = torch.nn.Identity()
 
@@ -200,6 +208,8 @@ def another_block(vae):
         (padded_otherwise, "not a plain 3×3 or 1×1"),
         (normalized_otherwise, "normalizes by BatchNorm2d"),
         (attends_otherwise, "attention is not the plain one"),
+        (hooked, "Conv2d has hooks"),
+        (cast_layer_by_layer, "has hooks, which would not run"),
         (another_block, "Identity where a UpDecoderBlock2D"),
     ],
 )

@@ -119,3 +119,11 @@ def test_tiles_of_an_offloaded_autoencoder(offload):
     plain = dit360.load("tiny", device="cuda").generate(**PICTURE, tiling_mode="always")
     offloaded = dit360.load("tiny", device="cuda", offload=offload).generate(**PICTURE, tiling_mode="always")
     assert psnr(plain, offloaded) >= 50
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "sequential"])
+def test_a_preview_is_fitted_wherever_the_autoencoder_rests(offload):
+    pipe = dit360.load("tiny", device="cuda", offload=offload)
+    shown = []
+    pipe.generate(**PICTURE, tap=lambda done, steps, latents: shown.append(pipe.preview(latents).size))
+    assert shown == [(256, 128)] * PICTURE["steps"]

@@ -17,6 +17,7 @@ from dit360_core.stages import Latents, stage
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
     from dit360_core.flux.engine import Engine
     from dit360_core.offers import TilingImplementation
@@ -33,18 +34,16 @@ class Autoencoding:
 
     def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
         """Latents in model space become a picture."""
-        import torch
-        from PIL import Image
-
         latents = self._checked(given)
         tensor = latents.tensor
         choice, tiling, report = self._tiling(asked, latents.width, latents.height)
-        with stage(self._engine, self._plan, f"decoding {latents.width}×{latents.height}", choice):
+        with stage(
+            self._engine, self._plan, f"decoding {latents.width}×{latents.height}", choice, when_full=_help(asked)
+        ):
             pixels = self._engine.decode(tensor, tiling)
             told = report()
         if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
-        rounded = (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()
         sampled = dict(latents.settings)
         used = {**self._plan.as_dict(), **sampled.pop("used", {}), "tiling": told}
         requested = {
@@ -53,7 +52,7 @@ class Autoencoding:
             **chosen(asked),
         }
         settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._machine.versions)}
-        return Panorama(image=Image.fromarray(rounded), settings=settings)
+        return Panorama(image=_image(pixels[0]), settings=settings)
 
     def encode(self, panorama: Panorama, asked: DecodeOptions) -> Latents:
         """A picture becomes latents in model space."""
@@ -63,7 +62,7 @@ class Autoencoding:
         width, height = panorama.size
         check_size(width, height)
         choice, tiling, report = self._tiling(asked, width, height)
-        with stage(self._engine, self._plan, f"encoding {width}×{height}", choice):
+        with stage(self._engine, self._plan, f"encoding {width}×{height}", choice, when_full=_help(asked)):
             pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
             tensor = self._engine.encode(pixels, tiling)
             told = report()
@@ -71,21 +70,15 @@ class Autoencoding:
 
     def preview(self, latents: Latents | torch.Tensor, scale: int) -> Panorama:
         """A linear look at latents, ``scale`` pixels to a column."""
-        import torch
-        from PIL import Image
-
         from dit360_core.flux.preview import latent_to_rgb, preview
 
-        if scale not in range(1, 9):
+        if not isinstance(scale, int) or scale not in range(1, 9):
             raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
         tensor = self._checked(latents).tensor
         if self._latent_to_rgb is None:
-            self._latent_to_rgb = latent_to_rgb(self._engine.pipe.vae)
-        pixels = preview(tensor, self._latent_to_rgb, scale)
-        return Panorama(
-            image=Image.fromarray((pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()),
-            settings={"preview": scale},
-        )
+            with stage(self._engine, self._plan, "fitting a preview"):
+                self._latent_to_rgb = latent_to_rgb(self._engine.pipe.vae, self._engine.device)
+        return Panorama(image=_image(preview(tensor, self._latent_to_rgb, scale)), settings={"preview": scale})
 
     def _checked(self, latents: Latents | torch.Tensor) -> Latents:
         """Raises InputError unless it is one picture of this model."""
@@ -120,3 +113,20 @@ class Autoencoding:
             return {**done, **choice.as_dict(), "exact": offer.exact}
 
         return choice, tiling, report
+
+
+def _help(asked: DecodeOptions) -> str | None:
+    """What to do when memory ran out, where something takes less than what was asked for."""
+    if asked.tiling_mode == "never" or asked.tiling_backend == "whole":
+        return "use tiling_mode=auto and tiling_backend=auto, which cut as memory asks"
+    if asked.tiling_level in ("stored", "mixed"):
+        return "use tiling_level=auto, or recomputed, which takes least"
+    return None
+
+
+def _image(pixels: torch.Tensor) -> Image:
+    """``(3, H, W)`` in 0 … 1 on the CPU as a picture of bytes."""
+    import torch
+    from PIL import Image
+
+    return Image.fromarray((pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy())

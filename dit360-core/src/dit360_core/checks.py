@@ -68,11 +68,6 @@ def check_request(
     if sampling.attention_backend not in ("pipeline", "auto"):
         registry.find("attention", sampling.attention_backend)
     _check_honoured(sampling, registry)
-    if decoding.tiling_level == "offloaded" and machine.device == "cpu":
-        raise InputError(
-            "tiling_level=offloaded moves tiles from an accelerator to system memory, and this runs on the CPU; use "
-            "tiling_level=recomputed, the smallest here."
-        )
     settings = tiling_settings(loading, decoding)
     choose_tiling(
         decoding.tiling_backend, settings, width, height, registry=registry, machine=machine, precision=precision

@@ -84,7 +84,7 @@ class Dit360Spec:
 
             class Wide:                               # wraps the latents instead of the convolutions
                 def __init__(self, settings):
-                    self.margin = settings.tile_overlap // 8
+                    self.margin = max(1, settings.tile_overlap // 8)
                 def decode(self, vae, latents):
                     m = min(self.margin, latents.shape[3])
                     wide = torch.cat([latents[..., -m:], latents, latents[..., :m]], dim=3)

@@ -8,10 +8,22 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dit360_core.errors import Dit360Error
 
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+if TYPE_CHECKING:
+    import torch
+
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+    "invalid buffer size",
+)
 
 
 class OutOfMemory(Dit360Error):
@@ -24,16 +36,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or (isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS))
 
 
-def free_memory(device: str) -> int:
+def free_memory(device: str | torch.device) -> int:
     """Bytes that could be allocated on a device now: what is free, and what this process keeps for reuse.
 
-    On the CPU, and on MPS, which shares its memory: what the system has or what the control group still allows.
+    On the CPU, and on MPS, which shares its memory: what the system has, or what the control group still allows if it
+    shows its limit in the usual place.
     """
-    if device == "cuda":
+    if str(device).startswith("cuda"):
         import torch
 
-        free, _ = torch.cuda.mem_get_info()
-        return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     import psutil
 
     return min([int(psutil.virtual_memory().available), *_left_in_control_group()])
@@ -57,26 +70,40 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
-def told_when_full(doing: str, device: str) -> Iterator[None]:
+def told_when_full(doing: str, device: str, help_: str | None = None) -> Iterator[None]:
     """Turns an allocator's error in this block into OutOfMemory, which says what was being done and what would help."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
             raise
-        help_ = "close other programs or use a smaller width"
-        if device != "cpu":
+        if help_ is None and device == "cpu":
+            help_ = "close other programs or use a smaller width"
+        elif help_ is None:
             help_ = (
                 "use offload=model or offload=sequential, a smaller width, or attention_slice_size with eager attention"
             )
         raise OutOfMemory(f"There is too little memory on the {device} for {doing}; {help_}.") from error
 
 
-def give_back_freed_memory() -> None:
-    """Lets the C library return what was freed to the system: Linux's keeps 64 MiB and every hole between blocks."""
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
+def give_back_freed_memory(device: str) -> None:
+    """Returns what was freed to the system.
+
+    cpu: what the C library keeps; Linux's keeps 64 MiB and every hole between blocks. cuda: what torch keeps, on the
+    device and of pinned system memory.
+    """
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+        empty_pinned = getattr(torch._C, "_host_emptyCache", None)
+        if empty_pinned is not None:
+            torch.cuda.synchronize()
+            empty_pinned()
+    elif device == "cpu":
+        trim = _malloc_trim()
+        if trim is not None:
+            trim(0)
 
 
 @functools.cache

@@ -89,7 +89,7 @@ class TilingNeed:
     """A decode (or encode) of ``width`` × ``height`` pixels.
 
     mode: auto, always (more than one tile) or never (one piece). auto_tile_pixels: a picture of more pixels is to be
-    cut even in mode auto; 0: no such limit.
+    cut even in mode auto; 0: no such limit. level: as in :class:`TilingSettings`.
     """
 
     device: str
@@ -98,6 +98,7 @@ class TilingNeed:
     height: int
     mode: str = "auto"
     auto_tile_pixels: int = 0
+    level: str = "auto"
 
 
 Need = AttentionNeed | QuantizationNeed | SchedulingNeed | TilingNeed

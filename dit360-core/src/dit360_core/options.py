@@ -133,7 +133,7 @@ class LoadOptions:
     )
     vae_auto_tile_pixels: int = option(
         16777216,
-        help="Pixels from which tiling_mode=auto cuts even if memory suffices. 0: no such limit.",
+        help="Pixels above which tiling_mode=auto cuts even if memory suffices. 0: no such limit.",
         minimum=0,
         maximum=268435456,
     )
@@ -219,7 +219,7 @@ class SampleOptions:
 
 @attrs.frozen(kw_only=True)
 class DecodeOptions:
-    """What is decided when latents become a picture."""
+    """What is decided when latents become a picture, or a picture latents."""
 
     tiling_mode: str = option(
         "auto",
@@ -244,7 +244,7 @@ class DecodeOptions:
     )
     max_tile_pixels_override: int = option(
         -1,
-        help="Pixels from which auto cuts anyhow, for this picture only. -1: as loaded; 0: no such limit.",
+        help="Pixels above which auto cuts anyhow, for this picture only. -1: as loaded; 0: no such limit.",
         minimum=-1,
         maximum=268435456,
     )

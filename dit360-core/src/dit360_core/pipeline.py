@@ -246,7 +246,8 @@ class Pipeline:
                     f"{tuple(noise.shape)}."
                 )
             noise = start
-        with stage(self.engine, self.plan, f"sampling {width}×{height}", scheduler_choice, attention), torch.no_grad():
+        doing = f"sampling {width}×{height}"
+        with stage(engine, self.plan, doing, scheduler_choice, attention) as working, torch.no_grad():
             sigmas = _checked_sigmas(scheduler.sigmas(steps, grid.tokens), steps, asked.scheduler_type)
             # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
             x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
@@ -261,10 +262,11 @@ class Pipeline:
                     # x_σ − σ·v is what is left when all noise is taken away at once.
                     expected = Latents(tensor=engine.unpack(x - sigma * v, grid).float().cpu())
                 x = scheduler.step(v, sigma, sigma_next, x, generator)
-                if progress is not None:
-                    progress(i + 1, steps)
-                if tap is not None:
-                    tap(i + 1, steps, expected)
+                with working.callers():
+                    if progress is not None:
+                        progress(i + 1, steps)
+                    if tap is not None:
+                        tap(i + 1, steps, expected)
             result = engine.unpack(x, grid).cpu()
         if not bool(torch.isfinite(result).all()):
             raise Dit360Error(

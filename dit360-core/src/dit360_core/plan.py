@@ -1,4 +1,4 @@
-"""From what was asked to what will be used, with every verdict kept. Pure: no torch, no files, no network.
+"""From what was asked to what will be used, with every verdict kept. It imports no torch and touches no files.
 
 The same :class:`Choice` feeds the log, ``dit360 backends``, the picture's metadata and the exception's text.
 """
@@ -13,7 +13,7 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion
 
-from dit360_core.errors import BackendUnavailable, UnknownName
+from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
 from dit360_core.offers import Model, Need, QuantizationNeed, Reason, TilingNeed, TilingSettings
 from dit360_core.options import DecodeOptions, LoadOptions
@@ -329,11 +329,17 @@ def choose_tiling(
     precision: str,
     vae: Any = None,
 ) -> tuple[Choice, Any]:
-    """How latents of a ``width × height`` picture are decoded.
+    """How a ``width × height`` picture is decoded or encoded.
 
-    vae: what decodes them, which a tiling may refuse. Before it is there offers are judged but none is loaded, and the
-    second result is None. Raises UnknownName, or BackendUnavailable with the reasons of every candidate.
+    vae: the autoencoder, which a tiling may refuse. Before it is there offers are judged but none is loaded, and the
+    second result is None. Raises InputError for a level that this device cannot have, UnknownName, or
+    BackendUnavailable with the reasons of every candidate.
     """
+    if settings.level == "offloaded" and machine.device != "cuda":
+        raise InputError(
+            "tiling_level=offloaded moves tiles from a CUDA device to system memory, and this runs on "
+            f"{machine.device}; use tiling_level=recomputed, the smallest here."
+        )
     need = TilingNeed(
         device=machine.device,
         dtype=precision,
@@ -341,6 +347,7 @@ def choose_tiling(
         height=height,
         mode=settings.mode,
         auto_tile_pixels=settings.auto_tile_pixels,
+        level=settings.level,
     )
 
     def load(offer: Any) -> Any:
@@ -356,6 +363,6 @@ def choose_tiling(
             raise
         told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in error.reasons.items())
         raise BackendUnavailable(
-            f"Nothing installed decodes {width}×{height} with tiling_mode={settings.mode}: {told}.",
+            f"Nothing installed makes {width}×{height} with tiling_mode={settings.mode}: {told}.",
             error.reasons,
         ) from None

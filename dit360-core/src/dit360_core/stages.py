@@ -53,21 +53,44 @@ class Latents:
         return 8 * int(self.tensor.shape[-2])
 
 
-@contextlib.contextmanager
-def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice) -> Iterator[None]:
-    """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told."""
-    try:
-        with told_when_full(doing, plan.device):
+class Stage:
+    """A stage at work. ``callers`` marks calls of what the user gave us, whose exceptions are the user's own."""
+
+    def __init__(self) -> None:
+        self.callers_error: Exception | None = None
+
+    @contextlib.contextmanager
+    def callers(self) -> Iterator[None]:
+        try:
             yield
+        except Exception as error:
+            self.callers_error = error
+            raise
+
+
+@contextlib.contextmanager
+def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice, when_full: str | None = None) -> Iterator[Stage]:
+    """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told.
+
+    when_full: what to do if memory runs out. A stage inside of another, as of a tap that decodes, leaves it to that one
+    to move parts back.
+    """
+    working = Stage()
+    engine.stages.append(doing)
+    try:
+        with told_when_full(doing, plan.device, when_full):
+            yield working
     except Dit360Error:
         raise
     except Exception as error:
         foreign = [f"{c.used} ({c.distribution} {c.version})" for c in choices if c.distribution != CORE]
-        if not foreign:
+        if not foreign or error is working.callers_error:
             raise
         raise Dit360Error(
             f"A plugin failed while {doing}: {' or '.join(foreign)} raised {type(error).__name__}: {error}; choose "
             "another, or tell its author."
         ) from error
     finally:
-        engine.release()
+        engine.stages.pop()
+        if not engine.stages:
+            engine.release()

@@ -31,7 +31,13 @@ def _blended(settings: TilingSettings) -> TilingImplementation:
     return Blended(settings)
 
 
+def _no_levels(need: TilingNeed) -> Iterable[Reason]:
+    if need.level != "auto":
+        yield Reason("mode", f"it has no levels and tiling_level={need.level} asks for one", "use tiling_level=auto")
+
+
 def _one_piece_only(machine: Machine, need: TilingNeed) -> Iterable[Reason]:
+    yield from _no_levels(need)
     if need.mode == "always":
         yield Reason("mode", "it decodes in one piece and tiling_mode=always asks for more", "use tiling_mode=auto")
     elif need.mode == "auto" and 0 < need.auto_tile_pixels < need.width * need.height:
@@ -43,6 +49,7 @@ def _one_piece_only(machine: Machine, need: TilingNeed) -> Iterable[Reason]:
 
 
 def _tiles_only(machine: Machine, need: TilingNeed) -> Iterable[Reason]:
+    yield from _no_levels(need)
     if need.mode == "never":
         yield Reason("mode", "it cuts tiles and tiling_mode=never asks for one piece", "use tiling_mode=auto")
 

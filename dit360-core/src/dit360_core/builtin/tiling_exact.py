@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from dit360_core.errors import first_line
-from dit360_core.memory import free_memory, is_out_of_memory
+from dit360_core.memory import free_memory, give_back_freed_memory, is_out_of_memory
 from dit360_core.offers import Reason, TilingSettings
 from dit360_core.vae import (
     LEVELS,
@@ -22,6 +22,7 @@ from dit360_core.vae import (
     encode_exact,
     encode_whole,
     encoder_steps,
+    largest_tensor,
     make_schedule,
     predict_whole,
     size_after,
@@ -70,7 +71,7 @@ class Exact:
         doing = "decoding" if decoding else "encoding"
         with weights_at_hand(vae):
             # Only now, since offloading makes room for the autoencoder by moving other parts away.
-            free = free_memory(sample.device.type)
+            free = free_memory(sample.device)
             tries = self._tries(vae, sample, decoding, free)
         failed: list[str] = []
         for i, way in enumerate(tries):
@@ -91,14 +92,13 @@ class Exact:
             # Nothing of the failed attempt is alive here, its exception and what that held included.
             failed.append(way.level)
             log.warning(
-                "%s at level %s ran out of memory (%s); level %s is tried, which takes less.",
+                "%s at level %s ran out of memory (%s); level %s is tried.",
                 doing.capitalize(),
                 way.level,
                 error,
                 tries[i + 1].level,
             )
-            if sample.device.type == "cuda":
-                torch.cuda.empty_cache()
+            give_back_freed_memory(sample.device.type)
         raise AssertionError("the last attempt returns or raises")
 
     def _tries(self, vae: Any, sample: torch.Tensor, decoding: bool, free: int) -> list[_Try]:
@@ -106,11 +106,10 @@ class Exact:
         settings, (height, width) = self._settings, sample.shape[2:]
         steps = decoder_steps(vae) if decoding else encoder_steps(vae)
         device, itemsize = sample.device.type, sample.element_size()
-        whole = _Try(
-            level="whole",
-            schedule=None,
-            predicted=predict_whole(steps, height, width, itemsize) * sample.shape[0],
-        )
+        # Elsewhere, and on AMD's GPUs, attention with so many channels a head keeps its scores.
+        scores = device not in ("cpu", "cuda") or torch.version.hip is not None
+        predicted = predict_whole(steps, height, width, itemsize, scores=scores) * sample.shape[0]
+        whole = _Try(level="whole", schedule=None, predicted=predicted)
         if settings.mode == "never":
             return [whole]
         rows, columns = size_after(steps, height, width)
@@ -127,12 +126,14 @@ class Exact:
                 level,  # type: ignore[arg-type]
                 tile_size=settings.tile_size,
                 at_least_two=settings.mode == "always" or named or too_many,
+                scores=scores,
             )
             # System memory as a help for system memory is none; and it must be there.
             if level == "offloaded" and not named and schedule.kept_bytes > _to_spare(device):
                 continue
             tries.append(_Try(level=level, schedule=schedule, predicted=schedule.peak_bytes))
-        small = device != "cpu" or pixels <= WHOLE_PIXELS_ON_CPU
+        # Kernels of GPUs may count elements in 32 bits.
+        small = pixels <= WHOLE_PIXELS_ON_CPU if device == "cpu" else largest_tensor(steps, height, width) < 2**31
         if settings.mode == "auto" and not named and not too_many and small:
             tries.insert(0, whole)
         fitting = [i for i, way in enumerate(tries) if way.predicted <= SHARE_OF_FREE * free]

@@ -1,4 +1,4 @@
-"""One piece, for autoencoders that cannot be taken apart; and diffusers' own tiles, for those that do not fit."""
+"""For autoencoders that cannot be taken apart: one piece, or diffusers' own tiles where they must be cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dit360_core.offers import Reason, TilingSettings
-from dit360_core.vae import cuts_tiles, decode_blended, decode_whole, encode_blended, encode_whole
+from dit360_core.vae import cuts_tiles, decode_blended, decode_whole, encode_blended, encode_whole, pixels_per_latent
 
 
 class Whole:
@@ -41,22 +41,17 @@ class Blended:
         return pixels
 
     def encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-        factor = _factor(vae)
+        factor = pixels_per_latent(vae)
         tile, overlap = self._sizes(vae, pixels.shape[2] // factor, pixels.shape[3] // factor)
         latents, self.report["tiles"] = encode_blended(vae, pixels, tile, overlap)
         return latents
 
     def _sizes(self, vae: Any, height: int, width: int) -> tuple[int, int]:
-        """Tile and overlap in latent columns. The overlap is at most half the tile; ``always`` means two or more."""
-        factor = _factor(vae)
+        """Tile and overlap in latent columns. The overlap is at most half the tile; two tiles or more where asked."""
+        factor = pixels_per_latent(vae)
         tile = max(1, self._settings.tile_size // factor)
-        if self._settings.mode == "always":
+        if self._settings.mode == "always" or 0 < self._settings.auto_tile_pixels < height * width * factor**2:
             tile = min(tile, max(1, -(-max(height, width) // 2)))
         overlap = min(self._settings.tile_overlap // factor, tile // 2)
         self.report = {"tile_size": tile * factor, "tile_overlap": overlap * factor}
         return tile, overlap
-
-
-def _factor(vae: Any) -> int:
-    """Pixels to a latent column."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))

@@ -35,6 +35,8 @@ class Engine:
     pipe: Any
     device: torch.device
     dtype: torch.dtype
+    stages: list[str] = attrs.field(factory=list, repr=False)
+    """What is being done, the innermost last."""
 
     # -------------------------------------------------------------------------------------------------------- facts
 

@@ -34,9 +34,10 @@ _PATCHES, _SIDE = 64, 4
 """Uniform patches of latents that another autoencoder's factors are fitted to, and their side."""
 
 
-def latent_to_rgb(vae: Any) -> torch.Tensor:
+def latent_to_rgb(vae: Any, device: torch.device | str = "cpu") -> torch.Tensor:
     """Factors ``(C + 1, 3)`` float32 on the CPU: model-space latents, and a 1, to RGB in −1 … 1.
 
+    device: where the autoencoder computes, which need not be where its weights rest.
     FLUX.1's are known; those of any other autoencoder are fitted (least squares) to what it makes of uniform patches.
     """
     config = vae.config
@@ -46,8 +47,6 @@ def latent_to_rgb(vae: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     colours = 0.5 * torch.randn(_PATCHES, channels, 1, 1, generator=generator)
     stored = colours / config.scaling_factor + (config.shift_factor or 0.0)
-    weight = next(vae.parameters())
-    device = weight.device if weight.device.type != "meta" else torch.device("cpu")
     patches = stored.expand(-1, -1, _SIDE, _SIDE).to(device, vae.dtype)
     twin: Any = circular_twin(vae)
     with torch.no_grad():

@@ -1,9 +1,9 @@
 """Autoencoding on the sphere: whole, in exact tiles, or blended from diffusers' own; always circular in longitude."""
 
-from dit360_core.vae.blended import cuts_tiles, decode_blended, encode_blended
+from dit360_core.vae.blended import cuts_tiles, decode_blended, encode_blended, pixels_per_latent
 from dit360_core.vae.circular import circular_twin, decode_whole, encode_whole
 from dit360_core.vae.exact import decode_exact, encode_exact, weights_at_hand
-from dit360_core.vae.schedule import LEVELS, Level, Schedule, make_schedule, predict_whole, size_after
+from dit360_core.vae.schedule import LEVELS, Level, Schedule, largest_tensor, make_schedule, predict_whole, size_after
 from dit360_core.vae.structure import CannotTakeApart, decoder_steps, encoder_steps
 
 __all__ = [
@@ -21,7 +21,9 @@ __all__ = [
     "encode_exact",
     "encode_whole",
     "encoder_steps",
+    "largest_tensor",
     "make_schedule",
+    "pixels_per_latent",
     "predict_whole",
     "size_after",
     "weights_at_hand",

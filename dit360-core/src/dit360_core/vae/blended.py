@@ -22,6 +22,11 @@ def cuts_tiles(vae: Any) -> bool:
     return all(hasattr(vae, knob) for knob in _KNOBS)
 
 
+def pixels_per_latent(vae: Any) -> int:
+    """Pixels to a latent column: every block but one halves or doubles."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
 def decode_blended(vae: Any, latents: torch.Tensor, tile: int, overlap: int) -> tuple[torch.Tensor, int]:
     """latents ``(B, C, h, w)`` → pixels ``(B, 3, 8h, 8w)`` about −1 … 1, and the number of tiles.
 
@@ -51,7 +56,7 @@ def _tiled(vae: Any, tile: int, overlap: int) -> tuple[Any, int]:
     """A second view of the autoencoder that cuts tiles, and its pixels to a latent column."""
     if not cuts_tiles(vae):
         raise ModelError(f"A {type(vae).__name__} has no tiles of its own to blend.")
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = pixels_per_latent(vae)
     # Settings are plain attributes; modules and weights are shared by a shallow copy.
     view = copy.copy(vae)
     view.use_tiling = True

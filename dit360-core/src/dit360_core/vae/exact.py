@@ -17,27 +17,22 @@ from torch import nn
 
 from dit360_core.memory import give_back_freed_memory
 from dit360_core.vae.bands import ConvolutionStream, Moments, Normalize, ResidualStream, Stream, Takes, add_rows
-from dit360_core.vae.schedule import Schedule, Way
+from dit360_core.vae.schedule import SCORES, Schedule, Way
 from dit360_core.vae.slabs import Given, Rows, Slabs, Waiting
-from dit360_core.vae.structure import Attention, Convolution, Residual, decoder_steps, encoder_steps
-
-SCORES = 2**26
-"""Attention scores at once, for kernels that keep them: 256 MiB in float32."""
+from dit360_core.vae.structure import Attention, Convolution, Residual
 
 
 def decode_exact(vae: Any, latents: torch.Tensor, schedule: Schedule) -> tuple[torch.Tensor, int]:
     """Circular decode. latents ``(B, C, h, w)`` → pixels ``(B, 3, 8h, 8w)`` about −1 … 1, and the number of tiles.
 
-    schedule: made for ``decoder_steps(vae)`` and this height and width. Raises CannotTakeApart.
+    schedule: made for ``decoder_steps`` of this very autoencoder, and for this height and width.
     """
-    steps = decoder_steps(vae)
-    return _each(vae, latents, schedule, steps[-1])
+    return _each(vae, latents, schedule, schedule.ways[-1].steps[-1])
 
 
 def encode_exact(vae: Any, pixels: torch.Tensor, schedule: Schedule) -> tuple[torch.Tensor, int]:
     """Circular encode: the mean of the posterior. pixels ``(B, 3, 8h, 8w)`` → ``(B, C, h, w)``, number of tiles."""
-    steps = encoder_steps(vae)
-    moments, tiles = _each(vae, pixels, schedule, steps[0])
+    moments, tiles = _each(vae, pixels, schedule, schedule.ways[0].steps[0])
     return moments.chunk(2, dim=1)[0], tiles
 
 
@@ -53,6 +48,10 @@ def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Any) -> 
                 out = torch.empty(shape, dtype=samples.dtype, device=samples.device)
             run(samples[i : i + 1], out[i : i + 1])
             tiles = run.tiles
+            del run
+    if schedule.level == "offloaded":
+        # Pinned memory stays with torch, and out of everybody's reach, unless it is told to let go.
+        give_back_freed_memory(samples.device.type)
     assert out is not None
     return out, tiles
 
@@ -130,8 +129,10 @@ class _Run:
             if conv is not None:
                 moments = Moments()
                 self._flow(source.scan(rows), [self._stream(conv, way.size)], moments)
-            run = self._half if way.mode == "half" else self._recomputed
-            run(conv, step, way.size, rows, source, moments, sink)
+            if conv is not None and way.mode == "half":
+                self._half(conv, step, way.size, rows, source, moments, sink)
+            else:
+                self._recomputed(conv, step, way.size, rows, source, moments, sink)
 
     # ------------------------------------------------------------------------------------------- residual blocks
 
@@ -158,7 +159,7 @@ class _Run:
                 if inner is not None:
                     middle.add(inner)
                 del band, inner
-            self._count([first, shortcut])
+            self._done([first, shortcut])
         second = self._stream(block.second, size, middle.moments)
         self._flow(middle.drain(rows), [second, _Sum(aside, block.scale)], sink)
 
@@ -190,7 +191,7 @@ class _Run:
 
     def _half(
         self,
-        conv: Convolution | None,
+        conv: Convolution,
         block: Residual,
         size: tuple[int, int],
         rows: int,
@@ -199,7 +200,6 @@ class _Run:
         sink: _Sink,
     ) -> None:
         """The middle is kept; what the convolution before the block makes is computed for it and for the shortcut."""
-        assert conv is not None
         inner, middle = conv.size_out(*size), _Kept(self._slabs)
         self._flow(source.scan(rows), [self._stream(conv, size), self._stream(block.first, inner, moments)], middle)
         again, second, aside = self._stream(conv, size), self._stream(block.second, inner, middle.moments), Waiting()
@@ -215,8 +215,8 @@ class _Run:
             assert beside is not None
             aside.append(beside)
             del made, beside
-            self._flow(middle.take(count), [second, total], sink)
-        self._count([again])
+            _push(middle.take(count), [second, total], sink)
+        self._done([again])
 
     # ------------------------------------------------------------------------------------------------- attention
 
@@ -267,26 +267,32 @@ class _Run:
         return ConvolutionStream(layer, size[0], tile, normalize)
 
     def _flow(self, bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: _Sink) -> None:
-        for source in bands:
-            band: torch.Tensor | None = source
-            del source
-            for stream in streams:
-                band = stream.push(band)  # type: ignore[arg-type]
-                if band is None:
-                    break
-            else:
-                assert band is not None
-                sink.add(band)
-            del band
-        self._count(streams)
+        """One pass over a whole picture."""
+        _push(bands, streams, sink)
+        self._done(streams)
 
-    def _count(self, streams: Sequence[Stream | _Sum]) -> None:
-        # Between passes, or the holes of one would be there beside those of the next.
+    def _done(self, streams: Sequence[Stream | _Sum]) -> None:
+        """After a pass: counts the tiles, and lets go of memory, or its holes would be there in the next pass too."""
         if self._slabs.device.type == "cpu":
-            give_back_freed_memory()
+            give_back_freed_memory("cpu")
         for stream in streams:
             if isinstance(stream, ConvolutionStream) and stream.layer.conv is self._counted:
                 self.tiles = max(self.tiles, stream.tiles)
+
+
+def _push(bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: _Sink) -> None:
+    """Bands through one stream after the other; a name that is not needed any more would keep its band alive."""
+    for source in bands:
+        band: torch.Tensor | None = source
+        del source
+        for stream in streams:
+            band = stream.push(band)  # type: ignore[arg-type]
+            if band is None:
+                break
+        else:
+            assert band is not None
+            sink.add(band)
+        del band
 
 
 class _Sum:

@@ -8,7 +8,7 @@ the memory, the way that computes least for each group, which is the optimum, si
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import attrs
@@ -26,6 +26,8 @@ WORK_SHARE = 16
 """The working set may be this fraction of what is kept."""
 HOLES = 2
 """What an allocator takes for a working set of 1, since blocks of all sizes come and go. Measured: bench/decode.py."""
+SCORES = 2**26
+"""Attention scores at once, for kernels that keep them."""
 SLABS = 64
 """What is kept is held in about so many blocks …"""
 SMALLEST_SLAB = 2**20
@@ -38,16 +40,27 @@ class Way:
 
     mode: ``plain`` (a convolution), ``attention``, ``stored`` or ``recomputed`` (a residual block whose middle is),
     ``half`` and ``whole`` (a convolution and a residual block: only the convolution is computed again, or both).
-    kept: elements that exist at the worst moment. work: elements of scratch for one input row, and beside that.
+    kept: elements that exist at the worst moment. on_device: of which so many cannot be offloaded. work_per_row,
+    work_fixed: elements of scratch for each input row taken at once, and beside that.
     """
 
-    mode: str
+    mode: Literal["plain", "attention", "stored", "recomputed", "half", "whole"]
     steps: tuple[Step, ...]
     size: tuple[int, int]
     kept: int
     multiplications: int
     work_per_row: int
     work_fixed: int
+    on_device: int = 0
+
+    @property
+    def row_in(self) -> int:
+        """Elements of a row of the input."""
+        step = self.steps[0]
+        if isinstance(step, Attention):
+            return step.channels * self.size[1]
+        first = step.first if isinstance(step, Residual) else step
+        return first.channels_in * self.size[1]
 
     @property
     def widest_row(self) -> int:
@@ -93,30 +106,36 @@ def make_schedule(
     *,
     tile_size: int,
     at_least_two: bool = False,
+    scores: bool = False,
 ) -> Schedule:
     """A schedule for an input of ``height × width`` (latent or pixel columns, by the steps).
 
     itemsize: bytes of a number. tile_size: largest side of what is computed at once, in pixels of the picture.
-    at_least_two: cut the picture into at least two tiles, however small it is.
+    at_least_two: cut the picture into at least two tiles, however small it is. scores: whether the device's kernel for
+    attention keeps scores.
     """
     sizes = _sizes(steps, height, width)
     picture, last = max(sizes[0], sizes[-1]), steps[-1]
     assert isinstance(last, Convolution)
-    groups = list(_groups(steps, sizes))
+    groups = list(_groups(steps, sizes, scores))
     ways = _choose(groups, level)
     kept = max(way.kept for way in ways) * itemsize
     work = max(SMALLEST_WORK, kept // WORK_SHARE)
-    rows = tuple(_rows(way, work // itemsize, tile_size, picture, at_least_two) for way in ways)
     row = max(way.widest_row for way in ways) * itemsize
     slab = -(-max(kept // SLABS, row, SMALLEST_SLAB) // row) * row
-    held = [0 if level == "offloaded" else _in_slabs(way, slab // itemsize) for way in ways]
+    rows = tuple(
+        # What is read from a slab ends where the slab does.
+        min(_rows(way, work // itemsize, tile_size, picture, at_least_two), slab // itemsize // way.row_in)
+        for way in ways
+    )
+    held = [way.on_device if level == "offloaded" else _in_slabs(way, slab // itemsize) for way in ways]
     scratch = [HOLES * (way.work_per_row * n + way.work_fixed) for way, n in zip(ways, rows, strict=True)]
     peak = max(map(sum, zip(held, scratch, strict=True)))
     return Schedule(
         level=level,
         ways=ways,
         rows=rows,
-        tile_width=_tile_width(tile_size, picture, sizes[0][0], at_least_two),
+        tile_width=tile_size,
         picture=picture,
         size_out=sizes[-1],
         channels_out=last.channels_out,
@@ -132,7 +151,7 @@ def size_after(steps: Sequence[Step], height: int, width: int) -> tuple[int, int
     return _sizes(steps, height, width)[-1]
 
 
-def predict_whole(steps: Sequence[Step], height: int, width: int, itemsize: int) -> int:
+def predict_whole(steps: Sequence[Step], height: int, width: int, itemsize: int, *, scores: bool = False) -> int:
     """Bytes that one sample in one piece takes at its worst, beside weights and input; rather too much than too little.
 
     At a convolution the input is there once for the residual, once normalized and activated, once padded, and on a CPU
@@ -141,13 +160,26 @@ def predict_whole(steps: Sequence[Step], height: int, width: int, itemsize: int)
     worst = 0
     for step, size in zip(steps, _sizes(steps, height, width), strict=False):
         if isinstance(step, Attention):
-            worst = max(worst, 5 * _elements(step.channels, size))
+            kept = 2 * (size[0] * size[1]) ** 2 if scores else 0
+            worst = max(worst, 5 * _elements(step.channels, size) + kept)
             continue
         first = step.first if isinstance(step, Residual) else step
         inner = (2 * size[0], 2 * size[1]) if first.upsample else size
         out = _elements(first.channels_out, first.size_out(*size))
         worst = max(worst, _elements(first.channels_in, size) + 3 * _elements(first.channels_in, inner) + 2 * out)
     return worst * itemsize
+
+
+def largest_tensor(steps: Sequence[Step], height: int, width: int) -> int:
+    """Elements of the largest tensor that one sample in one piece needs."""
+    sizes = _sizes(steps, height, width)
+    largest = 0
+    for step, size, after in zip(steps, sizes, sizes[1:], strict=False):
+        if not isinstance(step, Attention):
+            layer = step.first if isinstance(step, Residual) else step
+            inner = (2 * size[0], 2 * size[1]) if layer.upsample else size
+            largest = max(largest, _elements(layer.channels_in, inner), _elements(layer.channels_out, after))
+    return largest
 
 
 def _sizes(steps: Sequence[Step], height: int, width: int) -> list[tuple[int, int]]:
@@ -166,19 +198,15 @@ def _in_slabs(way: Way, slab: int) -> int:
 def _rows(way: Way, work: int, tile_size: int, picture: tuple[int, int], at_least_two: bool) -> int:
     height = way.size[0]
     fitting = work // max(1, way.work_per_row)
-    in_tile = tile_size * height // picture[0]
+    # The last band of a chain of convolutions is up to two rows of the input higher than the others.
+    in_tile = tile_size * height // picture[0] - 2
     return max(1, min(fitting, in_tile, -(-height // 2) if at_least_two else height))
-
-
-def _tile_width(tile_size: int, picture: tuple[int, int], height: int, at_least_two: bool) -> int:
-    # A picture of a single row of latents can only be cut from top to bottom.
-    return min(tile_size, picture[1] // 2) if at_least_two and height < 2 else tile_size
 
 
 # ------------------------------------------------------------------------------------------------ choosing the ways
 
 
-def _groups(steps: Sequence[Step], sizes: Sequence[tuple[int, int]]) -> Iterator[list[tuple[Way, ...]]]:
+def _groups(steps: Sequence[Step], sizes: Sequence[tuple[int, int]], scores: bool) -> Iterator[list[tuple[Way, ...]]]:
     """For each group of one or two steps, all ways to run it."""
     i = 0
     while i < len(steps):
@@ -186,7 +214,7 @@ def _groups(steps: Sequence[Step], sizes: Sequence[tuple[int, int]]) -> Iterator
         given = i == 0
         after = steps[i + 1] if i + 1 < len(steps) else None
         if isinstance(step, Attention):
-            yield [(_attention(step, size),)]
+            yield [(_attention(step, size, scores),)]
         elif isinstance(step, Residual):
             yield [(way,) for way in _residual(step, size)]
         elif isinstance(after, Residual) and step.kernel > 1:
@@ -201,9 +229,7 @@ def _groups(steps: Sequence[Step], sizes: Sequence[tuple[int, int]]) -> Iterator
         i += 1
 
 
-def _choose(groups: Iterable[list[tuple[Way, ...]]], level: Level) -> tuple[Way, ...]:
-    groups = list(groups)
-
+def _choose(groups: Sequence[list[tuple[Way, ...]]], level: Level) -> tuple[Way, ...]:
     def kept(ways: tuple[Way, ...]) -> int:
         return max(way.kept for way in ways)
 
@@ -250,7 +276,7 @@ def _convolution(step: Convolution, size: tuple[int, int], given: bool) -> Way:
     )
 
 
-def _attention(step: Attention, size: tuple[int, int]) -> Way:
+def _attention(step: Attention, size: tuple[int, int], scores: bool) -> Way:
     pixels, whole = size[0] * size[1], _elements(step.channels, size)
     # Keys and values of all pixels; queries, their result and, in some kernels, their scores for a few.
     return Way(
@@ -260,7 +286,9 @@ def _attention(step: Attention, size: tuple[int, int]) -> Way:
         kept=3 * whole,
         multiplications=4 * step.channels * whole + 2 * pixels * whole,
         work_per_row=4 * step.channels * size[1],
-        work_fixed=0,
+        # Scores and their exponentials.
+        work_fixed=2 * min(SCORES, pixels * pixels) if scores else 0,
+        on_device=2 * whole,
     )
 
 

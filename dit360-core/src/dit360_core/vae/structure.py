@@ -248,6 +248,10 @@ def _claimed(steps: list[Step], halves: list[nn.Module | None]) -> tuple[Step, .
     """The steps, if between them they hold every parameter of the halves."""
     mine = {id(p) for step in steps for module in modules_of(step) for p in module.parameters(recurse=False)}
     for half in halves:
+        for module in half.modules() if half is not None else ():
+            # accelerate's hooks only bring weights; what others do would be left out.
+            if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_diffusers_hook"):
+                raise CannotTakeApart(f"its {type(module).__name__} has hooks, which would not run")
         for name, parameter in half.named_parameters() if half is not None else ():
             if id(parameter) not in mine:
                 raise CannotTakeApart(f"its parameter {name} has no known use")
