@@ -24,7 +24,7 @@ SMALLEST_WORK = 32 * 2**20
 """Bytes: smaller working sets cost time and save nothing that shows."""
 WORK_SHARE = 16
 """The working set may be this fraction of what is kept."""
-HOLES = 2
+HOLES = 1.5
 """What an allocator takes for a working set of 1, since blocks of all sizes come and go. Measured: bench/decode.py."""
 SCORES = 2**26
 """Attention scores at once, for kernels that keep them."""
@@ -129,7 +129,7 @@ def make_schedule(
         for way in ways
     )
     held = [way.on_device if level == "offloaded" else _in_slabs(way, slab // itemsize) for way in ways]
-    scratch = [HOLES * (way.work_per_row * n + way.work_fixed) for way, n in zip(ways, rows, strict=True)]
+    scratch = [int(HOLES * (way.work_per_row * n + way.work_fixed)) for way, n in zip(ways, rows, strict=True)]
     peak = max(map(sum, zip(held, scratch, strict=True)))
     return Schedule(
         level=level,
