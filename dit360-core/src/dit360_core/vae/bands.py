@@ -19,6 +19,7 @@ from dit360_core.vae.structure import Convolution, Residual
 
 _HALF = (torch.bfloat16, torch.float16)
 _TOGETHER = 64
+"""Bands whose moments share a block of memory."""
 
 
 class Moments:

@@ -24,7 +24,7 @@ SMALLEST_WORK = 32 * 2**20
 """Bytes: smaller working sets cost time and save nothing that shows."""
 WORK_SHARE = 16
 """The working set may be this fraction of what is kept."""
-HOLES = 1.5
+HOLES = 1.75
 """What an allocator takes for a working set of 1, since blocks of all sizes come and go. Measured: bench/decode.py."""
 SCORES = 2**26
 """Attention scores at once, for kernels that keep them."""
