@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import attrs
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -95,6 +96,23 @@ class _Result:
         self._done += band.shape[2]
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Task:
+    """One way of a schedule, with what it reads and writes. moments: of the source, if its first step needs them."""
+
+    way: Way
+    rows: int
+    source: Rows | Given
+    moments: Moments
+    sink: _Sink
+
+    def scan(self) -> Iterator[torch.Tensor]:
+        return self.source.scan(self.rows)
+
+    def drain(self) -> Iterator[torch.Tensor]:
+        return self.source.drain(self.rows)
+
+
 class _Run:
     """A schedule carried out on one sample. ``tiles``: how often the convolution ``counted`` was given a rectangle."""
 
@@ -109,48 +127,45 @@ class _Run:
         moments = Moments()
         last = len(self._schedule.ways) - 1
         for i, (way, rows) in enumerate(zip(self._schedule.ways, self._schedule.rows, strict=True)):
-            if i == last:
-                self._step(way, rows, source, moments, _Result(out))
-            else:
-                sink = _Kept(self._slabs)
-                self._step(way, rows, source, moments, sink)
+            sink = _Result(out) if i == last else _Kept(self._slabs)
+            self._run(_Task(way=way, rows=rows, source=source, moments=moments, sink=sink))
+            if isinstance(sink, _Kept):
                 source, moments = sink, sink.moments
 
-    def _step(self, way: Way, rows: int, source: Rows | Given, moments: Moments, sink: _Sink) -> None:
-        step = way.steps[-1]
+    def _run(self, task: _Task) -> None:
+        way, step = task.way, task.way.steps[-1]
         if isinstance(step, Attention):
-            self._attention(step, way.size, rows, source, moments, sink)
+            self._attention(step, task)
         elif isinstance(step, Convolution):
-            self._flow(source.drain(rows), [self._stream(step, way.size, moments)], sink)
+            self._flow(task.drain(), [self._stream(step, way.size, task.moments)], task.sink)
         elif way.mode == "stored":
-            self._stored(step, way.size, rows, source, moments, sink)
+            self._stored(step, task)
+        elif not isinstance(way.steps[0], Convolution):
+            self._recomputed(None, step, task)
         else:
-            conv = way.steps[0] if isinstance(way.steps[0], Convolution) else None
-            if conv is not None:
-                moments = Moments()
-                self._flow(source.scan(rows), [self._stream(conv, way.size)], moments)
-            if conv is not None and way.mode == "half":
-                self._half(conv, step, way.size, rows, source, moments, sink)
+            conv, moments = way.steps[0], Moments()
+            self._flow(task.scan(), [self._stream(conv, way.size)], moments)
+            task = attrs.evolve(task, moments=moments)
+            if way.mode == "half":
+                self._half(conv, step, task)
             else:
-                self._recomputed(conv, step, way.size, rows, source, moments, sink)
+                self._recomputed(conv, step, task)
 
     # ------------------------------------------------------------------------------------------- residual blocks
 
-    def _stored(
-        self, block: Residual, size: tuple[int, int], rows: int, source: Rows | Given, moments: Moments, sink: _Sink
-    ) -> None:
+    def _stored(self, block: Residual, task: _Task) -> None:
         """The middle is kept. A shortcut with a convolution is run at once, so that the input can go."""
-        middle = _Kept(self._slabs)
-        first = self._stream(block.first, size, moments)
+        middle, size, source = _Kept(self._slabs), task.way.size, task.source
+        first = self._stream(block.first, size, task.moments)
         aside: Rows
         if block.shortcut is None:
             assert isinstance(source, Rows)
-            self._flow(source.scan(rows), [first], middle)
+            self._flow(task.scan(), [first], middle)
             aside = source
         else:
             aside = Rows(self._slabs)
             shortcut = self._stream(block.shortcut, size)
-            for band in source.drain(rows):
+            for band in task.drain():
                 beside = shortcut.push(band)
                 assert beside is not None
                 aside.append(beside)
@@ -161,51 +176,34 @@ class _Run:
                 del band, inner
             self._done([first, shortcut])
         second = self._stream(block.second, size, middle.moments)
-        self._flow(middle.drain(rows), [second, _Sum(aside, block.scale)], sink)
+        self._flow(middle.drain(task.rows), [second, _Sum(aside, block.scale)], task.sink)
 
-    def _recomputed(
-        self,
-        conv: Convolution | None,
-        block: Residual,
-        size: tuple[int, int],
-        rows: int,
-        source: Rows | Given,
-        moments: Moments,
-        sink: _Sink,
-    ) -> None:
+    def _recomputed(self, conv: Convolution | None, block: Residual, task: _Task) -> None:
         """Nothing inside is kept: one pass for the moments of the middle, one for the result."""
+        size, middle = task.way.size, Moments()
         inner = size if conv is None else conv.size_out(*size)
 
         def start() -> list[Stream]:
             return [] if conv is None else [self._stream(conv, size)]
 
-        middle = Moments()
-        self._flow(source.scan(rows), [*start(), self._stream(block.first, inner, moments)], middle)
+        self._flow(task.scan(), [*start(), self._stream(block.first, inner, task.moments)], middle)
         whole = ResidualStream(
             block,
-            self._stream(block.first, inner, moments),
+            self._stream(block.first, inner, task.moments),
             self._stream(block.second, inner, middle),
             None if block.shortcut is None else self._stream(block.shortcut, inner),
         )
-        self._flow(source.drain(rows), [*start(), whole], sink)
+        self._flow(task.drain(), [*start(), whole], task.sink)
 
-    def _half(
-        self,
-        conv: Convolution,
-        block: Residual,
-        size: tuple[int, int],
-        rows: int,
-        source: Rows | Given,
-        moments: Moments,
-        sink: _Sink,
-    ) -> None:
+    def _half(self, conv: Convolution, block: Residual, task: _Task) -> None:
         """The middle is kept; what the convolution before the block makes is computed for it and for the shortcut."""
-        inner, middle = conv.size_out(*size), _Kept(self._slabs)
-        self._flow(source.scan(rows), [self._stream(conv, size), self._stream(block.first, inner, moments)], middle)
+        size, middle = task.way.size, _Kept(self._slabs)
+        inner = conv.size_out(*size)
+        self._flow(task.scan(), [self._stream(conv, size), self._stream(block.first, inner, task.moments)], middle)
         again, second, aside = self._stream(conv, size), self._stream(block.second, inner, middle.moments), Waiting()
         shortcut = None if block.shortcut is None else self._stream(block.shortcut, inner)
         total = _Sum(aside, block.scale)
-        for band in source.drain(rows):
+        for band in task.drain():
             made = again.push(band)
             del band
             if made is None:
@@ -215,21 +213,19 @@ class _Run:
             assert beside is not None
             aside.append(beside)
             del made, beside
-            _push(middle.take(count), [second, total], sink)
+            _push(middle.take(count), [second, total], task.sink)
         self._done([again])
 
     # ------------------------------------------------------------------------------------------------- attention
 
-    def _attention(
-        self, step: Attention, size: tuple[int, int], rows: int, source: Rows | Given, moments: Moments, sink: _Sink
-    ) -> None:
+    def _attention(self, step: Attention, task: _Task) -> None:
         """Keys and values of all pixels, then queries a few at a time: exact, since softmax rows are independent."""
-        height, width = size
+        height, width = task.way.size
         pixels, done = height * width, 0
         heads, keys, values, normalize = step.heads, None, None, None
-        for band in source.scan(rows):
+        for band in task.scan():
             if normalize is None or keys is None or values is None:
-                normalize = Normalize(step.norm, moments, band)
+                normalize = Normalize(step.norm, task.moments, band)
                 keys = band.new_empty(1, heads, pixels, step.key.out_features // heads)
                 values = band.new_empty(1, heads, pixels, step.value.out_features // heads)
             tokens = _tokens(normalize(band))
@@ -242,7 +238,7 @@ class _Run:
         assert keys is not None
         assert values is not None
         at_once = max(1, SCORES // (heads * pixels))
-        for band in source.drain(rows):
+        for band in task.drain():
             tokens = _tokens(normalize(band))
             for part in torch.split(tokens, at_once):
                 query = _heads(_linear(step.query, part), heads).unsqueeze(0)
@@ -250,7 +246,7 @@ class _Run:
                 # The normalized pixels have served once their queries are made.
                 part.copy_(_linear(step.out, seen.transpose(0, 1).flatten(1)))
             out = tokens.view(1, band.shape[2], width, -1).permute(0, 3, 1, 2)
-            sink.add((out + band) if step.scale == 1.0 else (out + band) / step.scale)
+            task.sink.add((out + band) if step.scale == 1.0 else (out + band) / step.scale)
             del band, tokens, out
 
     # --------------------------------------------------------------------------------------------------- streams
