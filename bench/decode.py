@@ -111,7 +111,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
     from dit360_core.vae import decoder_steps, encoder_steps, make_schedule, predict_whole
 
     device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
-    vae = flux_shaped().to(device, dtype).eval().requires_grad_(False)
+    vae = flux_shaped().to(device, dtype)
     width, height, way, encode = asked["width"], asked["height"], asked["way"], asked["encode"]
     steps = encoder_steps(vae) if encode else decoder_steps(vae)
 
@@ -158,22 +158,11 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 
 def flux_shaped() -> Any:
     """FLUX.1's autoencoder with random weights."""
-    from dit360_core.flux.quiet import quiet
+    from dit360_core.testing.models import small_autoencoder
 
-    with quiet():
-        from diffusers import AutoencoderKL
-
-        torch.manual_seed(0)
-        return AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=16,
-            sample_size=1024,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
+    return small_autoencoder(
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32, sample_size=1024
+    )
 
 
 def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) -> tuple[torch.Tensor, int | None]:

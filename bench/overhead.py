@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from dit360_core.builtin.tiling_others import Whole
+from dit360_core.flux.engine import as_stored
 from dit360_core.flux.load import load_pipeline, locate
 from dit360_core.flux.quiet import quiet
 from dit360_core.machine import Machine
@@ -76,9 +77,7 @@ def main(
 
     difference = float((diffusers_latents() - our_latents(0)).abs().max())
     latents = our_latents(0)
-    stored = (latents / plain.vae.config.scaling_factor + plain.vae.config.shift_factor).to(
-        machine.device, plain.vae.dtype
-    )
+    stored = as_stored(plain.vae, latents).to(machine.device, plain.vae.dtype)
     tiling = Whole(TilingSettings())
 
     def plain_decode() -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from dit360_core.builtin.tiling_exact import Exact
 from dit360_core.builtin.tiling_others import Blended
+from dit360_core.flux.engine import as_stored
+from dit360_core.metrics import seam_ratio
 from dit360_core.offers import TilingSettings
 from dit360_core.vae import decode_whole
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ def main() -> None:
     pipe = dit360.load("tiny")
     latents = pipe.sample(pipe.encode(PROMPT), seed=SEED, width=WIDTH).tensor
     vae = pipe.engine.pipe.vae
-    stored = latents / vae.config.scaling_factor + vae.config.shift_factor
+    stored = as_stored(vae, latents)
     settings = TilingSettings(mode="always", level="recomputed", tile_size=TILE, tile_overlap=OVERLAP)
     with torch.no_grad():
         plain = vae.decode(stored, return_dict=False)[0]
@@ -43,8 +45,8 @@ def main() -> None:
         "diffusers' tiles": levels(tiled),
     }
     for name, picture in made.items():
-        error = np.abs(picture - whole)
-        print(f"{name:18} max {error.max():6.2f}  mean {error.mean():.3f}  step at the meridian {step(picture):.2f}")
+        error, step = np.abs(picture - whole), seam_ratio(picture / 255)
+        print(f"{name:18} max {error.max():6.2f}  mean {error.mean():.3f}  step at the meridian {step:.2f}")
     changed = {name: 128.0 + TIMES * (picture - whole) for name, picture in made.items()}
     difference = sheet(
         {
@@ -75,12 +77,6 @@ def plain_tiles(vae: Any, stored: torch.Tensor) -> torch.Tensor:
 def levels(pixels: torch.Tensor) -> Pixels:
     """Grey levels, 0 … 255, not rounded."""
     return ((pixels[0].permute(1, 2, 0).double().numpy() / 2 + 0.5).clip(0, 1)) * 255
-
-
-def step(picture: Pixels) -> float:
-    """The step from the last column to the first, against the median step."""
-    steps = np.abs(picture - np.roll(picture, 1, axis=1)).mean((0, 2))
-    return float(steps[0] / np.median(steps))
 
 
 def meridian(picture: Pixels) -> Pixels:

@@ -20,6 +20,11 @@ VAE_FACTOR = 8
 """Pixels to a latent column."""
 
 
+def as_stored(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents in model space as the autoencoder itself has them: neither scaled nor shifted."""
+    return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)  # type: ignore[no-any-return]
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Embedding:
     """One prompt: T5's tokens ``(1, T, dim)`` and CLIP's pooled vector ``(1, dim)``."""
@@ -114,7 +119,7 @@ class Engine:
     def decode(self, latents: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
         """Model-space latents ``(1, C, h, w)`` → pixels ``(1, 3, 8h, 8w)`` fp32 in 0 … 1, on the CPU."""
         vae = self.pipe.vae
-        stored = latents.to(self.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+        stored = as_stored(vae, latents.to(self.device, vae.dtype))
         pixels = tiling.decode(vae, stored).float().cpu()
         if not bool(torch.isfinite(pixels).all()):
             raise Dit360Error(

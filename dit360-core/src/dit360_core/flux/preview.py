@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from dit360_core.flux.engine import as_stored
 from dit360_core.vae import circular_twin
 
 # FLUX.1's model-space latents → RGB in −1 … 1, and what is added. Figures: ComfyUI, comfy/latent_formats.py (Flux).
@@ -46,11 +47,10 @@ def latent_to_rgb(vae: Any, device: torch.device | str = "cpu") -> torch.Tensor:
     channels = int(config.latent_channels)
     generator = torch.Generator().manual_seed(0)
     colours = 0.5 * torch.randn(_PATCHES, channels, 1, 1, generator=generator)
-    stored = colours / config.scaling_factor + (config.shift_factor or 0.0)
-    patches = stored.expand(-1, -1, _SIDE, _SIDE).to(device, vae.dtype)
+    patches = as_stored(vae, colours).expand(-1, -1, _SIDE, _SIDE).to(device, vae.dtype)
     twin: Any = circular_twin(vae)
     with torch.no_grad():
-        pixels = torch.cat([twin.decode(patch, return_dict=False)[0] for patch in patches.split(8)])
+        pixels = torch.cat([twin.decode(patch, return_dict=False)[0] for patch in torch.split(patches, 8)])
     # The middle only: the borders of a patch know that they are borders.
     inner = pixels.float().cpu()[..., pixels.shape[2] // 4 : -(pixels.shape[2] // 4), :]
     wanted = inner.mean((2, 3))
