@@ -280,16 +280,10 @@ def choose_quantization(
 
 
 def make_plan(
-    options: LoadOptions,
-    machine: Machine,
-    model: Model,
-    precision: str,
-    attention: Choice,
-    quantization: Choice,
-    notes: Iterable[str] = (),
+    options: LoadOptions, machine: Machine, model: Model, precision: str, attention: Choice, quantization: Choice
 ) -> Plan:
-    """What was decided, as one object. notes: what is to be said of it beside."""
-    notes = list(notes)
+    """What was decided, as one object."""
+    notes = []
     if options.lora and model.lora:
         notes.append(f"the LoRA {options.lora} replaces the model's own, {model.lora}")
     return Plan(
