@@ -18,7 +18,7 @@ from torch import nn
 
 from dit360_core.memory import give_back_freed_memory
 from dit360_core.vae.bands import ConvolutionStream, Moments, Normalize, ResidualStream, Stream, Takes, add_rows
-from dit360_core.vae.schedule import SCORES, Schedule, Way
+from dit360_core.vae.schedule import SCORES, SMALLEST_WORK, Schedule, Way
 from dit360_core.vae.slabs import Given, Rows, Slabs, Waiting
 from dit360_core.vae.structure import Attention, Convolution, Residual
 
@@ -269,7 +269,8 @@ class _Run:
 
     def _done(self, streams: Sequence[Stream | _Sum]) -> None:
         """After a pass: counts the tiles, and lets go of memory, or its holes would be there in the next pass too."""
-        if self._slabs.device.type == "cpu":
+        # Of a small picture there is nothing to speak of, and a fifth of its time would go into this.
+        if self._slabs.device.type == "cpu" and self._schedule.kept_bytes >= SMALLEST_WORK:
             give_back_freed_memory("cpu")
         for stream in streams:
             if isinstance(stream, ConvolutionStream) and stream.layer.conv is self._counted:
