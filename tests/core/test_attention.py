@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from dit360_core.builtin.attention_kernels import eager, sdpa
+from dit360_core.builtin.attention_kernels import eager, sdpa, sdpa_flash, sdpa_math
 from dit360_core.errors import Dit360Error
 from dit360_core.flux.processor import AttentionProcessor, sliced
 from dit360_core.machine import Machine
@@ -194,3 +194,37 @@ def test_kernels_of_one_name_are_told_apart_by_their_distribution():
     assert calls[-1] == "b"
     pipeline.sample(random_conditioning(), **SIZE)
     assert calls[-1] == "a"
+
+
+@pytest.mark.parametrize(
+    ("backend", "told"), [("sdpa", True), ("sdpa-flash", True), ("eager", False), ("sdpa-math", False)]
+)
+def test_slices_that_save_nothing_are_told(backend, told, caplog):
+    pipe = Pipeline.from_diffusers(random_flux(), attention_backend=backend, attention_slice_size=16)
+    said = f"attention_slice_size=16 saves nothing with {backend}"
+    assert any(said in note for note in pipe.plan.notes) is told
+    assert (said in caplog.text) is told
+    caplog.clear()
+    plain = Pipeline.from_diffusers(random_flux(), attention_backend=backend)
+    assert not plain.plan.notes
+    plain.sample(random_conditioning(), **SIZE, attention_slice_size=16)
+    assert (said in caplog.text) is told
+
+
+def test_naming_a_kernel_of_pytorch_leaves_its_choice_in_other_threads_alone():
+    """torch.nn.attention.sdpa_kernel would switch kernels for the whole process while it is active."""
+    seen, stop = [], threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            seen.append((torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    q = torch.randn(1, 64, 2, 16)
+    for _ in range(200):
+        sdpa_flash(q, q, q, scale=0.25)
+        sdpa_math(q, q, q, scale=0.25)
+    stop.set()
+    watcher.join()
+    assert set(seen) == {(True, True)}

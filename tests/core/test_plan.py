@@ -569,7 +569,7 @@ def test_a_models_own_size_is_checked_too():
     ("loading", "sampling", "near"),
     [
         ({"model": "tinny"}, {}, "tiny"),
-        ({"attention_backend": "sdpaa"}, {}, "sdpa"),
+        ({"attention_backend": "eagr"}, {}, "eager"),
         ({"quantization_mode": "non"}, {}, "none"),
         ({}, {"scheduler_type": "flow-match"}, "flow_match"),
     ],

@@ -14,6 +14,8 @@ from dit360_core.offers import AttentionBackend, Scheduler
 from dit360_core.registry import CORE, Registry
 from invented_plugins import attention, installed, model, module, offering, quantizer, scheduler, tiling
 
+BUILTIN = ["sdpa", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn", "sdpa-math", "eager"]
+
 
 def names(registry, kind="attention"):
     return [entry.name for entry in registry.entries(kind)]
@@ -39,7 +41,7 @@ def test_plugins_are_not_looked_for_before_the_first_look():
 
 def test_the_core_offers_something_of_every_kind_through_the_hooks():
     registry = Registry(entry_points=[])
-    assert names(registry) == ["sdpa", "eager"]
+    assert names(registry) == BUILTIN
     for kind, (_, offer_class) in KINDS.items():
         entries = registry.entries(kind)
         assert entries
@@ -182,7 +184,7 @@ def test_a_plugin_that_misbehaves_is_told_and_touches_no_other(plugin, stage, sa
             *installed("later", offering(attention("last"))),
         ]
     )
-    assert names(registry) == ["sdpa", "eager", "first", "last"]
+    assert names(registry) == [*BUILTIN, "first", "last"]
     failure = only(registry)
     assert (failure.distribution, failure.version, failure.entry_point) == ("broken", "6.6.6", "broken")
     assert failure.stage == stage
@@ -195,7 +197,7 @@ def test_a_plugin_that_misbehaves_is_told_and_touches_no_other(plugin, stage, sa
 def test_an_entry_point_that_names_no_module_is_told_and_touches_no_other(plugin):
     broken = installed("broken", plugin)
     registry = Registry(entry_points=[*broken, *installed("later", offering(attention("last")))])
-    assert names(registry) == ["sdpa", "eager", "last"]
+    assert names(registry) == [*BUILTIN, "last"]
     assert only(registry).stage == "register"
 
 
@@ -253,7 +255,7 @@ def test_a_plugin_that_looks_at_the_registry_while_it_is_asked_is_told_and_does_
         return registry.entries("attention")
 
     registry = Registry(entry_points=installed("curious", module(dit360_attention_backends=dit360_attention_backends)))
-    assert names(registry) == ["sdpa", "eager"]
+    assert names(registry) == BUILTIN
     assert "must not look at the registry" in only(registry).error
 
 
@@ -393,7 +395,7 @@ def test_an_unknown_name_is_told_with_the_nearest_ones(asked, near):
 
 
 def test_an_unknown_name_that_is_near_to_nothing_is_told_with_all_names():
-    with pytest.raises(UnknownName, match=re.escape("there are: eager, sdpa.")):
+    with pytest.raises(UnknownName, match=re.escape(f"there are: {', '.join(sorted(BUILTIN))}.")):
         Registry(entry_points=[]).find("attention", "qqqqqqqqqq")
 
 

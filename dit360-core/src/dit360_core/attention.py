@@ -24,6 +24,17 @@ def native_need(model: Model, machine: Machine, precision: str, heads: int, head
     return AttentionNeed(device=machine.device, dtype=precision, heads=heads, head_dim=head_dim, length=length)
 
 
+def slicing_notes(choice: Choice, registry: Registry, slice_size: int) -> tuple[str, ...]:
+    """What there is to say of ``attention_slice_size`` with a kernel: nothing, if slices save memory with it."""
+    offer = registry.find("attention", f"{choice.distribution}:{choice.used}")[0].offer
+    if not slice_size or offer.stores_scores:
+        return ()
+    return (
+        f"attention_slice_size={slice_size} saves nothing with {choice.used}, which never holds all scores at once; "
+        "leave it out, or use attention_backend=eager",
+    )
+
+
 def choose_attention(
     requested: str, registry: Registry, machine: Machine, need: AttentionNeed, strict: bool
 ) -> tuple[Choice, Attend]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.attention import choose_attention, native_need
+from dit360_core.attention import choose_attention, native_need, slicing_notes
 from dit360_core.checks import check_guidance, check_loading, check_names, check_request
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
@@ -123,7 +123,15 @@ def prepare(
     need = native_need(model, machine, precision, heads, head_dim)
     attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
     return Prepared(
-        plan=make_plan(asked, machine, model, precision, attention, quantization),
+        plan=make_plan(
+            asked,
+            machine,
+            model,
+            precision,
+            attention,
+            quantization,
+            slicing_notes(attention, registry, asked.attention_slice_size),
+        ),
         folder=folder,
         lora_file=lora_file,
         attend=attend,

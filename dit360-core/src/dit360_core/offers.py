@@ -243,8 +243,12 @@ class Offer:
 
 @attrs.frozen(kw_only=True)
 class AttentionBackend(Offer):
-    """A way to compute attention. All of them agree within rounding, so one may stand in for another."""
+    """A way to compute attention. All of them agree within rounding, so one may stand in for another.
 
+    stores_scores: whether it holds all scores at once, so that slices of the queries save memory.
+    """
+
+    stores_scores: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     load: Callable[[], Attend] = attrs.field(validator=attrs.validators.is_callable())
 
 

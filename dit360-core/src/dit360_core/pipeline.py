@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.attention import choose_attention, native_need
+from dit360_core.attention import choose_attention, native_need, slicing_notes
 from dit360_core.autoencoding import Autoencoding
 from dit360_core.checks import check_guidance, check_request, picture_size
 from dit360_core.errors import Dit360Error, InputError
@@ -93,7 +93,8 @@ class Pipeline:
         need = native_need(model, machine, precision, config.num_attention_heads, config.attention_head_dim)
         attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
         quantization, quantizer = choose_quantization(asked, registry, machine, precision)
-        plan = make_plan(asked, machine, model, precision, attention, quantization)
+        notes = slicing_notes(attention, registry, asked.attention_slice_size)
+        plan = make_plan(asked, machine, model, precision, attention, quantization, notes)
         for line in plan.warnings():
             log.warning("%s", line)
         equip(pipe, quantizer, attend, asked.attention_slice_size)
@@ -327,6 +328,8 @@ class Pipeline:
             return None, choice, slice_size
         if choice.fell_back:
             log.warning("%s", choice.sentence())
+        for note in () if as_loaded else slicing_notes(choice, self._registry, slice_size):
+            log.warning("%s", note)
         return (sliced(attend, slice_size) if slice_size else attend), choice, slice_size
 
     def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:

@@ -280,10 +280,16 @@ def choose_quantization(
 
 
 def make_plan(
-    options: LoadOptions, machine: Machine, model: Model, precision: str, attention: Choice, quantization: Choice
+    options: LoadOptions,
+    machine: Machine,
+    model: Model,
+    precision: str,
+    attention: Choice,
+    quantization: Choice,
+    notes: Iterable[str] = (),
 ) -> Plan:
-    """What was decided, as one object."""
-    notes = []
+    """What was decided, as one object. notes: what is to be said of it beside."""
+    notes = list(notes)
     if options.lora and model.lora:
         notes.append(f"the LoRA {options.lora} replaces the model's own, {model.lora}")
     return Plan(

@@ -1,45 +1,120 @@
-"""Two attention kernels that run everywhere: PyTorch's own, and the plain formula that all others are compared with."""
+"""Attention without any plugin: PyTorch's own, by choice or by name, and the formula that all are compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 
 from dit360_core.hookspecs import hookimpl
 from dit360_core.machine import Machine
 from dit360_core.offers import Attend, AttentionBackend, AttentionNeed, Reason
 
-
-def _load_eager() -> Attend:
-    from dit360_core.builtin.attention_kernels import eager
-
-    return eager
+_HALF = ("bf16", "fp16")
 
 
-def _load_sdpa() -> Attend:
-    from dit360_core.builtin.attention_kernels import sdpa
+# One object for a name, so that two registries hold equal offers.
+@functools.cache
+def _kernel(name: str) -> Callable[[], Attend]:
+    def load() -> Attend:
+        from dit360_core.builtin import attention_kernels
 
-    return sdpa
+        kernel: Attend = getattr(attention_kernels, name)
+        return kernel
+
+    return load
 
 
-def _no_reason(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
-    return ()
+def _slow_on_this_cpu(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
+    """A product of bfloat16 matrices takes forty times as long on a CPU without instructions for it."""
+    if need.device == "cpu" and need.dtype in _HALF and not (need.dtype == "bf16" and machine.fast_bfloat16):
+        yield Reason(
+            "dtype",
+            f"unfused it is dozens of times slower in {need.dtype} on this CPU",
+            "use precision=fp32",
+        )
+
+
+def _flash(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
+    if need.device == "cpu":
+        return
+    yield from _cuda_only(need)
+    if need.dtype not in _HALF:
+        yield Reason("dtype", f"it computes in bf16 and fp16, not in {need.dtype}", "use precision=bf16")
+    if need.head_dim > 256:
+        yield Reason("head_dim", f"it takes at most 256 channels a head, and these have {need.head_dim}")
+    yield from _newer_than(machine, (8, 0))
+
+
+def _efficient(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
+    yield from _cuda_only(need)
+    if need.dtype == "fp64":
+        yield Reason("dtype", "it does not compute in fp64")
+
+
+def _cudnn(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
+    yield from _cuda_only(need)
+    if need.dtype not in _HALF:
+        yield Reason("dtype", f"it computes in bf16 and fp16, not in {need.dtype}", "use precision=bf16")
+    if need.head_dim > 128:
+        yield Reason("head_dim", f"it takes at most 128 channels a head, and these have {need.head_dim}")
+    yield from _newer_than(machine, (8, 0))
+
+
+def _cuda_only(need: AttentionNeed) -> Iterable[Reason]:
+    if need.device != "cuda":
+        yield Reason("device", f"it needs a CUDA device, and this runs on {need.device}")
+
+
+def _newer_than(machine: Machine, wanted: tuple[int, int]) -> Iterable[Reason]:
+    there = machine.capability
+    if there is not None and there < wanted:
+        has = ".".join(map(str, there))
+        yield Reason("capability", f"it needs compute capability {wanted[0]}.{wanted[1]}, and this GPU has {has}")
 
 
 @hookimpl
 def dit360_attention_backends() -> Iterable[AttentionBackend]:
     yield AttentionBackend(
-        name="sdpa",
+        name="sdpa", api=1, priority=10, summary="PyTorch's, with its own choice of kernel", load=_kernel("sdpa")
+    )
+    yield AttentionBackend(
+        name="sdpa-flash",
         api=1,
-        priority=10,
-        summary="PyTorch's scaled_dot_product_attention",
-        unsupported=_no_reason,
-        load=_load_sdpa,
+        priority=5,
+        summary="PyTorch's flash kernel, and no other",
+        unsupported=_flash,
+        load=_kernel("sdpa_flash"),
+    )
+    yield AttentionBackend(
+        name="sdpa-efficient",
+        api=1,
+        priority=4,
+        summary="PyTorch's memory-efficient kernel, and no other",
+        unsupported=_efficient,
+        load=_kernel("sdpa_efficient"),
+    )
+    yield AttentionBackend(
+        name="sdpa-cudnn",
+        api=1,
+        priority=3,
+        summary="cuDNN's kernel through PyTorch, and no other",
+        unsupported=_cudnn,
+        load=_kernel("sdpa_cudnn"),
+    )
+    yield AttentionBackend(
+        name="sdpa-math",
+        api=1,
+        priority=-5,
+        stores_scores=True,
+        summary="PyTorch's unfused formula: stores all scores",
+        unsupported=_slow_on_this_cpu,
+        load=_kernel("sdpa_math"),
     )
     yield AttentionBackend(
         name="eager",
         api=1,
         priority=0,
-        summary="the reference: stores all scores, softmax in float32",
-        unsupported=_no_reason,
-        load=_load_eager,
+        stores_scores=True,
+        summary="the reference: stores all scores, all in float32",
+        load=_kernel("eager"),
     )

@@ -1,5 +1,6 @@
 """What a plugin's own tests inherit to show that its backend keeps the contract."""
 
+from dit360_core.testing.attention import AttentionConformance
 from dit360_core.testing.tiling import TilingConformance
 
-__all__ = ["TilingConformance"]
+__all__ = ["AttentionConformance", "TilingConformance"]
