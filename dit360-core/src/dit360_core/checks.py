@@ -68,6 +68,8 @@ def check_request(
     if sampling.attention_backend not in ("pipeline", "auto"):
         registry.find("attention", sampling.attention_backend)
     _check_honoured(sampling, registry)
+    if sampling.circular_mode == "bias" and padding_of(sampling, model) == 0:
+        raise InputError("circular_mode=bias has no effect, because circular_padding is 0; set it to 1 or more.")
     settings = tiling_settings(loading, decoding)
     choose_tiling(
         decoding.tiling_backend, settings, width, height, registry=registry, machine=machine, precision=precision
@@ -80,6 +82,11 @@ def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:
         raise InputError(
             "This model has no embedded guidance, so guidance does nothing; use true_guidance instead, or leave it out."
         )
+
+
+def padding_of(sampling: SampleOptions, model: Model) -> int:
+    """Token columns wrapped around on either side."""
+    return model.circular_padding if sampling.circular_padding is None else sampling.circular_padding
 
 
 def picture_size(sampling: SampleOptions, model: Model) -> tuple[int, int]:

@@ -58,7 +58,10 @@ class Reason:
 
 @attrs.frozen(kw_only=True)
 class AttentionNeed:
-    """One kind of attention call: ``q, k, v`` are ``(batch, length, heads, head_dim)``."""
+    """One kind of attention call: ``q, k, v`` are ``(batch, length, heads, head_dim)``.
+
+    key_bias: whether numbers are to be added to the scores, one for each key.
+    """
 
     device: str
     dtype: str
@@ -66,6 +69,7 @@ class AttentionNeed:
     head_dim: int
     length: int
     batch: int = 1
+    key_bias: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -110,10 +114,23 @@ Need = AttentionNeed | QuantizationNeed | SchedulingNeed | TilingNeed
 class Attend(Protocol):
     """``attend(q, k, v, *, scale) -> out``: softmax(q·kᵀ·scale)·v over the length axis.
 
-    All four are ``(B, S, H, D)``; q and k/v may differ in length. No dropout, not causal.
+    All four are ``(B, S, H, D)``; q and k/v may differ in length. No dropout, not causal. One whose offer says
+    ``takes_key_bias`` also takes ``key_bias``, ``(Sk,)`` fp32 on the device of k, which is added to the scores of every
+    query; the others are never given it.
+
+    One thing more may be there: ``refuses(machine, need) -> Iterable[Reason]``, asked once after loading, for a library
+    that can tell by itself what it cannot do.
     """
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor: ...
+
+
+class BiasedAttend(Attend, Protocol):
+    """An :class:`Attend` whose offer says ``takes_key_bias``."""
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: torch.Tensor | None = None
+    ) -> torch.Tensor: ...
 
 
 class TimeShift(Protocol):
@@ -218,7 +235,8 @@ _TEXT = attrs.validators.instance_of(str)
 _WHOLE = attrs.validators.instance_of(int)
 _NUMBER = attrs.validators.instance_of((int, float))
 
-_NAME = attrs.validators.matches_re(r"[a-z0-9][a-z0-9_.-]*")
+_NAME_FORM = r"[a-z0-9][a-z0-9_.-]*"
+_NAME = attrs.validators.matches_re(_NAME_FORM)
 
 
 @attrs.frozen(kw_only=True)
@@ -229,6 +247,7 @@ class Offer:
     priority: ``auto`` takes the highest that works; built-in references are 0. summary: half a sentence for listings.
     requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported.
     unsupported: why this machine cannot serve this need; nothing means it can. Cheap, never raises, never allocates.
+    family: a name that several offers of one distribution answer to, the first that works by priority; or empty.
     """
 
     name: str = attrs.field(validator=[_TEXT, _NAME])
@@ -239,17 +258,28 @@ class Offer:
     unsupported: Callable[[Machine, Any], Iterable[Reason]] = attrs.field(
         default=_always, validator=attrs.validators.is_callable()
     )
+    family: str = attrs.field(default="", validator=[_TEXT, attrs.validators.matches_re(f"({_NAME_FORM})?")])
+
+    def lacks(self, need: Any) -> Iterable[Reason]:
+        """Why it cannot serve a need by what it says of itself, before it is asked."""
+        return ()
 
 
 @attrs.frozen(kw_only=True)
 class AttentionBackend(Offer):
     """A way to compute attention. All of them agree within rounding, so one may stand in for another.
 
-    stores_scores: whether it holds all scores at once, so that slices of the queries save memory.
+    stores_scores: whether it holds all scores at once, so that slices of the queries save memory. takes_key_bias:
+    whether it can add numbers to the scores of each key, for ``circular_mode=bias``.
     """
 
     stores_scores: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    takes_key_bias: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     load: Callable[[], Attend] = attrs.field(validator=attrs.validators.is_callable())
+
+    def lacks(self, need: Any) -> Iterable[Reason]:
+        if need.key_bias and not self.takes_key_bias:
+            yield Reason("mask", "it takes no bias on the keys", "use circular_mode=pad")
 
 
 @attrs.frozen(kw_only=True)

@@ -19,6 +19,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OFFLOADS = ("none", "model", "sequential")
 TIMESTEP_SCHEDULES = ("linear", "quadratic", "cosine")
+CIRCULAR_MODES = ("pad", "bias")
 TILING_MODES = ("auto", "always", "never")
 TILING_LEVELS = ("auto", "stored", "mixed", "recomputed", "offloaded")
 
@@ -175,6 +176,12 @@ class SampleOptions:
     )
     circular_padding: int | None = option(
         None, help="Token columns wrapped around on either side. 0: none.", minimum=0, maximum=100, unset="the model's"
+    )
+    circular_mode: str = option(
+        "pad",
+        help="Wrap by pad (copies of columns) or bias (weights on them: the same picture for less work, where the "
+        "attention kernel takes them).",
+        choices=CIRCULAR_MODES,
     )
     latent_rotation: bool | None = option(
         None,

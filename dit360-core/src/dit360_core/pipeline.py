@@ -11,7 +11,7 @@ import attrs
 
 from dit360_core.attention import choose_attention, native_need, slicing_notes
 from dit360_core.autoencoding import Autoencoding
-from dit360_core.checks import check_guidance, check_request, picture_size
+from dit360_core.checks import check_guidance, check_request, padding_of, picture_size
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.machine import Machine
 from dit360_core.offers import (
@@ -62,6 +62,7 @@ class Pipeline:
         self._machine = machine or Machine.detect(plan.device)
         # Kernels already proven for a need, so that only the first picture of a size pays for the trial run.
         self._kernels: dict[tuple[str, AttentionNeed], tuple[Choice, Attend]] = {}
+        self._told = set(plan.warnings())
         self._autoencoding = Autoencoding(engine, plan, self._registry, self._machine)
 
     @classmethod
@@ -226,7 +227,7 @@ class Pipeline:
         if asked.true_guidance > 1 and conditioning.negative is None:
             raise InputError("true_guidance needs a negative prompt; call encode with negative_prompt='' or a text.")
         width, height = picture_size(asked, model)
-        padding = model.circular_padding if asked.circular_padding is None else asked.circular_padding
+        padding = padding_of(asked, model)
         rotating = model.latent_rotation if asked.latent_rotation is None else asked.latent_rotation
         interpolating = asked.position_interpolation
         if interpolating is None:
@@ -236,7 +237,11 @@ class Pipeline:
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         grid = Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0)
 
-        attend, attention, slice_size = self._attention_for(asked, grid, conditioning.max_sequence_length)
+        text = conditioning.max_sequence_length
+        biased = asked.circular_mode == "bias"
+        seen, key_bias = (grid.real, grid.key_bias(text)) if biased else (grid, None)
+
+        attend, attention, slice_size = self._attention_for(asked, seen.tokens + text, biased)
         scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = engine.noise(grid, generator)
@@ -252,7 +257,7 @@ class Pipeline:
             sigmas = _checked_sigmas(scheduler.sigmas(steps, grid.tokens), steps, asked.scheduler_type)
             # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
             x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
-            velocity = engine.velocity(grid, guidance, attend)
+            velocity = engine.velocity(seen, guidance, attend, key_bias)
             for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
                 turned = rotation(i, 2 * grid.columns) if rotating else 0
                 v = velocity(x, sigma, conditioning.positive, turned=turned)
@@ -282,6 +287,7 @@ class Pipeline:
             "true_guidance": asked.true_guidance,
             "seed": seed if start is None else asked.seed,
             "circular_padding": padding,
+            "circular_mode": asked.circular_mode,
             "latent_rotation": rotating,
             "position_interpolation": interpolating,
             "max_sequence_length": conditioning.max_sequence_length,
@@ -301,20 +307,20 @@ class Pipeline:
             },
         )
 
-    def _attention_for(self, asked: SampleOptions, grid: Any, text: int) -> tuple[Attend | None, Choice, int]:
-        """The kernel for this picture: None means the one the pipeline was loaded with."""
+    def _attention_for(self, asked: SampleOptions, length: int, biased: bool) -> tuple[Attend | None, Choice, int]:
+        """The kernel for this picture: None means the one the pipeline was loaded with. length: tokens, text included."""
         from dit360_core.flux.processor import sliced
 
         plan, config = self.plan, self.engine.transformer.config
-        as_loaded = asked.attention_slice_size < 0
-        slice_size = plan.attention_slice_size if as_loaded else asked.attention_slice_size
+        slice_size = plan.attention_slice_size if asked.attention_slice_size < 0 else asked.attention_slice_size
         same = asked.attention_backend == "pipeline"
         need = AttentionNeed(
             device=plan.device,
             dtype=plan.precision,
             heads=config.num_attention_heads,
             head_dim=config.attention_head_dim,
-            length=grid.tokens + text,
+            length=length,
+            key_bias=biased,
         )
         requested = plan.attention.requested if same else asked.attention_backend
         if (requested, need) not in self._kernels:
@@ -324,13 +330,19 @@ class Pipeline:
         choice, attend = self._kernels[requested, need]
         loaded = plan.attention
         same_kernel = (choice.used, choice.distribution) == (loaded.used, loaded.distribution)
+        if choice.fell_back:
+            self._warn_once(choice.sentence())
+        for note in slicing_notes(choice, self._registry, slice_size):
+            self._warn_once(note)
         if same_kernel and slice_size == plan.attention_slice_size:
             return None, choice, slice_size
-        if choice.fell_back:
-            log.warning("%s", choice.sentence())
-        for note in () if as_loaded else slicing_notes(choice, self._registry, slice_size):
-            log.warning("%s", note)
         return (sliced(attend, slice_size) if slice_size else attend), choice, slice_size
+
+    def _warn_once(self, sentence: str) -> None:
+        # A batch of a thousand pictures needs no thousand warnings. The metadata of each has it.
+        if sentence not in self._told:
+            self._told.add(sentence)
+            log.warning("%s", sentence)
 
     def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:
         settings = SchedulerSettings(

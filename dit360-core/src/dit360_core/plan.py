@@ -15,9 +15,9 @@ from packaging.version import InvalidVersion
 
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
-from dit360_core.offers import Model, Need, QuantizationNeed, Reason, TilingNeed, TilingSettings
+from dit360_core.offers import Model, Need, Offer, QuantizationNeed, Reason, TilingNeed, TilingSettings
 from dit360_core.options import DecodeOptions, LoadOptions
-from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, normal, noun, one_line
+from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, by_priority, normal, noun, one_line
 
 EQUIVALENT = frozenset({"attention"})
 """Kinds whose offers all compute the same thing within rounding, so that one may stand in for another."""
@@ -30,7 +30,8 @@ Probe = Callable[[Any, Machine, Any], Iterable[Reason]]
 class Choice:
     """What was asked, what is used, and what was thought of each candidate on the way.
 
-    verdicts: ``distribution:name`` → reasons, in the order tried; the one used has none.
+    verdicts: ``distribution:name`` → reasons, in the order tried; the one used has none. named: how many of them were
+    meant by the request; they were tried first. None are, for ``auto``.
     """
 
     kind: str
@@ -39,11 +40,12 @@ class Choice:
     distribution: str
     version: str
     verdicts: tuple[tuple[str, tuple[Reason, ...]], ...] = ()
+    named: int = 0
 
     @property
     def fell_back(self) -> bool:
         """Whether something else than what was named is used."""
-        return normal(self.requested) not in ("auto", self.used, f"{self.distribution}:{self.used}")
+        return 0 < self.named < len(self.verdicts)
 
     def sentence(self) -> str:
         """One line for the log."""
@@ -51,10 +53,12 @@ class Choice:
         if self.distribution != CORE:
             told += f" ({self.distribution} {self.version})"
         if self.fell_back:
-            # The one that was asked for was tried first; what was passed over after it is in the metadata.
-            return f"{told} instead of {self.requested}, because {' and '.join(map(str, self.verdicts[0][1]))}"
-        refused = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in self.verdicts if why)
-        return f"{told} (not {refused})" if refused and self.requested == "auto" else told
+            # Those that were asked for were tried first; what was passed over after them is in the metadata.
+            why = self.verdicts[: self.named]
+            because = " and ".join(map(str, why[0][1])) if len(why) == 1 else in_words(why)
+            return f"{told} instead of {self.requested}, because {because}"
+        refused = in_words((name, why) for name, why in self.verdicts if why)
+        return f"{told} (not {refused})" if refused else told
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -66,15 +70,32 @@ class Choice:
         }
 
 
+def in_words(verdicts: Iterable[tuple[str, tuple[Reason, ...]]]) -> str:
+    """``a and b: reason; c: another``: those that have the same reasons are told together."""
+    together: dict[str, list[str]] = {}
+    for name, why in verdicts:
+        together.setdefault(" and ".join(map(str, why)), []).append(name)
+    return "; ".join(f"{' and '.join(names)}: {why}" for why, names in together.items())
+
+
 def judge(entry: Entry, machine: Machine, need: Need | None) -> tuple[Reason, ...]:
     """Why an offer cannot serve a need here, without loading it. ``need`` None: only what holds for every need."""
     if entry.refused:
         return entry.refused
     missing = tuple(reason for text in entry.offer.requires for reason in _unmet(text, machine))
-    if missing or need is None:
+    if need is None:
         return missing
+    # Asked even if a library is missing: "pip install" is no help where what it brings cannot run.
+    reasons = _asked(entry.offer, machine, need)
+    return missing if missing and (not reasons or reasons[0].code == "offer_failed") else reasons
+
+
+def _asked(offer: Offer, machine: Machine, need: Need) -> tuple[Reason, ...]:
+    lacking = tuple(offer.lacks(need))
+    if lacking:
+        return lacking
     try:
-        answer = entry.offer.unsupported(machine, need)
+        answer = offer.unsupported(machine, need)
         reasons = () if isinstance(answer, str) else tuple(answer)
         wrong = [answer] if isinstance(answer, str) else [r for r in reasons if not isinstance(r, Reason)]
         if wrong:
@@ -120,19 +141,11 @@ def select(
     Candidates are the named one, then (if the kind is an equivalence class and not ``strict``, or for ``auto``) the
     others by falling priority and name. Raises UnknownName, or BackendUnavailable with the reasons of all candidates.
     """
-    named: tuple[Entry, ...] = ()
-    if requested != "auto":
-        named = registry.find(kind, requested)
-        by_address = normal(requested) == named[0].address
-        if len(named) == 1 and by_address:
-            named = (_unclashed(named[0]),)
-        if any(r.code == "clash" for e in named for r in e.refused) and not _core_among(named):
-            raise _unavailable(kind, requested, {e.address: e.refused for e in named})
-        named = tuple(e for e in named if not e.refused or len(named) == 1)
+    named = _named(kind, requested, registry) if requested != "auto" else ()
     candidates = list(named)
     if requested == "auto" or (kind in EQUIVALENT and not strict):
         rest = [e for e in registry.entries(kind) if all(e.address != n.address for n in named)]
-        candidates += sorted(rest, key=lambda e: (-e.offer.priority, e.name))
+        candidates += sorted(rest, key=by_priority)
 
     verdicts: list[tuple[str, tuple[Reason, ...]]] = []
     for entry in candidates:
@@ -149,9 +162,21 @@ def select(
                 distribution=entry.distribution,
                 version=entry.version,
                 verdicts=tuple(verdicts),
+                named=len(named),
             )
             return choice, implementation
     raise _unavailable(kind, requested, dict(verdicts))
+
+
+def _named(kind: str, requested: str, registry: Registry) -> tuple[Entry, ...]:
+    """The candidates that a name means. Raises UnknownName, or BackendUnavailable if it means two that clash."""
+    found = registry.find(kind, requested)
+    if len(found) == 1 and normal(requested) == found[0].address:
+        return (_unclashed(found[0]),)
+    by_name = any(normal(requested) in (e.name, e.address) for e in found)
+    if by_name and any(r.code == "clash" for e in found for r in e.refused) and not _core_among(found):
+        raise _unavailable(kind, requested, {e.address: e.refused for e in found})
+    return tuple(e for e in found if not e.refused) or found
 
 
 def try_out(
@@ -179,7 +204,7 @@ def _core_among(entries: Iterable[Entry]) -> bool:
 
 
 def _unavailable(kind: str, requested: str, verdicts: dict[str, tuple[Reason, ...]]) -> BackendUnavailable:
-    told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in verdicts.items())
+    told = in_words(verdicts.items())
     if requested == "auto":
         return BackendUnavailable(f"No {noun(kind)} can be used here: {told or 'none is installed'}.", verdicts)
     return BackendUnavailable(f"The {noun(kind)} {requested!r} cannot be used here: {told}.", verdicts)
@@ -367,7 +392,7 @@ def choose_tiling(
     except BackendUnavailable as error:
         if requested != "auto":
             raise
-        told = "; ".join(f"{name}: {' and '.join(map(str, why))}" for name, why in error.reasons.items())
+        told = in_words(error.reasons.items())
         raise BackendUnavailable(
             f"Nothing installed makes {width}×{height} with tiling_mode={settings.mode}: {told}.",
             error.reasons,

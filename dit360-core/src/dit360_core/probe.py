@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import attrs
 import torch
 
 from dit360_core.builtin.attention_kernels import eager, sdpa
@@ -12,42 +16,126 @@ from dit360_core.machine import Machine
 from dit360_core.offers import AttentionNeed, Reason
 from dit360_core.precision import torch_dtype
 
-_LENGTHS = (64, 67)
-"""Tokens of the trials: short, so that they cost nothing, and one that no block size divides."""
+_SHORT = 67
+"""Tokens of the trial that runs whole: no block size divides it."""
+_QUERIES = 48
+"""Queries of the trial at the real length, few of them so that it costs little."""
+
+
+@attrs.frozen
+class Call:
+    """What one attention call is given."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scale: float
+    key_bias: torch.Tensor | None = None
+
+    def to(self, attend: Any) -> Any:
+        """What a kernel makes of them."""
+        bias = {} if self.key_bias is None else {"key_bias": self.key_bias}
+        return attend(self.q, self.k, self.v, scale=self.scale, **bias)
+
+    @property
+    def wide(self) -> Call:
+        """The same numbers in at least float32."""
+        dtype = torch.promote_types(self.q.dtype, torch.float32)
+        return Call(self.q.to(dtype), self.k.to(dtype), self.v.to(dtype), self.scale, self.key_bias)
+
+
+@attrs.frozen
+class Closeness:
+    """How far a kernel was off, at most, and how far it may be, in units of its largest right output."""
+
+    error: float
+    allowed: float
+    reasons: tuple[Reason, ...] = ()
 
 
 def probe_attention(attend: Any, machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
-    """Compares a kernel with float32 attention at the real head count, head size, device and dtype.
+    """Why a kernel must not be used for a need: what it says itself, or what :func:`closeness` finds."""
+    return refusals(attend, machine, need) or closeness(attend, need).reasons
+
+
+def refusals(attend: Any, machine: Machine, need: AttentionNeed) -> tuple[Reason, ...]:
+    """What a loaded kernel itself has against a need."""
+    return tuple(attend.refuses(machine, need)) if hasattr(attend, "refuses") else ()
+
+
+def closeness(attend: Any, need: AttentionNeed) -> Closeness:
+    """Compares a kernel with float32 attention at the real head count, head size, length, device and dtype.
 
     Its error may be twice that of PyTorch's own attention in the same dtype, the rule by which FlashAttention tests
-    itself; a few units in the last place are allowed on top, since two right answers differ by their order of sums.
+    itself; one unit in the last place is allowed on top, since two right answers differ by their order of sums. The
+    keys are as many as in a picture and the queries few, as in a slice; a short call has as many of both.
     """
-    dtype = torch_dtype(need.dtype)
-    for length in _LENGTHS:
-        generator = torch.Generator().manual_seed(0)
+    worst = Closeness(0.0, 0.0)
+    for calls in _trials(need):
+        truth = calls.wide.to(eager)
+        size = float(truth.abs().max())
+        allowed = 2 * _distance(calls.to(sdpa), truth) / size + torch.finfo(calls.q.dtype).eps
+        out = calls.to(attend)
+        if not isinstance(out, torch.Tensor) or out.shape != truth.shape:
+            told = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            wrong = Reason("probe_failed", f"it returned {told} where a tensor {tuple(truth.shape)} belongs")
+            return Closeness(math.nan, allowed, (wrong,))
+        error = _distance(out, truth) / size
+        if not error <= allowed:  # also true for NaN
+            wrong = Reason("probe_failed", f"its result is off by {error:.2g}, where {allowed:.2g} is allowed")
+            return Closeness(error, allowed, (wrong,))
+        if error / allowed >= worst.error / (worst.allowed or math.inf):
+            worst = Closeness(error, allowed)
+    return worst
+
+
+def speed(attend: Any, need: AttentionNeed, *, rounds: int = 5) -> tuple[float, float]:
+    """Seconds of one call, and how often it fits into a call of PyTorch's own attention: medians of rounds in turn."""
+    calls = _numbers(need, need.length, need.length)
+
+    def seconds(kernel: Any) -> float:
+        _wait(need.device)
+        start = time.perf_counter()
+        calls.to(kernel)
+        _wait(need.device)
+        return time.perf_counter() - start
+
+    kernels: tuple[Callable[..., Any], ...] = (attend, sdpa)
+    for kernel in kernels:
+        seconds(kernel)
+    pairs = [tuple(seconds(kernel) for kernel in kernels) for _ in range(rounds)]
+    return statistics.median(mine for mine, _ in pairs), statistics.median(its / mine for mine, its in pairs)
+
+
+def _trials(need: AttentionNeed) -> Iterator[Call]:
+    yield _numbers(need, _SHORT, _SHORT)
+    if need.length > _SHORT:
+        # Sharper than plain noise, whose average over thousands of keys is nearly nothing whatever a kernel does.
+        calls = _numbers(need, min(_QUERIES, need.length), need.length)
+        yield attrs.evolve(calls, q=3 * calls.q)
+
+
+def _numbers(need: AttentionNeed, queries: int, keys: int) -> Call:
+    generator = torch.Generator(need.device).manual_seed(0)
+
+    def noise(length: int) -> torch.Tensor:
         shape = (need.batch, length, need.heads, need.head_dim)
-        q, k, v = (torch.randn(shape, generator=generator).to(machine.device, dtype) for _ in range(3))
-        scale = need.head_dim**-0.5
-        wide = torch.promote_types(dtype, torch.float32)
-        truth = eager(q.to(wide), k.to(wide), v.to(wide), scale=scale)
-        allowed = 2 * _distance(sdpa(q, k, v, scale=scale), truth) + 8 * torch.finfo(dtype).eps
-        # As many queries as keys, and fewer: the second is what a slice is.
-        for rows in (length, length // 4):
-            reasons = _judge(attend(q[:, :rows], k, v, scale=scale), truth[:, :rows], allowed)
-            if reasons:
-                return reasons
-    return []
+        return torch.randn(shape, generator=generator, device=need.device).to(torch_dtype(need.dtype))
 
-
-def _judge(out: Any, truth: torch.Tensor, allowed: float) -> list[Reason]:
-    if not isinstance(out, torch.Tensor) or out.shape != truth.shape:
-        told = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        return [Reason("probe_failed", f"it returned {told} where a tensor {tuple(truth.shape)} belongs")]
-    error = _distance(out, truth)
-    if not error <= allowed:  # also true for NaN
-        return [Reason("probe_failed", f"its result is off by {error:.2g}, where {allowed:.2g} is allowed")]
-    return []
+    bias = None
+    if need.key_bias:
+        # As a panorama's: some columns weigh twice.
+        bias = torch.zeros(keys, device=need.device)
+        bias[:: max(2, keys // 5)] = math.log(2)
+    return Call(noise(queries), noise(keys), noise(keys), need.head_dim**-0.5, bias)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.to(b.dtype) - b).abs().max())
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()

@@ -92,6 +92,17 @@ class Entry:
         """``distribution:name``, which selects this offer and no other."""
         return f"{self.distribution}:{self.offer.name}"
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """What it answers to together with others of its distribution."""
+        family = self.offer.family
+        return (family, f"{self.distribution}:{family}") if family else ()
+
+
+def by_priority(entry: Entry) -> tuple[int, str]:
+    """Sorts entries into the order in which they are tried."""
+    return -entry.offer.priority, entry.name
+
 
 class Registry:
     """All offers of all installed plugins.
@@ -132,16 +143,17 @@ class Registry:
         return tuple(self._disabled)
 
     def find(self, kind: str, name: str) -> tuple[Entry, ...]:
-        """The entries meant by ``name`` or ``distribution:name``: one, or several that clash.
+        """The entries meant by ``name`` or ``distribution:name``: one, several that clash, or a family's by priority.
 
         Raises UnknownName with the nearest names.
         """
         entries = self.entries(kind)
         wanted = normal(name)
         found = tuple(e for e in entries if wanted in (e.name, e.address))
+        found = found or tuple(sorted((e for e in entries if wanted in e.families), key=by_priority))
         if found:
             return found
-        names = sorted({e.name for e in entries} | {e.address for e in entries if e.refused})
+        names = sorted({e.name for e in entries} | {e.address for e in entries if e.refused} | _families(entries))
         near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
         lost = f" These plugins failed: {', '.join(self._failed_plugins())}." if self.failures else ""
@@ -278,6 +290,10 @@ def normal(name: str) -> str:
 def noun(kind: str) -> str:
     """What a kind of offer is called in a sentence."""
     return "attention backend" if kind == "attention" else kind
+
+
+def _families(entries: Iterable[Entry]) -> set[str]:
+    return {e.offer.family for e in entries if e.offer.family}
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:

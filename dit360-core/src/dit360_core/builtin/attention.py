@@ -37,12 +37,9 @@ def _slow_on_this_cpu(machine: Machine, need: AttentionNeed) -> Iterable[Reason]
 def _flash(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
     if need.device == "cpu":
         return
-    yield from _cuda_only(need)
-    if need.dtype not in _HALF:
-        yield Reason("dtype", f"it computes in bf16 and fp16, not in {need.dtype}", "use precision=bf16")
-    if need.head_dim > 256:
-        yield Reason("head_dim", f"it takes at most 256 channels a head, and these have {need.head_dim}")
-    yield from _newer_than(machine, (8, 0))
+    yield from _ampere_in_half(machine, need, channels=256)
+    if need.key_bias:
+        yield Reason("mask", "on CUDA it takes no bias on the keys", "use circular_mode=pad")
 
 
 def _efficient(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
@@ -52,12 +49,18 @@ def _efficient(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
 
 
 def _cudnn(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
+    yield from _ampere_in_half(machine, need, channels=128)
+
+
+def _ampere_in_half(machine: Machine, need: AttentionNeed, channels: int) -> Iterable[Reason]:
     yield from _cuda_only(need)
     if need.dtype not in _HALF:
         yield Reason("dtype", f"it computes in bf16 and fp16, not in {need.dtype}", "use precision=bf16")
-    if need.head_dim > 128:
-        yield Reason("head_dim", f"it takes at most 128 channels a head, and these have {need.head_dim}")
-    yield from _newer_than(machine, (8, 0))
+    if need.head_dim > channels:
+        yield Reason("head_dim", f"it takes at most {channels} channels a head, and these have {need.head_dim}")
+    if machine.capability is not None and machine.capability < (8, 0):
+        has = ".".join(map(str, machine.capability))
+        yield Reason("capability", f"it needs compute capability 8.0, and this GPU has {has}")
 
 
 def _cuda_only(need: AttentionNeed) -> Iterable[Reason]:
@@ -65,22 +68,21 @@ def _cuda_only(need: AttentionNeed) -> Iterable[Reason]:
         yield Reason("device", f"it needs a CUDA device, and this runs on {need.device}")
 
 
-def _newer_than(machine: Machine, wanted: tuple[int, int]) -> Iterable[Reason]:
-    there = machine.capability
-    if there is not None and there < wanted:
-        has = ".".join(map(str, there))
-        yield Reason("capability", f"it needs compute capability {wanted[0]}.{wanted[1]}, and this GPU has {has}")
-
-
 @hookimpl
 def dit360_attention_backends() -> Iterable[AttentionBackend]:
     yield AttentionBackend(
-        name="sdpa", api=1, priority=10, summary="PyTorch's, with its own choice of kernel", load=_kernel("sdpa")
+        name="sdpa",
+        api=1,
+        priority=10,
+        takes_key_bias=True,
+        summary="PyTorch's, with its own choice of kernel",
+        load=_kernel("sdpa"),
     )
     yield AttentionBackend(
         name="sdpa-flash",
         api=1,
         priority=5,
+        takes_key_bias=True,
         summary="PyTorch's flash kernel, and no other",
         unsupported=_flash,
         load=_kernel("sdpa_flash"),
@@ -89,6 +91,7 @@ def dit360_attention_backends() -> Iterable[AttentionBackend]:
         name="sdpa-efficient",
         api=1,
         priority=4,
+        takes_key_bias=True,
         summary="PyTorch's memory-efficient kernel, and no other",
         unsupported=_efficient,
         load=_kernel("sdpa_efficient"),
@@ -97,6 +100,7 @@ def dit360_attention_backends() -> Iterable[AttentionBackend]:
         name="sdpa-cudnn",
         api=1,
         priority=3,
+        takes_key_bias=True,
         summary="cuDNN's kernel through PyTorch, and no other",
         unsupported=_cudnn,
         load=_kernel("sdpa_cudnn"),
@@ -106,6 +110,7 @@ def dit360_attention_backends() -> Iterable[AttentionBackend]:
         api=1,
         priority=-5,
         stores_scores=True,
+        takes_key_bias=True,
         summary="PyTorch's unfused formula: stores all scores",
         unsupported=_slow_on_this_cpu,
         load=_kernel("sdpa_math"),
@@ -115,6 +120,7 @@ def dit360_attention_backends() -> Iterable[AttentionBackend]:
         api=1,
         priority=0,
         stores_scores=True,
+        takes_key_bias=True,
         summary="the reference: stores all scores, all in float32",
         load=_kernel("eager"),
     )

@@ -1,34 +1,45 @@
-"""The kernels behind ``eager`` and ``sdpa``. All tensors ``(B, S, H, D)``."""
+"""The kernels behind ``eager`` and ``sdpa…``. All tensors ``(B, S, H, D)``; key_bias ``(Sk,)`` or None."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
+Bias = torch.Tensor | None
 
-def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor:
-    """softmax(q·kᵀ·scale)·v, scores and softmax in at least float32: ``B·H·Sq·Sk`` numbers at once."""
+
+def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None) -> torch.Tensor:
+    """softmax(q·kᵀ·scale + key_bias)·v, scores and softmax in at least float32: ``B·H·Sq·Sk`` numbers at once."""
     wide = torch.promote_types(q.dtype, torch.float32)
     q, k, value = (t.transpose(1, 2).to(wide) for t in (q, k, v))
-    weights = torch.softmax(q @ k.transpose(-1, -2) * scale, dim=-1)
-    return (weights @ value).transpose(1, 2).to(v.dtype)
+    scores = (q * scale) @ k.transpose(-1, -2)
+    if key_bias is not None:
+        scores = scores + key_bias
+    return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).to(v.dtype)
 
 
-def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor:
+def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None) -> torch.Tensor:
     """PyTorch's fused attention, with whichever of its kernels fits the device and dtype."""
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale=scale)
+    mask = None if key_bias is None else key_bias.to(q.dtype)[None, None, None]
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale
+    )
     return out.transpose(1, 2)
 
 
 # One kernel by name. The operators themselves are called: torch.nn.attention.sdpa_kernel switches kernels for the whole
-# process, and so for other threads and other pipelines too.
+# process, and so for other threads and other pipelines too. Nothing checks what they are given: a mask of another dtype
+# than q gives wrong numbers, not an error.
 
 
-def sdpa_flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor:
-    """PyTorch's flash kernel of the device."""
+def sdpa_flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
+) -> torch.Tensor:
+    """PyTorch's flash kernel of the device. Takes a bias on the CPU only."""
+    mask = _mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     if q.device.type == "cpu":
-        out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)[0]
+        out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale)[0]
     else:
         # The kernel takes heads of a multiple of eight channels; zeros change neither scores nor values.
         channels = q.shape[-1]
@@ -39,21 +50,40 @@ def sdpa_flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: floa
     return out.transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def sdpa_efficient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor:
+def sdpa_efficient(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
+) -> torch.Tensor:
     """PyTorch's memory-efficient kernel."""
+    mask = _mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    out = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, False, scale=scale)[0]
+    out = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, mask, False, scale=scale)[0]
     return out.transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def sdpa_cudnn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor:
+def sdpa_cudnn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
+) -> torch.Tensor:
     """cuDNN's kernel."""
+    mask = _mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    out = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False, scale=scale)[0]
+    out = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, mask, False, scale=scale)[0]
     return out.transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def sdpa_math(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor:
+def sdpa_math(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
+) -> torch.Tensor:
     """PyTorch's unfused attention: ``B·H·Sq·Sk`` numbers at once."""
+    mask = _mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    return torch.ops.aten._scaled_dot_product_attention_math(q, k, v, scale=scale)[0].transpose(1, 2)  # type: ignore[no-any-return]
+    out = torch.ops.aten._scaled_dot_product_attention_math(q, k, v, attn_mask=mask, scale=scale)[0]
+    return out.transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def _mask(q: torch.Tensor, k: torch.Tensor, key_bias: Bias) -> torch.Tensor | None:
+    """``(B, H, Sq, Sk)`` in the dtype of q, one row in memory, aligned as CUDA's kernels ask."""
+    if key_bias is None:
+        return None
+    keys = k.shape[1]
+    row = F.pad(key_bias.to(q.dtype), (0, -keys % 8))[:keys]
+    return row.expand(q.shape[0], q.shape[2], q.shape[1], keys)

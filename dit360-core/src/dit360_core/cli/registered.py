@@ -6,7 +6,8 @@ import contextlib
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import attrs
 import typer
@@ -15,11 +16,15 @@ from dit360_core.cli.output import told
 
 if TYPE_CHECKING:
     from dit360_core.machine import Machine
-    from dit360_core.offers import Model, Need
+    from dit360_core.offers import AttentionNeed, Model, Need
     from dit360_core.registry import Registry
+    from dit360_core.trial import Verdict
 
 
 def backends(
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Try and time every attention kernel, each against PyTorch's own.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """List every backend, scheduler, tiling and model that is installed, and why not if one cannot be used here."""
@@ -29,63 +34,88 @@ def backends(
         from dit360_core.registry import default_registry
 
         with contextlib.redirect_stdout(sys.stderr):
-            report = listing(default_registry(), Machine.detect())
+            report = listing(default_registry(), Machine.detect(), probe=probe)
         if as_json:
             typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
         else:
             _print(report)
 
 
-def listing(registry: Registry, machine: Machine) -> dict[str, Any]:
+def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dict[str, Any]:
     """All offers with their verdicts, all plugin failures, all plugins that were switched off.
 
-    Attention kernels of plugins that have nothing against this machine are loaded and tried on small data, for which
-    torch is imported; what the core itself offers is known to work.
+    Attention kernels of plugins that have nothing against this machine are tried on small data, in a process of their
+    own; what the core itself offers is known to work. probe: the core's are tried too, and all of them are timed.
     """
     from dit360_core.hookspecs import KINDS
-    from dit360_core.plan import judge, try_out
-    from dit360_core.registry import CORE
+    from dit360_core.plan import judge
+    from dit360_core.registry import CORE, by_priority
 
-    offers = []
+    judged = []
     for kind in KINDS:
         need = _typical_need(kind, machine)
-        for entry in sorted(registry.entries(kind), key=lambda e: (-e.offer.priority, e.name)):
-            reasons = judge(entry, machine, need)
-            if kind == "attention" and need is not None and entry.distribution != CORE and not reasons:
-                from dit360_core.probe import probe_attention
+        judged += [(entry, judge(entry, machine, need)) for entry in sorted(registry.entries(kind), key=by_priority)]
+    kernels = [entry for entry, reasons in judged if entry.kind == "attention" and not reasons]
+    wanted = [entry.address for entry in kernels if probe or entry.distribution != CORE]
+    verdicts: dict[str, Verdict] = {}
+    if wanted:
+        from dit360_core.trial import try_apart
 
-                _, reasons = try_out(entry, machine, need, lambda offer: offer.load(), probe_attention)
-            offers.append(
-                {
-                    "kind": kind,
-                    "name": entry.name,
-                    "distribution": entry.distribution,
-                    "version": entry.version,
-                    "priority": entry.offer.priority,
-                    "summary": entry.offer.summary,
-                    "available": not reasons,
-                    "reasons": [attrs.asdict(reason) for reason in reasons],
-                }
-            )
+        verdicts = try_apart(wanted, attention_need(machine), timed=probe)
+    offers = []
+    for entry, reasons in judged:
+        verdict = verdicts.get(entry.address) if entry.kind == "attention" else None
+        reasons = verdict.reasons if verdict else reasons
+        offers.append(
+            {
+                "kind": entry.kind,
+                "name": entry.name,
+                "family": entry.offer.family,
+                "distribution": entry.distribution,
+                "version": entry.version,
+                "priority": entry.offer.priority,
+                "summary": entry.offer.summary,
+                "available": not reasons,
+                "reasons": [attrs.asdict(reason) for reason in reasons],
+                **({"probe": verdict.as_dict() if verdict else None} if probe and entry.kind == "attention" else {}),
+            }
+        )
     return {
         "device": machine.device,
+        **({"probed": attrs.asdict(attention_need(machine))} if probe else {}),
         "offers": offers,
         "failures": [{**attrs.asdict(failure), "sentence": str(failure)} for failure in registry.failures],
         "disabled": list(registry.disabled),
     }
 
 
-def _typical_need(kind: str, machine: Machine) -> Need | None:
-    """What DiT360 itself would ask of a backend: 24 heads of 128 over a 2048×1024 picture."""
+def attention_need(machine: Machine) -> AttentionNeed:
+    """What DiT360 itself asks of attention: 24 heads of 128 over a 2048×1024 picture."""
     from dit360_core.attention import native_need
-    from dit360_core.offers import Model, QuantizationNeed, SchedulingNeed, TilingNeed
+
+    return native_need(_dit360(), machine, _precision(machine), heads=24, head_dim=128)
+
+
+def _dit360() -> Model:
+    from dit360_core.offers import Model
+
+    return Model(name="dit360", api=1, base="", width=2048, height=1024)
+
+
+def _precision(machine: Machine) -> str:
     from dit360_core.options import LoadOptions
     from dit360_core.precision import precision_for
 
-    model: Model = Model(name="dit360", api=1, base="", width=2048, height=1024)
-    precision = precision_for(LoadOptions(), model, machine)
+    return precision_for(LoadOptions(), _dit360(), machine)
+
+
+def _typical_need(kind: str, machine: Machine) -> Need | None:
+    """What DiT360 itself would ask of a backend."""
+    from dit360_core.offers import QuantizationNeed, SchedulingNeed, TilingNeed
+
+    model, precision = _dit360(), _precision(machine)
     if kind == "attention":
-        return native_need(model, machine, precision, heads=24, head_dim=128)
+        return attention_need(machine)
     if kind == "quantization":
         return QuantizationNeed(device=machine.device, dtype=precision)
     if kind == "scheduler":
@@ -101,23 +131,29 @@ def _print(report: dict[str, Any]) -> None:
 
     # Without markup: "[extra]" in the hint "pip install library[extra]" is no style.
     console = Console(highlight=False, markup=False)
+    offers = report["offers"]
+    if "probed" in report:
+        offers = [offer for offer in offers if offer["kind"] == "attention"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("kind", "name", "from", "here", "what it is, or why not"):
-        table.add_column(column, overflow="fold")
+    columns = _probed_columns() if "probed" in report else _columns()
+    for name, (justify, _) in columns.items():
+        table.add_column(name, overflow="fold", justify=justify)
     last = None
-    for offer in report["offers"]:
+    for offer in offers:
         if last not in (None, offer["kind"]):
             table.add_row()
-        why = "\n".join(f"{r['sentence']}" + (f"\n→ {r['hint']}" if r["hint"] else "") for r in offer["reasons"])
-        table.add_row(
-            offer["kind"] if offer["kind"] != last else "",
-            offer["name"],
-            f"{offer['distribution']} {offer['version']}",
-            "yes" if offer["available"] else "no",
-            why or offer["summary"],
-            style=None if offer["available"] else "yellow",
-        )
+        row = [cell(offer) for _, cell in columns.values()]
+        if "kind" in columns and offer["kind"] == last:
+            row[0] = ""
+        table.add_row(*row, style=None if offer["available"] else "yellow")
         last = offer["kind"]
+    if "probed" in report:
+        need = report["probed"]
+        console.print(
+            f"Attention in {need['dtype']} on {need['device']}, {need['heads']} heads of {need['head_dim']} channels, "
+            f"{need['length']} keys. Errors are largest errors against float32, in units of the largest output.\n",
+            soft_wrap=True,
+        )
     console.print(table)
     for failure in report["failures"]:
         console.print(
@@ -127,3 +163,40 @@ def _print(report: dict[str, Any]) -> None:
         )
     if report["disabled"]:
         console.print(f"\nSwitched off by DIT360_DISABLED_PLUGINS: {', '.join(report['disabled'])}", soft_wrap=True)
+
+
+_Columns = dict[str, tuple[Literal["left", "right"], Callable[[dict[str, Any]], str]]]
+
+
+def _columns() -> _Columns:
+    return {
+        "kind": ("left", lambda offer: offer["kind"]),
+        "name": ("left", lambda offer: offer["name"]),
+        "from": ("left", lambda offer: f"{offer['distribution']} {offer['version']}"),
+        "here": ("left", lambda offer: "yes" if offer["available"] else "no"),
+        "what it is, or why not": ("left", lambda offer: _why_not(offer) or offer["summary"]),
+    }
+
+
+def _probed_columns() -> _Columns:
+    def number(key: str, form: str, factor: int = 1) -> Callable[[dict[str, Any]], str]:
+        def cell(offer: dict[str, Any]) -> str:
+            value = (offer["probe"] or {}).get(key)
+            return "" if value is None else format(value * factor, form)
+
+        return cell
+
+    return {
+        "name": ("left", lambda offer: offer["name"]),
+        "here": ("left", lambda offer: "yes" if offer["available"] else "no"),
+        "error": ("right", number("error", ".1e")),
+        "allowed": ("right", number("allowed", ".1e")),
+        "ms": ("right", number("seconds", ".4g", 1000)),
+        "tokens": ("right", number("length", "d", 1)),
+        "speed, sdpa = 1": ("right", number("of_sdpa", ".2f")),
+        "why not": ("left", _why_not),
+    }
+
+
+def _why_not(offer: dict[str, Any]) -> str:
+    return "\n".join(r["sentence"] + (f"\n→ {r['hint']}" if r["hint"] else "") for r in offer["reasons"])

@@ -112,9 +112,11 @@ class Engine:
         """Tokens of the picture rolled to the left by latent columns, which are half as wide as tokens."""
         return self.pack(self.unpack(tokens, grid).roll(-columns, -1)) if columns else tokens
 
-    def velocity(self, grid: Grid, guidance: float | None, attend: Attend | None) -> Velocity:
+    def velocity(
+        self, grid: Grid, guidance: float | None, attend: Attend | None, key_bias: torch.Tensor | None = None
+    ) -> Velocity:
         """The model as a function of tokens and noise level, for one picture."""
-        return Velocity(self, grid, guidance, attend)
+        return Velocity(self, grid, guidance, attend, key_bias)
 
     def decode(self, latents: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
         """Model-space latents ``(1, C, h, w)`` → pixels ``(1, 3, 8h, 8w)`` fp32 in 0 … 1, on the CPU."""
@@ -141,10 +143,13 @@ class Engine:
 class Velocity:
     """``velocity(x, sigma, embedding) -> v``: pads longitude, calls the transformer, crops.
 
-    x and v ``(1, r·c, 4C)``, real columns only. What does not change between steps is made once, here.
+    x and v ``(1, r·c, 4C)``, real columns only. What does not change between steps is made once, here. key_bias: see
+    :meth:`Grid.key_bias`; the grid has no pad columns then.
     """
 
-    def __init__(self, engine: Engine, grid: Grid, guidance: float | None, attend: Attend | None) -> None:
+    def __init__(
+        self, engine: Engine, grid: Grid, guidance: float | None, attend: Attend | None, key_bias: torch.Tensor | None
+    ) -> None:
         self._engine, self._grid = engine, grid
         device = engine.device
         self._pad = grid.pad_index().to(device) if grid.padding else None
@@ -155,7 +160,9 @@ class Velocity:
         if engine.takes_guidance:
             self._guidance = torch.full((1,), 1.0 if guidance is None else guidance, device=device)
         # A kernel for this picture only travels with the call; nothing is stored on the modules.
-        self._attention = {"attend": attend} if attend is not None else None
+        self._attention: dict[str, Any] = {} if attend is None else {"attend": attend}
+        if key_bias is not None:
+            self._attention["key_bias"] = key_bias.to(device)
 
     def __call__(
         self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond", turned: int = 0
@@ -178,7 +185,7 @@ class Velocity:
                 encoder_hidden_states=embedding.tokens,
                 txt_ids=text_ids,
                 img_ids=self._image_ids,
-                joint_attention_kwargs=self._attention,
+                joint_attention_kwargs=self._attention or None,
                 return_dict=False,
             )[0]
         if self._crop is not None:

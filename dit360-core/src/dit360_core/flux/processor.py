@@ -3,7 +3,7 @@
 The processor does what diffusers' FluxAttnProcessor does up to the attention itself, which it gives to a plain
 callable ``attend(q, k, v, *, scale)``. That callable is fixed when a pipeline is loaded; one call of the transformer
 may bring its own through ``joint_attention_kwargs={"attend": …}``, which leaves the pipeline, and any other thread
-that uses it, as they were.
+that uses it, as they were. So may ``key_bias``, for a kernel that takes one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ class AttentionProcessor:
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
         attend: Attend | None = None,
+        key_bias: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """hidden_states ``(B, S, dim)``; with encoder_hidden_states ``(B, T, dim)`` both are attended jointly."""
+        """hidden_states ``(B, S, dim)``; with encoder_hidden_states ``(B, T, dim)`` both are attended jointly.
+
+        attend: the kernel of this call only. key_bias: ``(T + S,)`` fp32, added to the scores of each key.
+        """
         if self._parallel_config is not None:
             raise Dit360Error(
                 "Context parallelism was switched on for this transformer, which dit360's attention does not support; "
@@ -60,7 +64,9 @@ class AttentionProcessor:
             q = rotate(q, image_rotary_emb, sequence_dim=1)
             k = rotate(k, image_rotary_emb, sequence_dim=1)
 
-        out = (attend or self.attend)(q, k, v, scale=attn.head_dim**-0.5).flatten(2, 3).to(q.dtype)
+        # Not handed on when there is none: most kernels do not know the word.
+        bias = {} if key_bias is None else {"key_bias": key_bias}
+        out = (attend or self.attend)(q, k, v, scale=attn.head_dim**-0.5, **bias).flatten(2, 3).to(q.dtype)
 
         if encoder_hidden_states is None:
             return out
@@ -81,12 +87,14 @@ class AttentionProcessor:
 def sliced(attend: Attend, rows: int) -> Attend:
     """The same attention, ``rows`` queries at a time: exact, since the rows of a softmax know nothing of each other."""
 
-    def attend_in_slices(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor:
+    def attend_in_slices(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, **bias: torch.Tensor
+    ) -> torch.Tensor:
         if q.shape[1] <= rows:
-            return attend(q, k, v, scale=scale)
+            return attend(q, k, v, scale=scale, **bias)
         out = torch.empty_like(q)
         for start in range(0, q.shape[1], rows):
-            out[:, start : start + rows] = attend(q[:, start : start + rows], k, v, scale=scale)
+            out[:, start : start + rows] = attend(q[:, start : start + rows], k, v, scale=scale, **bias)
         return out
 
     return attend_in_slices
