@@ -25,11 +25,13 @@ help:
 
 install: .venv/.installed
 
-.venv/.installed: constraints.txt dit360-core/pyproject.toml
+DISTRIBUTIONS := dit360-core dit360-attn-flash dit360-attn-xformers
+
+.venv/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@echo "==> Installing the workspace into .venv (a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ./dit360-core
+	@$(BIN)/python -m pip install --quiet -c constraints.txt $(DISTRIBUTIONS:%=-e ./%)
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed pyproject.toml
@@ -85,7 +87,7 @@ ablation: .venv/.installed
 
 wheels: .venv/.installed-dev
 	@echo "==> Building wheels into dist/"
-	@$(BIN)/python -m build --outdir dist dit360-core
+	@for each in $(DISTRIBUTIONS); do $(BIN)/python -m build --outdir dist $$each || exit 1; done
 
 clean:
 	rm -rf .venv dist outputs

@@ -94,6 +94,17 @@ def test_a_library_without_a_proper_version_meets_no_bound():
     assert (reason.code, reason.sentence) == ("version", "kernel unknown is installed, >=2 is needed")
 
 
+def test_what_cannot_run_here_is_told_before_what_would_have_to_be_installed_for_it():
+    """ "pip install" is no help where what it brings cannot run."""
+    offer = attention("mine", requires=("surely-not-installed",), unsupported=refusing("needs CUDA"))
+    assert [reason.sentence for reason in verdict(offer)] == ["needs CUDA"]
+
+
+def test_an_offer_that_fails_for_lack_of_its_library_is_told_to_lack_it():
+    offer = attention("mine", requires=("surely-not-installed",), unsupported=raising(ImportError("kernels")))
+    assert [reason.code for reason in verdict(offer)] == ["missing"]
+
+
 def test_the_real_version_of_an_installed_library_is_read_from_its_metadata():
     (reason,) = verdict(attention("mine", requires=("pluggy>=999",)), Machine())
     assert re.fullmatch(r"pluggy [\d.]+ is installed, >=999 is needed", reason.sentence)
@@ -248,6 +259,75 @@ def test_an_unknown_name_is_an_error_and_never_a_fall_back():
         select("attention", "spda", Registry(entry_points=[]), CPU, NEED)
 
 
+# ----------------------------------------------------------------------------------------------------------- families
+
+
+def family(**about):
+    """Two kernels that answer to ``fast``, and one that does not."""
+    return [
+        attention("fast-1", family="fast", priority=1, **about),
+        attention("fast-2", family="fast", priority=2, **about),
+        attention("slow", priority=9),
+    ]
+
+
+@pytest.mark.parametrize("asked", ["fast", "FAST", "plugin:fast"])
+def test_a_familys_name_means_its_first_that_works(asked):
+    choice, _ = select("attention", asked, registry(*family()), CPU, NEED)
+    assert (choice.used, choice.fell_back) == ("fast-2", False)
+
+
+def test_a_familys_name_passes_over_those_that_cannot_and_tells_so():
+    offers = family()
+    offers[1] = attention("fast-2", family="fast", priority=2, unsupported=refusing("needs CUDA"))
+    choice, _ = select("attention", "fast", registry(*offers), CPU, NEED, strict=True)
+    assert (choice.used, choice.fell_back) == ("fast-1", False)
+    assert choice.sentence() == "attention: fast-1 (plugin 1.0) (not plugin:fast-2: needs CUDA)"
+
+
+def test_a_family_of_which_none_works_falls_back_with_the_reasons_of_all():
+    choice, _ = select("attention", "fast", registry(*family(unsupported=refusing("needs CUDA"))), CPU, NEED)
+    assert (choice.used, choice.fell_back) == ("slow", True)
+    assert choice.sentence() == (
+        "attention: slow (plugin 1.0) instead of fast, because plugin:fast-2 and plugin:fast-1: needs CUDA"
+    )
+    with pytest.raises(BackendUnavailable, match="'fast' cannot be used here: plugin:fast-2 and plugin:fast-1: needs"):
+        select("attention", "fast", registry(*family(unsupported=refusing("needs CUDA"))), CPU, NEED, strict=True)
+
+
+def test_a_name_comes_before_a_family_of_that_name():
+    choice, _ = select("attention", "slow", registry(*family(), attention("other", family="slow")), CPU, NEED)
+    assert choice.used == "slow"
+
+
+def test_a_family_is_among_the_names_that_are_near():
+    with pytest.raises(UnknownName, match="did you mean fast"):
+        select("attention", "fats", registry(*family()), CPU, NEED)
+
+
+def test_a_member_that_clashes_does_not_spoil_its_family():
+    both = Registry(
+        entry_points=[
+            *installed("twin-a", offering(*family())),
+            *installed("twin-b", offering(attention("fast-2"))),
+        ]
+    )
+    choice, _ = select("attention", "fast", both, CPU, NEED)
+    assert choice.used == "fast-1"
+
+
+# ---------------------------------------------------------------------------------------------------------- key bias
+
+
+def test_a_kernel_that_takes_no_bias_is_passed_over_where_one_is_needed():
+    biased = attrs.evolve(NEED, key_bias=True)
+    offers = [attention("plain", priority=2), attention("able", takes_key_bias=True)]
+    choice, _ = select("attention", "plain", registry(*offers), CPU, biased)
+    assert choice.sentence() == (
+        "attention: able (plugin 1.0) instead of plain, because it takes no bias on the keys (use circular_mode=pad)"
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------ clashes
 
 
@@ -304,15 +384,16 @@ def choice(requested, used="sdpa", distribution=CORE, verdicts=()):
     )
 
 
-@pytest.mark.parametrize(
-    ("asked", "fell_back"),
-    [
-        *((name, False) for name in ("auto", "sdpa", "SDPA", "dit360-core:sdpa", "Dit360_Core:sdpa")),
-        *((name, True) for name in ("eager", "plugin:sdpa")),
-    ],
-)
-def test_only_something_else_than_what_was_named_is_a_fall_back(asked, fell_back):
-    assert choice(asked).fell_back is fell_back
+@pytest.mark.parametrize("asked", ["auto", "sdpa", "SDPA", "dit360-core:sdpa", "Dit360_Core:sdpa"])
+def test_what_was_named_is_no_fall_back(asked):
+    found, _ = select("attention", asked, beside_the_core(attention("mine", unsupported=refusing("no"))), CPU, NEED)
+    assert (found.used, found.fell_back) == ("sdpa", False)
+
+
+@pytest.mark.parametrize("asked", ["mine", "plugin:mine", "sdpa-efficient"])
+def test_something_else_than_what_was_named_is_a_fall_back(asked):
+    found, _ = select("attention", asked, beside_the_core(attention("mine", unsupported=refusing("no"))), CPU, NEED)
+    assert (found.used, found.fell_back) == ("sdpa", True)
 
 
 def test_the_log_names_the_distribution_of_what_is_not_the_cores():
@@ -323,6 +404,14 @@ def test_the_log_names_the_distribution_of_what_is_not_the_cores():
 def test_the_log_tells_why_auto_passed_something_over():
     passed_over = (("kit:mine", (Reason("device", "needs CUDA", "buy one"),)), ("dit360-core:sdpa", ()))
     assert choice("auto", verdicts=passed_over).sentence() == "attention: sdpa (not kit:mine: needs CUDA (buy one))"
+
+
+def test_candidates_with_the_same_reasons_are_told_together():
+    no = (Reason("device", "needs CUDA"),)
+    passed_over = (("a:x", no), ("a:y", (Reason("dtype", "no fp32"),)), ("a:z", no), ("dit360-core:sdpa", ()))
+    assert choice("auto", verdicts=passed_over).sentence() == (
+        "attention: sdpa (not a:x and a:z: needs CUDA; a:y: no fp32)"
+    )
 
 
 def test_a_choice_is_json_with_the_reasons_as_data():

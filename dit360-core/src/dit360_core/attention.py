@@ -1,16 +1,22 @@
-"""Chooses the attention kernel for the shapes of a model."""
+"""Chooses the attention kernel for the shapes of a model, and tries all there are."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed
-from dit360_core.plan import Choice, select
-from dit360_core.registry import Registry
+from dit360_core.offers import AttentionNeed, Model
+from dit360_core.options import LoadOptions
+from dit360_core.plan import Choice, judge, select
+from dit360_core.precision import precision_for
+from dit360_core.registry import CORE, Registry, by_priority
+from dit360_core.trial import Verdict, try_apart
 
 if TYPE_CHECKING:
-    from dit360_core.offers import Attend, Model
+    from dit360_core.offers import Attend
+
+DIT360 = Model(name="dit360", api=1, base="", width=2048, height=1024)
+"""The shape of what DiT360 paints, for questions that are asked before any model is chosen."""
 
 TEXT_TOKENS = 512
 """Length of FLUX's prompts, for a need that is asked about before any prompt is known."""
@@ -22,6 +28,25 @@ def native_need(model: Model, machine: Machine, precision: str, heads: int, head
 
     length = Grid.of_picture(model.width, model.height, model.circular_padding).tokens + TEXT_TOKENS
     return AttentionNeed(device=machine.device, dtype=precision, heads=heads, head_dim=head_dim, length=length)
+
+
+def typical_need(machine: Machine) -> AttentionNeed:
+    """What DiT360 itself asks of attention: 24 heads of 128 over a 2048×1024 picture."""
+    return native_need(DIT360, machine, precision_for(LoadOptions(), DIT360, machine), heads=24, head_dim=128)
+
+
+def try_kernels(registry: Registry, machine: Machine, *, core: bool = False, timed: bool = False) -> dict[str, Verdict]:
+    """``distribution:name`` → verdict on every attention backend of this environment, for what DiT360 needs.
+
+    Plugins that have nothing against this machine are tried, in a process of their own. core: so are the core's own,
+    which are known to work. timed: those that work are timed.
+    """
+    need = typical_need(machine)
+    entries = sorted(registry.entries("attention"), key=by_priority)
+    verdicts = {entry.address: Verdict(reasons=judge(entry, machine, need)) for entry in entries}
+    ours = {entry.address for entry in entries if entry.distribution == CORE and not core}
+    wanted = [address for address, verdict in verdicts.items() if not verdict.reasons and address not in ours]
+    return {**verdicts, **(try_apart(wanted, need, timed=timed) if wanted else {})}
 
 
 def slicing_notes(choice: Choice, registry: Registry, slice_size: int) -> tuple[str, ...]:

@@ -245,7 +245,8 @@ class Offer:
 
     name: lower-case, unique within its kind. api: the :data:`PLUGIN_API` the author wrote for, as a literal.
     priority: ``auto`` takes the highest that works; built-in references are 0. summary: half a sentence for listings.
-    requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported.
+    requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported. install:
+    the command that brings them, if it is not ``pip install`` and the requirement.
     unsupported: why this machine cannot serve this need; nothing means it can. Cheap, never raises, never allocates.
     family: a name that several offers of one distribution answer to, the first that works by priority; or empty.
     """
@@ -255,6 +256,7 @@ class Offer:
     priority: int = attrs.field(default=0, validator=_WHOLE)
     summary: str = attrs.field(default="", validator=_TEXT)
     requires: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    install: str = attrs.field(default="", validator=_TEXT)
     unsupported: Callable[[Machine, Any], Iterable[Reason]] = attrs.field(
         default=_always, validator=attrs.validators.is_callable()
     )

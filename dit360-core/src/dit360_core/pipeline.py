@@ -308,7 +308,7 @@ class Pipeline:
         )
 
     def _attention_for(self, asked: SampleOptions, length: int, biased: bool) -> tuple[Attend | None, Choice, int]:
-        """The kernel for this picture: None means the one the pipeline was loaded with. length: tokens, text included."""
+        """The kernel for this picture's ``length`` tokens; None means the one the pipeline was loaded with."""
         from dit360_core.flux.processor import sliced
 
         plan, config = self.plan, self.engine.transformer.config

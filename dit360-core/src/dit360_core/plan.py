@@ -82,7 +82,7 @@ def judge(entry: Entry, machine: Machine, need: Need | None) -> tuple[Reason, ..
     """Why an offer cannot serve a need here, without loading it. ``need`` None: only what holds for every need."""
     if entry.refused:
         return entry.refused
-    missing = tuple(reason for text in entry.offer.requires for reason in _unmet(text, machine))
+    missing = tuple(reason for text in entry.offer.requires for reason in _unmet(text, machine, entry.offer.install))
     if need is None:
         return missing
     # Asked even if a library is missing: "pip install" is no help where what it brings cannot run.
@@ -105,7 +105,7 @@ def _asked(offer: Offer, machine: Machine, need: Need) -> tuple[Reason, ...]:
     return reasons
 
 
-def _unmet(requirement: str, machine: Machine) -> tuple[Reason, ...]:
+def _unmet(requirement: str, machine: Machine, install: str = "") -> tuple[Reason, ...]:
     try:
         wanted = Requirement(requirement)
     except InvalidRequirement:
@@ -113,7 +113,7 @@ def _unmet(requirement: str, machine: Machine) -> tuple[Reason, ...]:
     if wanted.marker is not None and not wanted.marker.evaluate():
         return ()
     there = machine.version(wanted.name)
-    command = f'pip install "{requirement}"'
+    command = install or f'pip install "{requirement}"'
     if there is None:
         return (Reason("missing", f"{wanted.name} is not installed", command),)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from dit360_core.bias import as_mask
+
 Bias = torch.Tensor | None
 
 
@@ -36,7 +38,7 @@ def sdpa_flash(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
 ) -> torch.Tensor:
     """PyTorch's flash kernel of the device. Takes a bias on the CPU only."""
-    mask = _mask(q, k, key_bias)
+    mask = as_mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     if q.device.type == "cpu":
         out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale)[0]
@@ -54,7 +56,7 @@ def sdpa_efficient(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
 ) -> torch.Tensor:
     """PyTorch's memory-efficient kernel."""
-    mask = _mask(q, k, key_bias)
+    mask = as_mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     out = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, mask, False, scale=scale)[0]
     return out.transpose(1, 2)  # type: ignore[no-any-return]
@@ -64,7 +66,7 @@ def sdpa_cudnn(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
 ) -> torch.Tensor:
     """cuDNN's kernel."""
-    mask = _mask(q, k, key_bias)
+    mask = as_mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     out = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, mask, False, scale=scale)[0]
     return out.transpose(1, 2)  # type: ignore[no-any-return]
@@ -74,16 +76,7 @@ def sdpa_math(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None
 ) -> torch.Tensor:
     """PyTorch's unfused attention: ``B·H·Sq·Sk`` numbers at once."""
-    mask = _mask(q, k, key_bias)
+    mask = as_mask(q, k, key_bias)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     out = torch.ops.aten._scaled_dot_product_attention_math(q, k, v, attn_mask=mask, scale=scale)[0]
     return out.transpose(1, 2)  # type: ignore[no-any-return]
-
-
-def _mask(q: torch.Tensor, k: torch.Tensor, key_bias: Bias) -> torch.Tensor | None:
-    """``(B, H, Sq, Sk)`` in the dtype of q, one row in memory, aligned as CUDA's kernels ask."""
-    if key_bias is None:
-        return None
-    keys = k.shape[1]
-    row = F.pad(key_bias.to(q.dtype), (0, -keys % 8))[:keys]
-    return row.expand(q.shape[0], q.shape[2], q.shape[1], keys)

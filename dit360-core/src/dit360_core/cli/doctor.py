@@ -1,4 +1,4 @@
-"""``dit360 doctor``: what this machine has, which models are at hand, and what to do about what is wrong."""
+"""``dit360 doctor``: what this machine has, what works of what is installed, and what to do about what is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Check this machine: device, memory, versions, models, plugins. Exit code 1 if something needs attention."""
+    """Check this machine, models, plugins and attention kernels. Exit code 1 if something needs attention."""
     with told(logging.ERROR) as console:
         from dit360_core.machine import Machine
         from dit360_core.registry import default_registry
@@ -44,7 +44,16 @@ def doctor(
 
 def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     """Facts about the machine and the installed models, and ``advice``: one sentence for each thing to do."""
+    from dit360_core.attention import try_kernels
+
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
+    kernels = try_kernels(registry, machine, core=True)
+    advice += [
+        f"The attention backend {address} is broken: {reason}; update or uninstall {address.partition(':')[0]}."
+        for address, verdict in kernels.items()
+        for reason in verdict.reasons
+        if reason.code in _BROKEN
+    ]
     models = {}
     for entry in registry.entries("model"):
         state, todo = _model_state(entry.offer)
@@ -61,9 +70,14 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
         "python": machine.python,
         "versions": dict(machine.versions),
         "models": models,
+        "attention": {address: "; ".join(map(str, verdict.reasons)) or "works" for address, verdict in kernels.items()},
         "disabled": list(registry.disabled),
         "advice": advice,
     }
+
+
+_BROKEN = ("import_failed", "probe_failed", "offer_failed")
+"""Reasons that tell of a defect, not of something that this machine lacks."""
 
 
 def _model_state(model: Model) -> tuple[str, list[str]]:
@@ -105,6 +119,10 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
     ]
     lines += [(f"model {name}", state) for name, state in report["models"].items()]
+    states = list(report["attention"].values())
+    unusable = len(states) - states.count("works")
+    more = f", {unusable} cannot be used here ('dit360 backends' tells why)" if unusable else ""
+    lines.append(("attention", f"{states.count('works')} backends work{more}"))
     if report["disabled"]:
         lines.append(("switched off", ", ".join(report["disabled"])))
     return lines

@@ -16,9 +16,8 @@ from dit360_core.cli.output import told
 
 if TYPE_CHECKING:
     from dit360_core.machine import Machine
-    from dit360_core.offers import AttentionNeed, Model, Need
+    from dit360_core.offers import Need
     from dit360_core.registry import Registry
-    from dit360_core.trial import Verdict
 
 
 def backends(
@@ -47,25 +46,17 @@ def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dic
     Attention kernels of plugins that have nothing against this machine are tried on small data, in a process of their
     own; what the core itself offers is known to work. probe: the core's are tried too, and all of them are timed.
     """
+    from dit360_core.attention import try_kernels, typical_need
     from dit360_core.hookspecs import KINDS
     from dit360_core.plan import judge
-    from dit360_core.registry import CORE, by_priority
+    from dit360_core.registry import by_priority
 
-    judged = []
-    for kind in KINDS:
-        need = _typical_need(kind, machine)
-        judged += [(entry, judge(entry, machine, need)) for entry in sorted(registry.entries(kind), key=by_priority)]
-    kernels = [entry for entry, reasons in judged if entry.kind == "attention" and not reasons]
-    wanted = [entry.address for entry in kernels if probe or entry.distribution != CORE]
-    verdicts: dict[str, Verdict] = {}
-    if wanted:
-        from dit360_core.trial import try_apart
-
-        verdicts = try_apart(wanted, attention_need(machine), timed=probe)
+    kernels = try_kernels(registry, machine, core=probe, timed=probe)
     offers = []
-    for entry, reasons in judged:
-        verdict = verdicts.get(entry.address) if entry.kind == "attention" else None
-        reasons = verdict.reasons if verdict else reasons
+    for entry in (e for kind in KINDS for e in sorted(registry.entries(kind), key=by_priority)):
+        attention = entry.kind == "attention"
+        need = None if attention else _typical_need(entry.kind, machine)
+        reasons = kernels[entry.address].reasons if attention else judge(entry, machine, need)
         offers.append(
             {
                 "kind": entry.kind,
@@ -77,51 +68,30 @@ def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dic
                 "summary": entry.offer.summary,
                 "available": not reasons,
                 "reasons": [attrs.asdict(reason) for reason in reasons],
-                **({"probe": verdict.as_dict() if verdict else None} if probe and entry.kind == "attention" else {}),
+                **({"probe": kernels[entry.address].as_dict()} if probe and attention else {}),
             }
         )
     return {
         "device": machine.device,
-        **({"probed": attrs.asdict(attention_need(machine))} if probe else {}),
+        **({"probed": attrs.asdict(typical_need(machine))} if probe else {}),
         "offers": offers,
         "failures": [{**attrs.asdict(failure), "sentence": str(failure)} for failure in registry.failures],
         "disabled": list(registry.disabled),
     }
 
 
-def attention_need(machine: Machine) -> AttentionNeed:
-    """What DiT360 itself asks of attention: 24 heads of 128 over a 2048×1024 picture."""
-    from dit360_core.attention import native_need
-
-    return native_need(_dit360(), machine, _precision(machine), heads=24, head_dim=128)
-
-
-def _dit360() -> Model:
-    from dit360_core.offers import Model
-
-    return Model(name="dit360", api=1, base="", width=2048, height=1024)
-
-
-def _precision(machine: Machine) -> str:
-    from dit360_core.options import LoadOptions
-    from dit360_core.precision import precision_for
-
-    return precision_for(LoadOptions(), _dit360(), machine)
-
-
 def _typical_need(kind: str, machine: Machine) -> Need | None:
     """What DiT360 itself would ask of a backend."""
+    from dit360_core.attention import DIT360, typical_need
     from dit360_core.offers import QuantizationNeed, SchedulingNeed, TilingNeed
 
-    model, precision = _dit360(), _precision(machine)
-    if kind == "attention":
-        return attention_need(machine)
+    precision = typical_need(machine).dtype
     if kind == "quantization":
         return QuantizationNeed(device=machine.device, dtype=precision)
     if kind == "scheduler":
-        return SchedulingNeed(steps=model.steps, tokens=8320)
+        return SchedulingNeed(steps=DIT360.steps, tokens=8320)
     if kind == "tiling":
-        return TilingNeed(device=machine.device, dtype=precision, width=model.width, height=model.height)
+        return TilingNeed(device=machine.device, dtype=precision, width=DIT360.width, height=DIT360.height)
     return None
 
 
@@ -181,7 +151,7 @@ def _columns() -> _Columns:
 def _probed_columns() -> _Columns:
     def number(key: str, form: str, factor: int = 1) -> Callable[[dict[str, Any]], str]:
         def cell(offer: dict[str, Any]) -> str:
-            value = (offer["probe"] or {}).get(key)
+            value = offer["probe"][key]
             return "" if value is None else format(value * factor, form)
 
         return cell
