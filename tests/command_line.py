@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 PLUGINS = Path(__file__).parent / "plugins"
+LIBRARIES = Path(__file__).parent / "libraries"
 
 _MANY = """
 import contextlib, io, json, signal, sys, traceback
@@ -78,12 +79,12 @@ def dit360(*commands, cwd, without=(), **environ):
     return [Told(**told) for told in json.loads(done.stdout)]
 
 
-def install(target, *names):
-    """Builds the distributions of those names under tests/plugins and installs them into a folder, for PYTHONPATH."""
+def install(target, *names, source=PLUGINS):
+    """Builds the distributions of those names under a folder and installs them into another, for PYTHONPATH."""
     options = "--quiet --disable-pip-version-check --no-input --no-index --no-deps --no-build-isolation --no-compile"
     command = [sys.executable, "-m", "pip", "install", *options.split(), "--target", str(target)]
     done = subprocess.run(
-        [*command, *(str(PLUGINS / name) for name in names)], capture_output=True, text=True, timeout=300, check=False
+        [*command, *(str(source / name) for name in names)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return target

@@ -5,7 +5,7 @@ import torch
 from dit360_core.builtin import attention as builtin
 from dit360_core.builtin.attention_kernels import eager, sdpa
 from dit360_core.machine import Machine
-from dit360_core.offers import AttentionBackend, AttentionNeed
+from dit360_core.offers import AttentionBackend, AttentionNeed, Reason
 from dit360_core.testing import AttentionConformance
 
 OFFERS = {offer.name: offer for offer in builtin.dit360_attention_backends()}
@@ -43,8 +43,8 @@ class TestEager(Builtin):
     name = "eager"
 
 
-def backend(load, unsupported=lambda machine, need: ()):
-    return AttentionBackend(name="mine", api=1, load=load, unsupported=unsupported)
+def backend(load, unsupported=lambda machine, need: (), **more):
+    return AttentionBackend(name="mine", api=1, load=load, unsupported=unsupported, **more)
 
 
 def noisy(q, k, v, *, scale):
@@ -71,6 +71,11 @@ def allocates(machine, need):
     return ()
 
 
+def deaf(q, k, v, *, scale, key_bias=None):
+    """Takes a bias and leaves it at that."""
+    return sdpa(q, k, v, scale=scale)
+
+
 UNSUPPORTED = "test_unsupported_answers_for_any_machine_and_allocates_nothing"
 
 
@@ -78,6 +83,11 @@ UNSUPPORTED = "test_unsupported_answers_for_any_machine_and_allocates_nothing"
     ("offer", "test"),
     [
         (backend(lambda: noisy), "test_what_it_supports_is_as_right_as_pytorch"),
+        (backend(lambda: deaf, takes_key_bias=True), "test_what_it_supports_is_as_right_as_pytorch"),
+        (
+            backend(lambda: eager, lambda machine, need: [Reason("device", "No")]),
+            "test_every_refusal_has_a_reason_that_can_be_read",
+        ),
         (backend(lambda: random_numbers), "test_twice_is_the_same"),
         (backend(lambda: overwriting), "test_inputs_need_not_be_contiguous_and_stay_as_they_are"),
         (backend(lambda: by_position), "test_slices_of_the_queries_change_nothing"),
@@ -91,7 +101,8 @@ def test_a_kernel_that_is_wrong_fails(offer, test):
             return offer
 
         def needs(self):
-            yield AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=64)
+            for key_bias in (False, True):
+                yield AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=64, key_bias=key_bias)
 
         def machine(self):
             return Machine()

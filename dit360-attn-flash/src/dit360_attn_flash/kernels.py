@@ -1,7 +1,7 @@
 """The calls of FlashAttention's versions. The only module here that imports them.
 
-All take ``(B, S, H, D)`` as dit360 has it. Some return the log-sum-exp beside the result, some only on request; which do
-has changed from release to release.
+All take ``(B, S, H, D)`` as dit360 has it. Some return the log-sum-exp beside the result, some only on request, which
+has changed between releases.
 """
 
 from __future__ import annotations

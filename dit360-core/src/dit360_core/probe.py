@@ -89,9 +89,9 @@ def closeness(attend: Any, need: AttentionNeed) -> Closeness:
     return worst
 
 
-def speed(attend: Any, need: AttentionNeed, *, rounds: int = 5) -> tuple[float, float]:
+def speed(attend: Any, need: AttentionNeed, *, rounds: int = 3) -> tuple[float, float]:
     """Seconds of one call, and how often it fits into a call of PyTorch's own attention: medians of rounds in turn."""
-    calls = _numbers(need, need.length, need.length)
+    calls = trial_call(need, need.length, need.length)
 
     def seconds(kernel: Any) -> float:
         _wait(need.device)
@@ -107,15 +107,8 @@ def speed(attend: Any, need: AttentionNeed, *, rounds: int = 5) -> tuple[float, 
     return statistics.median(mine for mine, _ in pairs), statistics.median(its / mine for mine, its in pairs)
 
 
-def _trials(need: AttentionNeed) -> Iterator[Call]:
-    yield _numbers(need, _SHORT, _SHORT)
-    if need.length > _SHORT:
-        # Sharper than plain noise, whose average over thousands of keys is nearly nothing whatever a kernel does.
-        calls = _numbers(need, min(_QUERIES, need.length), need.length)
-        yield attrs.evolve(calls, q=3 * calls.q)
-
-
-def _numbers(need: AttentionNeed, queries: int, keys: int) -> Call:
+def trial_call(need: AttentionNeed, queries: int, keys: int) -> Call:
+    """Noise of the shapes, dtype and device of a need; always the same."""
     generator = torch.Generator(need.device).manual_seed(0)
 
     def noise(length: int) -> torch.Tensor:
@@ -128,6 +121,14 @@ def _numbers(need: AttentionNeed, queries: int, keys: int) -> Call:
         bias = torch.zeros(keys, device=need.device)
         bias[:: max(2, keys // 5)] = math.log(2)
     return Call(noise(queries), noise(keys), noise(keys), need.head_dim**-0.5, bias)
+
+
+def _trials(need: AttentionNeed) -> Iterator[Call]:
+    yield trial_call(need, _SHORT, _SHORT)
+    if need.length > _SHORT:
+        # Sharper than plain noise, whose average over thousands of keys is nearly nothing whatever a kernel does.
+        calls = trial_call(need, min(_QUERIES, need.length), need.length)
+        yield attrs.evolve(calls, q=3 * calls.q)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

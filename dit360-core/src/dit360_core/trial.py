@@ -17,7 +17,7 @@ import attrs
 
 from dit360_core.offers import AttentionNeed, Reason
 
-TIMED_ON_CPU = 2048
+TIMED_ON_CPU = 1024
 """Tokens of the calls that are timed on a CPU, where 8832 of them take seconds and eager attention 14 GB."""
 
 
@@ -98,8 +98,9 @@ def _one_process(
 def _ending(code: int, said: str) -> str:
     if code < 0:
         return f"ended the process ({signal.Signals(-code).name})"
-    last = said.strip().splitlines()[-1:] or [f"exit code {code}"]
-    return f"ended the process ({last[0]})"
+    # Python ends with 1 after an exception, and the last line names it.
+    last = said.strip().splitlines()[-1:] if code == 1 else []
+    return f"ended the process ({last[0] if last else f'exit code {code}'})"
 
 
 def _verdict(told: Mapping[str, Any]) -> Verdict:

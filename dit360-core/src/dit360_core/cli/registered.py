@@ -37,7 +37,7 @@ def backends(
         if as_json:
             typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
         else:
-            _print(report)
+            show(report)
 
 
 def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dict[str, Any]:
@@ -95,7 +95,8 @@ def _typical_need(kind: str, machine: Machine) -> Need | None:
     return None
 
 
-def _print(report: dict[str, Any]) -> None:
+def show(report: dict[str, Any]) -> None:
+    """Prints a report of :func:`listing` as a table: of all kinds, or of the kernels that were tried."""
     from rich.console import Console
     from rich.table import Table
 

@@ -16,14 +16,15 @@ _quietening = threading.RLock()
 def quiet() -> Iterator[None]:
     """Keeps the libraries' own chatter (progress bars, missing optional packages) off the terminal, for this block."""
     # Importing diffusers makes transformers warn of torchvision, which FLUX does not need; reading a prompt makes it
-    # warn that CLIP cuts it, which T5 does not. The levels are the libraries' own and are put back; the lock keeps two
-    # threads from putting back each other's.
+    # warn that CLIP cuts it, which T5 does not; and diffusers imports an installed xFormers, which warns if it was
+    # built for another PyTorch, asked for or not ('dit360 backends' tells those who ask). The levels are the libraries'
+    # own and are put back; the lock keeps two threads from putting back each other's.
     with _quietening:
         yield from _quiet()
 
 
 def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

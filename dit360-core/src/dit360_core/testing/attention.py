@@ -13,8 +13,9 @@ import torch
 from dit360_core.flux.processor import sliced
 from dit360_core.machine import Machine
 from dit360_core.offers import PLUGIN_API, Attend, AttentionBackend, AttentionNeed, Reason
-from dit360_core.precision import torch_dtype
-from dit360_core.probe import probe_attention
+from dit360_core.plan import judge
+from dit360_core.probe import probe_attention, refusals, trial_call
+from dit360_core.registry import Entry
 from dit360_core.testing.storage import PeakStorage
 
 
@@ -42,12 +43,14 @@ class AttentionConformance:
         return Machine.detect()
 
     def needs(self) -> Iterable[AttentionNeed]:
-        """Every dtype, several head sizes, one and two pictures, at FLUX's number of heads and fewer."""
+        """FLUX's own, and around it every dtype, several head sizes, two pictures at once, with and without a bias."""
         device = self.machine().device
-        for dtype, head_dim, (batch, heads) in itertools.product(
-            ("fp32", "bf16", "fp16"), (64, 128, 256, 60), ((1, 24), (2, 3))
-        ):
-            yield AttentionNeed(device=device, dtype=dtype, heads=heads, head_dim=head_dim, length=8832, batch=batch)
+        for dtype, key_bias in itertools.product(("fp32", "bf16", "fp16"), (False, True)):
+            yield AttentionNeed(device=device, dtype=dtype, heads=24, head_dim=128, length=8832, key_bias=key_bias)
+            for head_dim in (64, 128, 256, 60):
+                yield AttentionNeed(
+                    device=device, dtype=dtype, heads=3, head_dim=head_dim, length=700, batch=2, key_bias=key_bias
+                )
 
     # ------------------------------------------------------------------------------------------------------ tests
 
@@ -56,6 +59,13 @@ class AttentionConformance:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == "[]", f"it imports {done.stdout.strip()}"
+
+    def test_every_refusal_has_a_reason_that_can_be_read(self) -> None:
+        machine = self.machine()
+        for need in self.needs():
+            for reason in judge(self._entry(), machine, need):
+                assert reason.code != "offer_failed", reason.sentence
+                assert len(reason.sentence.split()) > 2, reason.sentence
 
     def test_the_offer_is_frozen_and_of_this_api(self) -> None:
         offer = self.offer()
@@ -89,39 +99,37 @@ class AttentionConformance:
 
     def test_twice_is_the_same(self) -> None:
         for need, attend in self._supported():
-            q, k, v = _inputs(need, 65)
-            first, second = (attend(q, k, v, scale=need.head_dim**-0.5) for _ in range(2))
-            assert torch.equal(first, second), need
+            call = trial_call(need, 65, 65)
+            assert torch.equal(call.to(attend), call.to(attend)), need
 
     def test_inputs_need_not_be_contiguous_and_stay_as_they_are(self) -> None:
         for need, attend in self._supported():
-            plain = _inputs(need, 65)
-            expected = attend(*(t.clone() for t in plain), scale=need.head_dim**-0.5)
-            strided = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in plain]
-            error = (attend(*strided, scale=need.head_dim**-0.5).float() - expected.float()).abs().max()
+            plain = trial_call(need, 65, 65)
+            expected = attrs.evolve(plain, q=plain.q.clone(), k=plain.k.clone(), v=plain.v.clone()).to(attend)
+            q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (plain.q, plain.k, plain.v))
+            error = (attrs.evolve(plain, q=q, k=k, v=v).to(attend).float() - expected.float()).abs().max()
             assert error <= 16 * torch.finfo(expected.dtype).eps, need
-            assert all(torch.equal(a, b) for a, b in zip(strided, plain, strict=True)), need
+            for given, before in zip((q, k, v), (plain.q, plain.k, plain.v), strict=True):
+                assert torch.equal(given, before), need
 
     def test_slices_of_the_queries_change_nothing(self) -> None:
         for need, attend in self._supported():
-            q, k, v = _inputs(need, 97)
-            expected = attend(q, k, v, scale=need.head_dim**-0.5).float()
+            call = trial_call(need, 97, 97)
+            expected = call.to(attend).float()
             for rows in (16, 32, 96):
-                error = (sliced(attend, rows)(q, k, v, scale=need.head_dim**-0.5).float() - expected).abs().max()
-                bound = 1e-6 if need.dtype == "fp32" else 16 * torch.finfo(q.dtype).eps
+                error = (call.to(sliced(attend, rows)).float() - expected).abs().max()
+                bound = 1e-6 if need.dtype == "fp32" else 16 * torch.finfo(call.q.dtype).eps
                 assert error <= bound, (need, rows, float(error))
 
     # ------------------------------------------------------------------------------------------------ inner parts
 
+    def _entry(self) -> Entry:
+        return Entry(kind="attention", offer=self.offer(), distribution="mine", version="0")
+
     def _supported(self) -> Iterator[tuple[AttentionNeed, Attend]]:
-        offer, machine, attend = self.offer(), self.machine(), None
+        entry, machine, attend = self._entry(), self.machine(), None
         for need in self.needs():
-            if not list(offer.unsupported(machine, need)):
-                attend = attend or offer.load()
-                yield need, attend
-
-
-def _inputs(need: AttentionNeed, length: int) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(length)
-    shape = (need.batch, length, need.heads, need.head_dim)
-    return tuple(torch.randn(shape, generator=generator).to(need.device, torch_dtype(need.dtype)) for _ in range(3))
+            if not judge(entry, machine, need):
+                attend = attend or entry.offer.load()
+                if not refusals(attend, machine, need):
+                    yield need, attend

@@ -1,0 +1,135 @@
+"""Kernels of really installed distributions that fail in the middle of a picture, or take the process with them."""
+
+import pytest
+from command_line import dit360, install, python
+from dit360_core.cli import registered
+
+SMALL = ["--width", "256", "--steps", "2", "--seed", "7"]
+ATTENTION = "--attention-backend"
+
+
+@pytest.fixture(scope="module")
+def midway(tmp_path_factory):
+    site = install(tmp_path_factory.mktemp("site"), "fails_midway")
+    folder = tmp_path_factory.mktemp("pictures")
+    names = ["raises-midway", "nan-midway", "shape-midway"]
+    commands = [["generate", "a castle", *SMALL, ATTENTION, name, "-o", f"{name}.png"] for name in names]
+    return folder, dict(zip(names, dit360(*commands, cwd=folder, PYTHONPATH=site), strict=True))
+
+
+def test_an_exception_at_the_fifth_call_names_the_plugin_and_leaves_no_picture(midway):
+    folder, told = midway
+    said = told["raises-midway"]
+    assert said.code == 2
+    assert said.err.startswith(
+        "Error: A plugin failed while sampling 256×128: raises-midway (fails-midway 0.10.0) raised RuntimeError: CUDA "
+        "error: an illegal memory access was encountered"
+    )
+    assert list(folder.iterdir()) == []
+
+
+def test_numbers_that_are_none_at_the_fifth_call_name_the_kernel_and_leave_no_picture(midway):
+    folder, told = midway
+    said = told["nan-midway"]
+    assert said.code == 2
+    assert "numbers that are not finite" in said.err
+    assert "nan-midway" in said.err
+    assert list(folder.iterdir()) == []
+
+
+def test_a_wrong_shape_at_the_fifth_call_names_the_plugin(midway):
+    _, told = midway
+    assert told["shape-midway"].code == 2
+    assert "shape-midway (fails-midway 0.10.0)" in told["shape-midway"].err
+
+
+AGAIN = """
+import dit360_core
+pipe = dit360_core.load("tiny")
+options = {"width": 256, "steps": 2, "seed": 7}
+before = pipe.sample(pipe.encode("a castle"), **options).tensor
+try:
+    pipe.sample(pipe.encode("a castle"), attention_backend="raises-midway", **options)
+except dit360_core.Dit360Error as error:
+    print(type(error.__cause__).__name__)
+print(pipe.sample(pipe.encode("a castle"), **options).tensor.equal(before), pipe.plan.attention.used)
+"""
+
+
+def test_the_pipeline_paints_on_as_before_after_a_kernel_failed(tmp_path):
+    site = install(tmp_path / "site", "fails_midway")
+    assert python(AGAIN, cwd=tmp_path, PYTHONPATH=site).stdout.split() == ["RuntimeError", "True", "sdpa"]
+
+
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory):
+    site = install(tmp_path_factory.mktemp("site"), "crashes")
+    folder = tmp_path_factory.mktemp("pictures")
+    commands = {
+        "backends": ["backends", "--json"],
+        "probe": ["backends", "--probe", "--json"],
+        "doctor": ["doctor", "--json"],
+    }
+    return dict(zip(commands, dit360(*commands.values(), cwd=folder, PYTHONPATH=site), strict=True))
+
+
+@pytest.mark.parametrize("command", ["backends", "probe"])
+def test_a_kernel_that_ends_the_process_is_told_and_the_others_are_tried_all_the_same(crashing, command):
+    assert crashing[command].code == 0, crashing[command].err
+    offers = {o["name"]: o for o in crashing[command].json["offers"] if o["distribution"] == "crashes"}
+    reasons = {name: [r["sentence"] for r in offer["reasons"]] for name, offer in offers.items()}
+    assert reasons == {
+        "segfaults": ["a trial run ended the process (SIGSEGV)"],
+        "survives": [],
+        "leaves": ["a trial run ended the process (exit code 3)"],
+        "survives-too": [],
+    }
+    assert {offer["reasons"][0]["code"] for offer in offers.values() if offer["reasons"]} == {"probe_failed"}
+
+
+def test_the_doctor_names_what_is_broken_and_ends_with_one(crashing):
+    assert crashing["doctor"].code == 1
+    report = crashing["doctor"].json
+    assert report["attention"]["crashes:survives"] == "works"
+    told = [line.partition(" is broken: ") for line in report["advice"] if "crashes:" in line]
+    assert [(who, why) for who, _, why in told] == [
+        (
+            "The attention backend crashes:segfaults",
+            "a trial run ended the process (SIGSEGV); update or uninstall crashes.",
+        ),
+        (
+            "The attention backend crashes:leaves",
+            "a trial run ended the process (exit code 3); update or uninstall crashes.",
+        ),
+    ]
+
+
+def test_probing_tells_error_and_speed_of_every_kernel_that_runs(crashing):
+    report = crashing["probe"].json
+    assert report["probed"]["heads"], report["probed"]["head_dim"] == (24, 128)
+    assert report["probed"]["length"] == 8832
+    for offer in report["offers"]:
+        if offer["kind"] != "attention":
+            assert "probe" not in offer
+        elif offer["available"]:
+            probe = offer["probe"]
+            assert 0 <= probe["error"] <= probe["allowed"] < 0.05
+            assert probe["seconds"] > 0
+            assert probe["of_sdpa"] > 0
+        else:
+            assert set(offer["probe"].values()) == {None}
+    by_name = {o["name"]: o for o in report["offers"]}
+    # The same kernel, called by another name; and the unfused formula, which no machine computes as fast.
+    assert by_name["sdpa-math"]["probe"]["of_sdpa"] < by_name["survives"]["probe"]["of_sdpa"]
+
+
+def test_the_table_of_trials_has_a_row_for_every_attention_backend_and_no_other(crashing, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    registered.show(crashing["probe"].json)
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    for name in ("sdpa", "eager", "segfaults", "flash-3", "xformers"):
+        assert any(line.startswith(name) for line in lines), name
+    assert not any(line.startswith("flow_match") for line in lines)
+    assert "SIGSEGV" in out
+    assert "24 heads of 128 channels, 8832 keys" in out

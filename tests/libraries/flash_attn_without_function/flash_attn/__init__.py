@@ -1,0 +1,1 @@
+"""An installation of which half is missing."""
