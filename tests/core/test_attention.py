@@ -2,10 +2,11 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from dit360_core.builtin.attention_kernels import eager, sdpa, sdpa_flash, sdpa_math
-from dit360_core.errors import Dit360Error
+from dit360_core.errors import BackendUnavailable, Dit360Error, InputError
 from dit360_core.flux.processor import AttentionProcessor, sliced
 from dit360_core.machine import Machine
 from dit360_core.offers import AttentionBackend, AttentionNeed
@@ -47,6 +48,57 @@ def test_with_sdpa_we_are_bit_identical_to_diffusers(dtype, fused):
     assert torch.equal(transformer(**given)[0], stock)
 
 
+def with_lora(transformer):
+    """A LoRA beside the weights, as diffusers and peft attach one, with an effect."""
+    from peft import LoraConfig
+
+    generator = torch.Generator().manual_seed(3)
+    transformer.add_adapter(LoraConfig(r=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    for name, weight in transformer.named_parameters():
+        if "lora_B" in name:
+            weight.data = torch.randn(weight.shape, generator=generator).to(weight.dtype) * 0.1
+    return transformer
+
+
+@torch.no_grad()
+def test_with_a_lora_attached_we_are_bit_identical_to_diffusers():
+    plain, given = random_flux().transformer, inputs()
+    without = plain(**given)[0]
+    transformer = with_lora(plain)
+    stock = transformer(**given)[0]
+    assert not torch.allclose(stock, without, atol=1e-3)
+    transformer.set_attn_processor(AttentionProcessor(sdpa))
+    assert torch.equal(transformer(**given)[0], stock)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t, with_lora, lambda t: t.fuse_qkv_projections() or t], ids=["", "lora", "fused"]
+)
+@torch.no_grad()
+def test_compiled_in_one_piece_we_are_bit_identical_to_diffusers(change):
+    """aot_eager traces and functionalizes as every backend of torch.compile does, and leaves the kernels alone."""
+    given, results = inputs(), []
+    for ours in (False, True):
+        torch.compiler.reset()
+        transformer = change(random_flux().transformer)
+        if ours:
+            transformer.set_attn_processor(AttentionProcessor(sdpa))
+        results.append(torch.compile(transformer, backend="aot_eager", fullgraph=True)(**given)[0])
+    torch.compiler.reset()
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("kernel", [eager, sdpa_flash, sdpa_math, sliced(sdpa, 16)])
+@torch.no_grad()
+def test_every_kernel_compiles_in_one_piece(kernel):
+    transformer, given = random_flux().transformer, inputs()
+    transformer.set_attn_processor(AttentionProcessor(kernel))
+    torch.compiler.reset()
+    compiled = torch.compile(transformer, backend="aot_eager", fullgraph=True)(**given)[0]
+    torch.compiler.reset()
+    assert torch.allclose(compiled, transformer(**given)[0], atol=1e-6)
+
+
 @torch.no_grad()
 def test_a_kernel_can_travel_with_one_call():
     transformer, given, calls = random_flux().transformer, inputs(), []
@@ -74,12 +126,13 @@ def test_context_parallelism_is_refused_rather_than_wrong():
 
 
 @settings(deadline=None)
-@given(st.integers(1, 40), st.integers(1, 50), st.sampled_from([eager, sdpa]))
-def test_slices_change_nothing(length, rows, kernel):
+@given(st.integers(1, 200), st.integers(1, 220), st.booleans(), st.sampled_from([eager, sdpa, sdpa_flash, sdpa_math]))
+def test_slices_change_nothing(length, rows, biased, kernel):
     generator = torch.Generator().manual_seed(length)
     q, k, v = (torch.randn(1, length, 2, 8, generator=generator) for _ in range(3))
-    whole = kernel(q, k, v, scale=0.3)
-    assert torch.allclose(sliced(kernel, rows)(q, k, v, scale=0.3), whole, atol=1e-6)
+    bias = {"key_bias": torch.randn(length, generator=generator)} if biased else {}
+    whole = kernel(q, k, v, scale=8**-0.5, **bias)
+    assert (sliced(kernel, rows)(q, k, v, scale=8**-0.5, **bias) - whole).abs().max() <= 1e-6
 
 
 def test_a_slice_never_has_more_rows_than_asked():
@@ -209,6 +262,71 @@ def test_slices_that_save_nothing_are_told(backend, told, caplog):
     assert not plain.plan.notes
     plain.sample(random_conditioning(), **SIZE, attention_slice_size=16)
     assert (said in caplog.text) is told
+
+
+def test_a_fall_back_for_one_picture_is_told_once_whatever_the_number_of_pictures(caplog):
+    pipeline = Pipeline.from_diffusers(random_flux(), attention_backend="sdpa")
+    for _ in range(3):
+        sampled = pipeline.sample(random_conditioning(), attention_backend="sdpa-efficient", **SIZE)
+        assert sampled.settings["used"]["attention"]["used"] == "sdpa"
+        assert sampled.settings["used"]["attention"]["requested"] == "sdpa-efficient"
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["attention: sdpa instead of sdpa-efficient, because it needs a CUDA device, and this runs on cpu"]
+
+
+def test_a_fall_back_at_loading_is_not_told_again_for_each_picture(caplog):
+    pipeline = Pipeline.from_diffusers(random_flux(), attention_backend="sdpa-efficient")
+    for _ in range(2):
+        pipeline.sample(random_conditioning(), **SIZE)
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
+def test_a_picture_with_a_bias_takes_a_kernel_that_takes_one_and_tells_why(caplog):
+    plain = attention("plain", lambda: lambda q, k, v, *, scale: sdpa(q, k, v, scale=scale), priority=50)
+    registry = Registry(entry_points=installed("kit", offering(plain)))
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry, attention_backend="plain")
+    sampled = pipeline.sample(random_conditioning(), circular_mode="bias", **SIZE)
+    assert sampled.settings["used"]["attention"]["used"] == "sdpa"
+    assert sampled.settings["used"]["circular_mode"] == "bias"
+    assert "instead of plain, because it takes no bias on the keys (use circular_mode=pad)" in caplog.text
+    assert pipeline.sample(random_conditioning(), **SIZE).settings["used"]["attention"]["used"] == "plain"
+    strict = Pipeline.from_diffusers(random_flux(), registry=registry, attention_backend="plain", strict=True)
+    with pytest.raises(BackendUnavailable, match="takes no bias on the keys"):
+        strict.sample(random_conditioning(), circular_mode="bias", **SIZE)
+
+
+def test_a_bias_without_padding_is_refused():
+    with pytest.raises(InputError, match="circular_mode=bias has no effect, because circular_padding is 0"):
+        Pipeline.from_diffusers(random_flux()).sample(
+            random_conditioning(), circular_mode="bias", circular_padding=0, **SIZE
+        )
+
+
+@pytest.fixture(scope="module")
+def whole_picture(tiny):
+    def paint(**options):
+        return np.asarray(tiny.generate("a castle above a meadow at sunset", seed=7, steps=8, **options).image, float)
+
+    return paint, paint(attention_backend="sdpa")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention_backend": "eager"},
+        {"attention_backend": "sdpa-flash"},
+        {"attention_backend": "sdpa-math"},
+        {"attention_backend": "eager", "attention_slice_size": 100},
+        {"attention_backend": "sdpa", "attention_slice_size": 64},
+        {"attention_backend": "sdpa", "circular_mode": "bias"},
+        {"attention_backend": "eager", "circular_mode": "bias", "attention_slice_size": 100},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_whole_pictures_of_one_seed_are_the_same_whatever_computes_attention(whole_picture, options):
+    paint, expected = whole_picture
+    error = np.mean((paint(**options) - expected) ** 2)
+    assert 10 * np.log10(255**2 / max(error, 1e-12)) >= 50
 
 
 def test_naming_a_kernel_of_pytorch_leaves_its_choice_in_other_threads_alone():

@@ -109,6 +109,33 @@ def test_one_pad_column_is_log_2_on_the_keys_of_the_edge_columns():
     assert (engine.unpack(x, grid) - padded.tensor).abs().max() <= 1e-10
 
 
+@pytest.mark.parametrize("padding", [1, 2, 10])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "sdpa-flash", "sdpa-math"])
+def test_a_bias_on_the_keys_is_padding(padding, backend):
+    """Ten columns of eight: some are there three times, and weigh log 3."""
+    conditioning, start = random_conditioning(torch.float64), noise()
+    pipeline = Pipeline.from_diffusers(random_flux(torch.float64), attention_backend=backend)
+    padded, biased = (
+        pipeline.sample(conditioning, latents=start, circular_padding=padding, circular_mode=mode, **SIZE)
+        for mode in ("pad", "bias")
+    )
+    assert (biased.tensor - padded.tensor).abs().max() <= 1e-10
+    without = pipeline.sample(conditioning, latents=start, circular_padding=0, **SIZE)
+    assert (without.tensor - padded.tensor).abs().max() > 1e-4
+
+
+def test_the_transformer_sees_no_pads_with_a_bias_and_the_time_shift_is_that_of_padding():
+    pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
+    watch = lambda module, args, kwargs: seen.append((kwargs["hidden_states"].shape[1], float(kwargs["timestep"])))  # noqa: E731
+    pipeline.engine.transformer.register_forward_pre_hook(watch, with_kwargs=True)
+    for mode in ("pad", "bias"):
+        pipeline.sample(random_conditioning(torch.float64), seed=0, circular_padding=2, circular_mode=mode, **SIZE)
+    padded, biased = seen[:STEPS], seen[STEPS:]
+    assert {tokens for tokens, _ in padded} == {Grid.of_picture(WIDTH, HEIGHT, 2).tokens}
+    assert {tokens for tokens, _ in biased} == {Grid.of_picture(WIDTH, HEIGHT).tokens}
+    assert [time for _, time in padded] == [time for _, time in biased]
+
+
 @pytest.mark.parametrize(
     ("guidance_embeds", "true_guidance", "dynamic"), [(True, 1.0, True), (True, 3.0, True), (False, 3.0, False)]
 )

@@ -115,8 +115,8 @@ class Attend(Protocol):
     """``attend(q, k, v, *, scale) -> out``: softmax(q·kᵀ·scale)·v over the length axis.
 
     All four are ``(B, S, H, D)``; q and k/v may differ in length. No dropout, not causal. One whose offer says
-    ``takes_key_bias`` also takes ``key_bias``, ``(Sk,)`` fp32 on the device of k, which is added to the scores of every
-    query; the others are never given it.
+    ``takes_key_bias`` also takes ``key_bias``, ``(Sk,)`` on the device of k in fp32 (fp64 if k is), added to the
+    scores of every query; the others are never given it.
 
     One thing more may be there: ``refuses(machine, need) -> Iterable[Reason]``, asked once after loading, for a library
     that can tell by itself what it cannot do.

@@ -61,15 +61,15 @@ class Grid:
         return attrs.evolve(self, padding=0)
 
     def key_bias(self, text: int) -> torch.Tensor:
-        """``(text + rows·columns,)`` fp32, to be added to the scores of each key instead of padding.
+        """``(text + rows·columns,)`` fp64, to be added to the scores of each key instead of padding.
 
         A pad column is a second key of the same content, and two equal keys are one whose score is log 2 higher. What
         they would have computed as queries is cropped anyhow. text: tokens before the image's, which have no copies.
         """
         import torch
 
-        copies = torch.bincount(self.sources(), minlength=self.columns).float()
-        return torch.cat([torch.zeros(text), copies.log().repeat(self.rows)])
+        copies = torch.bincount(self.sources(), minlength=self.columns).double()
+        return torch.cat([torch.zeros(text, dtype=torch.float64), copies.log().repeat(self.rows)])
 
     def sources(self) -> torch.Tensor:
         """``(columns + 2·padding,)`` int64: the real column that each padded column shows."""

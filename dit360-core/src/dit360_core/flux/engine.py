@@ -162,7 +162,7 @@ class Velocity:
         # A kernel for this picture only travels with the call; nothing is stored on the modules.
         self._attention: dict[str, Any] = {} if attend is None else {"attend": attend}
         if key_bias is not None:
-            self._attention["key_bias"] = key_bias.to(device)
+            self._attention["key_bias"] = key_bias.to(device, torch.promote_types(engine.dtype, torch.float32))
 
     def __call__(
         self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond", turned: int = 0
