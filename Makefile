@@ -8,7 +8,7 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test lint bench bench-decode gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
+.PHONY: help install demo test lint bench bench-attention bench-decode gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
 	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
+	@echo "make bench-attention  measure every attention backend and write docs/attention-matrix.md (half an hour)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
 	@echo "                 (MINUTES=195 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
@@ -65,6 +66,10 @@ bench: .venv/.installed-dev
 bench-decode: .venv/.installed
 	@echo "==> Measuring a FLUX-shaped autoencoder, untiled and in tiles"
 	@$(BIN)/python bench/decode.py --sizes 768x384,1024x512,1536x768,2048x1024
+
+bench-attention: .venv/.installed
+	@echo "==> Measuring every attention backend"
+	@$(BIN)/python bench/attention.py --device $(or $(filter-out auto,$(DEVICE)),cpu)
 
 tiling-pictures: .venv/.installed
 	@echo "==> Making the pictures of docs/tiling.md"

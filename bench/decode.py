@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from peak import memory, reset_peak
 from rich.console import Console
 from rich.table import Table
 
@@ -178,23 +179,6 @@ def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) 
                 return vae.encode(given, return_dict=False)[0].mode(), None
             return vae.decode(given, return_dict=False)[0], None
     return (encode_exact if encode else decode_exact)(vae, given, scheduled(given))
-
-
-def reset_peak(device: torch.device) -> None:
-    """Lets the peak start anew."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def memory(device: torch.device) -> tuple[int, int]:
-    """Bytes held now, and the most since the reset."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024, int(fields["VmHWM"].split()[0]) * 1024
 
 
 if __name__ == "__main__":

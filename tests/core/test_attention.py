@@ -88,6 +88,22 @@ def test_compiled_in_one_piece_we_are_bit_identical_to_diffusers(change):
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_reference_is_the_formula_and_has_its_gradient(biased):
+    """In place or not, whether gradients are asked for."""
+    q, k, v = (torch.randn(2, 9, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    bias = torch.randn(9, dtype=torch.float64) if biased else torch.zeros(9, dtype=torch.float64)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * 0.7 + bias
+    formula = torch.einsum("bhqk,bkhd->bqhd", scores.exp() / scores.exp().sum(-1, keepdim=True), v)
+    given = {"key_bias": bias} if biased else {}
+    ours = eager(q, k, v, scale=0.7, **given)
+    assert torch.allclose(ours, formula, atol=1e-12)
+    for mine, its in zip(*(torch.autograd.grad(out.square().sum(), (q, k, v)) for out in (ours, formula)), strict=True):
+        assert torch.allclose(mine, its, atol=1e-10)
+    with torch.no_grad():
+        assert torch.allclose(eager(q, k, v, scale=0.7, **given), formula, atol=1e-12)
+
+
 @pytest.mark.parametrize("kernel", [eager, sdpa_flash, sdpa_math, sliced(sdpa, 16)])
 @torch.no_grad()
 def test_every_kernel_compiles_in_one_piece(kernel):
