@@ -70,10 +70,9 @@ def main(
             ).images
         return plain._unpack_latents(packed, size["height"], width, 8).cpu()  # type: ignore[no-any-return]
 
-    def our_latents(padding: int, turning: bool = False) -> torch.Tensor:
-        return ours.sample(
-            conditioning, **size, steps=steps, guidance=3.0, seed=1, circular_padding=padding, latent_rotation=turning
-        ).tensor
+    def our_latents(padding: int, turning: bool = False, mode: str = "pad") -> torch.Tensor:
+        wrapped = {"circular_padding": padding, "circular_mode": mode, "latent_rotation": turning}
+        return ours.sample(conditioning, **size, steps=steps, guidance=3.0, seed=1, **wrapped).tensor
 
     difference = float((diffusers_latents() - our_latents(0)).abs().max())
     latents = our_latents(0)
@@ -87,6 +86,7 @@ def main(
     results = {
         "framework": paired(diffusers_latents, lambda: our_latents(0), rounds),
         "one pad column": paired(diffusers_latents, lambda: our_latents(1), rounds),
+        "a bias instead of pad columns": paired(diffusers_latents, lambda: our_latents(1, mode="bias"), rounds),
         "pad column, turned every step": paired(diffusers_latents, lambda: our_latents(1, turning=True), rounds),
         "circular decode": paired(plain_decode, lambda: tiling.decode(ours.engine.pipe.vae, stored), rounds),
     }

@@ -3,6 +3,7 @@
 import dit360_core as dit360
 import pytest
 import torch
+from dit360_core.registry import default_registry
 from dit360_core.testing.models import small_autoencoder
 from dit360_core.vae import LEVELS, decode_exact, decode_whole, decoder_steps, make_schedule
 
@@ -46,10 +47,41 @@ def test_offloading_changes_nothing_and_leaves_the_gpu_empty(offload):
     assert {p.device.type for p in pipe.engine.transformer.parameters()} <= {"cpu", "meta"}
 
 
-def test_two_kernels_agree():
-    pipe = dit360.load("tiny", device="cuda")
-    eager, sdpa = (pipe.generate(**PICTURE, attention_backend=name) for name in ("eager", "sdpa"))
-    assert psnr(eager, sdpa) >= 50
+ATTENTION = [entry.address for entry in default_registry().entries("attention")]
+
+
+@pytest.mark.parametrize("backend", ATTENTION)
+@pytest.mark.parametrize(("precision", "alike"), [("fp32", 50), ("bf16", 30)])
+def test_whole_pictures_are_the_same_whatever_computes_attention(backend, precision, alike):
+    """Every backend that runs here, plugins' too: in bf16 as alike as its rounding lets two kernels be."""
+    pipe = dit360.load("tiny", device="cuda", precision=precision, strict=True)
+    try:
+        picture = pipe.generate(**PICTURE, attention_backend=backend)
+    except dit360.BackendUnavailable as error:
+        pytest.skip(str(error))
+    assert psnr(picture, pipe.generate(**PICTURE, attention_backend="eager")) >= alike
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "sdpa-efficient", "sdpa-cudnn", "sdpa-math", "eager"])
+def test_a_bias_on_the_keys_is_padding(backend):
+    pipe = dit360.load("tiny", device="cuda", precision="bf16" if backend == "sdpa-cudnn" else "fp32")
+    padded, biased = (
+        pipe.generate(**PICTURE, attention_backend=backend, circular_mode=mode) for mode in ("pad", "bias")
+    )
+    assert biased.settings["used"]["attention"]["used"] == backend
+    assert psnr(padded, biased) >= (30 if backend == "sdpa-cudnn" else 50)
+
+
+@pytest.mark.parametrize("backend", ATTENTION)
+def test_kernels_compile(backend):
+    """By inductor; a kernel that torch.compile cannot look into may break the graph, not the result."""
+    pipe = dit360.load("tiny", device="cuda", precision="bf16", strict=True)
+    try:
+        plain = pipe.generate(**PICTURE, attention_backend=backend)
+    except dit360.BackendUnavailable as error:
+        pytest.skip(str(error))
+    pipe.engine.transformer.compile_repeated_blocks()
+    assert psnr(pipe.generate(**PICTURE, attention_backend=backend), plain) >= 30
 
 
 # ----------------------------------------------------------------------------------------------------------- tiling

@@ -10,14 +10,64 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("dit360-*/pyproject.toml"))
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def dist(tmp_path_factory):
+    """A folder with the wheels of all distributions."""
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT / "dit360-core"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = out.glob("*.whl")
+    for name in DISTRIBUTIONS:
+        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT / name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def opened(dist, name):
+    (built,) = dist.glob(f"{name.replace('-', '_')}-*.whl")
     return zipfile.ZipFile(built)
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    return opened(dist, "dit360-core")
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_wheel_holds_its_package_licence_readme_and_types(dist, name):
+    inside = opened(dist, name).namelist()
+    package = name.replace("-", "_")
+    assert f"{package}/py.typed" in inside
+    assert any(path.endswith("licenses/LICENSE") for path in inside)
+    assert all(path.startswith(package) for path in inside)
+
+
+@pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name != "dit360-core"])
+def test_a_plugins_wheel_says_where_its_plugin_is(dist, name):
+    wheel = opened(dist, name)
+    (points,) = (path for path in wheel.namelist() if path.endswith("entry_points.txt"))
+    assert f"= {name.replace('-', '_')}" in wheel.read(points).decode()
+
+
+def test_flash_needs_nothing_that_is_big_or_must_be_compiled(dist):
+    wheel = opened(dist, "dit360-attn-flash")
+    (about,) = (path for path in wheel.namelist() if path.endswith("METADATA"))
+    needed = [line for line in wheel.read(about).decode().splitlines() if line.startswith("Requires-Dist")]
+    assert [line for line in needed if "extra ==" not in line] == ["Requires-Dist: dit360-core>=0.1"]
+    assert {line.partition("extra == ")[2].strip("'\"") for line in needed} - {""} == {"fa2", "fa3", "fa4", "hub"}
+
+
+@pytest.mark.parametrize("extra", ["flash", "xformers"])
+def test_an_extra_of_the_core_resolves_to_its_distribution(dist, extra):
+    """With the wheels at hand and no index: everything else is here already, and nothing more is wanted."""
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-index", "--find-links", dist]
+    done = subprocess.run([*command, f"dit360-core[{extra}]"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wheel = opened(dist, "dit360-core")
+    (about,) = (path for path in wheel.namelist() if path.endswith("METADATA"))
+    wanted = f"Requires-Dist: dit360-attn-{extra}; extra == '{extra}'"
+    assert wanted in wheel.read(about).decode().replace('"', "'").splitlines()
 
 
 def test_every_file_of_the_package_is_in_the_wheel(wheel):
