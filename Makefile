@@ -16,7 +16,7 @@ help:
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
 	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
-	@echo "make bench-attention  measure every attention backend and write docs/attention-matrix.md (half an hour)"
+	@echo "make bench-attention  measure every attention backend and write docs/attention-matrix.md (20 minutes)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
 	@echo "                 (MINUTES=195 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"

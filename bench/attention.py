@@ -1,13 +1,13 @@
 """Every attention backend: how far it is from float32, how long it takes, how much memory it holds.
 
-    python bench/attention.py --device cpu            # all of docs/attention-matrix.md, about half an hour
+    python bench/attention.py --device cpu            # all of docs/attention-matrix.md, about twenty minutes
     python bench/attention.py --quick                 # short calls only
     python bench/attention.py --dispatch              # what our way to a kernel costs a call
 
 Every cell is a process of its own, since an allocator that has been large stays so and a kernel may take the process
 with it. Figures go to docs/attention-matrix-DEVICE.json, and the page is written anew from the files of all devices.
-Memory is what a call holds at most beyond its inputs, its output included. Times are medians of three calls after one
-that is not counted.
+Memory is what a call holds at most beyond its inputs, its output included. Times are medians of three calls, or that of
+one that takes seconds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Annotated, Any
 import torch
 import typer
 from attention_page import write_page
+from dit360_core.machine import Machine
+from dit360_core.offers import AttentionNeed
 from peak import memory, reset_peak
 from rich.console import Console
 from rich.progress import track
@@ -95,8 +97,6 @@ def wanted(device: str) -> Iterable[dict[str, Any]]:
 
 def about(device: str) -> dict[str, Any]:
     """The machine and the day."""
-    from dit360_core.machine import Machine
-
     machine = Machine.detect(device)
     libraries = ("torch", "xformers", "flash-attn", "flash-attn-4", "fa3-fwd", "kernels")
     return {
@@ -114,8 +114,21 @@ def cpu_name() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
+def judged(cell: dict[str, Any]) -> tuple[Any, AttentionNeed, list[str]]:
+    """A cell's backend, what it asks of it, and why that cannot be had here."""
+    from dit360_core.plan import judge
+    from dit360_core.registry import default_registry
+
+    (entry,) = default_registry().find("attention", cell["backend"])
+    shape = ("device", "dtype", "heads", "head_dim", "length", "key_bias")
+    need = AttentionNeed(**{key: cell[key] for key in shape})
+    return entry.offer, need, [str(reason) for reason in judge(entry, Machine.detect(cell["device"]), need)]
+
+
 def measured(cell: dict[str, Any]) -> dict[str, Any]:
     """One cell, in a process of its own."""
+    if reasons := judged(cell)[2]:
+        return {"reasons": reasons}
     command = [sys.executable, __file__, "--child", json.dumps(cell)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
@@ -128,15 +141,13 @@ def measured(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def dispatch_cost(calls: int = 500, rounds: int = 41) -> dict[str, float]:
-    """Microseconds of a call of PyTorch's attention on next to no data: as our processor makes it, and directly."""
+    """Microseconds of a call of PyTorch's attention on next to no data: through dit360's kernel, and directly."""
     import torch.nn.functional as F
-    from dit360_core.attention import choose_attention
-    from dit360_core.machine import Machine
-    from dit360_core.offers import AttentionNeed
+    from dit360_core.attention import Kernels
     from dit360_core.registry import default_registry
 
     need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=16)
-    _, attend = choose_attention("sdpa", default_registry(), Machine.detect("cpu"), need, False)
+    _, attend = Kernels(default_registry(), Machine.detect("cpu"), strict=True).choose("sdpa", need)
     q = torch.randn(1, 16, 2, 16)
     nothing: dict[str, Any] = {}
 
@@ -162,25 +173,16 @@ def dispatch_cost(calls: int = 500, rounds: int = 41) -> dict[str, float]:
 
 def child(cell: dict[str, Any]) -> dict[str, Any]:
     """One measurement."""
-    from dit360_core.flux.processor import sliced
-    from dit360_core.machine import Machine
-    from dit360_core.offers import AttentionNeed
-    from dit360_core.plan import judge
     from dit360_core.probe import closeness, refusals, trial_call
-    from dit360_core.registry import default_registry
+    from dit360_core.slicing import sliced
 
     keep_the_machine_alive(cell["device"])
-    (entry,) = default_registry().find("attention", cell["backend"])
-    shape = ("device", "dtype", "heads", "head_dim", "length", "key_bias")
-    need, machine = AttentionNeed(**{key: cell[key] for key in shape}), Machine.detect(cell["device"])
-    reasons = judge(entry, machine, need)
-    if reasons:
-        return {"reasons": [str(reason) for reason in reasons]}
+    offer, need, _ = judged(cell)
     try:
-        attend = entry.offer.load()
+        attend = offer.load()
     except Exception as error:  # noqa: BLE001
         return {"reasons": [f"loading it raised {error}"]}
-    if reasons := refusals(attend, machine, need):
+    if reasons := refusals(attend, Machine.detect(need.device), need):
         return {"reasons": [str(reason) for reason in reasons]}
     kernel = sliced(attend, cell["slice"]) if cell["slice"] else attend
     close = closeness(kernel, need)
@@ -199,7 +201,7 @@ def child(cell: dict[str, Any]) -> dict[str, Any]:
     before = memory(device)[0]
     seconds = [timed(lambda: call.to(kernel), device)]
     peak = memory(device)[1] - before
-    if seconds[0] < 30:
+    if seconds[0] < 2:
         seconds = [timed(lambda: call.to(kernel), device) for _ in range(3)]
     return {
         "error": close.error,

@@ -1,11 +1,11 @@
 """The FlashAttention backends: what they refuse, and what they make of libraries that are installed and broken."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import sysconfig
-import threading
 
 import pytest
 import torch
@@ -78,11 +78,16 @@ def test_what_flash_attention_cannot_do_is_a_reason_before_what_would_have_to_be
 
 def test_flash_3_is_not_for_blackwell():
     (reason,) = OFFERS["flash-3"].unsupported(Machine(device="cuda", capability=(10, 0)), need())
-    assert reason.sentence == "it needs compute capability 8.0 up to below 10.0, and this GPU has 10.0"
+    assert reason.sentence == "it needs compute capability 9.0, and lower than 10.0, and this GPU has 10.0"
 
 
-@pytest.mark.skipif(HOPPER.version("flash-attn") is not None, reason="flash-attn is installed here")
-def test_what_is_missing_is_told_with_the_command_that_brings_it():
+@pytest.mark.skipif(
+    any(HOPPER.version(name) for name in ("flash-attn", "flash-attn-4", "fa3-fwd")),
+    reason="some of it is installed here",
+)
+def test_what_is_missing_is_told_with_the_command_that_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERNELS_CACHE", str(tmp_path))
+    fetching = "python -m dit360_attn_flash.hub"
     told = {}
     for entry in default_registry().find("attention", "flash"):
         (reason,) = judge(entry, HOPPER, need())
@@ -91,7 +96,7 @@ def test_what_is_missing_is_told_with_the_command_that_brings_it():
         "flash-3": ("missing", 'pip install "dit360-attn-flash[fa3]"'),
         "flash-4": ("missing", 'pip install "dit360-attn-flash[fa4]"'),
         "flash-2": ("missing", 'pip install "dit360-attn-flash[fa2]" --no-build-isolation'),
-        "flash-hub": ("missing", 'pip install "dit360-attn-flash[hub]"'),
+        "flash-hub": ("missing", fetching if HOPPER.version("kernels") else 'pip install "dit360-attn-flash[hub]"'),
         "flash-torch": ("mode", "torch.nn.attention.activate_flash_attention_impl, in your own program"),
     }
 
@@ -174,6 +179,17 @@ def test_hub_kernels_fit_the_gpu_they_are_for():
     assert [kernel.repository for kernel in hub.fitting((8, 6))] == ["kernels-community/flash-attn2"]
 
 
+def in_cache(cache, *, version):
+    """What the download of a kernel leaves, with a build for CPUs."""
+    snapshots = cache / "kernels--kernels-community--flash-attn2" / "snapshots"
+    build = snapshots / f"commit-of-{version}" / "build" / "torch-cpu"
+    build.mkdir(parents=True)
+    shutil.copy(LIBRARIES / "flash_attn_on_cpu" / "flash_attn" / "__init__.py", build)
+    about = {"name": "flash-attn2", "id": f"_flash_attn2_{version}", "version": version, "license": "BSD-3-Clause"}
+    about |= {"python-depends": [], "backend": {"type": "cpu"}}
+    (build / "metadata.json").write_text(json.dumps(about))
+
+
 def test_a_kernel_that_is_not_downloaded_is_told_with_the_command_that_does_it(tmp_path, monkeypatch):
     monkeypatch.setenv("KERNELS_CACHE", str(tmp_path))
     machine = Machine(device="cuda", capability=(8, 9), versions={"kernels": "0.17.2"})
@@ -181,14 +197,35 @@ def test_a_kernel_that_is_not_downloaded_is_told_with_the_command_that_does_it(t
     (reason,) = judge(entry, machine, need())
     assert reason.sentence == "kernels-community/flash-attn2 is not downloaded"
     assert reason.hint == "python -m dit360_attn_flash.hub"
-    (tmp_path / "kernels--kernels-community--flash-attn2").mkdir()
+    in_cache(tmp_path, version=2)
+    assert judge(entry, machine, need()) == (reason,), "another version's programming interface"
+    in_cache(tmp_path, version=3)
     assert judge(entry, machine, need()) == ()
 
 
+LOAD = """
+from dit360_attn_flash.kernels import flash_hub
+from dit360_core.machine import Machine
+from dit360_core.offers import AttentionNeed
+from dit360_core.probe import probe_attention
+
+need = AttentionNeed(device="cpu", dtype="bf16", heads=2, head_dim=64, length=100)
+print(list(probe_attention(flash_hub(), Machine(), need)))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kernels") is None, reason="the package kernels is not installed here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the build in this cache is one for CPUs")
+def test_a_kernel_in_the_cache_is_loaded_without_asking_the_network(tmp_path):
+    """By the real package kernels, from a cache as its download leaves it, with the network allowed and not there."""
+    in_cache(tmp_path, version=3)
+    done = python(LOAD, cwd=tmp_path, KERNELS_CACHE=tmp_path, HF_HUB_OFFLINE=0, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here, and this would download")
 def test_the_download_says_what_it_lacks_and_ends_with_two(tmp_path):
     done = python("import sys; from dit360_attn_flash.hub import main; sys.exit(main())", cwd=tmp_path)
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here, and this would download")
     assert done.returncode == 2
     assert "is not installed: pip install" in done.stderr or "needs a CUDA device" in done.stderr
 
@@ -211,18 +248,3 @@ def test_what_a_program_activated_in_pytorch_is_what_flash_torch_uses():
         assert not list(OFFERS["flash-torch"].unsupported(HOPPER, need()))
     finally:
         attention.restore_flash_attention_impl()
-
-
-def test_nothing_here_switches_pytorch_to_another_implementation():
-    """Loading and trying everything leaves the process as it was, and so every thread in it."""
-    from dit360_core.plan import try_out
-    from dit360_core.probe import probe_attention
-
-    def try_all():
-        for entry in default_registry().find("attention", "flash"):
-            try_out(entry, Machine(), need("cpu"), lambda offer: offer.load(), probe_attention)
-
-    thread = threading.Thread(target=try_all)
-    thread.start()
-    thread.join()
-    assert torch.nn.attention.current_flash_attention_impl() is None

@@ -7,13 +7,14 @@ import pytest
 import torch
 from dit360_core.builtin.attention_kernels import eager, sdpa, sdpa_flash, sdpa_math
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError
-from dit360_core.flux.processor import AttentionProcessor, sliced
+from dit360_core.flux.processor import AttentionProcessor
 from dit360_core.machine import Machine
-from dit360_core.offers import AttentionBackend, AttentionNeed
+from dit360_core.offers import AttentionBackend, AttentionNeed, Reason
 from dit360_core.pipeline import Pipeline
 from dit360_core.plan import try_out
 from dit360_core.probe import probe_attention
 from dit360_core.registry import Entry, Registry
+from dit360_core.slicing import sliced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented_plugins import attention, installed, offering
@@ -141,6 +142,15 @@ def test_context_parallelism_is_refused_rather_than_wrong():
         transformer(**given)
 
 
+def test_context_parallelism_that_was_on_before_is_refused_too():
+    """diffusers sets it on the processors that are there, which ours take the place of."""
+    pipe = random_flux()
+    for processor in pipe.transformer.attn_processors.values():
+        processor._parallel_config = object()
+    with pytest.raises(InputError, match="Context parallelism is switched on"):
+        Pipeline.from_diffusers(pipe)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 220), st.booleans(), st.sampled_from([eager, sdpa, sdpa_flash, sdpa_math]))
 def test_slices_change_nothing(length, rows, biased, kernel):
@@ -187,6 +197,100 @@ def test_a_wrong_kernel_fails_its_trial(wrong):
     entry = Entry(kind="attention", offer=offer, distribution="somebody", version="1")
     _, reasons = try_out(entry, Machine(), need, lambda offer: offer.load(), probe_attention)
     assert [reason.code for reason in reasons] == ["probe_failed"]
+
+
+class Refusing:
+    """Computes attention, and answers what it is told to when it is asked what it cannot do."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __call__(self, q, k, v, *, scale):
+        return sdpa(q, k, v, scale=scale)
+
+    def refuses(self, machine, need):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        ([Reason("dtype", "not in this one")], "dtype", "not in this one"),
+        ((reason for reason in [Reason("dtype", "not in this one")]), "dtype", "not in this one"),
+        ("no", "offer_failed", "it answered 'no' where a Reason belongs"),
+        (None, "offer_failed", "'NoneType' object is not iterable"),
+        (KeyError("sm_90"), "offer_failed", "asking it raised KeyError: 'sm_90'"),
+    ],
+    ids=["reasons", "generator", "text", "none", "raises"],
+)
+def test_what_a_loaded_kernel_has_against_a_need_is_a_reason_whatever_it_answers(answer, code, told):
+    registry = Registry(entry_points=installed("kit", offering(attention("mine", lambda: Refusing(answer)))))
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry, attention_backend="mine")
+    assert pipeline.plan.attention.used == "sdpa"
+    (reason,) = pipeline.plan.attention.as_dict()["refused"]["kit:mine"]
+    assert reason["code"] == code
+    assert told in reason["sentence"]
+
+
+def test_a_kernel_is_loaded_once_for_a_pipeline_and_tried_once_for_a_size():
+    """One that keeps something between calls keeps it; the native size is not tried twice."""
+    loaded, tried = [], []
+
+    def load():
+        loaded.append(1)
+
+        def attend(q, k, v, *, scale):
+            tried.append(tuple(q.shape))
+            return sdpa(q, k, v, scale=scale)
+
+        return attend
+
+    registry = Registry(entry_points=installed("kit", offering(attention("mine", load, priority=99))))
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry)
+    before = len(tried)
+    for _ in range(2):
+        pipeline.sample(random_conditioning(), **SIZE)
+    in_pictures = 2 * SIZE["steps"] * 3
+    assert len(loaded) == 1
+    assert len(tried) - before == in_pictures + 1, "one short trial, of a picture as short"
+
+
+def test_a_kernel_that_is_wrong_beyond_its_first_blocks_fails_its_trial():
+    def attend(q, k, v, *, scale):
+        out = sdpa(q, k, v, scale=scale).clone()
+        out[:, 256:] = 0
+        return out
+
+    need = AttentionNeed(device="cpu", dtype="bf16", heads=2, head_dim=64, length=8832)
+    (reason,) = probe_attention(attend, Machine(), need)
+    assert reason.code == "probe_failed"
+
+
+def test_in_half_precision_nothing_is_no_answer():
+    """An allowance that does not shrink with the outputs let a kernel pass that returns zeros for long calls."""
+    need = AttentionNeed(device="cpu", dtype="bf16", heads=2, head_dim=64, length=8832)
+    kernel = lambda q, k, v, *, scale: sdpa(q, k, v, scale=scale) * (k.shape[1] < 8832)  # noqa: E731
+    assert [reason.code for reason in probe_attention(kernel, Machine(), need)] == ["probe_failed"]
+
+
+def test_where_pytorchs_own_attention_is_broken_it_is_not_the_measure(monkeypatch):
+    """And fails itself."""
+    wrong = lambda q, k, v, *, scale: sdpa(q, k, v, scale=2 * scale)  # noqa: E731
+    monkeypatch.setattr("dit360_core.probe.sdpa", wrong)
+    need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=500)
+    assert [reason.code for reason in probe_attention(wrong, Machine(), need)] == ["probe_failed"]
+    assert not list(probe_attention(eager, Machine(), need))
+
+
+def test_memory_that_runs_out_in_a_trial_is_no_defect():
+    def attend(q, k, v, *, scale):
+        raise MemoryError
+
+    registry = Registry(entry_points=installed("kit", offering(attention("mine", lambda: attend))))
+    plan = Pipeline.from_diffusers(random_flux(), registry=registry, attention_backend="mine").plan
+    assert plan.attention.verdicts[0][1] == (Reason("size", "memory ran out in a trial run"),)
 
 
 def test_an_override_leaves_the_pipeline_as_it_was():

@@ -295,14 +295,33 @@ def test_a_family_of_which_none_works_falls_back_with_the_reasons_of_all():
         select("attention", "fast", registry(*family(unsupported=refusing("needs CUDA"))), CPU, NEED, strict=True)
 
 
-def test_a_name_comes_before_a_family_of_that_name():
-    choice, _ = select("attention", "slow", registry(*family(), attention("other", family="slow")), CPU, NEED)
-    assert choice.used == "slow"
-
-
 def test_a_family_is_among_the_names_that_are_near():
     with pytest.raises(UnknownName, match="did you mean fast"):
         select("attention", "fats", registry(*family()), CPU, NEED)
+
+
+def test_two_that_use_one_familys_name_must_be_told_apart():
+    both = Registry(entry_points=[*installed("twin-a", offering(*family())), *installed("twin-b", offering(*family()))])
+    with pytest.raises(BackendUnavailable, match="twin-a and twin-b both call kernels 'fast'") as refused:
+        select("attention", "fast", both, CPU, NEED)
+    assert "'twin-a:fast' and 'twin-b:fast'" in str(refused.value)
+    alone = Registry(
+        entry_points=[
+            *installed("twin-a", offering(*family())),
+            *installed("twin-b", offering(attention("other", family="fast", priority=99))),
+        ]
+    )
+    assert select("attention", "twin-a:fast", alone, CPU, NEED)[0].used == "fast-2"
+
+
+def test_nobody_takes_a_familys_name_for_a_kernel():
+    both = Registry(
+        entry_points=[*installed("kit", offering(*family())), *installed("thief", offering(attention("fast")))]
+    )
+    with pytest.raises(BackendUnavailable, match="'fast' is what kit 1\\.0 calls several kernels"):
+        select("attention", "fast", both, CPU, NEED)
+    assert select("attention", "kit:fast", both, CPU, NEED)[0].used == "fast-2"
+    assert select("attention", "thief:fast", both, CPU, NEED)[0].distribution == "thief"
 
 
 def test_a_member_that_clashes_does_not_spoil_its_family():
@@ -326,6 +345,24 @@ def test_a_kernel_that_takes_no_bias_is_passed_over_where_one_is_needed():
     assert choice.sentence() == (
         "attention: able (plugin 1.0) instead of plain, because it takes no bias on the keys (use circular_mode=pad)"
     )
+
+
+def test_the_wrong_device_is_told_before_the_missing_bias():
+    biased = attrs.evolve(NEED, key_bias=True)
+    (reason,) = verdict(attention("mine", unsupported=refusing("needs CUDA")), need=biased)
+    assert reason.sentence == "needs CUDA"
+
+
+@pytest.mark.parametrize(
+    ("mode", "backend", "strict"),
+    [("bias", "plain", True), ("bias", "pipeline", True)],
+)
+def test_a_strict_wish_for_a_bias_that_cannot_be_met_is_told_before_anything_is_loaded(mode, backend, strict):
+    sampling = SampleOptions(prompt="a sea", circular_mode=mode, attention_backend=backend)
+    loading = LoadOptions(attention_backend="plain", strict=strict)
+    given = {"loading": loading, "model": TINY, "registry": beside_the_core(attention("plain"))}
+    with pytest.raises(BackendUnavailable, match="'plain' takes no bias on the keys"):
+        check_request(sampling, DecodeOptions(), machine=CPU, precision="fp32", **given)
 
 
 # ------------------------------------------------------------------------------------------------------------ clashes

@@ -59,7 +59,7 @@ def test_flash_needs_nothing_that_is_big_or_must_be_compiled(dist):
 
 
 @pytest.mark.parametrize("extra", ["flash", "xformers"])
-def test_an_extra_of_the_core_resolves_to_its_distribution(dist, extra):
+def test_an_extra_of_the_core_means_its_distribution_and_nothing_that_is_not_here(dist, extra):
     """With the wheels at hand and no index: everything else is here already, and nothing more is wanted."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-index", "--find-links", dist]
     done = subprocess.run([*command, f"dit360-core[{extra}]"], capture_output=True, text=True, check=False)

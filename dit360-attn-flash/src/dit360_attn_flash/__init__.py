@@ -29,7 +29,9 @@ def _unfit(
         )
     there = machine.capability
     if there is not None and (there < since or (before is not None and there >= before)):
-        reach = f"{_dotted(since)} or higher" if before is None else f"{_dotted(since)} up to below {_dotted(before)}"
+        reach = (
+            f"{_dotted(since)} or higher" if before is None else f"{_dotted(since)}, and lower than {_dotted(before)}"
+        )
         yield Reason("capability", f"it needs compute capability {reach}, and this GPU has {_dotted(there)}")
 
 
@@ -38,7 +40,7 @@ def _dotted(version: Capability) -> str:
 
 
 def _flash_3(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
-    unfit = list(_unfit(machine, need, before=(10, 0)))
+    unfit = list(_unfit(machine, need, since=(9, 0), before=(10, 0)))
     yield from unfit
     if not unfit and not any(importlib.util.find_spec(name) for name in ("fa3_fwd_interface", "flash_attn_interface")):
         yield Reason("missing", "neither fa3-fwd nor flash_attn_interface is installed", _extra("fa3"))
@@ -50,7 +52,7 @@ def _flash_hub(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
     if not unfit and machine.version("kernels") is not None:
         from dit360_attn_flash.hub import downloaded, fitting
 
-        if downloaded(machine.capability) is None:
+        if not downloaded(machine.capability):
             wanted = " or ".join(kernel.repository for kernel in fitting(machine.capability))
             yield Reason("missing", f"{wanted} is not downloaded", "python -m dit360_attn_flash.hub")
 

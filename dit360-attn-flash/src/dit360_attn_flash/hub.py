@@ -2,23 +2,23 @@
 
     python -m dit360_attn_flash.hub
 
-Nothing else here touches the network, and asking what is there reads a folder's name.
+Nothing else here touches the network, and asking what is there looks at names of folders.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-
-import attrs
+from typing import NamedTuple
 
 Capability = tuple[int, int]
 
 
-@attrs.frozen
-class HubKernel:
+class HubKernel(NamedTuple):
     """repository: on the Hub. version: of its programming interface. since, before: compute capabilities it is for."""
 
     repository: str
@@ -38,25 +38,49 @@ def fitting(capability: Capability | None) -> tuple[HubKernel, ...]:
     return tuple(k for k in KERNELS if capability is None or k.since <= capability < k.before)
 
 
-def downloaded(capability: Capability | None) -> HubKernel | None:
-    """The first that fits and is in the cache."""
-    return next((kernel for kernel in fitting(capability) if _folder(kernel).is_dir()), None)
+def downloaded(capability: Capability | None) -> list[Path]:
+    """The folders of those that fit and are in the cache, the better kernel and the newer folder first."""
+    return [folder for kernel in fitting(capability) for folder in _snapshots(kernel)]
 
 
-def _folder(kernel: HubKernel) -> Path:
+def _snapshots(kernel: HubKernel) -> list[Path]:
+    # The package kernels finds a version in the cache by a reference that it does not write when it downloads one
+    # (0.17.2), so the folders themselves are looked at.
     from huggingface_hub import constants
 
-    cache = os.environ.get("KERNELS_CACHE") or constants.HF_HUB_CACHE
-    return Path(cache) / f"kernels--{kernel.repository.replace('/', '--')}"
+    cache = Path(os.environ.get("KERNELS_CACHE") or constants.HF_HUB_CACHE)
+    builds = cache.glob(f"kernels--{kernel.repository.replace('/', '--')}/snapshots/*/build")
+    newest = sorted(builds, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [build.parent for build in newest if _version(build) == kernel.version]
 
 
-def load(kernel: HubKernel) -> ModuleType:
-    """Imports a kernel from the cache. Raises FileNotFoundError if its build for this PyTorch is not there."""
+def _version(build: Path) -> int | None:
+    """What the builds in a folder say of themselves, which is the same for all of them."""
+    for file in sorted(build.glob("*/metadata.json")):
+        try:
+            version = json.loads(file.read_text(encoding="utf-8")).get("version")
+        except (OSError, ValueError, AttributeError):
+            continue
+        return version if isinstance(version, int) else None
+    return None
+
+
+def load(folders: Iterable[Path]) -> ModuleType:
+    """Imports the first kernel with a build for this PyTorch. Raises FileNotFoundError if none has one.
+
+    A kernel that needs other kernels would have these fetched, unless HF_HUB_OFFLINE is set; those here need none.
+    """
     import kernels
 
-    path = kernels.install_kernel(kernel.repository, version=kernel.version, local_files_only=True)
-    module: ModuleType = kernels.get_local_kernel(path)
-    return module
+    reasons = []
+    for folder in folders:
+        try:
+            module: ModuleType = kernels.get_local_kernel(folder)
+        except FileNotFoundError as error:
+            reasons.append(str(error))
+        else:
+            return module
+    raise FileNotFoundError("; ".join(reasons) or "no kernel of the Hub is downloaded: python -m dit360_attn_flash.hub")
 
 
 def main() -> int:

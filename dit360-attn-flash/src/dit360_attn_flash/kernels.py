@@ -36,10 +36,7 @@ def flash_hub() -> Attend:
     from dit360_attn_flash.hub import downloaded, load
 
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-    kernel = downloaded(capability)
-    if kernel is None:
-        raise FileNotFoundError("no kernel of the Hub is downloaded; python -m dit360_attn_flash.hub does it")
-    return _calling(load(kernel))
+    return _calling(load(downloaded(capability)))
 
 
 def flash_torch() -> Attend:

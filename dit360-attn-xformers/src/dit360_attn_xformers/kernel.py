@@ -54,7 +54,12 @@ def _together(said: Mapping[str, list[str]]) -> str:
 
 def _code(told: str) -> str:
     """The kind of reason, by the words that xFormers uses for all or some of its operators."""
-    for word, code in (("wasn't build", "missing"), ("dtype=", "dtype"), ("attn_bias", "mask"), ("embed", "head_dim")):
+    for word, code in (
+        ("wasn't build", "missing"),
+        ("dtype=", "dtype"),
+        ("attn_bias", "mask"),
+        ("query.shape[-1]", "head_dim"),
+    ):
         if word in told:
             return code
     return "capability"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
+from dit360_core.builtin.models import DIT360
 from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed, Model
+from dit360_core.offers import AttentionBackend, AttentionNeed, Model
 from dit360_core.options import LoadOptions
 from dit360_core.plan import Choice, judge, select
 from dit360_core.precision import precision_for
@@ -14,9 +16,6 @@ from dit360_core.trial import Verdict, try_apart
 
 if TYPE_CHECKING:
     from dit360_core.offers import Attend
-
-DIT360 = Model(name="dit360", api=1, base="", width=2048, height=1024)
-"""The shape of what DiT360 paints, for questions that are asked before any model is chosen."""
 
 TEXT_TOKENS = 512
 """Length of FLUX's prompts, for a need that is asked about before any prompt is known."""
@@ -38,8 +37,9 @@ def typical_need(machine: Machine) -> AttentionNeed:
 def try_kernels(registry: Registry, machine: Machine, *, core: bool = False, timed: bool = False) -> dict[str, Verdict]:
     """``distribution:name`` → verdict on every attention backend of this environment, for what DiT360 needs.
 
-    Plugins that have nothing against this machine are tried, in a process of their own. core: so are the core's own,
-    which are known to work. timed: those that work are timed.
+    registry: that of this environment, since another process looks for itself. Plugins that have nothing against this
+    machine are tried, in a process of their own. core: so are the core's own, which are known to work. timed: those
+    that work are timed.
     """
     need = typical_need(machine)
     entries = sorted(registry.entries("attention"), key=by_priority)
@@ -60,10 +60,37 @@ def slicing_notes(choice: Choice, registry: Registry, slice_size: int) -> tuple[
     )
 
 
-def choose_attention(
-    requested: str, registry: Registry, machine: Machine, need: AttentionNeed, strict: bool
-) -> tuple[Choice, Attend]:
-    """The kernel for a need, proven by a trial run on this device. Raises BackendUnavailable or UnknownName."""
-    from dit360_core.probe import probe_attention
+class Kernels:
+    """Kernels of one pipeline: each is loaded once, and tried once for each need."""
 
-    return select("attention", requested, registry, machine, need, probe=probe_attention, strict=strict)
+    def __init__(self, registry: Registry, machine: Machine, strict: bool) -> None:
+        self._registry, self._machine, self._strict = registry, machine, strict
+        self._loaded: dict[AttentionBackend, Attend] = {}
+        self._chosen: dict[tuple[str, AttentionNeed], tuple[Choice, Attend]] = {}
+        self._lock = threading.Lock()
+
+    def choose(self, requested: str, need: AttentionNeed) -> tuple[Choice, Attend]:
+        """The kernel for a need, proven by a trial run on this device. Raises BackendUnavailable or UnknownName."""
+        with self._lock:
+            if (requested, need) not in self._chosen:
+                self._chosen[requested, need] = self._select(requested, need)
+            return self._chosen[requested, need]
+
+    def _select(self, requested: str, need: AttentionNeed) -> tuple[Choice, Attend]:
+        from dit360_core.probe import probe_attention
+
+        return select(
+            "attention",
+            requested,
+            self._registry,
+            self._machine,
+            need,
+            probe=probe_attention,
+            strict=self._strict,
+            load=self._load,
+        )
+
+    def _load(self, offer: AttentionBackend) -> Attend:
+        if offer not in self._loaded:
+            self._loaded[offer] = offer.load()
+        return self._loaded[offer]

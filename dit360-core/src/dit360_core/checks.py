@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import BackendUnavailable, InputError
 from dit360_core.machine import Machine
 from dit360_core.offers import Model
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
@@ -70,6 +70,7 @@ def check_request(
     _check_honoured(sampling, registry)
     if sampling.circular_mode == "bias" and padding_of(sampling, model) == 0:
         raise InputError("circular_mode=bias has no effect, because circular_padding is 0; set it to 1 or more.")
+    _check_bias(sampling, loading, registry)
     settings = tiling_settings(loading, decoding)
     choose_tiling(
         decoding.tiling_backend, settings, width, height, registry=registry, machine=machine, precision=precision
@@ -95,6 +96,20 @@ def picture_size(sampling: SampleOptions, model: Model) -> tuple[int, int]:
     height = sampling.height or width // 2
     check_size(width, height)
     return width, height
+
+
+def _check_bias(sampling: SampleOptions, loading: LoadOptions, registry: Registry) -> None:
+    """Raises BackendUnavailable if no kernel of the name asked for takes a bias, and none may stand in for it."""
+    own = sampling.attention_backend != "pipeline"
+    name = sampling.attention_backend if own else loading.attention_backend
+    if sampling.circular_mode != "bias" or not loading.strict or name == "auto":
+        return
+    found = registry.find("attention", name)
+    if not any(entry.offer.takes_key_bias for entry in found):
+        raise BackendUnavailable(
+            f"The attention backend {name!r} takes no bias on the keys; use circular_mode=pad, another backend, or "
+            "leave strict out."
+        )
 
 
 def _check_honoured(sampling: SampleOptions, registry: Registry) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.attention import choose_attention, native_need, slicing_notes
+from dit360_core.attention import Kernels, native_need, slicing_notes
 from dit360_core.checks import check_guidance, check_loading, check_names, check_request
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
@@ -45,6 +45,7 @@ class Prepared:
     plan: Plan
     folder: Path
     lora_file: Path | None
+    kernels: Kernels
     attend: Attend
     quantizer: Any
     machine: Machine
@@ -77,7 +78,7 @@ class Prepared:
         for line in plan.warnings():
             log.warning("%s", line)
         engine = Engine(pipe=pipe, device=device, dtype=torch_dtype(plan.precision))
-        return Pipeline(engine, plan, registry=self.registry, machine=self.machine)
+        return Pipeline(engine, plan, self.kernels, registry=self.registry, machine=self.machine)
 
 
 def prepare(
@@ -121,7 +122,8 @@ def prepare(
     if picture:
         check_guidance(picture[0], takes_guidance)
     need = native_need(model, machine, precision, heads, head_dim)
-    attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
+    kernels = Kernels(registry, machine, asked.strict)
+    attention, attend = kernels.choose(asked.attention_backend, need)
     return Prepared(
         plan=make_plan(
             asked,
@@ -134,6 +136,7 @@ def prepare(
         ),
         folder=folder,
         lora_file=lora_file,
+        kernels=kernels,
         attend=attend,
         quantizer=quantizer,
         machine=machine,

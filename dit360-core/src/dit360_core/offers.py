@@ -118,19 +118,11 @@ class Attend(Protocol):
     ``takes_key_bias`` also takes ``key_bias``, ``(Sk,)`` on the device of k in fp32 (fp64 if k is), added to the
     scores of every query; the others are never given it.
 
-    One thing more may be there: ``refuses(machine, need) -> Iterable[Reason]``, asked once after loading, for a library
-    that can tell by itself what it cannot do.
+    One thing more may be there: ``refuses(machine, need) -> Iterable[Reason]``, asked for each need after loading, for
+    a library that can tell by itself what it cannot do.
     """
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float) -> torch.Tensor: ...
-
-
-class BiasedAttend(Attend, Protocol):
-    """An :class:`Attend` whose offer says ``takes_key_bias``."""
-
-    def __call__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: torch.Tensor | None = None
-    ) -> torch.Tensor: ...
 
 
 class TimeShift(Protocol):
@@ -248,7 +240,6 @@ class Offer:
     requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported. install:
     the command that brings them, if it is not ``pip install`` and the requirement.
     unsupported: why this machine cannot serve this need; nothing means it can. Cheap, never raises, never allocates.
-    family: a name that several offers of one distribution answer to, the first that works by priority; or empty.
     """
 
     name: str = attrs.field(validator=[_TEXT, _NAME])
@@ -260,7 +251,6 @@ class Offer:
     unsupported: Callable[[Machine, Any], Iterable[Reason]] = attrs.field(
         default=_always, validator=attrs.validators.is_callable()
     )
-    family: str = attrs.field(default="", validator=[_TEXT, attrs.validators.matches_re(f"({_NAME_FORM})?")])
 
     def lacks(self, need: Any) -> Iterable[Reason]:
         """Why it cannot serve a need by what it says of itself, before it is asked."""
@@ -272,11 +262,13 @@ class AttentionBackend(Offer):
     """A way to compute attention. All of them agree within rounding, so one may stand in for another.
 
     stores_scores: whether it holds all scores at once, so that slices of the queries save memory. takes_key_bias:
-    whether it can add numbers to the scores of each key, for ``circular_mode=bias``.
+    whether it can add numbers to the scores of each key, for ``circular_mode=bias``. family: a name that several offers
+    of one distribution answer to, which means the first of them that works; or empty.
     """
 
     stores_scores: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     takes_key_bias: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    family: str = attrs.field(default="", validator=[_TEXT, attrs.validators.matches_re(f"({_NAME_FORM})?")])
     load: Callable[[], Attend] = attrs.field(validator=attrs.validators.is_callable())
 
     def lacks(self, need: Any) -> Iterable[Reason]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.attention import choose_attention, native_need, slicing_notes
+from dit360_core.attention import Kernels, native_need, slicing_notes
 from dit360_core.autoencoding import Autoencoding
 from dit360_core.checks import check_guidance, check_request, padding_of, picture_size
 from dit360_core.errors import Dit360Error, InputError
@@ -52,6 +52,7 @@ class Pipeline:
         self,
         engine: Engine,
         plan: Plan,
+        kernels: Kernels | None = None,
         *,
         registry: Registry | None = None,
         machine: Machine | None = None,
@@ -60,9 +61,9 @@ class Pipeline:
         self.plan = plan
         self._registry = registry or default_registry()
         self._machine = machine or Machine.detect(plan.device)
-        # Kernels already proven for a need, so that only the first picture of a size pays for the trial run.
-        self._kernels: dict[tuple[str, AttentionNeed], tuple[Choice, Attend]] = {}
-        self._told = set(plan.warnings())
+        # Those that the plan was made with: only the first picture of a size pays for a trial run.
+        self._kernels = kernels or Kernels(self._registry, self._machine, plan.options.strict)
+        self._told = {(plan.attention.requested, plan.attention.used), *plan.notes}
         self._autoencoding = Autoencoding(engine, plan, self._registry, self._machine)
 
     @classmethod
@@ -92,7 +93,8 @@ class Pipeline:
         precision = precision_of(pipe.transformer.dtype)
         config = pipe.transformer.config
         need = native_need(model, machine, precision, config.num_attention_heads, config.attention_head_dim)
-        attention, attend = choose_attention(asked.attention_backend, registry, machine, need, asked.strict)
+        kernels = Kernels(registry, machine, asked.strict)
+        attention, attend = kernels.choose(asked.attention_backend, need)
         quantization, quantizer = choose_quantization(asked, registry, machine, precision)
         notes = slicing_notes(attention, registry, asked.attention_slice_size)
         plan = make_plan(asked, machine, model, precision, attention, quantization, notes)
@@ -100,7 +102,7 @@ class Pipeline:
             log.warning("%s", line)
         equip(pipe, quantizer, attend, asked.attention_slice_size)
         engine = Engine(pipe=pipe, device=device, dtype=pipe.transformer.dtype)
-        return cls(engine, plan, registry=registry, machine=machine)
+        return cls(engine, plan, kernels, registry=registry, machine=machine)
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -237,7 +239,7 @@ class Pipeline:
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         grid = Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0)
 
-        text = conditioning.max_sequence_length
+        text = conditioning.positive.tokens.shape[1]
         biased = asked.circular_mode == "bias"
         seen, key_bias = (grid.real, grid.key_bias(text)) if biased else (grid, None)
 
@@ -276,7 +278,7 @@ class Pipeline:
             result = engine.unpack(x, grid).cpu()
         if not bool(torch.isfinite(result).all()):
             raise Dit360Error(
-                f"Sampling produced numbers that are not finite ({scheduler_choice.used}, {attention.used}, "
+                f"Sampling produced numbers that are not finite ({scheduler_choice.origin}, {attention.origin}, "
                 f"{self.plan.precision}); try another attention backend or precision."
             )
         used = {
@@ -309,11 +311,10 @@ class Pipeline:
 
     def _attention_for(self, asked: SampleOptions, length: int, biased: bool) -> tuple[Attend | None, Choice, int]:
         """The kernel for this picture's ``length`` tokens; None means the one the pipeline was loaded with."""
-        from dit360_core.flux.processor import sliced
+        from dit360_core.slicing import sliced
 
         plan, config = self.plan, self.engine.transformer.config
         slice_size = plan.attention_slice_size if asked.attention_slice_size < 0 else asked.attention_slice_size
-        same = asked.attention_backend == "pipeline"
         need = AttentionNeed(
             device=plan.device,
             dtype=plan.precision,
@@ -322,26 +323,24 @@ class Pipeline:
             length=length,
             key_bias=biased,
         )
-        requested = plan.attention.requested if same else asked.attention_backend
-        if (requested, need) not in self._kernels:
-            self._kernels[requested, need] = choose_attention(
-                requested, self._registry, self._machine, need, plan.options.strict
-            )
-        choice, attend = self._kernels[requested, need]
+        of_pipeline = asked.attention_backend == "pipeline"
+        choice, attend = self._kernels.choose(
+            plan.attention.requested if of_pipeline else asked.attention_backend, need
+        )
+        if choice.fell_back:
+            self._warn_once((choice.requested, choice.used), choice.sentence())
+        for note in slicing_notes(choice, self._registry, slice_size):
+            self._warn_once(note, note)
         loaded = plan.attention
         same_kernel = (choice.used, choice.distribution) == (loaded.used, loaded.distribution)
-        if choice.fell_back:
-            self._warn_once(choice.sentence())
-        for note in slicing_notes(choice, self._registry, slice_size):
-            self._warn_once(note)
         if same_kernel and slice_size == plan.attention_slice_size:
             return None, choice, slice_size
         return (sliced(attend, slice_size) if slice_size else attend), choice, slice_size
 
-    def _warn_once(self, sentence: str) -> None:
+    def _warn_once(self, subject: Any, sentence: str) -> None:
         # A batch of a thousand pictures needs no thousand warnings. The metadata of each has it.
-        if sentence not in self._told:
-            self._told.add(sentence)
+        if subject not in self._told:
+            self._told.add(subject)
             log.warning("%s", sentence)
 
     def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:

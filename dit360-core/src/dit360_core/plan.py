@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion
 
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
+from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import Model, Need, Offer, QuantizationNeed, Reason, TilingNeed, TilingSettings
 from dit360_core.options import DecodeOptions, LoadOptions
 from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, by_priority, normal, noun, one_line
@@ -47,11 +48,14 @@ class Choice:
         """Whether something else than what was named is used."""
         return 0 < self.named < len(self.verdicts)
 
+    @property
+    def origin(self) -> str:
+        """What is used, and whose it is if it is not the core's."""
+        return self.used if self.distribution == CORE else f"{self.used} ({self.distribution} {self.version})"
+
     def sentence(self) -> str:
         """One line for the log."""
-        told = f"{self.kind}: {self.used}"
-        if self.distribution != CORE:
-            told += f" ({self.distribution} {self.version})"
+        told = f"{self.kind}: {self.origin}"
         if self.fell_back:
             # Those that were asked for were tried first; what was passed over after them is in the metadata.
             why = self.verdicts[: self.named]
@@ -91,17 +95,20 @@ def judge(entry: Entry, machine: Machine, need: Need | None) -> tuple[Reason, ..
 
 
 def _asked(offer: Offer, machine: Machine, need: Need) -> tuple[Reason, ...]:
-    lacking = tuple(offer.lacks(need))
-    if lacking:
-        return lacking
+    # What it lacks comes last: another circular_mode is no help where the device is the wrong one.
+    return reasons_of(lambda: offer.unsupported(machine, need)) or tuple(offer.lacks(need))
+
+
+def reasons_of(ask: Callable[[], Iterable[Reason]]) -> tuple[Reason, ...]:
+    """A plugin's answer to why something cannot be; or that it gave none that is one."""
     try:
-        answer = offer.unsupported(machine, need)
+        answer = ask()
         reasons = () if isinstance(answer, str) else tuple(answer)
-        wrong = [answer] if isinstance(answer, str) else [r for r in reasons if not isinstance(r, Reason)]
-        if wrong:
-            return (Reason("offer_failed", f"it answered {wrong[0]!r:.60} where a Reason belongs"),)
     except PLUGIN_ERRORS as error:
         return (Reason("offer_failed", f"asking it raised {one_line(error)}"),)
+    wrong = [answer] if isinstance(answer, str) else [r for r in reasons if not isinstance(r, Reason)]
+    if wrong:
+        return (Reason("offer_failed", f"it answered {wrong[0]!r:.60} where a Reason belongs"),)
     return reasons
 
 
@@ -173,9 +180,15 @@ def _named(kind: str, requested: str, registry: Registry) -> tuple[Entry, ...]:
     found = registry.find(kind, requested)
     if len(found) == 1 and normal(requested) == found[0].address:
         return (_unclashed(found[0]),)
-    by_name = any(normal(requested) in (e.name, e.address) for e in found)
+    wanted = normal(requested)
+    by_name = any(wanted in (e.name, e.address) for e in found)
     if by_name and any(r.code == "clash" for e in found for r in e.refused) and not _core_among(found):
         raise _unavailable(kind, requested, {e.address: e.refused for e in found})
+    owners = sorted({e.distribution for e in found})
+    if not by_name and len(owners) > 1:
+        names = " and ".join(f"'{owner}:{wanted}'" for owner in owners)
+        clash = Reason("clash", f"{' and '.join(owners)} both call kernels {wanted!r}", f"ask for {names}")
+        raise _unavailable(kind, requested, {e.address: (clash,) for e in found})
     return tuple(e for e in found if not e.refused) or found
 
 
@@ -192,6 +205,8 @@ def try_out(
     try:
         return implementation, tuple(probe(implementation, machine, need))
     except PLUGIN_ERRORS as error:
+        if is_out_of_memory(error):
+            return None, (Reason("size", "memory ran out in a trial run"),)
         return None, (Reason("probe_failed", f"a trial run raised {one_line(error)}"),)
 
 

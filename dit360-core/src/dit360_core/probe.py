@@ -14,12 +14,20 @@ import torch
 from dit360_core.builtin.attention_kernels import eager, sdpa
 from dit360_core.machine import Machine
 from dit360_core.offers import AttentionNeed, Reason
+from dit360_core.plan import reasons_of
 from dit360_core.precision import torch_dtype
+from dit360_core.slicing import sliced
 
-_SHORT = 67
-"""Tokens of the trial that runs whole: no block size divides it."""
-_QUERIES = 48
-"""Queries of the trial at the real length, few of them so that it costs little."""
+_SHORT = 300
+"""Tokens of the trial that runs whole: several blocks of any kernel, the last of them not full."""
+_QUERIES = {"cpu": 48}
+_MOST_QUERIES = 1100
+"""Queries of the trial at the real length. On a GPU, as many blocks as keep it busy: for fewer, kernels that split the
+keys among its processors would be tried instead of those that paint."""
+_MOST_KEYS = 16384
+"""Longer needs are tried at this length: beyond it a trial takes gigabytes."""
+_WORST = {"bf16": 4, "fp16": 4, "fp32": 128, "fp64": 128}
+"""The most that PyTorch's own may be off by, in units in the last place of the largest output; 0.4 and 26 are usual."""
 
 
 @attrs.frozen
@@ -33,15 +41,17 @@ class Call:
     key_bias: torch.Tensor | None = None
 
     def to(self, attend: Any) -> Any:
-        """What a kernel makes of them."""
+        """What a kernel makes of it."""
         bias = {} if self.key_bias is None else {"key_bias": self.key_bias}
         return attend(self.q, self.k, self.v, scale=self.scale, **bias)
 
-    @property
-    def wide(self) -> Call:
-        """The same numbers in at least float32."""
+    def truth(self) -> torch.Tensor:
+        """What is right, in float32 or wider. Computed in slices, since all scores of it would not fit."""
         dtype = torch.promote_types(self.q.dtype, torch.float32)
-        return Call(self.q.to(dtype), self.k.to(dtype), self.v.to(dtype), self.scale, self.key_bias)
+        if self.q.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":
+            dtype = torch.float64  # float32 means ten bits there
+        wide = Call(self.q.to(dtype), self.k.to(dtype), self.v.to(dtype), self.scale, self.key_bias)
+        return wide.to(sliced(eager, 128))  # type: ignore[no-any-return]
 
 
 @attrs.frozen
@@ -60,7 +70,7 @@ def probe_attention(attend: Any, machine: Machine, need: AttentionNeed) -> Itera
 
 def refusals(attend: Any, machine: Machine, need: AttentionNeed) -> tuple[Reason, ...]:
     """What a loaded kernel itself has against a need."""
-    return tuple(attend.refuses(machine, need)) if hasattr(attend, "refuses") else ()
+    return reasons_of(lambda: attend.refuses(machine, need)) if hasattr(attend, "refuses") else ()
 
 
 def closeness(attend: Any, need: AttentionNeed) -> Closeness:
@@ -71,11 +81,11 @@ def closeness(attend: Any, need: AttentionNeed) -> Closeness:
     keys are as many as in a picture and the queries few, as in a slice; a short call has as many of both.
     """
     worst = Closeness(0.0, 0.0)
-    for calls in _trials(need):
-        truth = calls.wide.to(eager)
+    for call in _trials(need):
+        truth = call.truth()
         size = float(truth.abs().max())
-        allowed = 2 * _distance(calls.to(sdpa), truth) / size + torch.finfo(calls.q.dtype).eps
-        out = calls.to(attend)
+        allowed = _allowed(call, truth, need.dtype) / size
+        out = call.to(attend)
         if not isinstance(out, torch.Tensor) or out.shape != truth.shape:
             told = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             wrong = Reason("probe_failed", f"it returned {told} where a tensor {tuple(truth.shape)} belongs")
@@ -89,14 +99,25 @@ def closeness(attend: Any, need: AttentionNeed) -> Closeness:
     return worst
 
 
+def _allowed(call: Call, truth: torch.Tensor, dtype: str) -> float:
+    """How far from the truth a kernel may be. PyTorch's own must not be the measure where it is broken itself."""
+    unit = torch.finfo(call.q.dtype).eps * float(truth.abs().max())
+    most = _WORST[dtype] * unit
+    try:
+        usual = 2 * _distance(call.to(sdpa), truth)
+    except RuntimeError:
+        return most
+    return (usual if usual <= most else most) + unit
+
+
 def speed(attend: Any, need: AttentionNeed, *, rounds: int = 3) -> tuple[float, float]:
     """Seconds of one call, and how often it fits into a call of PyTorch's own attention: medians of rounds in turn."""
-    calls = trial_call(need, need.length, need.length)
+    call = trial_call(need, need.length, need.length)
 
     def seconds(kernel: Any) -> float:
         _wait(need.device)
         start = time.perf_counter()
-        calls.to(kernel)
+        call.to(kernel)
         _wait(need.device)
         return time.perf_counter() - start
 
@@ -126,9 +147,10 @@ def trial_call(need: AttentionNeed, queries: int, keys: int) -> Call:
 def _trials(need: AttentionNeed) -> Iterator[Call]:
     yield trial_call(need, _SHORT, _SHORT)
     if need.length > _SHORT:
+        keys = min(need.length, _MOST_KEYS)
         # Sharper than plain noise, whose average over thousands of keys is nearly nothing whatever a kernel does.
-        calls = trial_call(need, min(_QUERIES, need.length), need.length)
-        yield attrs.evolve(calls, q=3 * calls.q)
+        call = trial_call(need, min(_QUERIES.get(need.device, _MOST_QUERIES), keys), keys)
+        yield attrs.evolve(call, q=3 * call.q)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

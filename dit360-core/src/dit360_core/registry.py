@@ -95,8 +95,12 @@ class Entry:
     @property
     def families(self) -> tuple[str, ...]:
         """What it answers to together with others of its distribution."""
-        family = self.offer.family
-        return (family, f"{self.distribution}:{family}") if family else ()
+        return (self.family, f"{self.distribution}:{self.family}") if self.family else ()
+
+    @property
+    def family(self) -> str:
+        """Of an attention backend that has one; else empty."""
+        return getattr(self.offer, "family", "")
 
 
 def by_priority(entry: Entry) -> tuple[int, str]:
@@ -293,7 +297,7 @@ def noun(kind: str) -> str:
 
 
 def _families(entries: Iterable[Entry]) -> set[str]:
-    return {e.offer.family for e in entries if e.offer.family}
+    return {entry.family for entry in entries if entry.family}
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
@@ -328,6 +332,15 @@ def _settle_names(entries: list[Entry]) -> tuple[Entry, ...]:
         rivals = [e for e in holders[entry.name] if e is not entry]
         core = any(e.distribution == CORE for e in rivals)
         others = sorted({f"{e.distribution} {e.version}" for e in rivals if e.distribution != entry.distribution})
+        kin = sorted({f"{e.distribution} {e.version}" for e in entries if e.family == entry.name})
+        if kin and not rivals and entry.distribution != CORE:
+            clash = Reason(
+                "clash",
+                f"the name {entry.name!r} is what {' and '.join(kin)} calls several kernels",
+                f"ask for {entry.address!r} or uninstall one of them",
+            )
+            settled.append(attrs.evolve(entry, refused=(*entry.refused, clash)))
+            continue
         if not rivals or (entry.distribution == CORE and not core):
             settled.append(entry)
             continue

@@ -83,7 +83,7 @@ def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice, when_full: s
     except Dit360Error:
         raise
     except Exception as error:
-        foreign = [f"{c.used} ({c.distribution} {c.version})" for c in choices if c.distribution != CORE]
+        foreign = [choice.origin for choice in choices if choice.distribution != CORE]
         if not foreign or error is working.callers_error:
             raise
         raise Dit360Error(

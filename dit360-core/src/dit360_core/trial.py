@@ -1,15 +1,19 @@
 """Attention kernels tried in a process of their own, which a kernel that crashes ends instead of ours.
 
-``python -m dit360_core.trial`` is that process: it reads what to try as JSON and writes a line before and after each.
+``python -m dit360_core.trial ASKED`` is that process: it is given what to try as JSON, and writes a line before and one
+after each.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
@@ -42,62 +46,93 @@ class Verdict:
 
 
 def try_apart(
-    addresses: Iterable[str], need: AttentionNeed, *, timed: bool = False, patience: float = 300.0
+    addresses: Iterable[str], need: AttentionNeed, *, timed: bool = False, patience: float = 180.0
 ) -> dict[str, Verdict]:
     """``distribution:name`` → verdict, for installed kernels that nothing was found against yet.
 
-    timed: measures their speed too. patience: seconds after which one that does not return is given up.
+    timed: measures their speed too. patience: seconds after which one that does not return is given up; one that is
+    compiled at its first call takes a minute.
     """
     verdicts: dict[str, Verdict] = {}
     left = list(addresses)
     while left:
-        found, tried, end = _one_process(left, need, timed, patience)
-        verdicts.update(found)
+        ended = _one_process(left, need, timed, patience)
+        verdicts.update(ended.verdicts)
+        lost = [ended.tried] if ended.tried in left and ended.tried not in verdicts else []
+        if not lost and not ended.verdicts:
+            lost = left  # it ended before it came to any of them
+        verdicts.update({address: Verdict(reasons=(_lost(ended.how),)) for address in lost})
         left = [address for address in left if address not in verdicts]
-        if left:
-            lost = tried if tried in left else left[0]
-            verdicts[lost] = Verdict(reasons=(Reason("probe_failed", f"a trial run {end}"),))
-            left.remove(lost)
     return verdicts
 
 
-def _one_process(
-    addresses: list[str], need: AttentionNeed, timed: bool, patience: float
-) -> tuple[dict[str, Verdict], str | None, str]:
-    """Verdicts until the process ends, the address tried last, and how it ended."""
+def _lost(how: str) -> Reason:
+    return Reason("probe_failed", f"a trial run {how}")
+
+
+@attrs.frozen
+class _Ended:
+    """A process that is over: its verdicts, the address that it tried last, and how it ended."""
+
+    verdicts: dict[str, Verdict]
+    tried: str | None
+    how: str
+
+
+def _one_process(addresses: list[str], need: AttentionNeed, timed: bool, patience: float) -> _Ended:
     asked = json.dumps({"addresses": addresses, "need": attrs.asdict(need), "timed": timed})
-    # What this process can import, the other can too.
+    # What this process can import, the other can too; and not what lies in the folder one happens to be in (-P).
     paths = os.pathsep.join(path for path in sys.path if path)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "dit360_core.trial"],
-            input=asked,
-            capture_output=True,
+    verdicts: dict[str, Verdict] = {}
+    tried, late = None, threading.Event()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "dit360_core.trial", asked],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
             text=True,
             encoding="utf-8",
-            errors="replace",
             env={**os.environ, "PYTHONPATH": paths},
-            timeout=patience * len(addresses),
-            check=False,
-        )
-        out, end = done.stdout, _ending(done.returncode, done.stderr)
-    except subprocess.TimeoutExpired as late:
-        told = late.stdout or b""
-        out = told if isinstance(told, str) else told.decode("utf-8", "replace")
-        end = f"did not return within {patience * len(addresses):.0f} s"
-    found, tried = {}, None
-    for line in out.splitlines():
-        record = json.loads(line)
-        if "verdict" in record:
-            found[record["address"]] = _verdict(record["verdict"])
-        else:
-            tried = record["address"]
-    return found, tried, end
+        ) as process,
+    ):
+        try:
+            while line := _next_line(process, patience, late):
+                record = json.loads(line)
+                tried = record["address"]
+                if "verdict" in record:
+                    verdicts[tried] = _verdict(record["verdict"])
+            code = process.wait()
+        finally:
+            process.kill()
+        said.seek(0)
+        how = f"did not return within {patience:.0f} s" if late.is_set() else _ending(code, said.read())
+    return _Ended(verdicts, tried, how)
+
+
+def _next_line(process: subprocess.Popen[str], patience: float, late: threading.Event) -> str:
+    """A whole line of what a process says, or nothing when it is over, which it is made to be after ``patience``."""
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    assert process.stdout is not None
+    watch = threading.Timer(patience, give_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        watch.cancel()
+    return line if line.endswith("\n") else ""
 
 
 def _ending(code: int, said: str) -> str:
     if code < 0:
-        return f"ended the process ({signal.Signals(-code).name})"
+        known = {int(number): number.name for number in signal.Signals}
+        return f"ended the process ({known.get(-code, f'signal {-code}')})"
     # Python ends with 1 after an exception, and the last line names it.
     last = said.strip().splitlines()[-1:] if code == 1 else []
     return f"ended the process ({last[0] if last else f'exit code {code}'})"
@@ -120,23 +155,33 @@ def _serve(asked: Mapping[str, Any], out: IO[str]) -> None:
         print(json.dumps({"address": address}), file=out, flush=True)
         verdict = _tried(address, need, registry, machine, asked["timed"])
         print(json.dumps({"address": address, "verdict": attrs.asdict(verdict)}), file=out, flush=True)
+        if need.device != "cpu" and any(reason.code == "probe_failed" for reason in verdict.reasons):
+            # An illegal access leaves a device on which nothing works any more: the next one gets a process of its own.
+            return
 
 
 def _tried(address: str, need: AttentionNeed, registry: Any, machine: Any, timed: bool) -> Verdict:
+    from dit360_core.memory import is_out_of_memory
     from dit360_core.plan import try_out
     from dit360_core.probe import closeness, refusals, speed
 
-    found: dict[str, float] = {}
+    found: dict[str, float | None] = {}
 
     def probe(attend: Any, machine: Any, need: Any) -> Iterable[Reason]:
         reasons = refusals(attend, machine, need)
         if reasons:
             return reasons
         close = closeness(attend, need)
-        found.update(error=close.error, allowed=close.allowed)
+        # JSON has no NaN.
+        found.update(error=close.error if math.isfinite(close.error) else None, allowed=close.allowed)
         if timed and not close.reasons:
             length = min(need.length, TIMED_ON_CPU) if need.device == "cpu" else need.length
-            seconds, of_sdpa = speed(attend, attrs.evolve(need, length=length))
+            try:
+                seconds, of_sdpa = speed(attend, attrs.evolve(need, length=length))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                return ()  # in slices it may fit: it is no worse for that
             found.update(seconds=seconds, of_sdpa=of_sdpa, length=length)
         return close.reasons
 
@@ -146,7 +191,7 @@ def _tried(address: str, need: AttentionNeed, registry: Any, machine: Any, timed
 
 
 def _main() -> None:
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.argv[1])
     # Whatever plugins and libraries print goes to stderr; only our lines go to the one who asked.
     ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

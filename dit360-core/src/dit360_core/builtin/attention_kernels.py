@@ -26,11 +26,9 @@ def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, ke
 
 def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, key_bias: Bias = None) -> torch.Tensor:
     """PyTorch's fused attention, with whichever of its kernels fits the device and dtype."""
-    mask = None if key_bias is None else key_bias.to(q.dtype)[None, None, None]
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale
-    )
-    return out.transpose(1, 2)
+    mask = as_mask(q, k, key_bias)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
 # One kernel by name. The operators themselves are called: torch.nn.attention.sdpa_kernel switches kernels for the whole
@@ -46,6 +44,8 @@ def sdpa_flash(
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     if q.device.type == "cpu":
         out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale)[0]
+    elif mask is not None:
+        raise ValueError("PyTorch's flash kernel takes no bias on CUDA")
     else:
         # The kernel takes heads of a multiple of eight channels; zeros change neither scores nor values.
         channels = q.shape[-1]

@@ -8,6 +8,20 @@ from importlib import resources
 from dit360_core.hookspecs import hookimpl
 from dit360_core.offers import Model
 
+DIT360 = Model(
+    name="dit360",
+    api=1,
+    summary="DiT360: FLUX.1-dev with the panorama LoRA (needs its licence and about 34 GB of weights)",
+    base="black-forest-labs/FLUX.1-dev",
+    lora="Insta360-Research/DiT360-Panorama-Image-Generation",
+    prompt_prefix="This is a panorama. The image shows ",
+    width=2048,
+    height=1024,
+    steps=28,
+    guidance=2.8,
+)
+"""Also what is asked about where no model is chosen yet."""
+
 
 @hookimpl
 def dit360_models() -> Iterable[Model]:
@@ -27,15 +41,4 @@ def dit360_models() -> Iterable[Model]:
         # Small enough that float32 costs nothing, and the picture is then the same on every machine.
         precision="fp32",
     )
-    yield Model(
-        name="dit360",
-        api=1,
-        summary="DiT360: FLUX.1-dev with the panorama LoRA (needs its licence and about 34 GB of weights)",
-        base="black-forest-labs/FLUX.1-dev",
-        lora="Insta360-Research/DiT360-Panorama-Image-Generation",
-        prompt_prefix="This is a panorama. The image shows ",
-        width=2048,
-        height=1024,
-        steps=28,
-        guidance=2.8,
-    )
+    yield DIT360

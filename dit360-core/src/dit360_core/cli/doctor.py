@@ -49,10 +49,11 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
     kernels = try_kernels(registry, machine, core=True)
     advice += [
-        f"The attention backend {address} is broken: {reason}; update or uninstall {address.partition(':')[0]}."
+        f"The attention backend {address} is broken: {reason}; reinstall what it needs for this PyTorch, or set "
+        f"DIT360_DISABLED_PLUGINS={address.partition(':')[0]}."
         for address, verdict in kernels.items()
         for reason in verdict.reasons
-        if reason.code in _BROKEN
+        if reason.code in _BROKEN and not _left_out_of_pytorch(address)
     ]
     models = {}
     for entry in registry.entries("model"):
@@ -78,6 +79,11 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
 
 _BROKEN = ("import_failed", "probe_failed", "offer_failed")
 """Reasons that tell of a defect, not of something that this machine lacks."""
+
+
+def _left_out_of_pytorch(address: str) -> bool:
+    # Not every build of PyTorch has every kernel, and nobody misses one that is not asked for by name.
+    return address.startswith("dit360-core:sdpa-")
 
 
 def _model_state(model: Model) -> tuple[str, list[str]]:

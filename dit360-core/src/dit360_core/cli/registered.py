@@ -61,7 +61,7 @@ def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dic
             {
                 "kind": entry.kind,
                 "name": entry.name,
-                "family": entry.offer.family,
+                "family": entry.family,
                 "distribution": entry.distribution,
                 "version": entry.version,
                 "priority": entry.offer.priority,
@@ -82,16 +82,17 @@ def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dic
 
 def _typical_need(kind: str, machine: Machine) -> Need | None:
     """What DiT360 itself would ask of a backend."""
-    from dit360_core.attention import DIT360, typical_need
+    from dit360_core.attention import TEXT_TOKENS, typical_need
+    from dit360_core.builtin.models import DIT360
     from dit360_core.offers import QuantizationNeed, SchedulingNeed, TilingNeed
 
-    precision = typical_need(machine).dtype
+    need = typical_need(machine)
     if kind == "quantization":
-        return QuantizationNeed(device=machine.device, dtype=precision)
+        return QuantizationNeed(device=machine.device, dtype=need.dtype)
     if kind == "scheduler":
-        return SchedulingNeed(steps=DIT360.steps, tokens=8320)
+        return SchedulingNeed(steps=DIT360.steps, tokens=need.length - TEXT_TOKENS)
     if kind == "tiling":
-        return TilingNeed(device=machine.device, dtype=precision, width=DIT360.width, height=DIT360.height)
+        return TilingNeed(device=machine.device, dtype=need.dtype, width=DIT360.width, height=DIT360.height)
     return None
 
 
@@ -159,6 +160,7 @@ def _probed_columns() -> _Columns:
 
     return {
         "name": ("left", lambda offer: offer["name"]),
+        "from": ("left", lambda offer: offer["distribution"]),
         "here": ("left", lambda offer: "yes" if offer["available"] else "no"),
         "error": ("right", number("error", ".1e")),
         "allowed": ("right", number("allowed", ".1e")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit360_core.errors import ModelError, first_line
+from dit360_core.errors import InputError, ModelError, first_line
 from dit360_core.flux.files import check_model_folder, existing, read_json
 from dit360_core.flux.hub import MODEL_FILES, fetch
 from dit360_core.flux.quiet import quiet
@@ -87,7 +87,15 @@ def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 def equip(pipe: Any, quantizer: QuantizerImplementation, attend: Attend, slice_size: int) -> None:
     """Quantizes a loaded transformer and gives it our attention, ``slice_size`` queries at a time (0: all)."""
-    from dit360_core.flux.processor import AttentionProcessor, sliced
+    from dit360_core.flux.processor import AttentionProcessor
+    from dit360_core.slicing import sliced
 
+    # Set on the processors that are replaced here, where ours would not see it.
+    for processor in pipe.transformer.attn_processors.values():
+        if getattr(processor, "_parallel_config", None) is not None:
+            raise InputError(
+                "Context parallelism is switched on for this transformer, which dit360's attention does not support; "
+                "load it without."
+            )
     quantizer.apply(pipe.transformer)
     pipe.transformer.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))
