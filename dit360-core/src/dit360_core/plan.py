@@ -79,7 +79,11 @@ def in_words(verdicts: Iterable[tuple[str, tuple[Reason, ...]]]) -> str:
     together: dict[str, list[str]] = {}
     for name, why in verdicts:
         together.setdefault(" and ".join(map(str, why)), []).append(name)
-    return "; ".join(f"{' and '.join(names)}: {why}" for why, names in together.items())
+    return "; ".join(f"{_listed(names)}: {why}" for why, names in together.items())
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def judge(entry: Entry, machine: Machine, need: Need | None) -> tuple[Reason, ...]:
