@@ -26,7 +26,7 @@ help:
 
 install: .venv/.installed
 
-DISTRIBUTIONS := dit360-core dit360-attn-flash dit360-attn-xformers
+DISTRIBUTIONS := dit360-core dit360-attn-flash dit360-attn-xformers dit360-sched-ddim
 
 .venv/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@echo "==> Installing the workspace into .venv (a few minutes the first time)"

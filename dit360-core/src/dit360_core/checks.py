@@ -85,6 +85,27 @@ def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:
         )
 
 
+def begun_with(sampling: SampleOptions, size: tuple[int, int] | None) -> SampleOptions:
+    """The options of a picture that begins with another of ``size``, or with none.
+
+    Its size is that one's, if none was asked for. Raises InputError if there is nothing to begin with and denoise is
+    below 1, or if all of what there is would be made anew.
+    """
+    if size is None:
+        if sampling.denoise < 1.0:
+            raise InputError(
+                f"denoise={sampling.denoise:g} keeps a part of a picture, and none is given; give one with image, or "
+                "leave denoise out."
+            )
+        return sampling
+    if sampling.denoise == 1.0:
+        raise InputError("denoise=1 keeps nothing of the image; set denoise below 1 (0.6 is usual), or leave it out.")
+    if sampling.width is None and sampling.height is None:
+        check_size(*size)
+        return attrs.evolve(sampling, width=size[0], height=size[1])
+    return sampling
+
+
 def padding_of(sampling: SampleOptions, model: Model) -> int:
     """Token columns wrapped around on either side."""
     return model.circular_padding if sampling.circular_padding is None else sampling.circular_padding

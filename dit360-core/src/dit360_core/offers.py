@@ -144,8 +144,19 @@ class SchedulerSettings:
     eta: float = 0.0
 
 
+class FlowModel(Protocol):
+    """What a solver may ask: ``model(x, sigma) -> velocity``, x as in :meth:`SchedulerImplementation.step`."""
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor: ...
+
+
 class SchedulerImplementation(Protocol):
-    """Flow convention: x_σ = (1−σ)·x0 + σ·ε, velocity = ε − x0."""
+    """Flow convention: x_σ = (1−σ)·x0 + σ·ε, velocity = ε − x0.
+
+    A solver that asks the model more than once a step has ``advance(model, x, sigma, sigma_next, generator) -> x``,
+    which is called instead of ``step``; its offer tells with ``evaluations`` how often it asks in all. A run may begin
+    at any of the levels that ``sigmas`` returned, and calls are in order from there.
+    """
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:
         """``steps + 1`` falling noise levels, the first in (0, 1], the last exactly 0."""
@@ -209,6 +220,10 @@ class TilingImplementation(Protocol):
 
 def _always(machine: Machine, need: Any) -> Iterable[Reason]:
     return ()
+
+
+def _one_a_step(steps: int) -> int:
+    return steps
 
 
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
@@ -285,8 +300,13 @@ class Quantizer(Offer):
 
 @attrs.frozen(kw_only=True)
 class Scheduler(Offer):
-    """A solver. ``honours``: which of the sampling options ``timestep_schedule`` and ``scheduler_eta`` it obeys."""
+    """A solver.
 
+    honours: which of the sampling options ``timestep_schedule`` and ``scheduler_eta`` it obeys. evaluations: how often
+    it asks the model in a run of so many steps.
+    """
+
+    evaluations: Callable[[int], int] = attrs.field(default=_one_a_step, validator=attrs.validators.is_callable())
     load: Callable[[SchedulerSettings], SchedulerImplementation] = attrs.field(validator=attrs.validators.is_callable())
     honours: frozenset[str] = attrs.field(default=frozenset(), converter=_set_of_texts)
 

@@ -198,6 +198,12 @@ class SampleOptions:
     scheduler_eta: float = option(
         0.0, help="Share of fresh noise per step, for solvers that take it (ddim).", minimum=0.0, maximum=1.0
     )
+    denoise: float = option(
+        1.0,
+        help="How much of a given picture is made anew: 0 none of it, 1 all. Needs a picture to begin with below 1.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     attention_backend: str = option(
         "pipeline", help="Attention kernel for this picture only; pipeline: the loaded one.", offers="attention"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import attrs
 
 from dit360_core.attention import Kernels, native_need, slicing_notes
 from dit360_core.autoencoding import Autoencoding
-from dit360_core.checks import check_guidance, check_request, padding_of, picture_size
+from dit360_core.checks import begun_with, check_guidance, check_request, padding_of, picture_size
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.machine import Machine
 from dit360_core.offers import (
@@ -111,6 +110,7 @@ class Pipeline:
         self,
         prompt: str,
         *,
+        image: Panorama | Image | Latents | None = None,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
         tap: Tap | None = None,
@@ -118,20 +118,24 @@ class Pipeline:
     ) -> Panorama:
         """A prompt becomes a panorama.
 
-        latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's. progress: called after each step with
-        (done, steps). tap: called with (done, steps, latents of the picture as expected by then), for
-        :meth:`preview` or :meth:`decode`.
+        image: a picture to begin with, of which ``denoise`` is made anew; its size is taken if none is given. latents:
+        starting noise ``(1, C, H/8, W/8)`` instead of the seed's. progress: called after each step with (done, steps).
+        tap: called with (done, steps, latents of the picture as expected by then), for :meth:`preview` or
+        :meth:`decode`.
         """
         decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
         decode_options = build(DecodeOptions, decoding)
         asked = build(SampleOptions, {"prompt": prompt, **options}, beside=DecodeOptions)
+        asked = begun_with(asked, getattr(image, "size", None) or (image and (image.width, image.height)))
         self.check(asked, decode_options)
+        if image is not None and not isinstance(image, Latents):
+            image = self.encode_image(image, **decoding)
         conditioning = self.encode(
             prompt,
             negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
             max_sequence_length=asked.max_sequence_length,
         )
-        sampled = self._sample(conditioning, asked, latents, progress, tap)
+        sampled = self._sample(conditioning, asked, latents, progress, tap, image)
         return self._autoencoding.decode(sampled, decode_options)
 
     def encode(
@@ -159,12 +163,13 @@ class Pipeline:
         self,
         conditioning: Conditioning,
         *,
+        image: Latents | None = None,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
         tap: Tap | None = None,
         **options: Any,
     ) -> Latents:
-        """Noise becomes latents. latents, progress, tap: as in :meth:`generate`."""
+        """Noise becomes latents. image: as :meth:`encode_image` gives it. The others: as in :meth:`generate`."""
         encoded = sorted({"prompt", "negative_prompt", "max_sequence_length"} & set(options))
         if encoded:
             raise InputError(
@@ -173,8 +178,9 @@ class Pipeline:
         asked = build(SampleOptions, {"prompt": conditioning.prompt, **options})
         if asked.true_guidance > 1 and conditioning.negative_prompt:
             asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
+        asked = begun_with(asked, image and (image.width, image.height))
         self.check(asked, DecodeOptions())
-        return self._sample(conditioning, asked, latents, progress, tap)
+        return self._sample(conditioning, asked, latents, progress, tap, image)
 
     @takes(DecodeOptions)
     def decode(self, latents: Latents | torch.Tensor, **options: Any) -> Panorama:
@@ -220,10 +226,12 @@ class Pipeline:
         start: torch.Tensor | None,
         progress: Progress | None,
         tap: Tap | None,
+        image: Latents | None,
     ) -> Latents:
         import torch
 
-        from dit360_core.wrap import Grid, rotation
+        from dit360_core.sampling import Asked, levels, solve
+        from dit360_core.wrap import Grid
 
         model, engine = self.plan.model, self.engine
         if asked.true_guidance > 1 and conditioning.negative is None:
@@ -247,34 +255,29 @@ class Pipeline:
         scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = engine.noise(grid, generator)
-        if start is not None:
-            if tuple(start.shape) != tuple(noise.shape):
+        begun = None if image is None else image.tensor
+        for name, given in (("latents", start), ("image", begun)):
+            if given is not None and tuple(given.shape) != tuple(noise.shape):
                 raise InputError(
-                    f"latents has the shape {tuple(start.shape)}, but {width}×{height} pixels need "
-                    f"{tuple(noise.shape)}."
+                    f"{name} has the shape {tuple(given.shape)}, but {width}×{height} pixels need {tuple(noise.shape)}."
                 )
-            noise = start
+        noise = noise if start is None else start
         doing = f"sampling {width}×{height}"
         with stage(engine, self.plan, doing, scheduler_choice, attention) as working, torch.no_grad():
-            sigmas = _checked_sigmas(scheduler.sigmas(steps, grid.tokens), steps, asked.scheduler_type)
+            sigmas = levels(scheduler, steps, grid.tokens, asked.scheduler_type, asked.denoise)
+            if begun is not None:
+                noise = (1.0 - sigmas[0]) * begun + sigmas[0] * noise
             # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
             x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
             velocity = engine.velocity(seen, guidance, attend, key_bias)
-            for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
-                turned = rotation(i, 2 * grid.columns) if rotating else 0
-                v = velocity(x, sigma, conditioning.positive, turned=turned)
-                if asked.true_guidance > 1 and conditioning.negative is not None:
-                    against = velocity(x, sigma, conditioning.negative, "uncond", turned)
-                    v = against + asked.true_guidance * (v - against)
-                if tap is not None:
-                    # x_σ − σ·v is what is left when all noise is taken away at once.
-                    expected = Latents(tensor=engine.unpack(x - sigma * v, grid).float().cpu())
-                x = scheduler.step(v, sigma, sigma_next, x, generator)
+            asking = Asked(velocity, conditioning, asked.true_guidance, 2 * grid.columns if rotating else 0)
+            for done, state, expected in solve(scheduler, asking, x, sigmas, generator):
+                x = state
                 with working.callers():
                     if progress is not None:
-                        progress(i + 1, steps)
+                        progress(done, steps)
                     if tap is not None:
-                        tap(i + 1, steps, expected)
+                        tap(done, steps, Latents(tensor=engine.unpack(expected, grid).float().cpu()))
             result = engine.unpack(x, grid).cpu()
         if not bool(torch.isfinite(result).all()):
             raise Dit360Error(
@@ -294,6 +297,8 @@ class Pipeline:
             "position_interpolation": interpolating,
             "max_sequence_length": conditioning.max_sequence_length,
             "scheduler": scheduler_choice.as_dict(),
+            "evaluations": asking.calls,
+            "denoise": asked.denoise,
             "timestep_schedule": asked.timestep_schedule,
             "scheduler_eta": asked.scheduler_eta,
             "attention": attention.as_dict(),
@@ -356,15 +361,3 @@ class Pipeline:
             need,
             load=lambda offer: offer.load(settings),
         )
-
-
-def _checked_sigmas(sigmas: Any, steps: int, name: str) -> list[float]:
-    """Raises Dit360Error unless a scheduler returned ``steps + 1`` falling levels that end at exactly 0."""
-    levels = [float(sigma) for sigma in sigmas] if sigmas is not None else []
-    falling = all(a > b for a, b in itertools.pairwise(levels))
-    if len(levels) != steps + 1 or levels[-1] != 0 or not falling or not 0 < levels[0] <= 1:
-        raise Dit360Error(
-            f"The scheduler {name!r} returned noise levels that do not fall from at most 1 to exactly 0 in {steps} "
-            "steps; report it to its author, or choose another scheduler."
-        )
-    return levels

@@ -26,9 +26,11 @@ _ONCE = ("prompt", "attention_backend", "attention_slice_size")
 def command() -> Callable[..., None]:
     """The command, with the signature of the three option classes."""
 
-    def generate(prompt: str, output: Path, force: bool, open_viewer: bool, verbose: bool, **options: Any) -> None:
+    def generate(
+        prompt: str, output: Path, image: Path | None, force: bool, open_viewer: bool, verbose: bool, **options: Any
+    ) -> None:
         with told(logging.INFO if verbose else logging.WARNING) as console:
-            _run(console, prompt, output, force, open_viewer, options)
+            _run(console, prompt, output, image, force, open_viewer, options)
 
     generate.__doc__ = "Make a panorama from a prompt and save it (JPEG, WebP or PNG, by the file's ending)."
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -44,6 +46,15 @@ def command() -> Callable[..., None]:
                 keyword,
                 default=Path("panorama.jpg"),
                 annotation=Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+            ),
+            inspect.Parameter(
+                "image",
+                keyword,
+                default=None,
+                annotation=Annotated[
+                    Path | None,
+                    typer.Option("--image", help="Panorama to begin with; --denoise says how much is made anew."),
+                ],
             ),
             inspect.Parameter(
                 "force",
@@ -72,10 +83,19 @@ def command() -> Callable[..., None]:
     return generate
 
 
-def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: bool, options: dict[str, Any]) -> None:
+def _run(
+    console: Console,
+    prompt: str,
+    output: Path,
+    image: Path | None,
+    force: bool,
+    open_viewer: bool,
+    options: dict[str, Any],
+) -> None:
     from rich.text import Text
 
-    from dit360_core.panorama import check_save
+    from dit360_core.checks import begun_with
+    from dit360_core.panorama import Panorama, check_save
     from dit360_core.registry import default_registry
 
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
@@ -85,6 +105,8 @@ def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: 
     )
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
     check_save(output, force=force)
+    begun = Panorama.open(image) if image else None
+    sampling = begun_with(sampling, begun.size if begun else None)
 
     started = time.perf_counter()
     with console.status(Text(f"Loading {loading.model} …")):
@@ -94,7 +116,7 @@ def _run(console: Console, prompt: str, output: Path, force: bool, open_viewer: 
     loaded = time.perf_counter()
     given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
     with _Progress(console) as advance:
-        panorama = pipe.generate(**given, **attrs.asdict(decoding), progress=advance)
+        panorama = pipe.generate(**given, **attrs.asdict(decoding), image=begun, progress=advance)
     done = time.perf_counter()
     panorama.save(output, force=force)
     used: Any = panorama.settings["used"]

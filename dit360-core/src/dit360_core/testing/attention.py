@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 import unittest
 from collections.abc import Iterable, Iterator
 
@@ -12,15 +10,16 @@ import attrs
 import torch
 
 from dit360_core.machine import Machine
-from dit360_core.offers import PLUGIN_API, Attend, AttentionBackend, AttentionNeed, Reason
+from dit360_core.offers import Attend, AttentionBackend, AttentionNeed, Reason
 from dit360_core.plan import judge
 from dit360_core.probe import probe_attention, refusals, trial_call
 from dit360_core.registry import Entry
 from dit360_core.slicing import sliced
+from dit360_core.testing.offering import OfferConformance
 from dit360_core.testing.storage import PeakStorage
 
 
-class AttentionConformance:
+class AttentionConformance(OfferConformance):
     """Inherit, name the plugin's module and its offer, and let pytest run it::
 
         class TestMine(AttentionConformance):
@@ -28,16 +27,11 @@ class AttentionConformance:
             def offer(self):
                 return next(iter(my_plugin.dit360_attention_backends()))
 
-    heavy: libraries that importing the module must not import. What this machine cannot run is left out need by need: a
+    What this machine cannot run is left out need by need: a
     refusal with a reason is a right answer, a wrong number is not.
     """
 
-    module: str = ""
-    heavy: tuple[str, ...] = ("torch", "numpy", "diffusers", "transformers")
-
-    def offer(self) -> AttentionBackend:
-        """The offer under test."""
-        raise NotImplementedError
+    kind = AttentionBackend
 
     def machine(self) -> Machine:
         """Where it is tried."""
@@ -55,28 +49,12 @@ class AttentionConformance:
 
     # ------------------------------------------------------------------------------------------------------ tests
 
-    def test_importing_the_plugin_imports_nothing_heavy(self) -> None:
-        code = f"import sys, {self.module}; print([name for name in {self.heavy!r} if name in sys.modules])"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == "[]", f"it imports {done.stdout.strip()}"
-
     def test_every_refusal_has_a_reason_that_can_be_read(self) -> None:
         machine = self.machine()
         for need in self.needs():
             for reason in judge(self._entry(), machine, need):
                 assert reason.code != "offer_failed", reason.sentence
                 assert len(reason.sentence.split()) > 2, reason.sentence
-
-    def test_the_offer_is_frozen_and_of_this_api(self) -> None:
-        offer = self.offer()
-        assert isinstance(offer, AttentionBackend)
-        assert offer.api == PLUGIN_API
-        try:
-            offer.name = "another"  # type: ignore[misc]
-        except attrs.exceptions.FrozenInstanceError:
-            return
-        raise AssertionError("its name can be changed")
 
     def test_unsupported_answers_for_any_machine_and_allocates_nothing(self) -> None:
         offer = self.offer()

@@ -1,0 +1,65 @@
+"""diffusers' multistep solvers in flow prediction, fed with our noise levels as they are.
+
+Their own ``set_timesteps`` rounds times to whole numbers, which puts a floor under their error, and shifts levels that
+were shifted already. So the levels are set directly, and each step is told its index.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dit360_core.offers import SchedulerSettings
+from dit360_core.spacing import noise_levels
+
+
+class Multistep:
+    """A solver of diffusers that keeps what it needs of the steps before."""
+
+    def __init__(self, solver: Any, settings: SchedulerSettings) -> None:
+        self._solver, self._settings = solver, settings
+        self._levels: list[float] = []
+
+    def sigmas(self, steps: int, tokens: int) -> list[float]:
+        self._levels = noise_levels(self._settings, steps, tokens)
+        return self._levels
+
+    def step(
+        self,
+        velocity: torch.Tensor,
+        sigma: float,
+        sigma_next: float,
+        x: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        solver = self._solver
+        if solver.step_index is None:
+            # A run may begin in the middle (denoise); there the solver has no steps before it yet.
+            start = self._levels.index(sigma)
+            solver.set_timesteps(len(self._levels) - 1)
+            # Its formulas take the logarithm of the signal 1 − σ, which must not be nothing.
+            levels = [min(level, 1.0 - 1e-6) for level in self._levels]
+            solver.sigmas = torch.tensor(levels, dtype=torch.float64)
+            solver.timesteps = torch.tensor(self._levels[:-1], dtype=torch.float64) * 1000
+            solver.set_begin_index(start)
+        out: torch.Tensor = solver.step(velocity, sigma * 1000, x, return_dict=False)[0]
+        return out.to(x.dtype)
+
+
+def unipc(settings: SchedulerSettings) -> Multistep:
+    """Zhao et al. 2023, arXiv 2302.04867."""
+    from diffusers import UniPCMultistepScheduler
+
+    return Multistep(_made(UniPCMultistepScheduler, solver_order=2), settings)
+
+
+def dpmpp_2m(settings: SchedulerSettings) -> Multistep:
+    """Lu et al. 2022, arXiv 2211.01095."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    return Multistep(_made(DPMSolverMultistepScheduler, solver_order=2), settings)
+
+
+def _made(cls: Any, **options: Any) -> Any:
+    return cls(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0, **options)

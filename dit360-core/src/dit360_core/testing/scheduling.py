@@ -1,0 +1,153 @@
+"""The contract of a scheduler, as tests that a plugin's author inherits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from dit360_core.offers import FlowModel, Scheduler, SchedulerImplementation, SchedulerSettings
+from dit360_core.options import TIMESTEP_SCHEDULES
+from dit360_core.testing.offering import OfferConformance
+
+MEAN, SPREAD = torch.tensor([1.5, -0.5]), torch.tensor([0.5, 2.0])
+TOKENS = 8320
+
+
+class SchedulerConformance(OfferConformance):
+    """Inherit, name the plugin's module and its offer, and let pytest run it::
+
+        class TestMine(SchedulerConformance):
+            module = "my_plugin"
+            def offer(self):
+                return next(iter(my_plugin.dit360_schedulers()))
+
+    many: steps after which a solver is taken to have arrived.
+    """
+
+    kind = Scheduler
+    many: int = 200
+
+    def settings(self) -> Iterable[SchedulerSettings]:
+        """All that it says it obeys, with and without a time shift."""
+        honours = self.offer().honours
+        schedules = TIMESTEP_SCHEDULES if "timestep_schedule" in honours else ("linear",)
+        etas = (0.0, 0.3, 1.0) if "scheduler_eta" in honours else (0.0,)
+        for schedule, eta, shift in itertools.product(schedules, etas, (_unshifted, _shifted)):
+            yield SchedulerSettings(shift=shift, timestep_schedule=schedule, eta=eta)
+
+    # ------------------------------------------------------------------------------------------------------ tests
+
+    def test_noise_levels_fall_from_at_most_1_to_exactly_0(self) -> None:
+        for settings, steps in itertools.product(self.settings(), (1, 2, 3, 28, 200)):
+            levels = self.offer().load(settings).sigmas(steps, TOKENS)
+            assert len(levels) == steps + 1
+            assert levels[-1] == 0.0
+            assert 0.0 < levels[0] <= 1.0
+            assert all(a > b for a, b in itertools.pairwise(levels)), settings
+
+    def test_a_constant_velocity_is_integrated_exactly(self) -> None:
+        """Straight paths have no curvature to get wrong, whatever the spacing."""
+        for settings, steps in itertools.product(self.settings(), (1, 2, 5, 28)):
+            if settings.eta:
+                continue
+            start, velocity = _noise(50), _noise(50, seed=1)
+            end, levels, _ = self._run(settings, steps, start, lambda x, sigma, v=velocity: v)
+            assert (end - (start - levels[0] * velocity)).abs().max() <= 1e-5 * max(1, steps / 10), settings
+
+    def test_the_model_is_asked_as_often_as_the_offer_says(self) -> None:
+        for settings, steps in itertools.product(self.settings(), (1, 2, 28)):
+            _, _, asked = self._run(settings, steps, _noise(5), _gaussian)
+            assert asked == self.offer().evaluations(steps), (settings, steps)
+
+    def test_a_seed_means_one_result_and_what_it_is_given_stays_as_it_was(self) -> None:
+        for settings in self.settings():
+            start = _noise(50)
+            first, again, other = (self._run(settings, 8, start.clone(), _gaussian, seed=seed)[0] for seed in (3, 3, 4))
+            assert torch.equal(first, again), settings
+            assert torch.equal(first, other) is (settings.eta == 0.0), settings
+            kept = start.clone()
+            self._run(settings, 3, start, _gaussian)
+            assert torch.equal(start, kept), settings
+
+    def test_shape_and_dtype_are_kept(self) -> None:
+        for settings, dtype in itertools.product(self.settings(), (torch.float32, torch.float64)):
+            end, _, _ = self._run(settings, 5, _noise(7).to(dtype), _gaussian)
+            assert end.shape == (1, 7, 2)
+            assert end.dtype == dtype
+            assert bool(torch.isfinite(end).all())
+
+    def test_samples_have_the_mean_and_spread_of_the_data(self) -> None:
+        """Of a normal distribution, whose velocity is known: from noise, and from half-way with ``denoise``."""
+        for settings in self.settings():
+            for part in (1.0, 0.5):
+                levels = self.offer().load(settings).sigmas(self.many, TOKENS)
+                sigma = levels[int(len(levels) * (1 - part))]
+                data = MEAN + SPREAD * _noise(20_000, seed=2)
+                start = (1 - sigma) * data + sigma * _noise(20_000)
+                end, _, _ = self._run(settings, self.many, start, _gaussian, part=part)
+                mean, spread = end[0].mean(0), end[0].std(0)
+                assert (mean - MEAN).abs().max() <= 0.04 + 0.01 * float(SPREAD.max()), (settings, part, mean)
+                assert (spread / SPREAD - 1).abs().max() <= 0.03, (settings, part, spread)
+
+    # ------------------------------------------------------------------------------------------------ inner parts
+
+    def _run(
+        self,
+        settings: SchedulerSettings,
+        steps: int,
+        x: torch.Tensor,
+        model: FlowModel,
+        *,
+        seed: int = 0,
+        part: float = 1.0,
+    ) -> tuple[torch.Tensor, list[float], int]:
+        """The end of a run, the levels that it took, and how often it asked. part: of the whole way, from its end."""
+        scheduler: SchedulerImplementation = self.offer().load(settings)
+        levels = scheduler.sigmas(steps, TOKENS)
+        levels = levels[int(len(levels) * (1 - part)) :]
+        return integrate(scheduler, levels, x, model, seed)
+
+
+def integrate(
+    scheduler: Any, levels: list[float], x: torch.Tensor, model: FlowModel, seed: int = 0
+) -> tuple[torch.Tensor, list[float], int]:
+    """Runs a solver over noise levels: where it arrives, the levels, and how often it asked the model."""
+    asked = 0
+
+    def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        return model(x, sigma)
+
+    generator = torch.Generator().manual_seed(seed)
+    for sigma, sigma_next in itertools.pairwise(levels):
+        if hasattr(scheduler, "advance"):
+            x = scheduler.advance(counting, x, sigma, sigma_next, generator)
+        else:
+            x = scheduler.step(counting(x, sigma), sigma, sigma_next, x, generator)
+    return x, levels, asked
+
+
+def _gaussian(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """E[ε − x0 | x] for x0 of mean MEAN and standard deviation SPREAD."""
+    signal = 1.0 - sigma
+    variance = signal**2 * SPREAD**2 + sigma**2
+    away = (x - signal * MEAN) / variance
+    return (sigma * away - (MEAN + signal * SPREAD**2 * away)).to(x.dtype)
+
+
+def _noise(tokens: int, seed: int = 7) -> torch.Tensor:
+    return torch.randn(1, tokens, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def _unshifted(sigma: float, tokens: int) -> float:
+    return sigma
+
+
+def _shifted(sigma: float, tokens: int) -> float:
+    """As FLUX at 8320 tokens."""
+    factor = 6.456
+    return 0.0 if sigma == 0.0 else factor / (factor + 1.0 / sigma - 1.0)

@@ -1,0 +1,167 @@
+"""Solvers against flows that are known: order of convergence, noise levels, beginning in the middle."""
+
+import math
+
+import pytest
+import torch
+from dit360_core.builtin.scheduler import dit360_schedulers
+from dit360_core.errors import InputError
+from dit360_core.offers import SchedulerSettings
+from dit360_core.pipeline import Pipeline
+from dit360_core.testing import SchedulerConformance
+from dit360_core.testing.scheduling import integrate
+from dit360_core.wrap import Grid
+from random_models import random_conditioning, random_flux
+
+OFFERS = {offer.name: offer for offer in dit360_schedulers()}
+SIZE = {"width": 128, "height": 64, "steps": 4, "seed": 1}
+
+
+class Builtin(SchedulerConformance):
+    module = "dit360_core.builtin.scheduler"
+    name = ""
+
+    def offer(self):
+        return OFFERS[self.name]
+
+
+class TestFlowMatch(Builtin):
+    name = "flow_match"
+
+
+class TestHeun(Builtin):
+    name = "heun"
+
+
+class TestUnipc(Builtin):
+    name = "unipc"
+
+
+class TestDpmpp2m(Builtin):
+    name = "dpmpp_2m"
+
+
+# ------------------------------------------------------------------------------------------------ order of convergence
+
+CENTRES = torch.tensor([[2.0, 0.0], [-1.0, 1.5], [-1.0, -1.5]], dtype=torch.float64)
+WIDTH = 0.4
+
+
+def mixture(x, sigma):
+    """E[ε − x0 | x] for x0 of three normal distributions around CENTRES."""
+    signal = 1.0 - sigma
+    variance = signal**2 * WIDTH**2 + sigma**2
+    away = x[..., None, :] - signal * CENTRES
+    weights = torch.softmax(-away.square().sum(-1) / (2 * variance), dim=-1)[..., None]
+    noise = (weights * sigma * away / variance).sum(-2)
+    data = (weights * (CENTRES + signal * WIDTH**2 * away / variance)).sum(-2)
+    return noise - data
+
+
+def error(name, evaluations):
+    """Root mean square over 500 samples against 5000 steps."""
+    start = torch.randn(1, 500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    settings = SchedulerSettings(shift=lambda sigma, tokens: sigma)
+    steps = next(n for n in range(1, 1000) if OFFERS[name].evaluations(n) >= evaluations)
+    ends = []
+    for offer, count in ((OFFERS[name], steps), (OFFERS["heun"], 2000)):
+        scheduler = offer.load(settings)
+        ends.append(integrate(scheduler, scheduler.sigmas(count, 1), start, mixture)[0])
+    return float((ends[0] - ends[1]).square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("name", "least"), [("flow_match", 0.8), ("heun", 1.6), ("unipc", 1.6), ("dpmpp_2m", 1.5)])
+def test_the_order_of_convergence(name, least):
+    """How the error falls when steps are halved, between 32 and 256 evaluations."""
+    few, many = error(name, 32), error(name, 256)
+    order = math.log(few / many) / math.log(8)
+    assert least <= order <= 3.5, (few, many)
+
+
+def test_a_solver_of_second_order_needs_a_fraction_of_eulers_evaluations():
+    euler = error("flow_match", 50)
+    assert min(error(name, 25) for name in ("heun", "unipc", "dpmpp_2m")) < euler
+
+
+# -------------------------------------------------------------------------------------------------- in the pipeline
+
+
+@pytest.mark.parametrize("name", list(OFFERS))
+def test_pads_equal_their_sources_whatever_solves(name):
+    pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
+    grid = Grid.of_picture(128, 64, 3)
+    pipeline.engine.transformer.register_forward_pre_hook(
+        lambda module, args, given: seen.append(given["hidden_states"]), with_kwargs=True
+    )
+    sampled = pipeline.sample(random_conditioning(torch.float64), scheduler_type=name, circular_padding=3, **SIZE)
+    assert len(seen) == OFFERS[name].evaluations(SIZE["steps"]) == sampled.settings["used"]["evaluations"]
+    for tokens in seen:
+        assert torch.equal(tokens[:, grid.crop_index()][:, grid.pad_index()], tokens)
+
+
+@pytest.mark.parametrize("name", list(OFFERS))
+def test_true_guidance_counts_twice(name):
+    sampled = Pipeline.from_diffusers(random_flux()).sample(
+        random_conditioning(negative=True), scheduler_type=name, true_guidance=3.0, **SIZE
+    )
+    assert sampled.settings["used"]["evaluations"] == 2 * OFFERS[name].evaluations(SIZE["steps"])
+
+
+# ------------------------------------------------------------------------------------------------------- denoise
+
+
+@pytest.fixture(scope="module")
+def painted(tiny):
+    latents = tiny.sample(tiny.encode("a castle above a meadow at sunset"), width=256, steps=8, seed=5)
+    return latents, tiny.encode("a calm sea under a starry night sky")
+
+
+@pytest.mark.parametrize("name", list(OFFERS))
+def test_the_less_is_made_anew_the_more_stays(tiny, painted, name):
+    latents, prompt = painted
+    away = []
+    for denoise in (0.0, 0.2, 0.5, 0.9):
+        other = tiny.sample(prompt, image=latents, denoise=denoise, steps=6, seed=9, scheduler_type=name)
+        assert (other.width, other.height) == (256, 128)
+        away.append(float((other.tensor - latents.tensor).square().mean()))
+    assert away[0] == 0.0
+    assert away == sorted(away)
+    assert away[-1] > 4 * away[1]
+
+
+def test_it_begins_at_the_noise_level_of_its_share_of_a_whole_run():
+    pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
+    pipeline.engine.transformer.register_forward_pre_hook(
+        lambda module, args, given: seen.append(float(given["timestep"])), with_kwargs=True
+    )
+    image = pipeline.sample(random_conditioning(torch.float64), **{**SIZE, "steps": 10})
+    whole, seen[:] = list(seen), []
+    pipeline.sample(random_conditioning(torch.float64), image=image, denoise=0.4, **SIZE)
+    assert seen == whole[-4:]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"denoise": 0.5}, "denoise=0.5 keeps a part of a picture, and none is given"),
+        ({"denoise": 1.5, "image": True}, "denoise is 1.5"),
+        ({"denoise": 1.0, "image": True}, "denoise=1 keeps nothing of the image"),
+        ({"denoise": 0.5, "image": True, "width": 256, "height": 128}, "image has the shape"),
+    ],
+)
+def test_what_is_wrong_with_a_beginning_is_told(options, told):
+    pipeline = Pipeline.from_diffusers(random_flux())
+    image = pipeline.sample(random_conditioning(), **SIZE)
+    if options.get("image"):
+        options = {**options, "image": image}
+    with pytest.raises(InputError, match=told):
+        pipeline.sample(random_conditioning(), steps=2, **options)
+
+
+def test_a_picture_is_taken_as_it_is_with_its_size(tiny):
+    picture = tiny.generate("a castle above a meadow at sunset", width=256, steps=6, seed=5)
+    again = tiny.generate("a castle above a meadow at sunset", image=picture, denoise=0.1, steps=2, seed=1)
+    assert again.size == picture.size
+    from dit360_core.metrics import ws_psnr
+
+    assert ws_psnr(again.image, picture.image) > 18
