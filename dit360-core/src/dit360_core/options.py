@@ -198,6 +198,18 @@ class SampleOptions:
     scheduler_eta: float = option(
         0.0, help="Share of fresh noise per step, for solvers that take it (ddim).", minimum=0.0, maximum=1.0
     )
+    yaw_consistency: float = option(
+        0.0,
+        help="How far the model's view of the panorama and of it turned round are reconciled: twice the work. 0: off.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    cube_consistency: float = option(
+        0.0,
+        help="How far rows near the poles are kept as smooth as their circles are small: no rays. 0: off.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     denoise: float = option(
         1.0,
         help="How much of a given picture is made anew: 0 none of it, 1 all. Needs a picture to begin with below 1.",

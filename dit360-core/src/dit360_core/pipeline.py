@@ -230,7 +230,7 @@ class Pipeline:
     ) -> Latents:
         import torch
 
-        from dit360_core.sampling import Asked, levels, solve
+        from dit360_core.sampling import Asked, Wishes, levels, solve
         from dit360_core.wrap import Grid
 
         model, engine = self.plan.model, self.engine
@@ -262,6 +262,14 @@ class Pipeline:
                     f"{name} has the shape {tuple(given.shape)}, but {width}×{height} pixels need {tuple(noise.shape)}."
                 )
         noise = noise if start is None else start
+        wishes = Wishes(
+            true_guidance=asked.true_guidance,
+            rotating=rotating,
+            yaw_consistency=asked.yaw_consistency,
+            cube_consistency=asked.cube_consistency,
+        )
+        evaluations = self._evaluations(scheduler_choice, steps) * wishes.calls
+        log.info("%s, %d steps, %d evaluations of the model", scheduler_choice.sentence(), steps, evaluations)
         doing = f"sampling {width}×{height}"
         with stage(engine, self.plan, doing, scheduler_choice, attention) as working, torch.no_grad():
             sigmas = levels(scheduler, steps, grid.tokens, asked.scheduler_type, asked.denoise)
@@ -270,7 +278,7 @@ class Pipeline:
             # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
             x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
             velocity = engine.velocity(seen, guidance, attend, key_bias)
-            asking = Asked(velocity, conditioning, asked.true_guidance, 2 * grid.columns if rotating else 0)
+            asking = Asked(engine, grid, velocity, conditioning, wishes)
             for done, state, expected in solve(scheduler, asking, x, sigmas, generator):
                 x = state
                 with working.callers():
@@ -299,6 +307,8 @@ class Pipeline:
             "scheduler": scheduler_choice.as_dict(),
             "evaluations": asking.calls,
             "denoise": asked.denoise,
+            "yaw_consistency": asked.yaw_consistency,
+            "cube_consistency": asked.cube_consistency,
             "timestep_schedule": asked.timestep_schedule,
             "scheduler_eta": asked.scheduler_eta,
             "attention": attention.as_dict(),
@@ -347,6 +357,10 @@ class Pipeline:
         if subject not in self._told:
             self._told.add(subject)
             log.warning("%s", sentence)
+
+    def _evaluations(self, choice: Choice, steps: int) -> int:
+        (entry,) = self._registry.find("scheduler", f"{choice.distribution}:{choice.used}")
+        return int(entry.offer.evaluations(steps))
 
     def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:
         settings = SchedulerSettings(

@@ -6,48 +6,76 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
+from dit360_core.consistency import on_sphere
 from dit360_core.errors import Dit360Error
 from dit360_core.stages import Conditioning
-from dit360_core.wrap import rotation
+from dit360_core.wrap import Grid, rotation
 
 if TYPE_CHECKING:
     import torch
 
-    from dit360_core.flux.engine import Velocity
+    from dit360_core.flux.engine import Engine, Velocity
     from dit360_core.offers import SchedulerImplementation
 
 
-class Asked:
-    """``model(x, sigma) -> velocity``: guided, turned by another angle each time if so wished, and counted.
+@attrs.frozen(kw_only=True)
+class Wishes:
+    """How the model is asked. rotating: the panorama is turned by another angle each time. The others: options."""
 
-    x ``(1, tokens, channels)``, real columns only. columns: latent columns, among which to turn; 0: not at all.
-    calls: of the transformer, two each time with true guidance.
+    true_guidance: float = 1.0
+    rotating: bool = False
+    yaw_consistency: float = 0.0
+    cube_consistency: float = 0.0
+
+    @property
+    def calls(self) -> int:
+        """Of the transformer, each time that a solver asks."""
+        return (2 if self.true_guidance > 1 else 1) * (2 if self.yaw_consistency > 0 else 1)
+
+
+class Asked:
+    """``model(x, sigma) -> velocity`` as a solver sees it: guided as wished, and counted.
+
+    x ``(1, tokens, channels)``, real columns only. calls: of the transformer, so far.
     """
 
-    def __init__(self, velocity: Velocity, conditioning: Conditioning, true_guidance: float, columns: int) -> None:
-        self._velocity, self._conditioning = velocity, conditioning
-        self._true_guidance, self._columns = true_guidance, columns
+    def __init__(
+        self, engine: Engine, grid: Grid, velocity: Velocity, conditioning: Conditioning, wishes: Wishes
+    ) -> None:
+        self._engine, self._grid, self._velocity = engine, grid, velocity
+        self._conditioning, self._wishes = conditioning, wishes
         self._times = 0
         self.calls = 0
         self._expected: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        turned = rotation(self._times, self._columns) if self._columns else 0
+        columns = 2 * self._grid.columns
+        turned = rotation(self._times, columns) if self._wishes.rotating else 0
         self._times += 1
         v = self._ask(x, sigma, turned)
-        if self._expected is None:
+        if self._wishes.yaw_consistency > 0:
+            # Seen from the other side: what a model says of its edges, it then says of the middle too.
+            behind = self._ask(x, sigma, (turned + columns // 2) % columns)
+            v = v + self._wishes.yaw_consistency / 2 * (behind - v)
+        if self._wishes.cube_consistency > 0:
             # x_σ − σ·v is what is left when all noise is taken away at once.
+            picture = self._engine.unpack(x - sigma * v, self._grid)
+            beside = self._engine.pack(picture - on_sphere(picture))
+            v = v + self._wishes.cube_consistency / sigma * beside
+        if self._expected is None:
             self._expected = x - sigma * v
         return v
 
     def _ask(self, x: torch.Tensor, sigma: float, turned: int) -> torch.Tensor:
         self.calls += 1
         v = self._velocity(x, sigma, self._conditioning.positive, turned=turned)
-        negative = self._conditioning.negative
-        if self._true_guidance > 1 and negative is not None:
+        negative, guidance = self._conditioning.negative, self._wishes.true_guidance
+        if guidance > 1 and negative is not None:
             self.calls += 1
             against = self._velocity(x, sigma, negative, "uncond", turned)
-            v = against + self._true_guidance * (v - against)
+            v = against + guidance * (v - against)
         return v
 
     def expected(self) -> torch.Tensor:
