@@ -11,6 +11,7 @@ from dit360_core.options import SampleOptions
 from dit360_core.pipeline import Pipeline
 from dit360_core.registry import default_registry
 from dit360_core.testing import SchedulerConformance
+from dit360_core.testing.scheduling import MEAN, SPREAD, gaussian_flow, integrate, noise
 from dit360_core.wrap import Grid
 from dit360_sched_ddim import dit360_schedulers
 from dit360_sched_ddim.ddim import Ddim, fresh_share
@@ -55,6 +56,17 @@ def test_old_and_fresh_noise_together_are_as_much_as_belongs_there(sigma, share,
     """And no more than there may be: s ≤ η·σ'."""
     sigma_next = sigma * share
     assert 0.0 <= fresh_share(sigma, sigma_next, eta) <= eta * sigma_next
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_mean_and_covariance_are_those_of_the_data(eta):
+    """Over 1000 steps, where what is left of the steps' own error is below the statistical one of 20 000 samples."""
+    ddim = Ddim(settings(eta))
+    end, _, _ = integrate(ddim, ddim.sigmas(1000, 1), noise(20_000), gaussian_flow)
+    covariance = torch.cov(end[0].T)
+    assert (end[0].mean(0) - MEAN).abs().max() <= 4 * float(SPREAD.max()) / 20_000**0.5
+    assert (covariance.diag() / SPREAD**2 - 1).abs().max() <= 0.04
+    assert abs(covariance[0, 1]) <= 4 * float(SPREAD.prod()) / 20_000**0.5
 
 
 def test_the_ends_of_the_formula():

@@ -126,7 +126,7 @@ class Pipeline:
         decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
         decode_options = build(DecodeOptions, decoding)
         asked = build(SampleOptions, {"prompt": prompt, **options}, beside=DecodeOptions)
-        asked = begun_with(asked, getattr(image, "size", None) or (image and (image.width, image.height)))
+        asked = begun_with(asked, None if image is None else image.size)
         self.check(asked, decode_options)
         if image is not None and not isinstance(image, Latents):
             image = self.encode_image(image, **decoding)
@@ -178,7 +178,7 @@ class Pipeline:
         asked = build(SampleOptions, {"prompt": conditioning.prompt, **options})
         if asked.true_guidance > 1 and conditioning.negative_prompt:
             asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
-        asked = begun_with(asked, image and (image.width, image.height))
+        asked = begun_with(asked, None if image is None else image.size)
         self.check(asked, DecodeOptions())
         return self._sample(conditioning, asked, latents, progress, tap, image)
 

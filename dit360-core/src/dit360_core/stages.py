@@ -52,6 +52,11 @@ class Latents:
     def height(self) -> int:
         return 8 * int(self.tensor.shape[-2])
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), as pictures have it."""
+        return self.width, self.height
+
 
 class Stage:
     """A stage at work. ``callers`` marks calls of what the user gave us, whose exceptions are the user's own."""

@@ -35,14 +35,13 @@ class Multistep:
     ) -> torch.Tensor:
         solver = self._solver
         if solver.step_index is None:
-            # A run may begin in the middle (denoise); there the solver has no steps before it yet.
-            start = self._levels.index(sigma)
-            solver.set_timesteps(len(self._levels) - 1)
             # Its formulas take the logarithm of the signal 1 − σ, which must not be nothing.
             levels = [min(level, 1.0 - 1e-6) for level in self._levels]
+            solver.num_inference_steps = len(levels) - 1
             solver.sigmas = torch.tensor(levels, dtype=torch.float64)
             solver.timesteps = torch.tensor(self._levels[:-1], dtype=torch.float64) * 1000
-            solver.set_begin_index(start)
+            # A run may begin in the middle (denoise); there the solver has no steps before it yet.
+            solver.set_begin_index(self._levels.index(sigma))
         out: torch.Tensor = solver.step(velocity, sigma * 1000, x, return_dict=False)[0]
         return out.to(x.dtype)
 

@@ -33,7 +33,7 @@ class OfferConformance:
         assert isinstance(offer, self.kind)
         assert offer.api == PLUGIN_API
         try:
-            offer.name = "another"
+            offer.name = "another"  # type: ignore[misc]
         except attrs.exceptions.FrozenInstanceError:
             return
         raise AssertionError("its name can be changed")

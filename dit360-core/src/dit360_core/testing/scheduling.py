@@ -53,41 +53,48 @@ class SchedulerConformance(OfferConformance):
         for settings, steps in itertools.product(self.settings(), (1, 2, 5, 28)):
             if settings.eta:
                 continue
-            start, velocity = _noise(50), _noise(50, seed=1)
+            start, velocity = noise(50), noise(50, seed=1)
             end, levels, _ = self._run(settings, steps, start, lambda x, sigma, v=velocity: v)
             assert (end - (start - levels[0] * velocity)).abs().max() <= 1e-5 * max(1, steps / 10), settings
 
     def test_the_model_is_asked_as_often_as_the_offer_says(self) -> None:
         for settings, steps in itertools.product(self.settings(), (1, 2, 28)):
-            _, _, asked = self._run(settings, steps, _noise(5), _gaussian)
+            _, _, asked = self._run(settings, steps, noise(5), gaussian_flow)
             assert asked == self.offer().evaluations(steps), (settings, steps)
 
     def test_a_seed_means_one_result_and_what_it_is_given_stays_as_it_was(self) -> None:
         for settings in self.settings():
-            start = _noise(50)
-            first, again, other = (self._run(settings, 8, start.clone(), _gaussian, seed=seed)[0] for seed in (3, 3, 4))
+            start = noise(50)
+            first, again, other = (
+                self._run(settings, 8, start.clone(), gaussian_flow, seed=seed)[0] for seed in (3, 3, 4)
+            )
             assert torch.equal(first, again), settings
             assert torch.equal(first, other) is (settings.eta == 0.0), settings
             kept = start.clone()
-            self._run(settings, 3, start, _gaussian)
+            self._run(settings, 3, start, gaussian_flow)
             assert torch.equal(start, kept), settings
 
     def test_shape_and_dtype_are_kept(self) -> None:
         for settings, dtype in itertools.product(self.settings(), (torch.float32, torch.float64)):
-            end, _, _ = self._run(settings, 5, _noise(7).to(dtype), _gaussian)
+            end, _, _ = self._run(settings, 5, noise(7).to(dtype), gaussian_flow)
             assert end.shape == (1, 7, 2)
             assert end.dtype == dtype
             assert bool(torch.isfinite(end).all())
 
     def test_samples_have_the_mean_and_spread_of_the_data(self) -> None:
-        """Of a normal distribution, whose velocity is known: from noise, and from half-way with ``denoise``."""
+        """Of a normal distribution, whose velocity is known: from noise, and from half-way, as ``denoise`` begins.
+
+        Without a time shift, which leaves few steps to the end: what those are off by is the spacing's own.
+        """
         for settings in self.settings():
+            if settings.shift is not _unshifted:
+                continue
             for part in (1.0, 0.5):
                 levels = self.offer().load(settings).sigmas(self.many, TOKENS)
                 sigma = levels[int(len(levels) * (1 - part))]
-                data = MEAN + SPREAD * _noise(20_000, seed=2)
-                start = (1 - sigma) * data + sigma * _noise(20_000)
-                end, _, _ = self._run(settings, self.many, start, _gaussian, part=part)
+                data = MEAN + SPREAD * noise(20_000, seed=2)
+                start = (1 - sigma) * data + sigma * noise(20_000)
+                end, _, _ = self._run(settings, self.many, start, gaussian_flow, part=part)
                 mean, spread = end[0].mean(0), end[0].std(0)
                 assert (mean - MEAN).abs().max() <= 0.04 + 0.01 * float(SPREAD.max()), (settings, part, mean)
                 assert (spread / SPREAD - 1).abs().max() <= 0.03, (settings, part, spread)
@@ -131,7 +138,7 @@ def integrate(
     return x, levels, asked
 
 
-def _gaussian(x: torch.Tensor, sigma: float) -> torch.Tensor:
+def gaussian_flow(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """E[ε − x0 | x] for x0 of mean MEAN and standard deviation SPREAD."""
     signal = 1.0 - sigma
     variance = signal**2 * SPREAD**2 + sigma**2
@@ -139,7 +146,7 @@ def _gaussian(x: torch.Tensor, sigma: float) -> torch.Tensor:
     return (sigma * away - (MEAN + signal * SPREAD**2 * away)).to(x.dtype)
 
 
-def _noise(tokens: int, seed: int = 7) -> torch.Tensor:
+def noise(tokens: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(1, tokens, 2, generator=torch.Generator().manual_seed(seed))
 
 
