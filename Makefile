@@ -8,7 +8,7 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test lint bench bench-attention bench-decode gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
+.PHONY: help install demo test lint bench bench-attention bench-decode bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench    measure against plain diffusers; results in bench/results"
 	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
 	@echo "make bench-attention  measure every attention backend and write docs/attention-matrix.md (20 minutes)"
+	@echo "make bench-schedulers  measure solvers and consistency; draw the curves of docs/schedulers.md (25 minutes)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
 	@echo "                 (MINUTES=195 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
@@ -70,6 +71,11 @@ bench-decode: .venv/.installed
 bench-attention: .venv/.installed
 	@echo "==> Measuring every attention backend"
 	@$(BIN)/python bench/attention.py --device $(or $(filter-out auto,$(DEVICE)),cpu)
+
+bench-schedulers: .venv/.installed-dev
+	@echo "==> Measuring solvers, spacings and consistency on the embedded model"
+	@PYTHONPATH=. $(BIN)/python bench/schedulers.py
+	@PYTHONPATH=. $(BIN)/python bench/consistency.py
 
 tiling-pictures: .venv/.installed
 	@echo "==> Making the pictures of docs/tiling.md"

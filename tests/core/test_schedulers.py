@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from command_line import dit360
 from dit360_core.builtin.scheduler import dit360_schedulers
 from dit360_core.errors import InputError
+from dit360_core.metrics import ws_psnr
 from dit360_core.offers import SchedulerSettings
 from dit360_core.pipeline import Pipeline
 from dit360_core.testing import SchedulerConformance
@@ -158,10 +160,19 @@ def test_what_is_wrong_with_a_beginning_is_told(options, told):
         pipeline.sample(random_conditioning(), steps=2, **options)
 
 
+def test_the_command_line_begins_with_a_picture(tmp_path):
+    first = ["generate", "a castle above a meadow at sunset", "--width", 128, "--steps", 2, "--seed", 3, "-o", "a.png"]
+    again = ["generate", "a castle at night", "--image", "a.png", "--denoise", 0.3, "--steps", 2, "-o", "b.png"]
+    told = dit360(first, [*again, "--verbose"], ["inspect", "b.png", "--json"], cwd=tmp_path)
+    assert [one.code for one in told] == [0, 0, 0], told
+    assert "2 steps, 2 evaluations of the model" in told[1].err
+    settings = told[2].json["settings"]
+    assert settings["used"]["denoise"] == 0.3
+    assert (settings["used"]["width"], settings["used"]["height"]) == (128, 64)
+
+
 def test_a_picture_is_taken_as_it_is_with_its_size(tiny):
     picture = tiny.generate("a castle above a meadow at sunset", width=256, steps=6, seed=5)
     again = tiny.generate("a castle above a meadow at sunset", image=picture, denoise=0.1, steps=2, seed=1)
     assert again.size == picture.size
-    from dit360_core.metrics import ws_psnr
-
     assert ws_psnr(again.image, picture.image) > 18
