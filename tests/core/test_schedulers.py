@@ -2,17 +2,21 @@
 
 import math
 
+import attrs
 import pytest
 import torch
 from command_line import dit360
 from dit360_core.builtin.scheduler import dit360_schedulers
-from dit360_core.errors import InputError
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.flux.shift import FluxTimeShift
 from dit360_core.metrics import ws_psnr
 from dit360_core.offers import SchedulerSettings
 from dit360_core.pipeline import Pipeline
+from dit360_core.registry import Registry
 from dit360_core.testing import SchedulerConformance
-from dit360_core.testing.scheduling import integrate
+from dit360_core.testing.scheduling import gaussian_flow, integrate
 from dit360_core.wrap import Grid
+from invented_plugins import installed, offering
 from random_models import random_conditioning, random_flux
 
 OFFERS = {offer.name: offer for offer in dit360_schedulers()}
@@ -61,7 +65,7 @@ def mixture(x, sigma):
 
 
 def error(name, evaluations):
-    """Root mean square over 500 samples against 5000 steps."""
+    """Root mean square over 500 samples against Heun's method with 2000 steps."""
     start = torch.randn(1, 500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     settings = SchedulerSettings(shift=lambda sigma, tokens: sigma)
     steps = next(n for n in range(1, 1000) if OFFERS[name].evaluations(n) >= evaluations)
@@ -131,6 +135,56 @@ def test_the_less_is_made_anew_the_more_stays(tiny, painted, name):
     assert away[-1] > 4 * away[1]
 
 
+@pytest.mark.parametrize(("steps", "denoise"), [(1, 0.7), (2, 0.9), (4, 0.89), (6, 0.99)])
+def test_below_1_something_of_the_picture_always_stays(steps, denoise):
+    pipeline = Pipeline.from_diffusers(random_flux())
+    one, other = (pipeline.sample(random_conditioning(), **{**SIZE, "seed": seed}) for seed in (1, 2))
+    options = {"denoise": denoise, "steps": steps, "seed": 3}
+    first, second = (pipeline.sample(random_conditioning(), image=image, **options).tensor for image in (one, other))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("image", ["a.png", torch.zeros(1, 16, 8, 16), 3])
+def test_what_is_no_picture_is_told(image):
+    with pytest.raises(InputError, match="but must be latents"):
+        Pipeline.from_diffusers(random_flux()).sample(random_conditioning(), image=image, denoise=0.5, **SIZE)
+    with pytest.raises(InputError, match="but must be a Panorama"):
+        Pipeline.from_diffusers(random_flux()).generate("a sea", image=image, denoise=0.5, **SIZE)
+
+
+@pytest.mark.parametrize("name", list(OFFERS))
+@pytest.mark.parametrize("tokens", [8320, 131_584])
+@pytest.mark.parametrize("schedule", ["linear", "quadratic", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 16, 300])
+def test_levels_that_crowd_near_1_are_no_trouble(name, tokens, schedule, steps):
+    """FLUX's time shift at 2048×1024 and at 8192×4096, where exp(mu) is 5·10⁹."""
+    settings = SchedulerSettings(shift=FluxTimeShift(dynamic=True), timestep_schedule=schedule)
+    scheduler = OFFERS[name].load(settings)
+    start = torch.randn(1, 20, 2, generator=torch.Generator().manual_seed(0))
+    end, *_ = integrate(scheduler, scheduler.sigmas(steps, tokens), start, gaussian_flow)
+    assert torch.isfinite(end).all()
+    assert end.abs().max() < 20
+
+
+def test_a_plugin_that_says_nothing_sensible_of_its_cost_is_named():
+    def many(steps):
+        raise RuntimeError("boom")
+
+    offer = attrs.evolve(OFFERS["heun"], name="odd", evaluations=many)
+    registry = Registry(entry_points=installed("kit", offering(offer)))
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry)
+    with pytest.raises(Dit360Error, match=r"odd \(kit 1.0\) cannot say how often it asks"):
+        pipeline.sample(random_conditioning(), scheduler_type="odd", **SIZE)
+
+
+def test_a_plugin_that_asks_more_often_than_it_says_is_told(caplog):
+    offer = attrs.evolve(OFFERS["heun"], name="odd", evaluations=lambda steps: steps)
+    registry = Registry(entry_points=installed("kit", offering(offer)))
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry)
+    pipeline.sample(random_conditioning(), scheduler_type="odd", **SIZE)
+    assert "odd (kit 1.0) asked the model 7 times and had told 4" in caplog.text
+
+
 def test_it_begins_at_the_noise_level_of_its_share_of_a_whole_run():
     pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
     pipeline.engine.transformer.register_forward_pre_hook(
@@ -146,9 +200,13 @@ def test_it_begins_at_the_noise_level_of_its_share_of_a_whole_run():
     ("options", "told"),
     [
         ({"denoise": 0.5}, "denoise=0.5 keeps a part of a picture, and none is given"),
+        ({"denoise": 1e-5, "image": True}, "denoise is 1e-05, but must be 0, or 0.01"),
         ({"denoise": 1.5, "image": True}, "denoise is 1.5"),
         ({"denoise": 1.0, "image": True}, "denoise=1 keeps nothing of the image"),
-        ({"denoise": 0.5, "image": True, "width": 256, "height": 128}, "image has the shape"),
+        (
+            {"denoise": 0.5, "image": True, "width": 256, "height": 128},
+            "The image has 128×64 pixels, and 256×128 were asked for",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_beginning_is_told(options, told):

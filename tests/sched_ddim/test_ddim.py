@@ -1,7 +1,5 @@
 """DDIM in the flow convention: without fresh noise it is Euler, with it marginals stay what they are."""
 
-import itertools
-
 import pytest
 import torch
 from dit360_core.builtin.scheduler import FlowMatch
@@ -52,8 +50,7 @@ def test_without_fresh_noise_it_is_euler(sigma, share, seed):
 
 
 @given(levels, st.floats(0.0, 0.999), st.floats(0.0, 1.0))
-def test_old_and_fresh_noise_together_are_as_much_as_belongs_there(sigma, share, eta):
-    """And no more than there may be: s ≤ η·σ'."""
+def test_there_is_never_more_fresh_noise_than_its_share(sigma, share, eta):
     sigma_next = sigma * share
     assert 0.0 <= fresh_share(sigma, sigma_next, eta) <= eta * sigma_next
 
@@ -67,6 +64,16 @@ def test_mean_and_covariance_are_those_of_the_data(eta):
     assert (end[0].mean(0) - MEAN).abs().max() <= 4 * float(SPREAD.max()) / 20_000**0.5
     assert (covariance.diag() / SPREAD**2 - 1).abs().max() <= 0.04
     assert abs(covariance[0, 1]) <= 4 * float(SPREAD.prod()) / 20_000**0.5
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.05, 0.95))
+def test_with_eta_1_the_fresh_noise_is_what_a_markov_chain_leaves_open(sigma, share):
+    """The variance of x' given x and x0: precisions add up, of the noise at σ' and of the way from σ' to σ."""
+    after = sigma * share
+    kept = (1 - sigma) / (1 - after)
+    way = sigma**2 - kept**2 * after**2
+    open_ = 1 / (1 / after**2 + kept**2 / way)
+    assert fresh_share(sigma, after, 1.0) ** 2 == pytest.approx(open_, rel=1e-9)
 
 
 def test_the_ends_of_the_formula():
@@ -108,13 +115,3 @@ def test_eta_given_to_a_scheduler_without_noise_is_told():
     for name in ("flow_match", "heun", "unipc", "dpmpp_2m"):
         with pytest.raises(InputError, match=r"scheduler_eta=0\.5 has no effect"):
             pipeline.sample(random_conditioning(), scheduler_type=name, scheduler_eta=0.5, **SIZE)
-
-
-def test_on_a_line_of_levels_steps_compose():
-    """Twenty steps of a known flow and one of them twice: history has no part in it."""
-    chain = [1.0 - i / 20 for i in range(21)]
-    x = torch.ones(1, 3, 2, dtype=torch.float64)
-    generator = torch.Generator()
-    for sigma, sigma_next in itertools.pairwise(chain):
-        x = Ddim(settings(0.0)).step(torch.full_like(x, 2.0), sigma, sigma_next, x, generator)
-    assert torch.allclose(x, torch.full_like(x, -1.0))

@@ -9,7 +9,7 @@ import attrs
 from dit360_core.errors import BackendUnavailable, InputError
 from dit360_core.machine import Machine
 from dit360_core.offers import Model
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
+from dit360_core.options import SIZE_STEP, DecodeOptions, LoadOptions, SampleOptions, check_size
 from dit360_core.plan import choose_tiling, resolve_model, tiling_settings
 from dit360_core.registry import Registry
 
@@ -100,10 +100,19 @@ def begun_with(sampling: SampleOptions, size: tuple[int, int] | None) -> SampleO
         return sampling
     if sampling.denoise == 1.0:
         raise InputError("denoise=1 keeps nothing of the image; set denoise below 1 (0.6 is usual), or leave it out.")
-    if sampling.width is None and sampling.height is None:
-        check_size(*size)
-        return attrs.evolve(sampling, width=size[0], height=size[1])
-    return sampling
+    width, height = size
+    if width != 2 * height or height % SIZE_STEP:
+        raise InputError(
+            f"The image has {width}×{height} pixels, and a panorama is twice as wide as high in multiples of "
+            f"{SIZE_STEP}; resize it."
+        )
+    wanted = (sampling.width or 2 * (sampling.height or height), sampling.height or (sampling.width or width) // 2)
+    if wanted != size:
+        raise InputError(
+            f"The image has {width}×{height} pixels, and {wanted[0]}×{wanted[1]} were asked for; resize it, or leave "
+            "the size out."
+        )
+    return attrs.evolve(sampling, width=width, height=height)
 
 
 def padding_of(sampling: SampleOptions, model: Model) -> int:

@@ -212,7 +212,7 @@ class SampleOptions:
     )
     denoise: float = option(
         1.0,
-        help="How much of a given picture is made anew: 0 none of it, 1 all. Needs a picture to begin with below 1.",
+        help="How much of a given picture is made anew, in the steps asked for: 0 none of it, 1 all.",
         minimum=0.0,
         maximum=1.0,
     )
@@ -239,6 +239,8 @@ class SampleOptions:
                 "negative_prompt has no effect while true_guidance is 1; set true_guidance above 1 (4 is usual) "
                 "or leave the negative prompt out."
             )
+        if 0.0 < self.denoise < 0.01:
+            raise InputError(f"denoise is {self.denoise:g}, but must be 0, or 0.01 … 1.")
         check_size(self.width, self.height)
 
 

@@ -30,7 +30,7 @@ from dit360_core.plan import (
     select,
 )
 from dit360_core.precision import precision_of
-from dit360_core.registry import Registry, default_registry
+from dit360_core.registry import PLUGIN_ERRORS, Registry, default_registry, one_line
 from dit360_core.signature import takes
 from dit360_core.stages import Conditioning, Latents, Progress, Tap, stage
 
@@ -126,7 +126,7 @@ class Pipeline:
         decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
         decode_options = build(DecodeOptions, decoding)
         asked = build(SampleOptions, {"prompt": prompt, **options}, beside=DecodeOptions)
-        asked = begun_with(asked, None if image is None else image.size)
+        asked = begun_with(asked, _size_of(image))
         self.check(asked, decode_options)
         if image is not None and not isinstance(image, Latents):
             image = self.encode_image(image, **decoding)
@@ -178,7 +178,9 @@ class Pipeline:
         asked = build(SampleOptions, {"prompt": conditioning.prompt, **options})
         if asked.true_guidance > 1 and conditioning.negative_prompt:
             asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
-        asked = begun_with(asked, None if image is None else image.size)
+        if image is not None and not isinstance(image, Latents):
+            raise InputError(f"image is a {type(image).__name__}, but must be latents; encode_image makes them.")
+        asked = begun_with(asked, _size_of(image))
         self.check(asked, DecodeOptions())
         return self._sample(conditioning, asked, latents, progress, tap, image)
 
@@ -268,13 +270,14 @@ class Pipeline:
             yaw_consistency=asked.yaw_consistency,
             cube_consistency=asked.cube_consistency,
         )
-        evaluations = self._evaluations(scheduler_choice, steps) * wishes.calls
+        steps = steps if asked.denoise else 0
+        evaluations = self._evaluations(scheduler_choice, steps) * wishes.calls if steps else 0
         log.info("%s, %d steps, %d evaluations of the model", scheduler_choice.sentence(), steps, evaluations)
         doing = f"sampling {width}×{height}"
         with stage(engine, self.plan, doing, scheduler_choice, attention) as working, torch.no_grad():
             sigmas = levels(scheduler, steps, grid.tokens, asked.scheduler_type, asked.denoise)
             if begun is not None:
-                noise = (1.0 - sigmas[0]) * begun + sigmas[0] * noise
+                noise = (1.0 - sigmas[0]) * begun.to(noise.device) + sigmas[0] * noise
             # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
             x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
             velocity = engine.velocity(seen, guidance, attend, key_bias)
@@ -284,13 +287,19 @@ class Pipeline:
                 with working.callers():
                     if progress is not None:
                         progress(done, steps)
-                    if tap is not None:
+                    if tap is not None and expected is not None:
                         tap(done, steps, Latents(tensor=engine.unpack(expected, grid).float().cpu()))
             result = engine.unpack(x, grid).cpu()
+        if asking.calls != evaluations:
+            self._warn_once(
+                scheduler_choice.origin,
+                f"The scheduler {scheduler_choice.origin} asked the model {asking.calls} times and had told "
+                f"{evaluations}; tell its author.",
+            )
         if not bool(torch.isfinite(result).all()):
             raise Dit360Error(
                 f"Sampling produced numbers that are not finite ({scheduler_choice.origin}, {attention.origin}, "
-                f"{self.plan.precision}); try another attention backend or precision."
+                f"{self.plan.precision}); try another scheduler, attention backend or precision."
             )
         used = {
             "width": width,
@@ -298,7 +307,8 @@ class Pipeline:
             "steps": steps,
             "guidance": guidance,
             "true_guidance": asked.true_guidance,
-            "seed": seed if start is None else asked.seed,
+            # Of no consequence where the start was given and no noise is added on the way.
+            "seed": seed if start is None or asked.scheduler_eta else asked.seed,
             "circular_padding": padding,
             "circular_mode": asked.circular_mode,
             "latent_rotation": rotating,
@@ -360,13 +370,21 @@ class Pipeline:
 
     def _evaluations(self, choice: Choice, steps: int) -> int:
         (entry,) = self._registry.find("scheduler", f"{choice.distribution}:{choice.used}")
-        return int(entry.offer.evaluations(steps))
+        try:
+            return int(entry.offer.evaluations(steps))
+        except PLUGIN_ERRORS as error:
+            raise Dit360Error(
+                f"The scheduler {choice.origin} cannot say how often it asks the model in {steps} steps "
+                f"({one_line(error)}); choose another, or tell its author."
+            ) from error
 
     def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:
+        from dit360_core.sampling import steps_of_a_whole
+
         settings = SchedulerSettings(
             shift=self.engine.shift, timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
         )
-        need = SchedulingNeed(steps=steps, tokens=tokens)
+        need = SchedulingNeed(steps=steps_of_a_whole(steps, asked.denoise), tokens=tokens)
         return select(
             "scheduler",
             asked.scheduler_type,
@@ -375,3 +393,17 @@ class Pipeline:
             need,
             load=lambda offer: offer.load(settings),
         )
+
+
+def _size_of(image: Any) -> tuple[int, int] | None:
+    """Width and height of a picture to begin with. Raises InputError if it is none."""
+    from PIL.Image import Image
+
+    if image is None:
+        return None
+    if not isinstance(image, Latents | Panorama | Image):
+        raise InputError(
+            f"image is a {type(image).__name__}, but must be a Panorama, a picture of Pillow, or latents; for a file: "
+            "Panorama.open."
+        )
+    return image.size

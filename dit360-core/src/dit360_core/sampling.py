@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ class Asked:
         self._times = 0
         self.calls = 0
         self._expected: torch.Tensor | None = None
+        self._fresh = True
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         columns = 2 * self._grid.columns
@@ -57,37 +59,40 @@ class Asked:
         v = self._ask(x, sigma, turned)
         if self._wishes.yaw_consistency > 0:
             # Seen from the other side: what a model says of its edges, it then says of the middle too.
-            behind = self._ask(x, sigma, (turned + columns // 2) % columns)
+            behind = self._ask(x, sigma, (turned + columns // 2) % columns, " from behind")
             v = v + self._wishes.yaw_consistency / 2 * (behind - v)
-        if self._wishes.cube_consistency > 0:
+        if self._wishes.cube_consistency > 0 and sigma > 0:
             # x_σ − σ·v is what is left when all noise is taken away at once.
             picture = self._engine.unpack(x - sigma * v, self._grid)
             beside = self._engine.pack(picture - on_sphere(picture))
             v = v + self._wishes.cube_consistency / sigma * beside
-        if self._expected is None:
-            self._expected = x - sigma * v
+        if self._fresh:
+            self._expected, self._fresh = x - sigma * v, False
         return v
 
-    def _ask(self, x: torch.Tensor, sigma: float, turned: int) -> torch.Tensor:
+    def _ask(self, x: torch.Tensor, sigma: float, turned: int, view: str = "") -> torch.Tensor:
+        # Views are told apart by name, as branches are: diffusers' caches compare a call with the one before it.
         self.calls += 1
-        v = self._velocity(x, sigma, self._conditioning.positive, turned=turned)
+        v = self._velocity(x, sigma, self._conditioning.positive, f"cond{view}", turned)
         negative, guidance = self._conditioning.negative, self._wishes.true_guidance
         if guidance > 1 and negative is not None:
             self.calls += 1
-            against = self._velocity(x, sigma, negative, "uncond", turned)
+            against = self._velocity(x, sigma, negative, f"uncond{view}", turned)
             v = against + guidance * (v - against)
         return v
 
-    def expected(self) -> torch.Tensor:
-        """The picture as the model expected it the first time that it was asked since the last time of this."""
-        assert self._expected is not None
-        expected, self._expected = self._expected, None
-        return expected
+    def expected(self) -> torch.Tensor | None:
+        """The picture as the model expected it the first time that it was asked since the last time of this.
+
+        If it was not asked since, what it expected before; None if it was never asked.
+        """
+        self._fresh = True
+        return self._expected
 
 
 def solve(
     scheduler: SchedulerImplementation, model: Asked, x: torch.Tensor, sigmas: list[float], generator: torch.Generator
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
     """After each step: how many are done, x, and the picture as it was expected before it."""
     advance: Any = getattr(scheduler, "advance", None)
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas), start=1):
@@ -98,6 +103,11 @@ def solve(
         yield i, x, model.expected()
 
 
+def steps_of_a_whole(steps: int, denoise: float) -> int:
+    """How many steps a whole run has of which these are the share ``denoise``, so that not all of it is theirs."""
+    return steps if denoise in (0.0, 1.0) else max(steps + 1, math.ceil(steps / denoise))
+
+
 def levels(scheduler: SchedulerImplementation, steps: int, tokens: int, name: str, denoise: float = 1.0) -> list[float]:
     """``steps + 1`` noise levels to 0, from 1 or, for a part of the way, from where so many steps of a whole run begin.
 
@@ -105,7 +115,7 @@ def levels(scheduler: SchedulerImplementation, steps: int, tokens: int, name: st
     """
     if denoise == 0.0:
         return [0.0]
-    whole = max(steps, round(steps / denoise))
+    whole = steps_of_a_whole(steps, denoise)
     return _checked(scheduler.sigmas(whole, tokens), whole, name)[-(steps + 1) :]
 
 

@@ -35,15 +35,18 @@ class Multistep:
     ) -> torch.Tensor:
         solver = self._solver
         if solver.step_index is None:
-            # Its formulas take the logarithm of the signal 1 − σ, which must not be nothing.
-            levels = [min(level, 1.0 - 1e-6) for level in self._levels]
+            levels = list(self._levels)
+            # Its formulas take the logarithm of the signal 1 − σ, which must not be nothing; nor may two levels be one.
+            levels[0] = min(levels[0], 1.0 - min(1e-6, (1.0 - levels[1]) / 1000))
             solver.num_inference_steps = len(levels) - 1
             solver.sigmas = torch.tensor(levels, dtype=torch.float64)
             solver.timesteps = torch.tensor(self._levels[:-1], dtype=torch.float64) * 1000
             # A run may begin in the middle (denoise); there the solver has no steps before it yet.
             solver.set_begin_index(self._levels.index(sigma))
-        out: torch.Tensor = solver.step(velocity, sigma * 1000, x, return_dict=False)[0]
-        return out.to(x.dtype)
+        # Its levels are float64, which MPS does not have; latents are small.
+        there = "cpu" if x.device.type == "mps" else x.device
+        out: torch.Tensor = solver.step(velocity.to(there), sigma * 1000, x.to(there), return_dict=False)[0]
+        return out.to(x.device, x.dtype)
 
 
 def unipc(settings: SchedulerSettings) -> Multistep:
