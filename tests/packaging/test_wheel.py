@@ -58,15 +58,17 @@ def test_flash_needs_nothing_that_is_big_or_must_be_compiled(dist):
     assert {line.partition("extra == ")[2].strip("'\"") for line in needed} - {""} == {"fa2", "fa3", "fa4", "hub"}
 
 
-@pytest.mark.parametrize("extra", ["flash", "xformers"])
-def test_an_extra_of_the_core_means_its_distribution_and_nothing_that_is_not_here(dist, extra):
+@pytest.mark.parametrize(
+    ("extra", "name"), [("flash", "attn-flash"), ("xformers", "attn-xformers"), ("ddim", "sched-ddim")]
+)
+def test_an_extra_of_the_core_means_its_distribution_and_nothing_that_is_not_here(dist, extra, name):
     """With the wheels at hand and no index: everything else is here already, and nothing more is wanted."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-index", "--find-links", dist]
     done = subprocess.run([*command, f"dit360-core[{extra}]"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     wheel = opened(dist, "dit360-core")
     (about,) = (path for path in wheel.namelist() if path.endswith("METADATA"))
-    wanted = f"Requires-Dist: dit360-attn-{extra}; extra == '{extra}'"
+    wanted = f"Requires-Dist: dit360-{name}; extra == '{extra}'"
     assert wanted in wheel.read(about).decode().replace('"', "'").splitlines()
 
 
