@@ -631,7 +631,9 @@ def test_an_option_that_the_scheduler_would_ignore_is_refused():
 
 def test_auto_with_an_option_that_only_some_schedulers_obey_asks_for_a_name():
     known = beside_the_core(scheduler("ddim", honours=("scheduler_eta",)))
-    with pytest.raises(InputError, match=r"needs a scheduler that obeys it \(flow_match\).*name the scheduler"):
+    with pytest.raises(
+        InputError, match=r"needs a scheduler that obeys it \(flow_match, heun, unipc, dpmpp_2m\).*name the scheduler"
+    ):
         checked(known, scheduler_type="auto", timestep_schedule="cosine")
     checked(known, scheduler_type="auto")
     checked(scheduler_type="auto", timestep_schedule="cosine")
