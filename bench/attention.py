@@ -15,7 +15,6 @@ from __future__ import annotations
 import datetime
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -27,7 +26,7 @@ import typer
 from attention_page import write_page
 from dit360_core.machine import Machine
 from dit360_core.offers import AttentionNeed
-from peak import memory, reset_peak
+from peak import in_a_process, memory, reset_peak
 from rich.console import Console
 from rich.progress import track
 
@@ -129,15 +128,7 @@ def measured(cell: dict[str, Any]) -> dict[str, Any]:
     """One cell, in a process of its own."""
     if reasons := judged(cell)[2]:
         return {"reasons": reasons}
-    command = [sys.executable, __file__, "--child", json.dumps(cell)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-    except subprocess.TimeoutExpired:
-        return {"failed": "takes more than 15 minutes"}
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return {"failed": "out of memory" if done.returncode == -9 or "memory" in last else last}
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    return in_a_process(__file__, cell, patience=900)
 
 
 def dispatch_cost(calls: int = 500, rounds: int = 41) -> dict[str, float]:

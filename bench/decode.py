@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from peak import memory, reset_peak
+from peak import in_a_process, memory, reset_peak
 from rich.console import Console
 from rich.table import Table
 
@@ -94,13 +93,7 @@ def _measured(
         "encode": encode,
         "reference": str(reference),
     }
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps(asked)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        failed = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return {**asked, "failed": "out of memory" if done.returncode == -9 or "memory" in failed else failed}
-    return {**asked, **json.loads(done.stdout.strip().splitlines()[-1])}
+    return {**asked, **in_a_process(__file__, asked)}
 
 
 # ------------------------------------------------------------------------------------------------- in the child

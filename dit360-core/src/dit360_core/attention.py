@@ -51,7 +51,7 @@ def try_kernels(registry: Registry, machine: Machine, *, core: bool = False, tim
 
 def slicing_notes(choice: Choice, registry: Registry, slice_size: int) -> tuple[str, ...]:
     """What there is to say of ``attention_slice_size`` with a kernel: nothing, if slices save memory with it."""
-    offer = registry.find("attention", f"{choice.distribution}:{choice.used}")[0].offer
+    offer = registry.find("attention", choice.address)[0].offer
     if not slice_size or offer.stores_scores:
         return ()
     return (

@@ -103,7 +103,7 @@ class Autoencoding:
             precision=self._plan.precision,
             vae=self._engine.pipe.vae,
         )
-        offer = self._registry.find("tiling", f"{choice.distribution}:{choice.used}")[0].offer
+        offer = self._registry.find("tiling", choice.address)[0].offer
         if not offer.exact and asked.tiling_backend == "auto":
             log.warning("%s; it changes the picture a little.", choice.sentence())
 

@@ -369,7 +369,7 @@ class Pipeline:
             log.warning("%s", sentence)
 
     def _evaluations(self, choice: Choice, steps: int) -> int:
-        (entry,) = self._registry.find("scheduler", f"{choice.distribution}:{choice.used}")
+        (entry,) = self._registry.find("scheduler", choice.address)
         try:
             return int(entry.offer.evaluations(steps))
         except PLUGIN_ERRORS as error:

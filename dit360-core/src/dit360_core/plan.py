@@ -49,6 +49,11 @@ class Choice:
         return 0 < self.named < len(self.verdicts)
 
     @property
+    def address(self) -> str:
+        """``distribution:name`` of what is used."""
+        return f"{self.distribution}:{self.used}"
+
+    @property
     def origin(self) -> str:
         """What is used, and whose it is if it is not the core's."""
         return self.used if self.distribution == CORE else f"{self.used} ({self.distribution} {self.version})"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from dit360_core.flux.engine import Engine, Velocity
-    from dit360_core.offers import SchedulerImplementation
+    from dit360_core.offers import FlowModel, SchedulerImplementation
 
 
 @attrs.frozen(kw_only=True)
@@ -94,13 +94,18 @@ def solve(
     scheduler: SchedulerImplementation, model: Asked, x: torch.Tensor, sigmas: list[float], generator: torch.Generator
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
     """After each step: how many are done, x, and the picture as it was expected before it."""
-    advance: Any = getattr(scheduler, "advance", None)
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas), start=1):
-        if advance is not None:
-            x = advance(model, x, sigma, sigma_next, generator)
-        else:
-            x = scheduler.step(model(x, sigma), sigma, sigma_next, x, generator)
+        x = one_step(scheduler, model, x, sigma, sigma_next, generator)
         yield i, x, model.expected()
+
+
+def one_step(
+    scheduler: Any, model: FlowModel, x: torch.Tensor, sigma: float, sigma_next: float, generator: torch.Generator
+) -> torch.Tensor:
+    """x at ``sigma_next``, by a solver of either kind."""
+    if hasattr(scheduler, "advance"):
+        return scheduler.advance(model, x, sigma, sigma_next, generator)  # type: ignore[no-any-return]
+    return scheduler.step(model(x, sigma), sigma, sigma_next, x, generator)  # type: ignore[no-any-return]
 
 
 def steps_of_a_whole(steps: int, denoise: float) -> int:

@@ -27,8 +27,8 @@ class AttentionConformance(OfferConformance):
             def offer(self):
                 return next(iter(my_plugin.dit360_attention_backends()))
 
-    What this machine cannot run is left out need by need: a
-    refusal with a reason is a right answer, a wrong number is not.
+    What this machine cannot run is left out need by need: a refusal with a reason is a right answer, a wrong number is
+    not.
     """
 
     kind = AttentionBackend

@@ -10,6 +10,7 @@ import torch
 
 from dit360_core.offers import FlowModel, Scheduler, SchedulerImplementation, SchedulerSettings
 from dit360_core.options import TIMESTEP_SCHEDULES
+from dit360_core.sampling import one_step
 from dit360_core.testing.offering import OfferConformance
 
 MEAN, SPREAD = torch.tensor([1.5, -0.5]), torch.tensor([0.5, 2.0])
@@ -131,10 +132,7 @@ def integrate(
 
     generator = torch.Generator().manual_seed(seed)
     for sigma, sigma_next in itertools.pairwise(levels):
-        if hasattr(scheduler, "advance"):
-            x = scheduler.advance(counting, x, sigma, sigma_next, generator)
-        else:
-            x = scheduler.step(counting(x, sigma), sigma, sigma_next, x, generator)
+        x = one_step(scheduler, counting, x, sigma, sigma_next, generator)
     return x, levels, asked
 
 
