@@ -8,7 +8,7 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test lint bench bench-attention bench-decode bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
+.PHONY: help install demo test lint bench bench-attention bench-decode bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
 	@echo "make bench-attention  measure every attention backend and write docs/attention-matrix.md (20 minutes)"
 	@echo "make bench-schedulers  measure solvers and consistency; draw the curves of docs/schedulers.md (25 minutes)"
+	@echo "make bench-quantization  measure every quantization on the CPU; tables of docs/quantization.md (30 minutes)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
 	@echo "                 (MINUTES=195 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
@@ -27,7 +28,7 @@ help:
 
 install: .venv/.installed
 
-DISTRIBUTIONS := dit360-core dit360-attn-flash dit360-attn-xformers dit360-sched-ddim
+DISTRIBUTIONS := dit360-core dit360-attn-flash dit360-attn-xformers dit360-quant-bnb dit360-sched-ddim
 
 .venv/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@echo "==> Installing the workspace into .venv (a few minutes the first time)"
@@ -71,6 +72,10 @@ bench-decode: .venv/.installed
 bench-attention: .venv/.installed
 	@echo "==> Measuring every attention backend"
 	@$(BIN)/python bench/attention.py --device $(or $(filter-out auto,$(DEVICE)),cpu)
+
+bench-quantization: .venv/.installed-dev
+	@echo "==> Measuring quantizations on a FLUX-shaped transformer and on the embedded model"
+	@PYTHONPATH=. $(BIN)/python bench/quantization.py
 
 bench-schedulers: .venv/.installed-dev
 	@echo "==> Measuring solvers, spacings and consistency on the embedded model"

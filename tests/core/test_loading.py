@@ -11,7 +11,8 @@ from dit360_core.machine import Machine
 from dit360_core.memory import OutOfMemory, told_when_full
 from dit360_core.offers import AttentionBackend, AttentionNeed, Model, Scheduler
 from dit360_core.pipeline import Pipeline
-from dit360_core.plan import choose_quantization, make_plan, select
+from dit360_core.plan import make_plan, select
+from dit360_core.quantization import choose_quantization
 from dit360_core.registry import Registry, default_registry
 from invented_plugins import installed, offering
 from random_models import random_conditioning, random_flux

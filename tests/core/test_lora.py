@@ -51,7 +51,7 @@ def weights(pipe):
 def test_fusing_adds_strength_times_b_a_to_the_weights(tmp_path, style, strength):
     pipe = random_flux()
     before, everything = weights(pipe), {k: v.clone() for k, v in pipe.transformer.state_dict().items()}
-    changed = lora.fuse(pipe, lora.locate(str(write(tmp_path, style))), strength)
+    changed = lora.fuse(pipe, lora.read(lora.locate(str(write(tmp_path, style)))), strength)
     assert changed == len(LAYERS)
     for name, (down, up) in factors().items():
         assert torch.allclose(weights(pipe)[name], before[name] + strength * up @ down, atol=1e-6)
@@ -65,7 +65,7 @@ def test_alpha_of_the_adapter_config_scales_the_update(tmp_path):
     pipe = random_flux()
     before = weights(pipe)
     write(tmp_path, "peft", alpha=2 * RANK)
-    lora.fuse(pipe, lora.locate(str(tmp_path)), 1.0)
+    lora.fuse(pipe, lora.read(lora.locate(str(tmp_path))), 1.0)
     for name, (down, up) in factors().items():
         assert torch.allclose(weights(pipe)[name], before[name] + 2 * up @ down, atol=1e-6)
 
@@ -74,19 +74,19 @@ def test_a_lora_whose_keys_match_nothing_is_refused(tmp_path):
     names = {name: f"transformer_blocks.{i + 90}.attn.to_q" for i, name in enumerate(LAYERS)}
     file = lora.locate(str(write(tmp_path, "peft", layers=names)))
     with pytest.raises(ModelError, match="does not fit this model"):
-        lora.fuse(random_flux(), file, 1.0)
+        lora.fuse(random_flux(), lora.read(file), 1.0)
 
 
 def test_a_lora_that_matches_in_part_is_fused_with_a_warning(tmp_path, caplog):
     file = lora.locate(str(write(tmp_path, "diffusers", layers={LAYERS[1]: "single_transformer_blocks.90.attn.to_k"})))
     with caplog.at_level(logging.WARNING, "dit360"):
-        assert lora.fuse(random_flux(), file, 1.0) == 1
+        assert lora.fuse(random_flux(), lora.read(file), 1.0) == 1
     assert "1 of its 2 layers" in caplog.text
 
 
 def test_a_lora_of_another_width_is_refused(tmp_path):
     with pytest.raises(ModelError, match="another shape"):
-        lora.fuse(random_flux(), lora.locate(str(write(tmp_path, "diffusers", dim=48))), 1.0)
+        lora.fuse(random_flux(), lora.read(lora.locate(str(write(tmp_path, "diffusers", dim=48)))), 1.0)
 
 
 def test_a_file_without_lora_tensors_is_refused(tmp_path):
@@ -124,4 +124,9 @@ def test_a_lora_given_when_loading_changes_the_picture_and_is_told(tmp_path):
     pictures = [p.generate(**picture) for p in (plain, strong, none)]
     assert pictures[0].image.tobytes() != pictures[1].image.tobytes()
     assert pictures[0].image.tobytes() == pictures[2].image.tobytes()
-    assert pictures[1].settings["used"]["lora"] == {"from": str(file), "strength": 2.0, "modules": len(LAYERS)}
+    assert pictures[1].settings["used"]["lora"] == {
+        "from": str(file),
+        "strength": 2.0,
+        "mode": "fuse",
+        "modules": len(LAYERS),
+    }

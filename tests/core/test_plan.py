@@ -9,11 +9,10 @@ from command_line import python
 from dit360_core.checks import check_guidance, check_loading, check_names, check_request, picture_size
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed, Reason, SchedulingNeed
+from dit360_core.offers import AttentionNeed, QuantizationNeed, Reason, SchedulingNeed
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.plan import (
     Choice,
-    choose_quantization,
     choose_tiling,
     judge,
     make_plan,
@@ -22,8 +21,9 @@ from dit360_core.plan import (
     tiling_settings,
 )
 from dit360_core.precision import precision_for
+from dit360_core.quantization import choose_quantization
 from dit360_core.registry import CORE, Registry
-from invented_plugins import attention, installed, model, offering, quantizer, scheduler, tiling
+from invented_plugins import Halves, attention, installed, model, offering, quantizer, scheduler, tiling
 from random_models import random_flux
 
 CPU = Machine(versions={"my-kernel": "2.1.0"})
@@ -236,10 +236,11 @@ def test_strict_leaves_auto_free_to_choose():
 
 @pytest.mark.parametrize(("kind", "offer"), [("quantization", quantizer), ("scheduler", scheduler), ("tiling", tiling)])
 def test_only_attention_falls_back_since_the_others_change_the_picture_or_the_memory(kind, offer):
+    need = QuantizationNeed(device="cpu", dtype="fp32") if kind == "quantization" else NEED
     offers = [offer("mine", unsupported=refusing("needs CUDA")), offer("other", load=lambda *settings: object())]
     with pytest.raises(BackendUnavailable, match=f"The {kind} 'mine' cannot be used here: plugin:mine: needs CUDA"):
-        select(kind, "mine", registry(*offers), CPU, NEED)
-    choice, _ = select(kind, "auto", registry(*offers), CPU, NEED, load=lambda offer: object())
+        select(kind, "mine", registry(*offers), CPU, need)
+    choice, _ = select(kind, "auto", registry(*offers), CPU, need, load=lambda offer: object())
     assert choice.used == "other"
 
 
@@ -557,7 +558,7 @@ def resolved(options, known, machine=CPU):
 
 
 def test_the_plan_tells_what_is_used_as_json_and_in_sentences():
-    kept = object()
+    kept = Halves()
     known = beside_the_core(quantizer("bits", load=lambda: kept))
     plan, implementation = resolved(
         LoadOptions(quantization_mode="bits", lora="x.safetensors", lora_strength=0.5), known
@@ -565,10 +566,10 @@ def test_the_plan_tells_what_is_used_as_json_and_in_sentences():
     assert implementation is kept
     told = json.loads(json.dumps(plan.as_dict()))
     assert told["quantization"]["used"] == "bits"
-    assert told["lora"] == {"from": "x.safetensors", "strength": 0.5, "modules": 0}
+    assert told["lora"] == {"from": "x.safetensors", "strength": 0.5, "mode": "fuse", "modules": 0}
     assert plan.sentences() == [
         "model: tiny, fp32 on cpu",
-        "lora: x.safetensors, strength 0.5, 0 modules",
+        "lora: x.safetensors, strength 0.5, 0 modules fused",
         "attention: sdpa",
         "quantization: bits (plugin 1.0)",
     ]

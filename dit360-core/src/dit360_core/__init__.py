@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from dit360_core.pipeline import Pipeline as Pipeline
     from dit360_core.stages import Conditioning as Conditioning
     from dit360_core.stages import Latents as Latents
+    from dit360_core.storing import quantize as quantize
 
 _WHERE = {
     "load": "loading",
+    "quantize": "storing",
     "Pipeline": "pipeline",
     "Conditioning": "stages",
     "Latents": "stages",

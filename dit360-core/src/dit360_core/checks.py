@@ -51,6 +51,17 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
             f"lora_strength={options.lora_strength:g} has no effect, because no LoRA is loaded; give one with lora, or "
             "leave it out."
         )
+    if options.lora_mode != "fuse" and not (options.lora or model.lora):
+        raise InputError(
+            f"lora_mode={options.lora_mode} has no effect, because no LoRA is loaded; give one with lora, or leave it "
+            "out."
+        )
+    for name in ("quantization_parts", "quantization_skip"):
+        value = getattr(options, name)
+        if options.quantization_mode == "none" and value != getattr(attrs.fields(LoadOptions), name).default:
+            raise InputError(
+                f"{name}={value} has no effect, because quantization_mode is none; choose a mode, or leave it out."
+            )
 
 
 def check_request(

@@ -47,14 +47,23 @@ class Dit360Spec:
 
         Example::
 
-            class Float8Storage:                      # stores in eight bits, computes as before (diffusers)
-                def apply(self, module):
-                    import torch
-                    module.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=module.dtype)
+            import torch                              # in a file of its own, which load imports
+
+            class Float8Linear(torch.nn.Module):      # stores in eight bits, computes as before
+                def __init__(self, linear):
+                    super().__init__()
+                    self.weight = torch.nn.Parameter(linear.weight.to(torch.float8_e4m3fn), requires_grad=False)
+                    self.bias = linear.bias
+                def forward(self, x):
+                    return torch.nn.functional.linear(x, self.weight.to(x.dtype), self.bias)
+
+            class Float8:
+                def quantize(self, linear, *, one_token):
+                    return Float8Linear(linear)
 
             @hookimpl
             def dit360_quantizers():
-                yield Quantizer(name="fp8-storage", api=1, load=Float8Storage)
+                yield Quantizer(name="fp8-storage", api=1, bits=8, error=0.06, load=Float8)
         """
 
     @hookspec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,19 @@ from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.pipeline import Pipeline
-from dit360_core.plan import Plan, choose_quantization, make_plan
+from dit360_core.plan import Plan, make_plan
 from dit360_core.precision import precision_for, torch_dtype
+from dit360_core.quantization import check_stored, choose_quantization, choose_stored
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
 
 if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.conversion import Converted
+    from dit360_core.flux.lora import Lora
+    from dit360_core.flux.store import Stored
+    from dit360_core.flux.stream import Quantizing
     from dit360_core.offers import Attend
 
 log = logging.getLogger("dit360")
@@ -40,7 +48,10 @@ def load(
 
 @attrs.frozen(kw_only=True, eq=False)
 class Prepared:
-    """A pipeline whose files and backends are found and checked, and whose weights are not read yet."""
+    """A pipeline whose files and backends are found and checked, and whose weights are not read yet.
+
+    quantizer: None if nothing is to be quantized. stored: the parts that are stored quantized, which it restores.
+    """
 
     plan: Plan
     folder: Path
@@ -48,25 +59,38 @@ class Prepared:
     kernels: Kernels
     attend: Attend
     quantizer: Any
+    stored: Mapping[str, Stored]
     machine: Machine
     registry: Registry
 
     def load(self) -> Pipeline:
-        """Reads the weights: load → fuse the LoRA → quantize → place or offload."""
+        """Reads the weights: each layer is loaded, given its LoRA and quantized; then all are placed or offloaded."""
         import torch
 
         from dit360_core.flux import lora as lora_files
+        from dit360_core.flux.beside import put_beside
         from dit360_core.flux.engine import Engine
-        from dit360_core.flux.load import equip, load_pipeline
+        from dit360_core.flux.load import attach, load_pipeline
 
         plan = self.plan
-        pipe = load_pipeline(self.folder, plan.precision)
-        if self.lora_file is not None:
-            changed = lora_files.fuse(pipe, self.lora_file, plan.lora_strength)
-            plan = attrs.evolve(plan, lora_modules=changed)
-        equip(pipe, self.quantizer, self.attend, plan.attention_slice_size)
-        device = torch.device(plan.device)
+        device, dtype = torch.device(plan.device), torch_dtype(plan.precision)
+        lora = self.lora()
+        fused = lora if plan.lora_mode == "fuse" else None
+        strength = None
         with told_when_full(f"the weights of {plan.options.model}", plan.device):
+            parts, converted = self._quantized(fused)
+            pipe = load_pipeline(self.folder, plan.precision, parts)
+            if lora is not None:
+                if fused is None:
+                    like = torch.empty(0, dtype=dtype, device=device if plan.offload == "none" else "cpu")
+                    strength = put_beside(pipe.transformer, lora, plan.lora_strength, like)
+                elif "transformer" not in parts:
+                    lora_files.fuse(pipe, lora, plan.lora_strength)
+                lora_files.fuse_text_encoder(pipe, lora, plan.lora_strength)
+                kept = lora_files.check_kept(lora, converted) if fused is not None else None
+                plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
+            plan = attrs.evolve(plan, quantized=converted)
+            attach(pipe, self.attend, plan.attention_slice_size)
             if plan.offload == "model":
                 pipe.enable_model_cpu_offload(device=device)
             elif plan.offload == "sequential":
@@ -77,8 +101,59 @@ class Prepared:
             log.info("%s", line)
         for line in plan.warnings():
             log.warning("%s", line)
-        engine = Engine(pipe=pipe, device=device, dtype=torch_dtype(plan.precision))
-        return Pipeline(engine, plan, self.kernels, registry=self.registry, machine=self.machine)
+        engine = Engine(pipe=pipe, device=device, dtype=dtype)
+        return Pipeline(
+            engine, plan, self.kernels, lora_strength=strength, registry=self.registry, machine=self.machine
+        )
+
+    def _quantized(self, lora: Lora | None) -> tuple[dict[str, Any], tuple[Converted, ...]]:
+        """The parts that are quantized while they are loaded, or stored so."""
+        import torch
+
+        from dit360_core.flux.store import restore_part
+        from dit360_core.flux.stream import load_part, survey
+
+        if self.quantizer is None:
+            return {}, ()
+        dtype, home = torch_dtype(self.plan.precision), torch.device(self.plan.device)
+        if self.plan.offload != "none":
+            home = torch.device("cpu")
+        if self.stored:
+            done = {
+                name: restore_part(stored, self.folder / name, self.quantizer.restore, dtype, home)
+                for name, stored in self.stored.items()
+            }
+        else:
+            how = self.quantizing(lora, home)
+            done = {name: load_part(part, how, dtype) for name, part in survey(self.folder, dtype, how).items()}
+        return {name: module for name, (module, _) in done.items()}, tuple(told for _, told in done.values())
+
+    def lora(self) -> Lora | None:
+        """The LoRA as far as it belongs to this transformer. Raises ModelError if it does not."""
+        from dit360_core.flux.lora import read
+        from dit360_core.flux.stream import empty
+
+        if self.lora_file is None:
+            return None
+        return read(self.lora_file).fitted(empty("transformer", self.folder / "transformer"))
+
+    def quantizing(self, lora: Lora | None, home: torch.device) -> Quantizing:
+        """How the weights are quantized on their way, and where they then rest."""
+        import torch
+
+        from dit360_core.flux.layers import parts_of
+        from dit360_core.flux.stream import Quantizing
+
+        options = self.plan.options
+        return Quantizing(
+            implementation=self.quantizer,
+            parts=parts_of(options.quantization_parts),
+            device=torch.device(self.plan.device),
+            home=home,
+            skip=options.quantization_skip,
+            lora=lora,
+            strength=options.lora_strength,
+        )
 
 
 def prepare(
@@ -94,7 +169,8 @@ def prepare(
     """
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
-    from dit360_core.flux.files import existing
+    from dit360_core.flux.files import existing, with_settings
+    from dit360_core.flux.store import stored_parts
 
     model = check_names(
         asked,
@@ -106,18 +182,29 @@ def prepare(
     lora = asked.lora or model.lora
     folder = model_files.locate(model.base) if existing(model.base) else None
     lora_file = lora_files.locate(lora) if lora and existing(lora) else None
+    if folder is not None:
+        model = with_settings(model, folder)
 
     machine = machine or Machine.detect(asked.device)
     precision = precision_for(asked, model, machine)
     check_loading(asked, machine, model)
     if picture:
         check_request(*picture, loading=asked, model=model, registry=registry, machine=machine, precision=precision)
-    quantization, quantizer = choose_quantization(asked, registry, machine, precision)
+    chosen = None
+    if asked.quantization_mode not in ("auto", "none"):
+        chosen = choose_quantization(asked, registry, machine, precision)
     if lora and lora_file is None:
         lora_file = lora_files.locate(lora)
     if folder is None:
         folder = model_files.locate(model.base)
+        model = with_settings(model, folder)
 
+    stored = stored_parts(folder)
+    if stored:
+        check_stored(asked, bool(lora), stored)
+        quantization, quantizer = choose_stored(next(iter(stored.values())), asked, registry, machine, precision)
+    else:
+        quantization, quantizer = chosen or choose_quantization(asked, registry, machine, precision, folder=folder)
     heads, head_dim, takes_guidance = model_files.transformer_shape(folder)
     if picture:
         check_guidance(picture[0], takes_guidance)
@@ -139,6 +226,7 @@ def prepare(
         kernels=kernels,
         attend=attend,
         quantizer=quantizer,
+        stored=stored,
         machine=machine,
         registry=registry,
     )

@@ -74,10 +74,20 @@ class AttentionNeed:
 
 @attrs.frozen(kw_only=True)
 class QuantizationNeed:
-    """Where quantized weights are to live and the dtype of the activations that meet them."""
+    """Where quantized weights are to live and the dtype of the activations that meet them.
+
+    offload: as in :class:`LoadOptions`. adapter: whether a LoRA is to stay beside the quantized layers. parameters:
+    weights that would be quantized, others: bytes of all that would not, budget: bytes that there are for both; 0 where
+    that is not asked (only ``auto`` asks).
+    """
 
     device: str
     dtype: str
+    offload: str = "none"
+    adapter: bool = False
+    parameters: int = 0
+    others: int = 0
+    budget: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -179,9 +189,22 @@ class SchedulerImplementation(Protocol):
 
 
 class QuantizerImplementation(Protocol):
-    """Changes the weights of a loaded module in place."""
+    """Stores Linear layers in fewer bits, one at a time: the core says which, fuses LoRAs first, counts and checks.
 
-    def apply(self, module: torch.nn.Module) -> None: ...
+    One thing more may be there: ``restore(linear, tensors, *, one_token) -> module``, the inverse of
+    ``module.state_dict()`` for a module that ``quantize`` made. Without it quantized models of this kind cannot be
+    saved. ``linear`` is a Linear of the same shape, on the meta device and of the dtype of the activations; ``tensors``
+    are on the device wanted.
+    """
+
+    def quantize(self, linear: torch.nn.Linear, *, one_token: bool) -> torch.nn.Module:
+        """A module that computes what ``linear`` does, ``(…, in) -> (…, out)`` in the dtype of its input.
+
+        ``linear`` has the dtype of the activations, is on the device where the layer will run, and may be changed.
+        one_token: the layer sees one token a picture (a modulation), so its time is nothing and its error is
+        everybody's. Raises ValueError for a layer that it cannot store.
+        """
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -271,6 +294,11 @@ class Offer:
         """Why it cannot serve a need by what it says of itself, before it is asked."""
         return ()
 
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """``auto`` tries the lowest first."""
+        return (-self.priority,)
+
 
 @attrs.frozen(kw_only=True)
 class AttentionBackend(Offer):
@@ -293,9 +321,32 @@ class AttentionBackend(Offer):
 
 @attrs.frozen(kw_only=True)
 class Quantizer(Offer):
-    """A way to store weights in fewer bits. Changes the picture and the memory: never chosen in another's place."""
+    """A way to store weights in fewer bits. Changes the picture and the memory: never chosen in another's place.
 
-    load: Callable[[], QuantizerImplementation] = attrs.field(validator=attrs.validators.is_callable())
+    bits: stored for each quantized weight, scales included; 0: as many as were loaded. error: the claim that the output
+    of a FLUX transformer quantized so differs by no more than this share (root mean square). load gives None where
+    nothing is to be done.
+    """
+
+    bits: float = attrs.field(default=0.0, validator=[_NUMBER, attrs.validators.ge(0)])
+    error: float = attrs.field(default=1.0, validator=[_NUMBER, attrs.validators.ge(0)])
+    load: Callable[[], QuantizerImplementation | None] = attrs.field(validator=attrs.validators.is_callable())
+
+    def lacks(self, need: Any) -> Iterable[Reason]:
+        if not need.budget:
+            return
+        bits = self.bits or {"fp32": 32, "fp64": 64}.get(need.dtype, 16)
+        bytes_ = need.parameters * bits / 8 + need.others
+        if bytes_ > need.budget:
+            gib = 2**30
+            yield Reason(
+                "size", f"weights of {bytes_ / gib:.1f} GiB, and there is room for {need.budget / gib:.1f} GiB"
+            )
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        # The least that fits; of those that store alike (by whole bits), the one of the higher priority.
+        return (-round(self.bits or 64), -self.priority)
 
 
 @attrs.frozen(kw_only=True)

@@ -18,6 +18,8 @@ from dit360_core.errors import InputError
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OFFLOADS = ("none", "model", "sequential")
+LORA_MODES = ("fuse", "adapter")
+QUANTIZED = ("both", "transformer", "t5")
 TIMESTEP_SCHEDULES = ("linear", "quadratic", "cosine")
 CIRCULAR_MODES = ("pad", "bias")
 TILING_MODES = ("auto", "always", "never")
@@ -105,6 +107,11 @@ class LoadOptions:
         None, help="LoRA to fuse: a safetensors file, a folder, or a Hub id.", unset="the model's own, if any"
     )
     lora_strength: float = option(1.0, help="How strongly the LoRA is applied.", minimum=-2.0, maximum=2.0)
+    lora_mode: str = option(
+        "fuse",
+        help="Add the LoRA to the weights (fuse: costs nothing) or keep it beside them (adapter: strength can change).",
+        choices=LORA_MODES,
+    )
     precision: str = option("auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS)
     device: str = option("auto", help="Where to compute.", choices=DEVICES)
     offload: str = option(
@@ -120,7 +127,15 @@ class LoadOptions:
         maximum=65536,
     )
     quantization_mode: str = option(
-        "none", help="Store weights in fewer bits; see 'dit360 backends'.", offers="quantization"
+        "none",
+        help="Store weights in fewer bits; see 'dit360 backends'. auto: as few as needed to fit into memory.",
+        offers="quantization",
+    )
+    quantization_parts: str = option(
+        "both", help="What is quantized: both, or only the transformer or the text encoder t5.", choices=QUANTIZED
+    )
+    quantization_skip: str = option(
+        "", help="Layers to leave in full precision besides embedders and the final projection: patterns, by commas."
     )
     vae_tile_size: int = option(
         1536, help="Largest side of a tile of the autoencoder, in pixels.", minimum=512, maximum=8192, step=64

@@ -25,11 +25,11 @@ from dit360_core.panorama import Panorama
 from dit360_core.plan import (
     Choice,
     Plan,
-    choose_quantization,
     make_plan,
     select,
 )
 from dit360_core.precision import precision_of
+from dit360_core.quantization import choose_quantization
 from dit360_core.registry import PLUGIN_ERRORS, Registry, default_registry, one_line
 from dit360_core.signature import takes
 from dit360_core.stages import Conditioning, Latents, Progress, Tap, stage
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from dit360_core.flux.beside import Strength
     from dit360_core.flux.engine import Engine
     from dit360_core.offers import Attend
 
@@ -53,15 +54,18 @@ class Pipeline:
         plan: Plan,
         kernels: Kernels | None = None,
         *,
+        lora_strength: Strength | None = None,
         registry: Registry | None = None,
         machine: Machine | None = None,
     ) -> None:
+        """lora_strength: of the LoRA that is computed beside the weights, if there is one."""
         self.engine = engine
         self.plan = plan
         self._registry = registry or default_registry()
         self._machine = machine or Machine.detect(plan.device)
         # Those that the plan was made with: only the first picture of a size pays for a trial run.
         self._kernels = kernels or Kernels(self._registry, self._machine, plan.options.strict)
+        self._lora_strength = lora_strength
         self._told = {(plan.attention.requested, plan.attention.used), *plan.notes}
         self._autoencoding = Autoencoding(engine, plan, self._registry, self._machine)
 
@@ -72,13 +76,16 @@ class Pipeline:
         """Wraps a FluxPipeline that is already loaded. Its transformer gets our attention processor.
 
         ``model`` gives the defaults (size, steps, guidance). options: attention_backend, attention_slice_size,
-        quantization_mode, strict and vae_* of LoadOptions; the others are decided by ``pipe`` and raise InputError.
+        quantization_*, strict and vae_* of LoadOptions; the others are decided by ``pipe`` and raise InputError. Parts
+        are quantized in place, those that the pipeline has.
         """
         from dit360_core.flux.engine import Engine
-        from dit360_core.flux.load import equip
+        from dit360_core.flux.layers import parts_of
+        from dit360_core.flux.load import attach, quantize_loaded
 
-        open_ = ("attention_backend", "attention_slice_size", "quantization_mode", "strict")
-        decided = sorted(name for name in options if name not in open_ and not name.startswith("vae_"))
+        open_ = ("attention_backend", "attention_slice_size", "strict")
+        free = ("vae_", "quantization_")
+        decided = sorted(name for name in options if name not in open_ and not name.startswith(free))
         asked = build(LoadOptions, {"model": "given", **options})
         if decided:
             raise InputError(
@@ -94,12 +101,16 @@ class Pipeline:
         need = native_need(model, machine, precision, config.num_attention_heads, config.attention_head_dim)
         kernels = Kernels(registry, machine, asked.strict)
         attention, attend = kernels.choose(asked.attention_backend, need)
+        if asked.quantization_mode == "auto":
+            raise InputError("quantization_mode=auto decides by files that are not loaded yet; name a mode, or none.")
         quantization, quantizer = choose_quantization(asked, registry, machine, precision)
         notes = slicing_notes(attention, registry, asked.attention_slice_size)
         plan = make_plan(asked, machine, model, precision, attention, quantization, notes)
         for line in plan.warnings():
             log.warning("%s", line)
-        equip(pipe, quantizer, attend, asked.attention_slice_size)
+        converted = quantize_loaded(pipe, quantizer, parts_of(asked.quantization_parts), asked.quantization_skip)
+        plan = attrs.evolve(plan, quantized=converted)
+        attach(pipe, attend, asked.attention_slice_size)
         engine = Engine(pipe=pipe, device=device, dtype=pipe.transformer.dtype)
         return cls(engine, plan, kernels, registry=registry, machine=machine)
 
@@ -205,6 +216,18 @@ class Pipeline:
         """
         panorama = image if isinstance(image, Panorama) else Panorama(image=image)
         return self._autoencoding.encode(panorama, build(DecodeOptions, options))
+
+    def set_lora_strength(self, strength: float) -> None:
+        """How strongly the LoRA is applied from now on: −2 … 2, and 0 is without it.
+
+        Raises InputError if it was fused into the weights, which is the default.
+        """
+        if self._lora_strength is None:
+            why = f"{self.plan.lora} is fused into the weights" if self.plan.lora else "no LoRA is loaded"
+            raise InputError(f"The LoRA's strength cannot change, because {why}; load it with lora_mode='adapter'.")
+        asked = build(LoadOptions, {"lora_strength": strength})
+        self._lora_strength.value = float(asked.lora_strength)
+        self.plan = attrs.evolve(self.plan, lora_strength=float(asked.lora_strength))
 
     # --------------------------------------------------------------------------------------------------- inner parts
 
@@ -323,6 +346,8 @@ class Pipeline:
             "scheduler_eta": asked.scheduler_eta,
             "attention": attention.as_dict(),
             "attention_slice_size": slice_size,
+            # Told here too, since its strength may be another by the time of the decoding.
+            "lora": self.plan.lora_as_dict(),
         }
         return Latents(
             tensor=result,

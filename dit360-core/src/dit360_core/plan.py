@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from packaging.requirements import InvalidRequirement, Requirement
@@ -16,9 +16,12 @@ from packaging.version import InvalidVersion
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
 from dit360_core.memory import is_out_of_memory
-from dit360_core.offers import Model, Need, Offer, QuantizationNeed, Reason, TilingNeed, TilingSettings
+from dit360_core.offers import Model, Need, Offer, Reason, TilingNeed, TilingSettings
 from dit360_core.options import DecodeOptions, LoadOptions
 from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, by_priority, normal, noun, one_line
+
+if TYPE_CHECKING:
+    from dit360_core.conversion import Converted
 
 EQUIVALENT = frozenset({"attention"})
 """Kinds whose offers all compute the same thing within rounding, so that one may stand in for another."""
@@ -273,7 +276,11 @@ def looks_like_hub_id(name: str) -> bool:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a loaded pipeline is made of. lora: what was fused, with the number of modules it changed, or None."""
+    """What a loaded pipeline is made of.
+
+    lora: what was fused or put beside, with the number of modules it changed, or None. lora_kept: the share of its
+    effect that rounding left of it, where it was fused into quantized weights. quantized: what became of each part.
+    """
 
     options: LoadOptions
     model: Model
@@ -286,7 +293,10 @@ class Plan:
     quantization: Choice
     lora: str | None = None
     lora_strength: float = 1.0
+    lora_mode: str = "fuse"
     lora_modules: int = 0
+    lora_kept: float | None = None
+    quantized: tuple[Converted, ...] = ()
     notes: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
@@ -294,9 +304,11 @@ class Plan:
         model = self.options.model
         lines = [f"model: {model}, {self.precision} on {self.device}"]
         if self.lora:
-            lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules")
+            how = "beside the weights" if self.lora_mode == "adapter" else "fused"
+            kept = "" if self.lora_kept is None else f", {self.lora_kept:.0%} of its effect left by rounding"
+            lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules {how}{kept}")
         lines += [self.attention.sentence(), self.quantization.sentence()]
-        return lines
+        return lines + [part.sentence() for part in self.quantized]
 
     def warnings(self) -> list[str]:
         """What is not as somebody would expect, a sentence each."""
@@ -312,20 +324,25 @@ class Plan:
             "offload": self.offload,
             "attention": self.attention.as_dict(),
             "attention_slice_size": self.attention_slice_size,
-            "quantization": self.quantization.as_dict(),
-            "lora": {"from": self.lora, "strength": self.lora_strength, "modules": self.lora_modules}
-            if self.lora
-            else None,
+            "quantization": {
+                **self.quantization.as_dict(),
+                "parts": {part.part: part.as_dict() for part in self.quantized},
+            },
+            "lora": self.lora_as_dict(),
             "notes": list(self.notes),
         }
 
-
-def choose_quantization(
-    options: LoadOptions, registry: Registry, machine: Machine, precision: str
-) -> tuple[Choice, Any]:
-    """How the weights are stored. Raises BackendUnavailable or UnknownName: another mode is never put in its place."""
-    need = QuantizationNeed(device=machine.device, dtype=precision)
-    return select("quantization", options.quantization_mode, registry, machine, need)
+    def lora_as_dict(self) -> dict[str, Any] | None:
+        """What is told of the LoRA, or None if there is none."""
+        if not self.lora:
+            return None
+        return {
+            "from": self.lora,
+            "strength": self.lora_strength,
+            "mode": self.lora_mode,
+            "modules": self.lora_modules,
+            **({} if self.lora_kept is None else {"kept": round(self.lora_kept, 4)}),
+        }
 
 
 def make_plan(
@@ -353,6 +370,7 @@ def make_plan(
         quantization=quantization,
         lora=options.lora or model.lora,
         lora_strength=options.lora_strength,
+        lora_mode=options.lora_mode,
         notes=tuple(notes),
     )
 

@@ -103,9 +103,18 @@ class Entry:
         return getattr(self.offer, "family", "")
 
 
-def by_priority(entry: Entry) -> tuple[int, str]:
+_BROUGHT_BY = {
+    **dict.fromkeys((("quantization", name) for name in ("int4", "int4-double", "int8-bnb")), "bnb"),
+    **dict.fromkeys((("attention", f"flash{n}") for n in ("", "-2", "-3", "-4", "-hub", "-torch")), "flash"),
+    ("attention", "xformers"): "xformers",
+    ("scheduler", "ddim"): "ddim",
+}
+"""Names of this project's own plugins → the extra of the core that installs them, for those who ask for one."""
+
+
+def by_priority(entry: Entry) -> tuple[tuple[float, ...], str]:
     """Sorts entries into the order in which they are tried."""
-    return -entry.offer.priority, entry.name
+    return entry.offer.rank, entry.name
 
 
 class Registry:
@@ -157,6 +166,11 @@ class Registry:
         found = found or tuple(sorted((e for e in entries if wanted in e.families), key=by_priority))
         if found:
             return found
+        extra = _BROUGHT_BY.get((kind, wanted))
+        if extra is not None:
+            raise UnknownName(
+                f'The {noun(kind)} {name!r} is not installed; it comes with: pip install "dit360-core[{extra}]".'
+            )
         names = sorted({e.name for e in entries} | {e.address for e in entries if e.refused} | _families(entries))
         near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."

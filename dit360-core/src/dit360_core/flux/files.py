@@ -7,11 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dit360_core.errors import ModelError
+import attrs
+
+from dit360_core.errors import ModelError, first_line
+from dit360_core.offers import Model
 
 WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 PARTS = (*WEIGHTS, *TOKENIZERS, "scheduler")
+STORED = "quantization.json"
+"""In the folder of a part that is stored quantized."""
+SETTINGS = "dit360.json"
+"""In a model's folder: what the name of the model that it was made from stood for."""
+KEPT = (
+    "prompt_prefix", "width", "height", "steps", "guidance", "circular_padding", "latent_rotation",
+    "position_interpolation", "precision",
+)  # fmt: skip
+"""Of a model, what its files do not tell."""
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
@@ -57,6 +69,19 @@ def check_model_folder(folder: Path) -> None:
     for part in WEIGHTS:
         for file in weight_files(folder / part):
             check_safetensors(file)
+
+
+def with_settings(model: Model, folder: Path) -> Model:
+    """A model given by its folder alone, with the size, prompt prefix and so on that the folder remembers, if any."""
+    file = folder / SETTINGS
+    if model.name != "given" or not file.is_file():
+        return model
+    told = read_json(file)
+    known = {field.name for field in attrs.fields(Model)} & set(KEPT)
+    try:
+        return attrs.evolve(model, **{name: told["model"][name] for name in known if name in told["model"]})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file} is damaged ({first_line(error)}); delete it to use defaults.") from error
 
 
 def refuse_single_file(path: Path) -> None:

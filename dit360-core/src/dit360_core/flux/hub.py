@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dit360_core.errors import ModelError, first_line
-from dit360_core.flux.files import PARTS
+from dit360_core.flux.files import PARTS, SETTINGS
 
 # FLUX repositories hold their weights twice, once as a single file beside the diffusers folders; only these are wanted.
-MODEL_FILES = ["model_index.json", *(f"{part}/*" for part in PARTS)]
+MODEL_FILES = ["model_index.json", SETTINGS, *(f"{part}/*" for part in PARTS)]
 LORA_FILES = ["*.safetensors", "adapter_config.json"]
 SUBFOLDERS = ["*/*"]
 NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.onnx"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from dit360_core.precision import torch_dtype
 if TYPE_CHECKING:
     import torch
 
+    from dit360_core.conversion import Converted
     from dit360_core.offers import Attend, QuantizerImplementation
 
 
@@ -40,9 +42,10 @@ def transformer_shape(folder: Path) -> tuple[int, int, bool]:
     return heads, head_dim, bool(config.get("guidance_embeds", False))
 
 
-def load_pipeline(folder: Path, precision: str) -> Any:
+def load_pipeline(folder: Path, precision: str, ready: Mapping[str, Any] | None = None) -> Any:
     """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together.
 
+    ready: parts that are there already, such as quantized ones, wherever they are.
     The autoencoder computes in float32 where the rest is fp16, in which FLUX's overflows to black pictures.
     """
     dtype = torch_dtype(precision)
@@ -58,9 +61,10 @@ def load_pipeline(folder: Path, precision: str) -> Any:
         }
         wide = torch_dtype("fp32") if precision == "fp16" else dtype
         try:
-            parts = {
-                name: _load_part(cls, folder / name, wide if name == "vae" else dtype) for name, cls in classes.items()
-            }
+            parts = dict(ready or {})
+            for name, cls in classes.items():
+                if name not in parts:
+                    parts[name] = _load_part(cls, folder / name, wide if name == "vae" else dtype)
             pipeline_class: Any = diffusers.FluxPipeline
             return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True, **parts)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
@@ -85,8 +89,27 @@ def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def equip(pipe: Any, quantizer: QuantizerImplementation, attend: Attend, slice_size: int) -> None:
-    """Quantizes a loaded transformer and gives it our attention, ``slice_size`` queries at a time (0: all)."""
+def quantize_loaded(
+    pipe: Any, quantizer: QuantizerImplementation | None, parts: tuple[str, ...], skip: str
+) -> tuple[Converted, ...]:
+    """Quantizes parts of a loaded pipeline in place. None: leaves them as they are."""
+    from dit360_core.conversion import check_patterns, linear_layers, quantize_module, select_layers
+    from dit360_core.flux.layers import policy_of
+    from dit360_core.flux.stream import as_used
+
+    if quantizer is None:
+        return ()
+    modules = {part: module for part in parts if (module := getattr(pipe, part, None)) is not None}
+    check_patterns(skip, [name for module in modules.values() for name in linear_layers(module)])
+    chosen = {part: select_layers(module, policy_of(part, module.dtype), skip) for part, module in modules.items()}
+    return tuple(
+        quantize_module(modules[part], quantizer, selection, part=part, as_used=as_used)
+        for part, selection in chosen.items()
+    )
+
+
+def attach(pipe: Any, attend: Attend, slice_size: int) -> None:
+    """Gives a transformer our attention, ``slice_size`` queries at a time (0: all)."""
     from dit360_core.flux.processor import AttentionProcessor
     from dit360_core.slicing import sliced
 
@@ -97,5 +120,4 @@ def equip(pipe: Any, quantizer: QuantizerImplementation, attend: Attend, slice_s
                 "Context parallelism is switched on for this transformer, which dit360's attention does not support; "
                 "load it without."
             )
-    quantizer.apply(pipe.transformer)
     pipe.transformer.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))

@@ -1,10 +1,14 @@
-"""Fusing a LoRA into a transformer, and refusing one that would do nothing."""
+"""Reading a LoRA, fusing it into weights, and refusing one that would do nothing."""
 
 from __future__ import annotations
 
 import logging
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.files import check_safetensors, existing, find_lora_file, read_json
@@ -13,6 +17,8 @@ from dit360_core.plan import looks_like_hub_id
 
 if TYPE_CHECKING:
     import torch
+
+    from dit360_core.conversion import Converted
 
 log = logging.getLogger("dit360")
 
@@ -39,58 +45,164 @@ def locate(lora: str) -> Path:
     return file
 
 
-def fuse(pipe: Any, file: Path, strength: float) -> int:
-    """Adds ``strength`` times the LoRA to the weights of ``pipe`` (a FluxPipeline). Returns how many layers it changed.
+@attrs.frozen(kw_only=True, eq=False)
+class Factors:
+    """One layer of a LoRA: ``up · down`` is added to the weights, ``(out, rank) · (rank, in)``, bias to the bias."""
 
-    Raises ModelError if its keys match nothing, or its shapes belong to another model.
-    """
-    import torch
+    down: torch.Tensor
+    up: torch.Tensor
+    bias: torch.Tensor | None = None
+
+    def add_to(self, layer: Any, strength: float) -> bool:
+        """Adds ``strength`` times it to a layer, rounding once to the dtype of its weights. Says whether any changed."""
+        import torch
+
+        changed = False
+        with torch.no_grad():
+            for old, new in ((layer.weight, self._product()), (layer.bias, self.bias)):
+                if new is None or old is None:
+                    continue
+                wide = torch.promote_types(old.dtype, torch.float32)
+                fused = (old.to(wide) + strength * new.to(old.device, wide)).to(old.dtype)
+                changed = changed or not torch.equal(fused, old)
+                old.copy_(fused)
+        return changed
+
+    def effect(self, strength: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What it adds to the output of a layer, its bias aside."""
+
+        def added(x: torch.Tensor) -> torch.Tensor:
+            wide = x.float()
+            return strength * (wide @ self.down.to(x.device).float().T) @ self.up.to(x.device).float().T
+
+        return added
+
+    @property
+    def zero(self) -> bool:
+        return not (self.up.any() and self.down.any()) and (self.bias is None or not self.bias.any())
+
+    def _product(self) -> torch.Tensor:
+        import torch
+
+        wide = torch.promote_types(self.up.dtype, torch.float32)
+        return self.up.to(wide) @ self.down.to(wide)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Lora:
+    """A LoRA file, read. layers: name in the transformer → its factors. text_encoder: tensors for CLIP, if any."""
+
+    file: Path
+    layers: Mapping[str, Factors]
+    text_encoder: Mapping[str, torch.Tensor]
+
+    def fitted(self, transformer: torch.nn.Module) -> Lora:
+        """What of it belongs to a transformer, which may be on the meta device.
+
+        Raises ModelError if that is nothing, or if shapes differ; warns of layers that are not there.
+        """
+        there = dict(transformer.named_modules())
+        matched = {name: factors for name, factors in sorted(self.layers.items()) if name in there}
+        if not matched:
+            example = next(iter(self.layers), "none")
+            raise ModelError(
+                f"{self.file} does not fit this model: none of its {len(self.layers)} layers is one of the "
+                f"transformer's (the first is {example!r}); give a LoRA made for FLUX."
+            )
+        if missing := len(self.layers) - len(matched):
+            log.warning("%s: %d of its %d layers are not in this model.", self.file, missing, len(self.layers))
+        for name, factors in matched.items():
+            shape = tuple(getattr(getattr(there[name], "weight", None), "shape", ()))
+            if (factors.up.shape[0], factors.down.shape[1]) != shape:
+                raise ModelError(f"{self.file} was made for another model: its layer {name} has another shape.")
+        return attrs.evolve(self, layers=matched)
+
+    def check_effect(self, changed: int, strength: float) -> None:
+        """Raises ModelError if fusing it changed no weight although it holds something."""
+        if not changed and strength and not all(factors.zero for factors in self.layers.values()):
+            raise ModelError(
+                f"{self.file} was fused with strength {strength:g} but changed no weight; give another precision."
+            )
+
+
+def read(file: Path) -> Lora:
+    """A LoRA in a format that diffusers reads. Raises ModelError if it is none, or holds more than factors."""
+    from dit360_core.flux.quiet import quiet
 
     try:
-        state = _as_diffusers(pipe, file)
+        with quiet():
+            state = _as_diffusers(file)
     except (ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
         raise ModelError(
             f"{file} cannot be read as a LoRA for FLUX ({first_line(error)}); give another file."
         ) from error
-    wanted = {key.split(".lora_")[0].removeprefix("transformer.") for key in state if key.startswith("transformer.")}
-    layers = dict(pipe.transformer.named_modules())
-    matched = sorted(name for name in wanted if name in layers)
-    if not matched:
-        example = next(iter(state), "none")
+    layers: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in state.items():
+        if not key.startswith("transformer."):
+            continue
+        name, lora, rest = key.removeprefix("transformer.").partition(".lora_")
+        kind = {"A.weight": "down", "B.weight": "up", "B.bias": "bias"}.get(rest)
+        if not lora or kind is None:
+            raise ModelError(f"{file} holds {key!r}, which is more than a LoRA; give one of plain factors (A and B).")
+        layers.setdefault(name, {})[kind] = value
+    for name, found in layers.items():
+        if not {"down", "up"} <= set(found):
+            raise ModelError(f"{file} holds only one factor of its layer {name}; download it again.")
+    return Lora(
+        file=file,
+        layers={name: Factors(**found) for name, found in layers.items()},
+        text_encoder={key: value for key, value in state.items() if key.startswith("text_encoder.")},
+    )
+
+
+def fuse(pipe: Any, lora: Lora, strength: float) -> int:
+    """Adds ``strength`` times a LoRA to the weights of ``pipe`` (a FluxPipeline). Returns how many layers it has there.
+
+    Raises ModelError if it belongs to another model, or would change nothing.
+    """
+    lora = lora.fitted(pipe.transformer)
+    changed = [factors.add_to(pipe.transformer.get_submodule(name), strength) for name, factors in lora.layers.items()]
+    lora.check_effect(sum(changed), strength)
+    return len(lora.layers)
+
+
+def check_kept(lora: Lora, converted: Iterable[Converted]) -> float | None:
+    """The share of a fused LoRA's effect that quantization left (median of its layers); None if it is in none.
+
+    Raises ModelError if it is as good as gone.
+    """
+    kept = [layer.lora_kept for part in converted for layer in part.layers if layer.lora_kept is not None]
+    if not kept:
+        return None
+    share = statistics.median(kept)
+    if share < 0.1:
         raise ModelError(
-            f"{file} does not fit this model: none of its {len(state)} keys names a layer of the transformer (the "
-            f"first is {example!r}); give a LoRA made for FLUX."
+            f"{lora.file} disappears when weights are rounded ({share:.0%} of its effect is left); use "
+            "lora_mode=adapter, or a greater lora_strength."
         )
-    if len(matched) < len(wanted):
-        log.warning("%s: %d of its %d layers are not in this model.", file, len(wanted) - len(matched), len(wanted))
-        known = {f"transformer.{name}" for name in matched}
-        state = {k: v for k, v in state.items() if not k.startswith("transformer.") or k.split(".lora_")[0] in known}
-    for name in matched:
-        down, up = state.get(f"transformer.{name}.lora_A.weight"), state.get(f"transformer.{name}.lora_B.weight")
-        shape = tuple(getattr(getattr(layers[name], "weight", None), "shape", ()))
-        if down is None or up is None or (up.shape[0], down.shape[1]) != shape:
-            raise ModelError(f"{file} was made for another model: its layer {name} has another shape.")
-
-    before = _fingerprints(layers, matched)
-    pipe.load_lora_weights(state, adapter_name="dit360")
-    components = [c for c in ("transformer", "text_encoder") if any(k.startswith(f"{c}.") for k in state)]
-    pipe.fuse_lora(components=components, lora_scale=strength, adapter_names=["dit360"])
-    pipe.unload_lora_weights()
-    after = _fingerprints(dict(pipe.transformer.named_modules()), matched)
-    changed = sum(not torch.equal(b, a) for b, a in zip(before, after, strict=True))
-    if changed == 0 and strength != 0 and any(bool(v.any()) for k, v in state.items() if ".lora_B." in k):
-        raise ModelError(f"{file} was fused with strength {strength:g} but changed no weight; give another precision.")
-    return len(matched)
+    return share
 
 
-def _as_diffusers(pipe: Any, file: Path) -> dict[str, torch.Tensor]:
+def fuse_text_encoder(pipe: Any, lora: Lora, strength: float) -> None:
+    """Adds what a LoRA holds for CLIP, which few do."""
+    if lora.text_encoder:
+        pipe.load_lora_weights(dict(lora.text_encoder), adapter_name="dit360")
+        pipe.fuse_lora(components=["text_encoder"], lora_scale=strength, adapter_names=["dit360"])
+        pipe.unload_lora_weights()
+
+
+def _as_diffusers(file: Path) -> dict[str, torch.Tensor]:
     """The tensors under diffusers' names (``transformer.….lora_A.weight``), scaled so that alpha equals the rank."""
+    from diffusers import FluxPipeline
     from safetensors.torch import load_file
 
     raw = load_file(file)
+    if weights := next((k for k in raw if "dora_scale" in k or "lora_magnitude" in k), None):
+        raise ModelError(f"{file} is a DoRA (it holds {weights!r}), which changes weights otherwise; give a LoRA.")
     peft = {k.removeprefix("base_model.model.").removeprefix("transformer."): v for k, v in raw.items()}
     if not all(k.startswith(_TRANSFORMER_BLOCKS) and ".lora_" in k and k.endswith(".weight") for k in peft):
-        state, alphas = pipe.lora_state_dict(raw, return_alphas=True)
+        reader: Any = FluxPipeline
+        state, alphas = reader.lora_state_dict(raw, return_alphas=True)
         return _scaled(state, alphas or {})
     settings = file.parent / "adapter_config.json"
     config = read_json(settings) if settings.is_file() else {}
@@ -113,8 +225,3 @@ def _scaled(state: dict[str, torch.Tensor], alphas: dict[str, Any]) -> dict[str,
         if up in state:
             state[up] = state[up] * (float(alpha) / state[up].shape[1])
     return state
-
-
-def _fingerprints(layers: dict[str, Any], names: list[str]) -> list[torch.Tensor]:
-    """A few rows of each weight, enough to see whether a rank-r update changed it."""
-    return [layers[name].weight.detach()[:8].clone() for name in names]

@@ -24,7 +24,7 @@ def quiet() -> Iterator[None]:
 
 
 def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers")]
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers", "bitsandbytes")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -1,0 +1,38 @@
+"""Which layers of FLUX's parts are quantized, and why the others are not."""
+
+from __future__ import annotations
+
+import torch
+
+from dit360_core.conversion import Policy
+
+_EMBEDDER = "embedder: everything passes through it, and it holds 0.4 % of the weights"
+
+PARTS = {"transformer": "transformer", "t5": "text_encoder_2"}
+"""Option → name in the model's folder."""
+
+
+def parts_of(option: str) -> tuple[str, ...]:
+    """The folders that ``quantization_parts`` means."""
+    return tuple(PARTS.values()) if option == "both" else (PARTS[option],)
+
+
+def policy_of(part: str, dtype: torch.dtype) -> Policy:
+    """What to leave of a part. Only Linear layers are ever touched: no norm, no embedding, no convolution."""
+    if part == "transformer":
+        return Policy(
+            left={
+                "x_embedder": _EMBEDDER,
+                "context_embedder": _EMBEDDER,
+                "time_text_embed.*": _EMBEDDER,
+                "norm_out.linear": "final modulation: its error is the picture's",
+                "proj_out": "final projection: its error is the picture's",
+            },
+            one_token=(
+                "transformer_blocks.*.norm1.linear",
+                "transformer_blocks.*.norm1_context.linear",
+                "single_transformer_blocks.*.norm.linear",
+            ),
+        )
+    overflows = {"*.DenseReluDense.wo": "overflows in fp16, where transformers keeps it in fp32"}
+    return Policy(left=overflows if dtype is torch.float16 else {})

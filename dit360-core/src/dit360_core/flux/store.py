@@ -1,0 +1,257 @@
+"""A quantized model in a folder: written as it is quantized, and read back without the full weights.
+
+The folder is a diffusers pipeline. Beside the weights of a quantized part lies ``quantization.json``: who made it, and
+for each layer its kernel, bytes and error. ``dit360.json`` keeps what the model's name stood for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors.torch import save_file
+
+from dit360_core.conversion import Converted, Layer
+from dit360_core.errors import Dit360Error, ModelError
+from dit360_core.flux.files import PARTS, PICKLED, STORED, read_json
+from dit360_core.flux.stream import Part, Piece, Quantizing, assemble, dtype_of, empty, pieces
+from dit360_core.flux.tensors import Tensors
+from dit360_core.plan import Choice
+
+FORMAT = 1
+SHARD = 2 * 2**30
+"""Bytes of a file. While a part is written, one of them is in memory."""
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+def write_part(
+    part: Part,
+    how: Quantizing,
+    dtype: torch.dtype,
+    folder: Path,
+    by: Choice,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Converted:
+    """Quantizes a part into a folder that has its configuration already; never holds more of it than a shard."""
+    layers: list[Layer] = []
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        for piece in pieces(part, how, dtype, plain=True):
+            if isinstance(piece.content, torch.Tensor):
+                yield piece.name, piece.content
+                continue
+            for key, value in piece.content.state_dict().items():
+                yield f"{piece.name}.{key}", value
+            if piece.layer is not None:
+                layers.append(piece.layer)
+                if progress is not None:
+                    progress(part.name, len(layers), len(part.selection.layers))
+
+    stem = "diffusion_pytorch_model" if part.name == "transformer" else "model"
+    _write_shards(folder, stem, tensors())
+    converted = Converted(part=part.name, layers=tuple(layers), left=part.selection.left)
+    described = {
+        "format": FORMAT,
+        "mode": by.used,
+        "distribution": by.distribution,
+        "version": by.version,
+        **converted.as_dict(),
+        "left": dict(converted.left),
+        "layers": {layer.name: _described(layer) for layer in layers},
+    }
+    (folder / STORED).write_text(json.dumps(described, indent=1), encoding="utf-8")
+    return converted
+
+
+def _described(layer: Layer) -> dict[str, Any]:
+    told = attrs.asdict(layer, filter=lambda field, value: field.name != "name" and value is not None)
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in told.items()}
+
+
+def _write_shards(folder: Path, stem: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    files: list[tuple[Path, list[str]]] = []
+    total = held = 0
+
+    def write() -> None:
+        file = folder / f"{stem}-{len(files) + 1:05d}.safetensors"
+        # "pt" is what transformers looks for in a file that it is to read.
+        save_file(shards[0], file, metadata={"format": "pt"})
+        files.append((file, list(shards[0])))
+        shards[0] = {}
+
+    for name, tensor in tensors:
+        if held and held + tensor.nbytes > SHARD:
+            write()
+            held = 0
+        shards[0][name] = tensor.cpu().contiguous()
+        held += tensor.nbytes
+        total += tensor.nbytes
+    write()
+    if len(files) == 1:
+        files[0][0].rename(folder / f"{stem}.safetensors")
+        return
+    where = {}
+    for number, (file, names) in enumerate(files, start=1):
+        name = f"{stem}-{number:05d}-of-{len(files):05d}.safetensors"
+        file.rename(folder / name)
+        where.update(dict.fromkeys(names, name))
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+
+def copy_rest(source: Path, target: Path, quantized: Iterable[str]) -> None:
+    """Everything of a model folder but the weights of the parts that are quantized."""
+    quantized = set(quantized)
+    shutil.copyfile(source / "model_index.json", target / "model_index.json")
+    for part in PARTS:
+        (target / part).mkdir()
+        for file in sorted((source / part).iterdir()):
+            weights = ".safetensors" in file.name or file.suffix.lower() in PICKLED
+            if file.is_file() and not (weights and part in quantized) and file.suffix.lower() not in PICKLED:
+                shutil.copyfile(file, target / part / file.name)
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+@attrs.frozen(kw_only=True)
+class Stored:
+    """What ``quantization.json`` says of a part. layers: name → what is told of it."""
+
+    part: str
+    mode: str
+    distribution: str
+    version: str
+    layers: Mapping[str, Mapping[str, Any]]
+    left: Mapping[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"{self.distribution}:{self.mode}"
+
+
+def stored_parts(folder: Path) -> dict[str, Stored]:
+    """The parts of a model folder that are stored quantized. Raises ModelError if that is not to be understood."""
+    found = {}
+    for part in ("transformer", "text_encoder_2"):
+        file = folder / part / STORED
+        if file.is_file():
+            found[part] = _stored(part, file)
+        elif read_json(folder / part / "config.json").get("quantization_config"):
+            raise ModelError(
+                f"{folder / part} was quantized by another program, whose layers dit360 does not read; give the "
+                "original model, and quantize it with 'dit360 quantize' or quantization_mode."
+            )
+    if len({stored.address for stored in found.values()}) > 1:
+        raise ModelError(f"{folder} holds parts quantized in different ways; quantize the whole model at once.")
+    return found
+
+
+def _stored(part: str, file: Path) -> Stored:
+    told = read_json(file)
+    if told.get("format") != FORMAT:
+        raise ModelError(
+            f"{file} is of format {told.get('format')!r}, and this dit360 reads {FORMAT}; update dit360-core, or "
+            "quantize the model again."
+        )
+    try:
+        layers = {str(name): dict(layer) for name, layer in told["layers"].items()}
+        if not all(
+            isinstance(layer["one_token"], bool)
+            and isinstance(layer["bytes_before"], int)
+            and isinstance(layer["error"], int | float)
+            for layer in layers.values()
+        ):
+            raise ValueError("a layer is described in another way")
+        texts = [told[name] for name in ("mode", "distribution", "version")]
+        return Stored(
+            part=part, mode=str(texts[0]), distribution=str(texts[1]), version=str(texts[2]), layers=layers,
+            left={str(name): str(why) for name, why in told["left"].items()},
+        )  # fmt: skip
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{file} is damaged ({error}); quantize the model again.") from error
+
+
+def restore_part(
+    stored: Stored, folder: Path, restore: Any, dtype: torch.dtype, home: torch.device
+) -> tuple[torch.nn.Module, Converted]:
+    """A part with its quantized layers, as they were stored. restore: the quantizer's."""
+    module = empty(stored.part, folder)
+    tensors = Tensors(folder)
+
+    def found() -> Iterator[Piece]:
+        owners: dict[str, dict[str, str]] = {}
+        plain = []
+        for name in tensors.names():
+            owner = _owner(name, stored.layers)
+            if owner is None:
+                plain.append(name)
+            else:
+                owners.setdefault(owner, {})[name.removeprefix(f"{owner}.")] = name
+        for name, told in stored.layers.items():
+            yield _restored(name, told, {k: tensors.read(v).to(home) for k, v in owners.get(name, {}).items()})
+        there = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        for name in plain:
+            if name in there:
+                yield Piece(name, tensors.read(name).to(home, dtype_of(module, name, dtype)))
+
+    def _restored(name: str, told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Piece:
+        try:
+            linear: Any = module.get_submodule(name)
+            like = torch.nn.Linear(
+                linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta", dtype=dtype
+            )
+            made = restore(like, state, one_token=told["one_token"]).eval().requires_grad_(False)
+        except (KeyError, AttributeError, ValueError, RuntimeError, TypeError, IndexError) as error:
+            raise ModelError(
+                f"The layer {name} of {folder} cannot be restored ({error}); quantize the model again."
+            ) from error
+        if type(made) is torch.nn.Linear:
+            raise Dit360Error(f"The layer {name} was stored quantized and came back in full; tell the plugin's author.")
+        stored_bytes = sum(tensor.nbytes for tensor in state.values())
+        return Piece(
+            name,
+            made,
+            Layer(
+                name=name,
+                kernel=type(made).__name__,
+                one_token=told["one_token"],
+                bytes_before=told["bytes_before"],
+                bytes=stored_bytes,
+                error=float(told["error"]),
+            ),
+        )
+
+    layers = assemble(module, stored.part, found())
+    return module, Converted(part=stored.part, layers=layers, left=stored.left)
+
+
+def _owner(name: str, layers: Mapping[str, Any]) -> str | None:
+    """The quantized layer that a tensor belongs to; its own name may hold dots (``weight.quant_state.…``)."""
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        owner = ".".join(parts[:end])
+        if owner in layers:
+            return owner
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------- sizes
+
+
+def linear_bytes(folder: Path, part: str, selection: Iterable[str], dtype_bytes: int) -> tuple[int, int]:
+    """(weights of the layers to be quantized, bytes of all others) of a part, from the headers of its files."""
+    chosen = {f"{name}.weight" for name in selection}
+    sizes = Tensors(folder / part).sizes()
+    weights = sum(number for name, (number, _) in sizes.items() if name in chosen)
+    others = sum(number for name, (number, _) in sizes.items() if name not in chosen)
+    return weights, math.ceil(others * dtype_bytes)

@@ -1,0 +1,217 @@
+"""A part of a model is quantized while it is loaded, layer by layer, so that in full precision it need never fit.
+
+The libraries' own way, a quantization config given to ``from_pretrained``, is not gone here: diffusers refuses it on a
+CPU, and a LoRA can then only be added to weights that are rounded already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from dit360_core.conversion import (
+    Converted,
+    Layer,
+    LoraEffect,
+    Selection,
+    check_patterns,
+    convert,
+    linear_layers,
+    place,
+    select_layers,
+)
+from dit360_core.errors import ModelError
+from dit360_core.flux.layers import policy_of
+from dit360_core.flux.quiet import quiet
+from dit360_core.flux.tensors import Tensors
+
+if TYPE_CHECKING:
+    from dit360_core.flux.lora import Lora
+    from dit360_core.offers import QuantizerImplementation
+
+
+_LEAVES = ("weight", "bias")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Quantizing:
+    """How parts are quantized while they are loaded.
+
+    parts: folders of the model. lora: fitted to the transformer, and fused into it before it is quantized, with
+    ``strength``. device: where a layer is quantized. home: where it rests afterwards.
+    """
+
+    implementation: QuantizerImplementation
+    parts: tuple[str, ...]
+    device: torch.device
+    home: torch.device
+    skip: str = ""
+    lora: Lora | None = None
+    strength: float = 1.0
+
+
+@attrs.frozen(eq=False)
+class Piece:
+    """What a part is put together from: a quantized layer with what there is to say of it, or a tensor as it was."""
+
+    name: str
+    content: torch.nn.Module | torch.Tensor
+    layer: Layer | None = None
+
+
+@attrs.frozen(eq=False)
+class Part:
+    """A part whose weights are not read yet. module: on the meta device. lora: what is to be fused into it."""
+
+    name: str
+    module: torch.nn.Module
+    tensors: Tensors
+    selection: Selection
+    lora: Lora | None = None
+
+
+def empty(part: str, folder: Path) -> torch.nn.Module:
+    """A part as its configuration says, on the meta device."""
+    with quiet():
+        from accelerate import init_empty_weights
+
+        with init_empty_weights():
+            made: Any
+            if part == "transformer":
+                from diffusers import FluxTransformer2DModel
+
+                described: Any = FluxTransformer2DModel
+                made = described.from_config(described.load_config(str(folder)))
+            else:
+                from transformers import T5Config, T5EncoderModel
+
+                made = T5EncoderModel(T5Config.from_pretrained(str(folder)))
+    return made.eval()  # type: ignore[no-any-return]
+
+
+def survey(folder: Path, dtype: torch.dtype, how: Quantizing) -> dict[str, Part]:
+    """All that is to be quantized of a model folder. Raises InputError or ModelError for what cannot be."""
+    modules = {name: empty(name, folder / name) for name in how.parts}
+    check_patterns(how.skip, [name for module in modules.values() for name in linear_layers(module)])
+    return {
+        name: Part(
+            name,
+            module,
+            Tensors(folder / name),
+            select_layers(module, policy_of(name, dtype), how.skip),
+            how.lora if name == "transformer" else None,
+        )
+        for name, module in modules.items()
+    }
+
+
+def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
+    """The pieces of a part, read, given their LoRA and quantized one after the other.
+
+    plain: tensors that are not quantized keep the dtype of the file.
+    """
+    changed = 0
+    for name, one_token in part.selection.layers.items():
+        linear = _linear(part, name, dtype, how.device)
+        effect: LoraEffect | None = None
+        if part.lora is not None and name in part.lora.layers:
+            factors = part.lora.layers[name]
+            changed += factors.add_to(linear, how.strength)
+            effect = factors.effect(how.strength) if how.strength else None
+        module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=effect)
+        yield Piece(name, module.to(how.home), layer)
+    for name in _plain_names(part.module, part.selection.layers, part.tensors):
+        tensor = part.tensors.read(name)
+        owner, _, leaf = name.rpartition(".")
+        if part.lora is not None and owner in part.lora.layers:
+            pair = [part.tensors.read(f"{owner}.{n}") if f"{owner}.{n}" in part.tensors else None for n in _LEAVES]
+            holder = _holder(pair[0], pair[1])  # type: ignore[arg-type]
+            changed += part.lora.layers[owner].add_to(holder, how.strength)
+            tensor = getattr(holder, leaf).detach()
+        yield Piece(name, tensor.to(how.home, tensor.dtype if plain else dtype_of(part.module, name, dtype)))
+    if part.lora is not None:
+        part.lora.check_effect(changed, how.strength)
+
+
+def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn.Module, Converted]:
+    """A part with its quantized layers in it, and what became of it."""
+    layers = assemble(part.module, part.name, pieces(part, how, dtype))
+    return part.module, Converted(part=part.name, layers=layers, left=part.selection.left)
+
+
+def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece]) -> tuple[Layer, ...]:
+    """Puts pieces into a module on the meta device, until none of it is left there. Raises ModelError if one is."""
+    layers = []
+    for piece in found:
+        if isinstance(piece.content, torch.nn.Module):
+            place(module, piece.name, as_used(part, piece.name, piece.content))
+            if piece.layer is not None:
+                layers.append(piece.layer)
+        else:
+            owner, _, leaf = piece.name.rpartition(".")
+            parameters: Any = module.get_submodule(owner)._parameters
+            if parameters[leaf].shape != piece.content.shape:
+                raise ModelError(f"The {part}'s files hold another model's {piece.name}; download the whole model.")
+            parameters[leaf] = torch.nn.Parameter(piece.content, requires_grad=False)
+    tie: Any = getattr(module, "tie_weights", None)
+    if tie is not None:
+        tie()
+    gaps = [name for name, tensor in module.named_parameters() if tensor.is_meta]
+    if gaps:
+        raise ModelError(
+            f"The {part} lacks {len(gaps)} of its weights, {gaps[0]!r} among them, or its files hold another model's; "
+            "download the whole model."
+        )
+    return tuple(layers)
+
+
+class Enclosed(torch.nn.Module):
+    """A layer whose weights are nobody else's business."""
+
+    # T5 casts what it gives to its layer wo to the dtype of that layer's weights, be it that of four-bit pairs.
+    weight = None
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x)
+
+
+def as_used(part: str, name: str, module: torch.nn.Module) -> torch.nn.Module:
+    """A quantized layer as its part can call it."""
+    return Enclosed(module) if part == "text_encoder_2" and name.endswith(".wo") else module
+
+
+def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Linear:
+    empty_: Any = part.module.get_submodule(name)
+    weight = part.tensors.read(f"{name}.weight").to(device, dtype)
+    bias = None if empty_.bias is None else part.tensors.read(f"{name}.bias").to(device, dtype)
+    if weight.shape != empty_.weight.shape or (bias is not None and bias.shape != empty_.bias.shape):
+        raise ModelError(f"{part.tensors.folder} holds another model's weights ({name}); download the whole model.")
+    return _holder(weight, bias)
+
+
+def _holder(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Linear:
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = torch.nn.Parameter(bias, requires_grad=False)
+    return linear
+
+
+def _plain_names(module: torch.nn.Module, layers: Mapping[str, Any], tensors: Tensors) -> list[str]:
+    """The parameters that are not those of quantized layers; of those tied together, the ones that the files hold."""
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    return [name for name in names if name.rpartition(".")[0] not in layers and name in tensors]
+
+
+def dtype_of(module: Any, name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a tensor of a part has when the part is loaded in ``dtype``, as transformers has it."""
+    wide = getattr(module, "_keep_in_fp32_modules", None) or ()
+    return torch.float32 if dtype is torch.float16 and set(wide) & set(name.split(".")) else dtype

@@ -1,0 +1,135 @@
+"""Chooses how weights are stored: what was asked for, what a folder holds already, or what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, UnknownName
+from dit360_core.machine import Machine
+from dit360_core.offers import QuantizationNeed, Reason
+from dit360_core.options import LoadOptions
+from dit360_core.plan import Choice, select
+from dit360_core.registry import Registry, normal
+
+if TYPE_CHECKING:
+    from dit360_core.flux.store import Stored
+
+_SHARE_FOR_WEIGHTS = 0.75
+"""Of free memory; the rest is for what a step and the autoencoder need."""
+
+
+def quantization_need(options: LoadOptions, machine: Machine, precision: str) -> QuantizationNeed:
+    """What a load asks of a quantizer, sizes aside."""
+    return QuantizationNeed(
+        device=machine.device,
+        dtype=precision,
+        offload=options.offload,
+        adapter=bool(options.lora) and options.lora_mode == "adapter",
+    )
+
+
+def choose_quantization(
+    options: LoadOptions, registry: Registry, machine: Machine, precision: str, *, folder: Path | None = None
+) -> tuple[Choice, Any]:
+    """How the weights are stored, and what does it (None: nothing is to be done), tried on a small layer.
+
+    folder: the model's, which ``auto`` needs to know sizes. Raises BackendUnavailable or UnknownName: another mode is
+    never put in the place of one that was named.
+    """
+    need = quantization_need(options, machine, precision)
+    if options.quantization_mode == "auto" and folder is not None:
+        need = _with_sizes(need, options, folder, precision)
+    return select("quantization", options.quantization_mode, registry, machine, need, probe=probe_quantizer)
+
+
+def check_stored(options: LoadOptions, with_lora: bool, stored: Mapping[str, Stored]) -> None:
+    """Raises InputError for what weights that are stored quantized do not allow."""
+    mode = next(iter(stored.values())).mode
+    if with_lora and options.lora_mode == "fuse":
+        raise InputError(
+            f"{options.model} is stored as {mode}, and no LoRA can be fused into rounded weights; use "
+            "lora_mode=adapter, or quantize the original model with this LoRA."
+        )
+    for name in ("quantization_parts", "quantization_skip"):
+        if getattr(options, name) != getattr(attrs.fields(LoadOptions), name).default:
+            raise InputError(f"{name} has no effect, because {options.model} is stored as {mode}; leave it out.")
+
+
+def choose_stored(
+    stored: Stored, options: LoadOptions, registry: Registry, machine: Machine, precision: str
+) -> tuple[Choice, Any]:
+    """What restores weights that are stored quantized.
+
+    Raises InputError if another mode was asked for, BackendUnavailable if what made them is not there or cannot run.
+    """
+    asked = normal(options.quantization_mode)
+    if asked not in ("none", "auto", stored.mode, stored.address):
+        raise InputError(
+            f"{options.model} is stored as {stored.mode} and cannot become {options.quantization_mode}; leave "
+            "quantization_mode out, or give the original model."
+        )
+    need = quantization_need(options, machine, precision)
+    try:
+        choice, implementation = select("quantization", stored.address, registry, machine, need, probe=probe_quantizer)
+    except UnknownName as error:
+        raise BackendUnavailable(
+            f"{options.model} is stored as {stored.mode} by {stored.distribution} {stored.version}, which is not "
+            f"installed or does not offer it any more; pip install {stored.distribution}.",
+            {},
+        ) from error
+    if not hasattr(implementation, "restore"):
+        raise Dit360Error(f"{choice.origin} does not restore what it stored; tell its author.")
+    return attrs.evolve(choice, requested=options.quantization_mode, named=0), implementation
+
+
+def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:
+    """Tries a quantizer on a small layer where it is to run."""
+    if implementation is None:
+        return
+    import torch
+
+    from dit360_core.conversion import convert
+    from dit360_core.precision import torch_dtype
+
+    generator = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(128, 256)
+    for tensor in (linear.weight.data, linear.bias.data):
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    try:
+        convert(linear.to(need.device, torch_dtype(need.dtype)), implementation, name="of a trial", one_token=False)
+    except Dit360Error as error:
+        yield Reason("probe_failed", f"a trial failed: {error.__cause__ or error}")
+
+
+def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:
+    from dit360_core.conversion import select_layers
+    from dit360_core.flux.files import WEIGHTS
+    from dit360_core.flux.layers import parts_of, policy_of
+    from dit360_core.flux.store import linear_bytes
+    from dit360_core.flux.stream import empty
+    from dit360_core.memory import free_memory
+    from dit360_core.precision import torch_dtype
+
+    if options.offload == "sequential":
+        return need  # layer by layer, anything fits
+    dtype = torch_dtype(precision)
+    sizes = {}
+    for part in WEIGHTS:
+        layers: Iterable[str] = ()
+        if part in parts_of(options.quantization_parts):
+            layers = select_layers(empty(part, folder / part), policy_of(part, dtype), options.quantization_skip).layers
+        sizes[part] = linear_bytes(folder, part, layers, dtype.itemsize)
+    if options.offload == "model":
+        # One part at a time is there; the largest decides.
+        largest = max(sizes, key=lambda part: sizes[part][0] * dtype.itemsize + sizes[part][1])
+        sizes = {largest: sizes[largest]}
+    return attrs.evolve(
+        need,
+        parameters=sum(weights for weights, _ in sizes.values()),
+        others=sum(others for _, others in sizes.values()),
+        budget=max(1, int(_SHARE_FOR_WEIGHTS * free_memory(need.device))),
+    )

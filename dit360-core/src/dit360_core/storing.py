@@ -1,0 +1,135 @@
+"""A model is quantized once and kept, so that the next start reads only the small weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.errors import Dit360Error, InputError, ModelError
+from dit360_core.loading import Prepared, prepare
+from dit360_core.machine import Machine
+from dit360_core.memory import told_when_full
+from dit360_core.options import LoadOptions, build
+from dit360_core.plan import Plan
+from dit360_core.precision import torch_dtype
+from dit360_core.registry import Registry, default_registry
+from dit360_core.signature import takes
+
+if TYPE_CHECKING:
+    from dit360_core.flux.lora import Lora
+
+Progress = Callable[[str, int, int], None]
+"""Called after each layer with (part, layers done, layers in all)."""
+
+
+@takes(LoadOptions)
+def quantize(
+    model: str,
+    output: str | Path,
+    *,
+    registry: Registry | None = None,
+    machine: Machine | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Plan:
+    """Writes a model, quantized by ``quantization_mode`` and with its LoRA fused, into a new folder ``output``.
+
+    The folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: at no
+    time is more than about 2 GiB of them in memory. Returns what was done; ``quantized`` in it tells of each layer.
+
+    Raises InputError (the folder exists, no mode given), ModelError, BackendUnavailable; and Dit360Error if writing
+    fails, after which nothing is left behind.
+    """
+    asked = build(LoadOptions, {"model": model, **options})
+    target = Path(output)
+    check_new_folder(target)
+    if asked.quantization_mode == "none":
+        raise InputError("quantization_mode is none, so there is nothing to store; name one, such as int8 or int4.")
+    if asked.lora_mode == "adapter":
+        raise InputError("lora_mode=adapter cannot be stored; leave it out to fuse the LoRA, or give it when loading.")
+    prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
+    if prepared.stored:
+        raise InputError(f"{model} is stored quantized already; give the original model.")
+    if not hasattr(prepared.quantizer, "restore"):
+        origin = prepared.plan.quantization.origin
+        raise InputError(f"The quantization {origin} cannot be stored: it does not say how it is read back.")
+    with _new_folder(target) as folder, told_when_full(f"quantizing {model}", prepared.plan.device):
+        return _write(prepared, folder, progress)
+
+
+def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:
+    import torch
+
+    from dit360_core.flux import lora as lora_files
+    from dit360_core.flux.store import copy_rest, write_part
+    from dit360_core.flux.stream import survey
+
+    plan = prepared.plan
+    lora: Lora | None = prepared.lora()
+    if lora is not None and lora.text_encoder:
+        raise ModelError(f"{lora.file} also changes CLIP, which is not stored; give it when loading instead.")
+    dtype = torch_dtype(plan.precision)
+    how = prepared.quantizing(lora, torch.device("cpu"))
+    if lora is not None and "transformer" not in how.parts:
+        raise InputError("quantization_parts=t5 would store the transformer without its LoRA; quantize both.")
+    parts = survey(prepared.folder, dtype, how)
+    copy_rest(prepared.folder, folder, parts)
+    converted = tuple(
+        write_part(part, how, dtype, folder / name, plan.quantization, progress) for name, part in parts.items()
+    )
+    if lora is not None:
+        kept = lora_files.check_kept(lora, converted)
+        plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
+    plan = attrs.evolve(plan, quantized=converted)
+    _remember(plan, folder)
+    return plan
+
+
+def _remember(plan: Plan, folder: Path) -> None:
+    from dit360_core.flux.files import KEPT, SETTINGS
+
+    told = {
+        "format": 1,
+        "made_from": plan.options.model if plan.model.name == "given" else plan.model.name,
+        "lora": plan.lora_as_dict(),
+        "model": {name: getattr(plan.model, name) for name in KEPT},
+    }
+    (folder / SETTINGS).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def check_new_folder(target: Path) -> None:
+    """Raises InputError unless a folder of this name can be made, or is there and empty."""
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"Cannot write {target}: it exists already; choose another name, or delete it.")
+    if not os.path.isdir(target.absolute().parent):
+        raise InputError(f"Cannot write {target}: its folder does not exist; create it or choose another.")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise InputError(f"Cannot write {target}: no permission to write there; choose another folder.")
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target that takes its name when the block ends well, and goes if it does not."""
+    part = target.absolute().parent / f".dit360-{secrets.token_hex(8)}.part"
+    try:
+        part.mkdir()
+        yield part
+        if target.is_dir():
+            target.rmdir()
+        part.rename(target)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise Dit360Error(
+            f"Cannot write {target}: {error.strerror or error}; see that there is space, or choose another place."
+        ) from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise

@@ -1,0 +1,96 @@
+"""bitsandbytes' layers, made from Linear ones and from their own state. The only module here that imports it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import bitsandbytes.nn
+import torch
+
+_nn: Any = bitsandbytes.nn  # it says no types
+
+# At every call it says that it computes in fp16 whatever it is given, which README.md says once.
+logging.getLogger("bitsandbytes.autograd._functions").addFilter(
+    lambda record: "inputs will be cast" not in record.getMessage()
+)
+
+_BLOCK = 64
+"""Weights that share a scale."""
+
+
+class Nf4:
+    """``Linear4bit`` with normal-float numbers (Dettmers et al. 2023). double: the scales are quantized as well."""
+
+    def __init__(self, *, double: bool) -> None:
+        self._double = double
+
+    def quantize(self, linear: torch.nn.Linear, *, one_token: bool) -> Any:
+        weight = _nn.Params4bit(
+            linear.weight.detach(),
+            requires_grad=False,
+            quant_type="nf4",
+            blocksize=_BLOCK,
+            compress_statistics=self._double,
+        )
+        return self._layer(linear, weight, linear.bias).to(linear.weight.device)
+
+    def restore(self, linear: torch.nn.Linear, tensors: Mapping[str, torch.Tensor], *, one_token: bool) -> Any:
+        weight = _nn.Params4bit.from_prequantized(
+            data=tensors["weight"],
+            quantized_stats={name: value for name, value in tensors.items() if name.startswith("weight.")},
+            requires_grad=False,
+            device=tensors["weight"].device,
+        )
+        # The dtype of what comes back from four bits, which was that of the machine where it was stored.
+        weight.quant_state.dtype = linear.weight.dtype
+        return self._layer(linear, weight, tensors.get("bias"))
+
+    def _layer(self, linear: torch.nn.Linear, weight: Any, bias: torch.Tensor | None) -> Any:
+        layer = _nn.Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=bias is not None,
+            compute_dtype=linear.weight.dtype,
+            compress_statistics=self._double,
+            quant_type="nf4",
+            device="meta",
+        )
+        # Its packing for CPUs with AVX512-BF16 is not used. That of 0.50.2 rounds the scales to bfloat16, is undone
+        # wrongly when the layer is saved, and multiplies wrongly what is not contiguous, or not of 64 a row.
+        layer.support_avx512bf16_for_cpu = False
+        layer.weight = weight
+        layer.bias = _bias(linear, bias)
+        return layer
+
+
+class LlmInt8:
+    """``Linear8bitLt`` (Dettmers et al. 2022), with the threshold of 6 above which activations are left in full."""
+
+    def quantize(self, linear: torch.nn.Linear, *, one_token: bool) -> Any:
+        weight = _nn.Int8Params(linear.weight.detach(), requires_grad=False, has_fp16_weights=False)
+        return _eight_bit(linear, weight, linear.bias).to(linear.weight.device)
+
+    def restore(self, linear: torch.nn.Linear, tensors: Mapping[str, torch.Tensor], *, one_token: bool) -> Any:
+        weight = _nn.Int8Params(tensors["weight"], requires_grad=False, has_fp16_weights=False)
+        weight.CB, weight.SCB = tensors["weight"], tensors["SCB"]
+        return _eight_bit(linear, weight, tensors.get("bias"))
+
+
+def _eight_bit(linear: torch.nn.Linear, weight: Any, bias: torch.Tensor | None) -> Any:
+    layer = _nn.Linear8bitLt(
+        linear.in_features,
+        linear.out_features,
+        bias=bias is not None,
+        has_fp16_weights=False,
+        threshold=6.0,
+        device="meta",
+    )
+    layer.weight = weight
+    layer.bias = _bias(linear, bias)
+    return layer
+
+
+def _bias(linear: torch.nn.Linear, bias: torch.Tensor | None) -> torch.nn.Parameter | None:
+    return None if bias is None else torch.nn.Parameter(bias.detach().to(linear.weight.dtype), requires_grad=False)
