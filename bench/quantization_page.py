@@ -33,8 +33,8 @@ def _section(report: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         f"A transformer of FLUX.1-dev's widths with {double} + {single} blocks and random weights, "
-        f"{asked['precision']}, {asked['tokens']} image tokens. The layers are those quantized; the others are {_share_left(report)} of it "
-        "and 0.5 % of FLUX.1-dev."
+        f"{asked['precision']}, {asked['tokens']} image tokens. What is not quantized is {_share_left(report)} of this "
+        "one and 0.5 % of FLUX.1-dev. Loading without quantization only maps the files, and shows nothing on a CPU."
     )
     yield ""
     yield "| | layers, of full | whole | peak of loading | peak of a step | time of a step | error of the output |"

@@ -54,7 +54,7 @@ class Factors:
     bias: torch.Tensor | None = None
 
     def add_to(self, layer: Any, strength: float) -> bool:
-        """Adds ``strength`` times it to a layer, rounding once to the dtype of its weights. Says whether any changed."""
+        """Adds ``strength`` times it to a layer, rounded once to their dtype. Returns whether any weight changed."""
         import torch
 
         changed = False

@@ -28,6 +28,7 @@ from dit360_core.errors import ModelError
 from dit360_core.flux.layers import policy_of
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.tensors import Tensors
+from dit360_core.memory import give_back_freed_memory
 
 if TYPE_CHECKING:
     from dit360_core.flux.lora import Lora
@@ -140,6 +141,7 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
 def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn.Module, Converted]:
     """A part with its quantized layers in it, and what became of it."""
     layers = assemble(part.module, part.name, pieces(part, how, dtype))
+    give_back_freed_memory("cpu")
     return part.module, Converted(part=part.name, layers=layers, left=part.selection.left)
 
 
