@@ -29,6 +29,7 @@ import torch
 import typer
 from dit360_core.machine import Machine
 from dit360_core.precision import torch_dtype
+from dit360_core.testing.models import enliven
 from peak import in_a_process, memory, reset_peak
 from quantization_page import write_figures
 from rich.console import Console
@@ -100,15 +101,7 @@ def make_transformer(folder: Path, asked: dict[str, Any]) -> None:
         made = FluxTransformer2DModel(
             num_layers=double, num_single_layers=single, num_attention_heads=asked["heads"], guidance_embeds=True
         ).to(torch_dtype(asked["precision"]))
-    with torch.no_grad():
-        for name, layer in made.named_modules():
-            if name.endswith(("norm1.linear", "norm1_context.linear", "norm.linear")):
-                # Shift, scale, gate (twice in double blocks), each of the width. The scale of some channels makes
-                # outliers; open gates let a block's error into the output.
-                width = layer.in_features
-                layer.bias[width : 2 * width : 97] += 11
-                layer.bias[2 * width : 3 * width] += 1
-                layer.bias[5 * width : 6 * width] += 1
+    enliven(made, gate=1.0)
     made.cpu().save_pretrained(folder, max_shard_size=SHARD)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -164,8 +165,24 @@ def megabytes(bytes_: int) -> str:
 
 # ------------------------------------------------------------------------------------------------------ conversion
 
-LoraEffect = Callable[[torch.Tensor], torch.Tensor]
-"""What a LoRA that was fused into a layer adds to its output."""
+
+@attrs.frozen(eq=False)
+class FusedLora:
+    """A LoRA that was fused into a layer: what it adds to an output, and the output of the quantized layer without it
+    for :func:`trial_tokens`."""
+
+    effect: Callable[[torch.Tensor], torch.Tensor]
+    without: torch.Tensor
+
+
+def quantized_output(
+    linear: torch.nn.Linear, implementation: QuantizerImplementation, *, one_token: bool
+) -> torch.Tensor:
+    """What a layer, which stays as it is, would give for :func:`trial_tokens` if it were quantized."""
+    x = trial_tokens(linear.in_features, linear.weight.dtype, linear.weight.device)
+    with torch.no_grad():
+        module = implementation.quantize(copy.deepcopy(linear), one_token=one_token).eval()
+        return module(x)  # type: ignore[no-any-return]
 
 
 def convert(
@@ -174,7 +191,7 @@ def convert(
     *,
     name: str,
     one_token: bool,
-    lora: LoraEffect | None = None,
+    lora: FusedLora | None = None,
 ) -> tuple[torch.nn.Module, Layer]:
     """A quantized layer in the place of ``linear``, compared with it on random tokens.
 
@@ -203,8 +220,9 @@ def convert(
         error_ = float(off.norm() / wide.norm()) if bool(wide.any()) else float(off.norm())
         kept = None
         if lora is not None:
-            added = lora(x).double()
-            kept = float(1 + (off * added).sum() / added.square().sum()) if bool(added.any()) else None
+            # Against the quantized layer without it, of which most weights are rounded alike: nearly free of noise.
+            added, did = lora.effect(x).double(), found.double() - lora.without.double()
+            kept = float((did * added).sum() / added.square().sum()) if bool(added.any()) else None
     after = _bytes(module)
     if not error_ < WRONG:
         raise Dit360Error(

@@ -201,8 +201,13 @@ def restore_part(
             yield _restored(name, told, {k: tensors.read(v).to(home) for k, v in owners.get(name, {}).items()})
         there = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         for name in plain:
-            if name in there:
-                yield Piece(name, tensors.read(name).to(home, dtype_of(module, name, dtype)))
+            tensor = tensors.read(name)
+            if name not in there or not tensor.is_floating_point():
+                raise ModelError(
+                    f"{folder} holds tensors that are neither the model's nor are described in {STORED}: {name}; "
+                    "quantize the model again."
+                )
+            yield Piece(name, tensor.to(home, dtype_of(module, name, dtype)))
 
     def _restored(name: str, told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Piece:
         try:

@@ -15,13 +15,14 @@ import torch
 
 from dit360_core.conversion import (
     Converted,
+    FusedLora,
     Layer,
-    LoraEffect,
     Selection,
     check_patterns,
     convert,
     linear_layers,
     place,
+    quantized_output,
     select_layers,
 )
 from dit360_core.errors import ModelError
@@ -118,12 +119,14 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
     changed = 0
     for name, one_token in part.selection.layers.items():
         linear = _linear(part, name, dtype, how.device)
-        effect: LoraEffect | None = None
+        lora = None
         if part.lora is not None and name in part.lora.layers:
             factors = part.lora.layers[name]
+            if how.strength and not factors.zero:
+                without = quantized_output(linear, how.implementation, one_token=one_token)
+                lora = FusedLora(factors.effect(how.strength), without)
             changed += factors.add_to(linear, how.strength)
-            effect = factors.effect(how.strength) if how.strength else None
-        module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=effect)
+        module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
         yield Piece(name, module.to(how.home), layer)
     for name in _plain_names(part.module, part.selection.layers, part.tensors):
         tensor = part.tensors.read(name)

@@ -31,3 +31,40 @@ def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
             }
         )
         return made.to(dtype).eval().requires_grad_(False)
+
+
+def small_transformer(dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Any:
+    """A FluxTransformer2DModel of 256 channels, one double and two single blocks, with outliers as in trained ones."""
+    from dit360_core.flux.quiet import quiet
+
+    with quiet():
+        from diffusers import FluxTransformer2DModel
+
+        torch.manual_seed(seed)
+        described: Any = FluxTransformer2DModel
+        made = described(
+            in_channels=64,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=64,
+            num_attention_heads=4,
+            joint_attention_dim=128,
+            pooled_projection_dim=64,
+            guidance_embeds=True,
+            axes_dims_rope=(8, 28, 28),
+        )
+        enliven(made, gate=0.5)
+        return made.to(dtype).eval().requires_grad_(False)
+
+
+def enliven(transformer: Any, gate: float) -> None:
+    """Gives a transformer of random weights what trained ones have: some channels of activations are twelve times as
+    large as the others, and blocks add something to what they are given (``gate`` of their output)."""
+    with torch.no_grad():
+        for name, layer in transformer.named_modules():
+            if name.endswith(("norm1.linear", "norm1_context.linear", "norm.linear")):
+                # Shift, scale, gate, of the width each; twice over in double blocks, for attention and for the rest.
+                width = layer.in_features
+                for first in range(0, layer.out_features, 3 * width):
+                    layer.bias[first + width : first + 2 * width : 97] += 11
+                    layer.bias[first + 2 * width : first + 3 * width] += gate

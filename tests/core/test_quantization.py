@@ -1,0 +1,638 @@
+"""Quantization: what is stored, what is left, what a LoRA becomes, and that nothing of it is silent."""
+
+import json
+import logging
+import shutil
+
+import dit360_core
+import numpy as np
+import pytest
+import torch
+from dit360_core.builtin import int8
+from dit360_core.builtin import quantization as builtin
+from dit360_core.conversion import Policy, convert, quantize_module, select_layers, trial_tokens
+from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, ModelError, UnknownName
+from dit360_core.flux import lora as lora_files
+from dit360_core.flux.layers import policy_of
+from dit360_core.flux.tensors import Tensors
+from dit360_core.loading import prepare
+from dit360_core.machine import Machine
+from dit360_core.offers import QuantizationNeed
+from dit360_core.options import LoadOptions
+from dit360_core.pipeline import Pipeline
+from dit360_core.registry import Registry, default_registry
+from dit360_core.testing import QuantizerConformance
+from dit360_core.testing.models import small_transformer
+from invented_plugins import Halves, installed, offering, quantizer
+from random_models import random_flux
+from safetensors.torch import load_file, save_file
+
+MODES = ("int8", "int8-bnb", "int4", "int4-double")
+LEFT = ("x_embedder", "context_embedder", "time_text_embed", "norm_out", "proj_out")
+PICTURE = {"prompt": "a calm sea at noon", "seed": 3, "steps": 3, "width": 256}
+
+
+class TestInt8(QuantizerConformance):
+    module = "dit360_core.builtin.quantization"
+
+    def offer(self):
+        return next(offer for offer in builtin.dit360_quantizers() if offer.name == "int8")
+
+
+class TestInt8WithoutTheDynamicKernel(TestInt8):
+    """What other CPUs and a PyTorch without that kernel get."""
+
+    @pytest.fixture(autouse=True)
+    def _no_kernel(self, monkeypatch):
+        monkeypatch.setattr(int8, "dynamic_works", lambda: False)
+
+
+def pixels(panorama):
+    return np.asarray(panorama.image, dtype=float)
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.square(pixels(a) - pixels(b)).mean())
+
+
+def write_lora(file, width=192, *, zero=False, scale=0.1, layers=None, rank=4):
+    """A LoRA of DiT360's shape (attention projections of double blocks) for the embedded model."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name in layers or [f"transformer_blocks.{i}.attn.{p}" for i in (0, 1) for p in ("to_q", "to_k", "to_v")]:
+        tensors[f"transformer.{name}.lora_A.weight"] = torch.randn(rank, width, generator=generator) * scale
+        up = torch.zeros(width, rank) if zero else torch.randn(width, rank, generator=generator) * scale
+        tensors[f"transformer.{name}.lora_B.weight"] = up
+    save_file(tensors, file)
+    return str(file)
+
+
+# ------------------------------------------------------------------------------------------------------------- int8
+
+
+@pytest.mark.skipif(not int8.dynamic_works(), reason="this CPU, or this PyTorch, has no kernel for dynamic int8")
+def test_int8_computes_in_integers_here_but_not_for_single_tokens():
+    kinds = {one: type(int8.Int8().quantize(torch.nn.Linear(64, 64), one_token=one)) for one in (False, True)}
+    assert kinds == {False: int8.DynamicInt8Linear, True: int8.WeightOnlyInt8Linear}
+
+
+@pytest.mark.skipif(not int8.dynamic_works(), reason="this CPU, or this PyTorch, has no kernel for dynamic int8")
+@pytest.mark.parametrize("most", [127, 63])
+def test_every_token_has_a_scale_of_its_own(monkeypatch, most):
+    """A token a thousand times larger than another must not cost that one its digits; with and without VNNI."""
+    monkeypatch.setattr(int8, "_most_of_an_activation", lambda: most)
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(256, 512).requires_grad_(False)
+    module = int8.Int8().quantize(linear, one_token=False)
+    x = torch.randn(2, 1500, 256)
+    x[:, ::2] *= 1000
+    off = (module(x) - linear(x)).norm(dim=-1) / linear(x).norm(dim=-1)
+    assert off.max() < (0.02 if most == 127 else 0.03)
+
+
+@pytest.mark.parametrize("one_token", [False, True])
+def test_int8_keeps_what_is_not_finite(one_token):
+    module = int8.Int8().quantize(torch.nn.Linear(64, 32).requires_grad_(False), one_token=one_token)
+    x = torch.ones(3, 64)
+    x[1, 5] = float("nan")
+    out = module(x)
+    assert out[1].isnan().all()
+    assert out[[0, 2]].isfinite().all()
+    assert module(torch.zeros(2, 64)).isfinite().all()
+
+
+def test_int8_keeps_large_sums_in_fp16():
+    """Scaled after the product, as is cheaper, they would overflow."""
+    linear = torch.nn.Linear(4096, 8, bias=False).requires_grad_(False)
+    linear.weight.fill_(0.001)
+    module = int8.WeightOnlyInt8Linear(*weights_of(linear)).half()
+    module.scale = module.scale.float()
+    assert torch.allclose(module(torch.full((1, 4096), 2.0, dtype=torch.half)).float(), torch.tensor(8.192), rtol=0.01)
+
+
+def weights_of(linear):
+    state = int8.Int8().quantize(linear, one_token=True).state_dict()
+    return state["weight"], state["scale"], state.get("bias")
+
+
+# --------------------------------------------------------------------------------------------------------- selection
+
+
+def test_norms_embedders_and_the_final_projection_are_left_with_reasons():
+    module = small_transformer()
+    selection = select_layers(module, policy_of("transformer", torch.float32))
+    assert all(name.startswith(LEFT) and len(why) > 10 for name, why in selection.left.items())
+    assert not [name for name in selection.layers if name.startswith(LEFT)]
+    assert {*selection.layers, *selection.left} == {
+        name for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)
+    }
+    one_token = {name for name, one in selection.layers.items() if one}
+    assert one_token == {name for name in selection.layers if "norm" in name}
+    assert len(one_token) == 4
+
+
+def test_patterns_of_the_user_leave_layers_out():
+    pipe = dit360_core.load("tiny", quantization_mode="int8", quantization_skip="*.proj_mlp, *.wo")
+    transformer, t5 = pipe.plan.quantized
+    assert [name for name, why in transformer.left.items() if why == "asked for"] == [
+        f"single_transformer_blocks.{i}.proj_mlp" for i in range(4)
+    ]
+    assert len(t5.left) == 3
+    assert type(pipe.engine.transformer.single_transformer_blocks[0].proj_mlp) is torch.nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"quantization_mode": "int8", "quantization_skip": "*.nothing"}, r"no layer is called '\*\.nothing'"),
+        ({"quantization_mode": "int8", "quantization_skip": "*"}, "all of them are left out"),
+        ({"quantization_skip": "*.wo"}, "quantization_skip=.* has no effect, because quantization_mode is none"),
+        ({"quantization_parts": "t5"}, "quantization_parts=t5 has no effect"),
+        ({"quantization_parts": "vae"}, "must be one of: both, transformer, t5"),
+        ({"lora_mode": "adapter"}, "lora_mode=adapter has no effect, because no LoRA is loaded"),
+    ],
+)
+def test_options_without_effect_are_refused(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        dit360_core.load("tiny", **options)
+
+
+@pytest.mark.parametrize(("parts", "quantized"), [("transformer", ["transformer"]), ("t5", ["text_encoder_2"])])
+def test_one_part_alone(parts, quantized):
+    pipe = dit360_core.load("tiny", quantization_mode="int8", quantization_parts=parts)
+    assert [part.part for part in pipe.plan.quantized] == quantized
+    assert pipe.generate(**PICTURE).seam.ratio < 10
+
+
+# --------------------------------------------------------------------------------------------- never silently in full
+
+
+def count(pipe):
+    """Layers that are not Linear any more, and the bytes of all weights, by part."""
+    found = {}
+    for name in ("transformer", "text_encoder_2"):
+        part = getattr(pipe.engine.pipe, name)
+        plain = [type(layer) is torch.nn.Linear for _, layer in part.named_modules()].count(True)
+        size = sum(t.nbytes for t in part.state_dict().values())
+        found[name] = (plain, size)
+    return found
+
+
+@pytest.fixture(scope="module", params=MODES)
+def mode(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def stored(mode, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / mode
+    plan = dit360_core.quantize("tiny", folder, quantization_mode=mode)
+    return folder, plan
+
+
+@pytest.fixture(scope="module")
+def quantized(mode):
+    return dit360_core.load("tiny", quantization_mode=mode)
+
+
+def test_every_path_quantizes_the_same_layers_to_the_same_bytes(mode, tiny, quantized, stored):
+    folder, plan = stored
+    restored = dit360_core.load(str(folder))
+    in_place = Pipeline.from_diffusers(dit360_core.load("tiny").engine.pipe, tiny.plan.model, quantization_mode=mode)
+    full, expected = count(tiny), count(quantized)
+    for name, left in (("transformer", 10), ("text_encoder_2", 0)):
+        assert expected[name][0] == left
+        assert expected[name][1] < 0.55 * full[name][1]  # a small model's embedders weigh more
+    for pipe in (restored, in_place):
+        assert count(pipe) == expected
+        assert [[layer.name for layer in part.layers] for part in pipe.plan.quantized] == [
+            [layer.name for layer in part.layers] for part in quantized.plan.quantized
+        ]
+    assert [part.bytes for part in plan.quantized] == [part.bytes for part in quantized.plan.quantized]
+    right = quantized.generate(**PICTURE).image.tobytes()
+    assert restored.generate(**PICTURE).image.tobytes() == right
+    assert in_place.generate(**PICTURE).image.tobytes() == right
+
+
+def test_the_layers_are_as_small_as_promised(mode, quantized):
+    limit = {"int8": 0.3, "int8-bnb": 0.3, "int4": 0.16, "int4-double": 0.16}[mode]
+    for part in quantized.plan.quantized:
+        assert part.bytes <= limit * part.bytes_before
+
+
+def test_a_picture_of_quantized_weights_is_near(mode, tiny, quantized):
+    near = psnr(tiny.generate(**PICTURE), quantized.generate(**PICTURE))
+    assert (20 if "int4" in mode else 30) <= near < 90
+
+
+def test_what_was_done_is_in_the_picture_and_in_the_log(mode, quantized, caplog):
+    told = json.loads(json.dumps(quantized.generate(**PICTURE).settings["used"]))["quantization"]
+    assert told["requested"] == told["used"] == mode
+    assert told["parts"]["transformer"]["layers"] == 52
+    assert sum(told["parts"]["transformer"]["kernels"].values()) == 52
+    assert 0 < told["parts"]["transformer"]["error_median"] < 0.12
+    assert sum(told["parts"]["transformer"]["left"].values()) == 10
+    with caplog.at_level(logging.INFO, "dit360"):
+        dit360_core.load("tiny", quantization_mode=mode)
+    assert "transformer: 52 layers quantized" in caplog.text
+
+
+class Lazy(Halves):
+    """Claims to quantize and does not."""
+
+    def quantize(self, linear, *, one_token):
+        return linear
+
+
+class Wrong(Halves):
+    def quantize(self, linear, *, one_token):
+        linear.weight.data.zero_()
+        return super().quantize(linear, one_token=one_token)
+
+
+class Raising(Halves):
+    def quantize(self, linear, *, one_token):
+        if linear.out_features != 256:  # a trial's
+            raise ValueError("rows of 192 are not for me")
+        return super().quantize(linear, one_token=one_token)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "error", "sentence"),
+    [
+        (Lazy, BackendUnavailable, "plugin:mine: a trial failed: .* was not made smaller"),
+        (Wrong, BackendUnavailable, "plugin:mine: a trial failed: .* is off by 100%"),
+        (object, BackendUnavailable, "no attribute 'quantize'"),
+        (Raising, Dit360Error, r"The layer .* cannot be quantized \(rows of 192 are not for me\); leave it out with"),
+    ],
+)
+def test_a_quantizer_that_does_not_do_it_is_found_out(implementation, error, sentence):
+    known = Registry(entry_points=installed("plugin", offering(quantizer("mine", load=implementation))))
+    with pytest.raises(error, match=sentence):
+        dit360_core.load("tiny", quantization_mode="mine", registry=known)
+
+
+def test_convert_tells_how_far_it_is_off():
+    linear = torch.nn.Linear(64, 96).requires_grad_(False)
+    module, layer = convert(linear, Halves(), name="a", one_token=False)
+    x = trial_tokens(64, torch.float32, "cpu")
+    off = (module(x) - linear(x)).norm() / (linear(x) - linear.bias).norm()
+    assert layer.error == pytest.approx(float(off), rel=1e-3)
+    assert layer.bytes == 64 * 96 * 2 + 96 * 4
+    assert layer.kernel == "HalfLinear"
+
+
+def test_nothing_left_to_quantize_is_an_error(quantized):
+    with pytest.raises(InputError, match="all of them are left out"):
+        select_layers(small_transformer(), Policy(left={"*": "all"}))
+    with pytest.raises(InputError, match="quantized already"):
+        select_layers(torch.nn.Sequential(torch.nn.ReLU()), Policy())
+
+
+# -------------------------------------------------------------------------------------------------------- choosing
+
+
+def test_a_mode_that_is_not_installed_is_told_with_the_command():
+    with pytest.raises(UnknownName, match=r'is not installed; it comes with: pip install "dit360-core\[bnb\]"'):
+        dit360_core.load("tiny", quantization_mode="int4", registry=Registry(entry_points=[]))
+
+
+def test_a_missing_library_is_told_with_the_command():
+    offer = quantizer("mine", requires=("surely-not-installed>=3",))
+    known = Registry(entry_points=installed("plugin", offering(offer)))
+    with pytest.raises(BackendUnavailable, match='pip install "surely-not-installed>=3"'):
+        dit360_core.load("tiny", quantization_mode="mine", registry=known)
+
+
+@pytest.mark.parametrize(("free", "used"), [(2**30, "none"), (30 * 2**20, "int8"), (20 * 2**20, "int4")])
+def test_auto_takes_the_most_bits_that_fit(monkeypatch, free, used):
+    monkeypatch.setattr("dit360_core.memory.free_memory", lambda device: free)
+    plan = prepare(LoadOptions(quantization_mode="auto"), registry=default_registry()).plan
+    assert plan.quantization.used == used
+    if used == "int4":
+        refused = plan.quantization.as_dict()["refused"]
+        assert {"dit360-core:none", "dit360-core:int8", "dit360-quant-bnb:int8-bnb"} <= set(refused)
+        assert "there is room for" in refused["dit360-core:none"][0]["sentence"]
+
+
+def test_auto_says_what_nothing_fits_into(monkeypatch):
+    monkeypatch.setattr("dit360_core.memory.free_memory", lambda device: 2**20)
+    with pytest.raises(BackendUnavailable, match=r"No quantization can be used here: .*room for 0.0 GiB"):
+        prepare(LoadOptions(quantization_mode="auto"), registry=default_registry())
+
+
+def test_needs_of_quantizers_know_nothing_of_sizes_unless_auto_asks():
+    offer = next(offer for offer in builtin.dit360_quantizers() if offer.name == "none")
+    need = QuantizationNeed(device="cuda", dtype="bf16", parameters=12 * 10**9, others=10**9)
+    assert not list(offer.lacks(need))
+    (reason,) = offer.lacks(QuantizationNeed(device="cuda", dtype="bf16", parameters=12 * 10**9, budget=8 * 2**30))
+    assert reason.sentence == "weights of 22.4 GiB, and there is room for 8.0 GiB"
+
+
+# ------------------------------------------------------------------------------------------------------------- LoRA
+
+
+def states(pipe):
+    return dict(pipe.engine.transformer.state_dict())
+
+
+def same(a, b):
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def fused_folder(tmp_path_factory, tiny_folder):
+    """The embedded model with a LoRA in its weights, saved in full precision, and the LoRA."""
+    folder = tmp_path_factory.mktemp("fused")
+    file = write_lora(folder / "lora.safetensors")
+    pipe = dit360_core.load("tiny", lora=file).engine.pipe
+    shutil.copytree(tiny_folder, folder / "model")
+    pipe.transformer.save_pretrained(folder / "model" / "transformer")
+    return folder / "model", file
+
+
+def test_fused_then_quantized_is_quantized_of_the_fused(mode, fused_folder):
+    folder, file = fused_folder
+    while_loading = dit360_core.load("tiny", lora=file, quantization_mode=mode)
+    of_the_fused = dit360_core.load(str(folder), quantization_mode=mode, precision="fp32")
+    assert same(states(while_loading), states(of_the_fused))
+    assert while_loading.plan.lora_modules == 6
+    assert 0.9 < while_loading.plan.lora_kept < 1.1
+
+
+def test_a_zero_lora_changes_nothing(mode, tmp_path, quantized):
+    zero = dit360_core.load("tiny", lora=write_lora(tmp_path / "zero.safetensors", zero=True), quantization_mode=mode)
+    assert same(states(zero), states(quantized))
+
+
+@pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])
+def test_a_lora_changes_the_picture_of_a_quantized_model(mode, lora_mode, tmp_path, quantized):
+    file = write_lora(tmp_path / "lora.safetensors")
+    pipe = dit360_core.load("tiny", lora=file, quantization_mode=mode, lora_mode=lora_mode)
+    panorama = pipe.generate(**PICTURE)
+    assert panorama.image.tobytes() != quantized.generate(**PICTURE).image.tobytes()
+    told = panorama.settings["used"]["lora"]
+    assert (told["modules"], told["mode"], told["strength"]) == (6, lora_mode, 1.0)
+
+
+@pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])
+@pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+def test_a_lora_of_other_layers_is_refused(quantization, lora_mode, tmp_path):
+    file = write_lora(tmp_path / "lora.safetensors", layers=["transformer_blocks.90.attn.to_q"])
+    with pytest.raises(ModelError, match="does not fit this model"):
+        dit360_core.load("tiny", lora=file, quantization_mode=quantization, lora_mode=lora_mode)
+
+
+def test_the_strength_of_an_adapter_can_change_and_zero_is_without(mode, tmp_path, quantized):
+    file = write_lora(tmp_path / "lora.safetensors")
+    pipe = dit360_core.load("tiny", lora=file, quantization_mode=mode, lora_mode="adapter", lora_strength=2.0)
+    strong = pipe.generate(**PICTURE)
+    pipe.set_lora_strength(0)
+    without = pipe.generate(**PICTURE)
+    assert without.image.tobytes() == quantized.generate(**PICTURE).image.tobytes()
+    assert without.settings["used"]["lora"]["strength"] == 0
+    pipe.set_lora_strength(2.0)
+    assert pipe.generate(**PICTURE).image.tobytes() == strong.image.tobytes()
+    with pytest.raises(InputError, match="lora_strength is 3"):
+        pipe.set_lora_strength(3)
+
+
+def test_an_adapter_equals_the_fused_lora_in_full_precision(tmp_path):
+    file = write_lora(tmp_path / "lora.safetensors")
+    pipes = [dit360_core.load("tiny", lora=file, lora_mode=mode, lora_strength=-0.7) for mode in ("fuse", "adapter")]
+    assert psnr(*(pipe.generate(**PICTURE) for pipe in pipes)) > 55
+
+
+def test_the_strength_of_a_fused_lora_cannot_change(tmp_path, tiny):
+    pipe = dit360_core.load("tiny", lora=write_lora(tmp_path / "lora.safetensors"), quantization_mode="int8")
+    with pytest.raises(InputError, match="fused into the weights; load it with lora_mode='adapter'"):
+        pipe.set_lora_strength(0.5)
+    with pytest.raises(InputError, match="no LoRA is loaded"):
+        tiny.set_lora_strength(0.5)
+
+
+def test_a_lora_that_rounding_swallows_is_refused(tmp_path):
+    file = write_lora(tmp_path / "lora.safetensors", scale=1e-4)
+    with pytest.raises(ModelError, match=r"disappears when weights are rounded .* use lora_mode=adapter"):
+        dit360_core.load("tiny", lora=file, quantization_mode="int4")
+
+
+def test_a_lora_on_a_layer_that_is_left_in_full_is_fused_there(tmp_path, tiny):
+    tensors = {
+        "transformer.x_embedder.lora_A.weight": torch.randn(2, 64),
+        "transformer.x_embedder.lora_B.weight": torch.randn(192, 2),
+    }
+    save_file(tensors, tmp_path / "lora.safetensors")
+    pipe = dit360_core.load("tiny", lora=str(tmp_path / "lora.safetensors"), quantization_mode="int8")
+    down, up = tensors.values()
+    weight = tiny.engine.transformer.x_embedder.weight
+    # Fused in the file's own fp16, as everything is before it takes the dtype of the model.
+    assert torch.allclose(pipe.engine.transformer.x_embedder.weight, weight + up @ down, atol=0.01)
+
+
+def test_a_dora_is_refused_and_not_taken_for_a_lora(tmp_path):
+    tensors = load_file(write_lora(tmp_path / "x.safetensors"))
+    tensors["transformer.transformer_blocks.0.attn.to_q.lora_magnitude_vector.weight"] = torch.ones(192)
+    save_file(tensors, tmp_path / "dora.safetensors")
+    with pytest.raises(ModelError, match="is a DoRA"):
+        lora_files.read(tmp_path / "dora.safetensors")
+
+
+# --------------------------------------------------------------------------------------------- stored and restored
+
+
+def test_a_stored_model_is_small_and_remembers_what_it_was(mode, stored, tiny_folder, tiny):
+    folder, _ = stored
+    size = sum(file.stat().st_size for file in (folder / "transformer").glob("*.safetensors"))
+    full = (tiny_folder / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size  # of fp16
+    assert size < (0.72 if "int8" in mode else 0.45) * full
+    described = json.loads((folder / "transformer" / "quantization.json").read_text())
+    assert (described["mode"], len(described["layers"]), len(described["left"])) == (mode, 52, 10)
+    assert all(0 < layer["error"] < 0.2 for layer in described["layers"].values())
+    restored = dit360_core.load(str(folder))
+    assert restored.plan.model.latent_rotation is tiny.plan.model.latent_rotation is True
+    assert (restored.plan.model.width, restored.plan.precision) == (512, "fp32")
+    assert restored.plan.quantization.used == mode
+
+
+def test_a_stored_model_cannot_become_another(mode, stored):
+    folder, _ = stored
+    other = "int4" if mode == "int8" else "int8"
+    with pytest.raises(InputError, match=f"is stored as {mode} and cannot become {other}"):
+        dit360_core.load(str(folder), quantization_mode=other)
+    with pytest.raises(InputError, match="quantization_parts has no effect"):
+        dit360_core.load(str(folder), quantization_mode=mode, quantization_parts="t5")
+    assert dit360_core.load(str(folder), quantization_mode="auto").plan.quantization.used == mode
+
+
+def test_a_stored_model_takes_a_lora_only_beside(mode, stored, tmp_path):
+    folder, _ = stored
+    file = write_lora(tmp_path / "lora.safetensors")
+    with pytest.raises(InputError, match="no LoRA can be fused into rounded weights; use lora_mode=adapter"):
+        dit360_core.load(str(folder), lora=file)
+    plain, beside = (dit360_core.load(str(folder), **more) for more in ({}, {"lora": file, "lora_mode": "adapter"}))
+    assert beside.plan.lora_modules == 6
+    assert plain.generate(**PICTURE).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
+
+
+def test_a_lora_is_stored_with_the_model(tmp_path):
+    file = write_lora(tmp_path / "lora.safetensors")
+    plan = dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", lora=file, lora_strength=0.5)
+    assert (plan.lora_modules, plan.lora_strength) == (6, 0.5)
+    direct = dit360_core.load("tiny", quantization_mode="int8", lora=file, lora_strength=0.5)
+    assert same(states(dit360_core.load(str(tmp_path / "model"))), states(direct))
+    told = json.loads((tmp_path / "model" / "dit360.json").read_text())
+    assert told["lora"]["modules"] == 6
+
+
+def test_shards_are_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("dit360_core.flux.store.SHARD", 2**20)
+    dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8")
+    shards = sorted((tmp_path / "model" / "transformer").glob("*-of-*.safetensors"))
+    assert len(shards) > 3
+    assert not list((tmp_path / "model" / "transformer").glob("*model-0000?.safetensors"))
+    picture = dit360_core.load(str(tmp_path / "model")).generate(**PICTURE)
+    direct = dit360_core.load("tiny", quantization_mode="int8").generate(**PICTURE)
+    assert picture.image.tobytes() == direct.image.tobytes()
+
+
+@pytest.fixture(scope="module")
+def stored_int8(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "int8"
+    dit360_core.quantize("tiny", folder, quantization_mode="int8")
+    return folder
+
+
+@pytest.fixture
+def broken(stored_int8, tmp_path):
+    return shutil.copytree(stored_int8, tmp_path / "model")
+
+
+def rewrite(folder, change):
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def redescribe(folder, change):
+    file = folder / "transformer" / "quantization.json"
+    told = json.loads(file.read_text())
+    change(told)
+    file.write_text(json.dumps(told))
+
+
+A_LAYER = "transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda f: rewrite(f, lambda t: t.pop(f"{A_LAYER}.scale")), "The layer .*to_q of .* cannot be restored"),
+        (lambda f: rewrite(f, lambda t: t.pop("x_embedder.weight")), "lacks 1 of its weights, 'x_embedder.weight'"),
+        (lambda f: redescribe(f, lambda d: d["layers"].pop(A_LAYER)), "are described in quantization.json: "),
+        (lambda f: redescribe(f, lambda d: d.update(format=99)), "is of format 99, and this dit360 reads 1"),
+        (lambda f: redescribe(f, lambda d: d["layers"][A_LAYER].pop("error")), "quantization.json is damaged"),
+        (lambda f: redescribe(f, lambda d: d.update(layers=[1])), "quantization.json is damaged"),
+        (lambda f: (f / "transformer" / "quantization.json").write_text("{"), "is not readable JSON"),
+        (lambda f: (f / "dit360.json").write_text('{"model": {"width": "wide"}}'), "dit360.json is damaged"),
+    ],
+)
+def test_damage_to_a_stored_model_is_told(broken, damage, sentence):
+    damage(broken)
+    with pytest.raises(ModelError, match=sentence):
+        dit360_core.load(str(broken))
+
+
+def test_a_stored_model_without_its_plugin_names_the_command(broken):
+    redescribe(broken, lambda told: told.update(distribution="somebody-quant", mode="int3"))
+    (broken / "text_encoder_2" / "quantization.json").unlink()
+    with pytest.raises(BackendUnavailable, match=r"by somebody-quant .*pip install somebody-quant"):
+        dit360_core.load(str(broken))
+
+
+def test_models_quantized_by_other_programs_are_told(tiny_copy):
+    file = tiny_copy / "transformer" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": {"quant_method": "gguf"}}))
+    with pytest.raises(ModelError, match="quantized by another program"):
+        dit360_core.load(str(tiny_copy))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"quantization_mode": "none"}, "nothing to store"),
+        ({"quantization_mode": "int8", "lora_mode": "adapter", "lora": "x"}, "lora_mode=adapter cannot be stored"),
+        ({"quantization_mode": "int7"}, "no quantization named 'int7'"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(tmp_path, options, sentence):
+    with pytest.raises(Dit360Error, match=sentence):
+        dit360_core.quantize("tiny", tmp_path / "model", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path, stored_int8, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("mine")
+    with pytest.raises(InputError, match="it exists already"):
+        dit360_core.quantize("tiny", tmp_path / "there", quantization_mode="int8")
+    with pytest.raises(InputError, match="its folder does not exist"):
+        dit360_core.quantize("tiny", tmp_path / "no" / "model", quantization_mode="int8")
+    with pytest.raises(InputError, match="is stored quantized already"):
+        dit360_core.quantize(str(stored_int8), tmp_path / "again", quantization_mode="int8")
+
+    def full(*arguments, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dit360_core.flux.store.save_file", full)
+    with pytest.raises(Dit360Error, match="No space left on device; see that there is space"):
+        dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_quantizer_without_restore_cannot_be_stored(tmp_path):
+    known = Registry(entry_points=installed("plugin", offering(quantizer("mine"))))
+    with pytest.raises(InputError, match=r"mine .* cannot be stored: it does not say how it is read back"):
+        dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="mine", registry=known)
+    assert dit360_core.load("tiny", quantization_mode="mine", registry=known).plan.quantized[0].kernels == {
+        "HalfLinear": 52
+    }
+
+
+# ------------------------------------------------------------------------------------------------- reading, in place
+
+
+def test_tensors_are_read_from_shards_one_by_one(tmp_path):
+    random_flux().transformer.save_pretrained(tmp_path, max_shard_size="50KB")
+    tensors, whole = Tensors(tmp_path), random_flux().transformer.state_dict()
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    assert set(tensors.names()) == set(whole)
+    assert all(torch.equal(tensors.read(name), whole[name]) for name in whole)
+    assert tensors.sizes() == {name: (value.numel(), 4) for name, value in whole.items()}
+    with pytest.raises(ModelError, match="lacks the tensor 'x'"):
+        tensors.read("x")
+
+
+def test_a_pipeline_without_text_encoders_is_quantized_in_place():
+    pipe = Pipeline.from_diffusers(random_flux(), quantization_mode="int8")
+    assert [part.part for part in pipe.plan.quantized] == ["transformer"]
+    with pytest.raises(InputError, match="quantization_mode=auto decides by files"):
+        Pipeline.from_diffusers(random_flux(), quantization_mode="auto")
+
+
+def test_a_module_is_quantized_in_place_and_keeps_the_rest():
+    module, plain = small_transformer(), small_transformer()
+    done = quantize_module(
+        module, int8.Int8(), select_layers(module, policy_of("transformer", torch.float32)), part="x"
+    )
+    assert len(done.layers) == 26
+    untouched = [name for name in plain.state_dict() if name.rpartition(".")[0] not in {x.name for x in done.layers}]
+    assert all(torch.equal(plain.state_dict()[name], module.state_dict()[name]) for name in untouched)
+
+
+def test_the_trial_of_a_mode_is_made_where_it_will_run():
+    plan = prepare(
+        LoadOptions(quantization_mode="int8"), registry=default_registry(), machine=Machine.detect("cpu")
+    ).plan
+    assert plan.quantization.sentence() == "quantization: int8"
