@@ -196,8 +196,8 @@ def quantized(asked: dict[str, Any], quantizer: Any, device: torch.device, dtype
         "kernels": done.kernels,
         "layer_bytes": done.bytes,
         "layer_bytes_before": done.bytes_before,
-        "layer_error_median": done.median_error,
-        "layer_error_worst": done.worst.error,
+        "layer_error_median": done.errors.median,
+        "layer_error_worst": done.errors.most,
         "errors": {kind: statistics.median(errors) for kind, errors in kinds.items()},
     }
 

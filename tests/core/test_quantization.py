@@ -551,11 +551,31 @@ def test_a_stored_model_without_its_plugin_names_the_command(broken):
         dit360_core.load(str(broken))
 
 
-def test_models_quantized_by_other_programs_are_told(tiny_copy):
-    file = tiny_copy / "transformer" / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": {"quant_method": "gguf"}}))
-    with pytest.raises(ModelError, match="quantized by another program"):
+def configure(folder, part, config):
+    file = folder / part / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": config}))
+
+
+@pytest.mark.parametrize(
+    "config", [{"quant_method": "gguf"}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, 1]
+)
+def test_models_quantized_in_other_ways_are_told(tiny_copy, config):
+    configure(tiny_copy, "transformer", config)
+    with pytest.raises(ModelError, match="quantized in a way that dit360 does not read"):
         dit360_core.load(str(tiny_copy))
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("int4", "load_in_4bit"), ("int8-bnb", "load_in_8bit")])
+def test_models_that_diffusers_quantized_with_bitsandbytes_are_read(tmp_path, mode, bits):
+    """They hold the state of bitsandbytes' layers under their names, and a config; no more."""
+    dit360_core.quantize("tiny", tmp_path / "model", quantization_mode=mode, quantization_parts="transformer")
+    expected = dit360_core.load(str(tmp_path / "model")).generate(**PICTURE)
+    (tmp_path / "model" / "transformer" / "quantization.json").unlink()
+    configure(tmp_path / "model", "transformer", {"quant_method": "bitsandbytes", bits: True})
+    pipe = dit360_core.load(str(tmp_path / "model"))
+    assert pipe.generate(**PICTURE).image.tobytes() == expected.image.tobytes()
+    assert pipe.plan.quantization.used == mode
+    assert "error of the layers not measured" in pipe.plan.quantized[0].sentence()
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ def check_patterns(skip: str, names: list[str]) -> None:
 class Layer:
     """One quantized layer. kernel: the class that computes it. Bytes include its bias.
 
-    error: of its output for random tokens with outliers, relative (root mean square), the bias not counted; NaN if it
-    was not measured. lora_kept: the share of a fused LoRA's effect that is left after rounding, about 1; None: no LoRA.
+    error: of its output for random tokens with outliers, relative (root mean square), the bias not counted; None if
+    nobody measured it. lora_kept: the share of a fused LoRA's effect that rounding leaves, about 1; None: no LoRA.
     """
 
     name: str
@@ -101,8 +101,17 @@ class Layer:
     one_token: bool
     bytes_before: int
     bytes: int
-    error: float
+    error: float | None
     lora_kept: float | None = None
+
+
+@attrs.frozen
+class Errors:
+    """Relative errors of layers: the median, the greatest, and whose that is."""
+
+    median: float
+    most: float
+    layer: str
 
 
 @attrs.frozen(kw_only=True)
@@ -127,21 +136,27 @@ class Converted:
         return dict(Counter(layer.kernel for layer in self.layers))
 
     @property
-    def worst(self) -> Layer:
-        return max(self.layers, key=lambda layer: layer.error)
-
-    @property
-    def median_error(self) -> float:
-        return statistics.median(layer.error for layer in self.layers)
+    def errors(self) -> Errors | None:
+        """How far its layers are off; None if that was not measured."""
+        measured = {layer.name: layer.error for layer in self.layers if layer.error is not None}
+        if not measured:
+            return None
+        worst = max(measured, key=lambda name: measured[name])
+        return Errors(statistics.median(measured.values()), measured[worst], worst)
 
     def sentence(self) -> str:
         """One line for the log."""
         kernels = ", ".join(f"{count} {kernel}" for kernel, count in self.kernels.items())
         return (
             f"{self.part}: {len(self.layers)} layers quantized ({kernels}), {len(self.left)} left; "
-            f"{megabytes(self.bytes_before)} → {megabytes(self.bytes)}; error of a layer {self.median_error:.1%} "
-            f"(median), {self.worst.error:.1%} at most ({self.worst.name})"
+            f"{megabytes(self.bytes_before)} → {megabytes(self.bytes)}; {self._errors_in_words()}"
         )
+
+    def _errors_in_words(self) -> str:
+        off = self.errors
+        if off is None:
+            return "error of the layers not measured"
+        return f"error of a layer {off.median:.1%} (median), {off.most:.1%} at most ({off.layer})"
 
     def as_dict(self) -> dict[str, Any]:
         """For metadata: the layers counted, not listed."""
@@ -152,9 +167,9 @@ class Converted:
             "left": dict(reasons),
             "bytes_before": self.bytes_before,
             "bytes": self.bytes,
-            "error_median": round(self.median_error, 5),
-            "error_worst": round(self.worst.error, 5),
-            "worst_layer": self.worst.name,
+            "error_median": round(self.errors.median, 5) if self.errors else None,
+            "error_worst": round(self.errors.most, 5) if self.errors else None,
+            "worst_layer": self.errors.layer if self.errors else None,
         }
 
 

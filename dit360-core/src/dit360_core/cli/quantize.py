@@ -87,8 +87,8 @@ def _report(plan: Plan, output: Path) -> None:
             str(len(part.left)),
             megabytes(part.bytes_before),
             megabytes(part.bytes),
-            f"{part.median_error:.1%}",
-            f"{part.worst.error:.1%}",
+            f"{part.errors.median:.1%}" if part.errors else "",
+            f"{part.errors.most:.1%}" if part.errors else "",
             ", ".join(part.kernels),
         )
     console = Console(highlight=False, markup=False)

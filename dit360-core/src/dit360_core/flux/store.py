@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from dit360_core.conversion import Converted, Layer
 from dit360_core.errors import Dit360Error, ModelError
 from dit360_core.flux.files import PARTS, PICKLED, STORED, read_json
+from dit360_core.flux.layers import policy_of
 from dit360_core.flux.stream import Part, Piece, Quantizing, assemble, dtype_of, empty, pieces
 from dit360_core.flux.tensors import Tensors
 from dit360_core.plan import Choice
@@ -146,11 +148,8 @@ def stored_parts(folder: Path) -> dict[str, Stored]:
         file = folder / part / STORED
         if file.is_file():
             found[part] = _stored(part, file)
-        elif read_json(folder / part / "config.json").get("quantization_config"):
-            raise ModelError(
-                f"{folder / part} was quantized by another program, whose layers dit360 does not read; give the "
-                "original model, and quantize it with 'dit360 quantize' or quantization_mode."
-            )
+        elif config := read_json(folder / part / "config.json").get("quantization_config"):
+            found[part] = _of_the_libraries(part, folder / part, config)
     if len({stored.address for stored in found.values()}) > 1:
         raise ModelError(f"{folder} holds parts quantized in different ways; quantize the whole model at once.")
     return found
@@ -166,9 +165,7 @@ def _stored(part: str, file: Path) -> Stored:
     try:
         layers = {str(name): dict(layer) for name, layer in told["layers"].items()}
         if not all(
-            isinstance(layer["one_token"], bool)
-            and isinstance(layer["bytes_before"], int)
-            and isinstance(layer["error"], int | float)
+            isinstance(layer["one_token"], bool) and isinstance(layer["error"], int | float)
             for layer in layers.values()
         ):
             raise ValueError("a layer is described in another way")
@@ -179,6 +176,33 @@ def _stored(part: str, file: Path) -> Stored:
         )  # fmt: skip
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{file} is damaged ({error}); quantize the model again.") from error
+
+
+def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
+    """A part that diffusers or transformers wrote with a quantization config of bitsandbytes."""
+    config = config if isinstance(config, dict) else {}
+    mode, mark = (
+        ("int4", ".weight.quant_state.bitsandbytes__nf4") if config.get("load_in_4bit") else ("int8-bnb", ".SCB")
+    )
+    names = Tensors(folder).names()
+    layers = [name.removesuffix(mark) for name in names if name.endswith(mark)]
+    if config.get("quant_method") != "bitsandbytes" or not layers:
+        raise ModelError(
+            f"{folder} was quantized in a way that dit360 does not read ({config.get('quant_method')}; it reads its "
+            "own, and NF4 and LLM.int8 of bitsandbytes); give the original model, and quantize it here."
+        )
+    policy = policy_of(part, torch.float32)
+    return Stored(
+        part=part,
+        mode=mode,
+        distribution="dit360-quant-bnb",
+        version="(any)",
+        layers={
+            name: {"one_token": any(fnmatchcase(name, pattern) for pattern in policy.one_token), "error": None}
+            for name in layers
+        },
+        left={},
+    )
 
 
 def restore_part(
@@ -230,9 +254,10 @@ def restore_part(
                 name=name,
                 kernel=type(made).__name__,
                 one_token=told["one_token"],
-                bytes_before=told["bytes_before"],
+                bytes_before=dtype.itemsize
+                * (linear.weight.numel() + (0 if linear.bias is None else linear.bias.numel())),
                 bytes=stored_bytes,
-                error=float(told["error"]),
+                error=told["error"],
             ),
         )
 
