@@ -291,6 +291,28 @@ LATE = {
         ["generate", "a castle", "--device", "cpu", "--offload", "model"],
         "offload=model .* use offload=none",
     ),
+    "quantizing into a folder that exists": (
+        ["quantize", "tiny", "-o", "there.jpg", "--mode", "int8"],
+        "exists already",
+    ),
+    "quantizing into nowhere": (["quantize", "tiny", "-o", "no/where", "--mode", "int8"], "its folder does not exist"),
+    "quantizing by nothing": (["quantize", "tiny", "-o", "new", "--mode", "none"], "quantization_mode is none, so"),
+    "quantizing by an unknown mode": (
+        ["quantize", "tiny", "-o", "new", "--mode", "int9"],
+        "named 'int9'; did you mean",
+    ),
+    "quantizing an unknown part": (
+        ["quantize", "tiny", "-o", "new", "--mode", "int8", "--parts", "vae"],
+        "quantization_parts is 'vae', but must be one of: both, transformer, t5",
+    ),
+    "quantizing without a layer": (
+        ["quantize", "tiny", "-o", "new", "--mode", "int8", "--skip", "*.none"],
+        r"quantization_skip: no layer is called '\*\.none'",
+    ),
+    "a strength of no LoRA": (
+        ["quantize", "tiny", "-o", "new", "--mode", "int8", "--lora-strength", 0.5],
+        r"lora_strength=0\.5 has no effect",
+    ),
 }
 
 INTERRUPTED = {

@@ -168,3 +168,82 @@ def test_a_preview_is_fitted_wherever_the_autoencoder_rests(offload):
     shown = []
     pipe.generate(**PICTURE, tap=lambda done, steps, latents: shown.append(pipe.preview(latents).size))
     assert shown == [(256, 128)] * PICTURE["steps"]
+
+
+MODES = ("int8", "int8-bnb", "int4", "int4-double")
+
+
+@pytest.mark.parametrize("offload", ["none", "model"])
+@pytest.mark.parametrize("mode", MODES)
+def test_quantized_models_paint_the_same_picture_on_the_gpu(mode, offload):
+    plain = dit360.load("tiny", device="cuda").generate(**PICTURE)
+    pipe = dit360.load("tiny", device="cuda", quantization_mode=mode, offload=offload)
+    assert [len(part.layers) for part in pipe.plan.quantized] == [52, 21]
+    pictures = [pipe.generate(**PICTURE) for _ in range(2)]
+    assert pictures[0].image.tobytes() == pictures[1].image.tobytes()
+    assert psnr(plain, pictures[0]) >= (20 if "int4" in mode else 30)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("mode", MODES)
+def test_quantized_models_in_half_precision_on_the_gpu(mode, precision):
+    plain = dit360.load("tiny", device="cuda").generate(**PICTURE)
+    pipe = dit360.load("tiny", device="cuda", quantization_mode=mode, precision=precision)
+    assert psnr(plain, pipe.generate(**PICTURE)) >= 18
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_quantized_on_one_device_is_restored_on_the_other(mode, tmp_path):
+    pictures = {}
+    for device in ("cpu", "cuda"):
+        dit360.quantize("tiny", tmp_path / device, quantization_mode=mode, device=device)
+        for other in ("cpu", "cuda"):
+            pictures[device, other] = dit360.load(str(tmp_path / device), device=other).generate(**PICTURE)
+    first = next(iter(pictures.values()))
+    assert all(psnr(first, picture) >= 30 for picture in pictures.values())
+
+
+def test_int8_with_sequential_offload():
+    pipe = dit360.load("tiny", device="cuda", quantization_mode="int8", offload="sequential")
+    resident = dit360.load("tiny", device="cuda", quantization_mode="int8")
+    assert pipe.generate(**PICTURE).image.tobytes() == resident.generate(**PICTURE).image.tobytes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_on_the_gpu_are_as_small_as_told(mode):
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    pipe = dit360.load("tiny", device="cuda", quantization_mode=mode, precision="bf16")
+    told = sum(part.bytes for part in pipe.plan.quantized)
+    inside = {layer.name for part in pipe.plan.quantized for layer in part.layers}
+    pipe_parts = (pipe.engine.pipe.transformer, pipe.engine.pipe.text_encoder_2)
+    others = sum(
+        p.nbytes for part in pipe_parts for name, p in part.named_parameters() if name.rpartition(".")[0] not in inside
+    )
+    others += sum(p.nbytes for part in (pipe.engine.pipe.vae, pipe.engine.pipe.text_encoder) for p in part.parameters())
+    assert torch.cuda.memory_allocated() - before <= 1.5 * (told + others)
+
+
+def test_a_stored_int4_transformer_is_what_diffusers_reads(tmp_path):
+    """The layers' state is bitsandbytes' own, so a config is all that is wanting."""
+    import json
+
+    from diffusers import FluxTransformer2DModel
+
+    dit360.quantize("tiny", tmp_path / "model", quantization_mode="int4", device="cuda")
+    folder = tmp_path / "model" / "transformer"
+    left = list(json.loads((folder / "quantization.json").read_text())["left"])
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": "float32",
+        "llm_int8_skip_modules": left,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    theirs = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32)
+    ours = dit360.load(str(tmp_path / "model"), device="cuda").engine.transformer
+    x = torch.randn(3, 192, device="cuda")
+    layers = [each.get_submodule("transformer_blocks.0.attn.to_q") for each in (theirs, ours)]
+    assert torch.equal(*(layer(x) for layer in layers))

@@ -59,7 +59,8 @@ def test_flash_needs_nothing_that_is_big_or_must_be_compiled(dist):
 
 
 @pytest.mark.parametrize(
-    ("extra", "name"), [("flash", "attn-flash"), ("xformers", "attn-xformers"), ("ddim", "sched-ddim")]
+    ("extra", "name"),
+    [("flash", "attn-flash"), ("xformers", "attn-xformers"), ("bnb", "quant-bnb"), ("ddim", "sched-ddim")],
 )
 def test_an_extra_of_the_core_means_its_distribution_and_nothing_that_is_not_here(dist, extra, name):
     """With the wheels at hand and no index: everything else is here already, and nothing more is wanted."""

@@ -170,7 +170,6 @@ def prepare(
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
     from dit360_core.flux.files import existing, with_settings
-    from dit360_core.flux.store import stored_parts
 
     model = check_names(
         asked,
@@ -198,6 +197,8 @@ def prepare(
     if folder is None:
         folder = model_files.locate(model.base)
         model = with_settings(model, folder)
+
+    from dit360_core.flux.store import stored_parts  # imports torch, which nothing above needs
 
     stored = stored_parts(folder)
     if stored:
