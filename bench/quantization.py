@@ -101,7 +101,7 @@ def make_transformer(folder: Path, asked: dict[str, Any]) -> None:
         made = FluxTransformer2DModel(
             num_layers=double, num_single_layers=single, num_attention_heads=asked["heads"], guidance_embeds=True
         ).to(torch_dtype(asked["precision"]))
-    enliven(made, gate=1.0)
+    enliven(made, gate=0.5)
     made.cpu().save_pretrained(folder, max_shard_size=SHARD)
 
 
@@ -259,16 +259,22 @@ def pictures(count: int, device: str, console: Console) -> Iterable[dict[str, An
 
     judge, wanted = judging.load(), held_out(count)
     references: list[Any] = []
+    velocities: list[torch.Tensor] = []
     for mode in track(MODES, description="pictures", console=console):
         pipe = dit360.load("tiny", quantization_mode=mode, device=device)
-        psnr, seams, right, seconds = [], [], [], []
+        psnr, seams, right, seconds, errors = [], [], [], [], []
+        outputs: list[torch.Tensor] = []
+        pipe.engine.transformer.register_forward_hook(lambda _m, _x, out, kept=outputs: kept.append(out[0].clone()))
         for seed, prompt in enumerate(wanted):
+            outputs.clear()
             began = time.perf_counter()
             panorama = pipe.generate(prompt.text, seed=seed)
             seconds.append(time.perf_counter() - began)
             pixels = np.asarray(panorama.image, dtype=np.float64)
             if mode == "none":
                 references.append(pixels)
+                velocities.append(outputs[0])
+            errors.append(float((outputs[0] - velocities[seed]).norm() / velocities[seed].norm()))
             off = float(np.square(pixels - references[seed]).mean())
             psnr.append(10 * math.log10(255**2 / off) if off else math.inf)
             verdict = judging.verdicts(judge, tensor_of(panorama)[None])[0]
@@ -279,6 +285,7 @@ def pictures(count: int, device: str, console: Console) -> Iterable[dict[str, An
             "pictures": count,
             "weights": sum(part.bytes for part in pipe.plan.quantized) or None,
             "weights_before": sum(part.bytes_before for part in pipe.plan.quantized) or None,
+            "error": statistics.median(errors),
             "psnr": None if mode == "none" else statistics.median(psnr),
             "psnr_worst": None if mode == "none" else min(psnr),
             "adherence": sum(right) / len(right),

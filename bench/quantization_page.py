@@ -33,7 +33,8 @@ def _section(report: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         f"A transformer of FLUX.1-dev's widths with {double} + {single} blocks and random weights, "
-        f"{asked['precision']}, {asked['tokens']} image tokens. What is not quantized is {_share_left(report)} of this "
+        f"{asked['precision']}, {asked['tokens']} image tokens, read from shards of 0.25 GiB. What is not quantized is "
+        f"{_share_left(report)} of this "
         "one and 0.5 % of FLUX.1-dev. Loading without quantization only maps the files, and shows nothing on a CPU."
     )
     yield ""
@@ -63,20 +64,23 @@ def _section(report: dict[str, Any]) -> Iterable[str]:
         "each, against those of none:"
     )
     yield ""
-    yield "| | weights of the layers | PSNR, median (worst) | adherence | seam ratio | seconds a picture |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| | weights of the layers | error of the first velocity | PSNR, median (worst) | adherence | seam ratio | "
+        "seconds a picture |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for row in report["pictures"]:
         weights = f"{row['weights'] / 2**20:.1f} MiB" if row["weights"] else "as loaded"
         psnr = "" if row["psnr"] is None else f"{row['psnr']:.1f} dB ({row['psnr_worst']:.1f})"
         yield (
-            f"| {row['mode']} | {weights} | {psnr} | {row['adherence']:.0%} of {row['checks']} | {row['seam']:.2f} | "
-            f"{row['seconds']:.1f} |"
+            f"| {row['mode']} | {weights} | {row['error']:.2%} | {psnr} | {row['adherence']:.0%} of {row['checks']} | "
+            f"{row['seam']:.2f} | {row['seconds']:.1f} |"
         )
     yield ""
     yield "What that makes of FLUX.1-dev's weights (computed: its layers at the measured bits, the rest in bf16):"
     yield ""
-    yield "| | transformer | T5 | both, of bf16 |"
-    yield "|---|---|---|---|"
+    yield "| | transformer | T5 | transformer, of fp32 | both, of bf16 |"
+    yield "|---|---|---|---|---|"
     whole = report["whole"]
     for row in report["rows"]:
         if "failed" in row:
@@ -85,7 +89,11 @@ def _section(report: dict[str, Any]) -> Iterable[str]:
         bits = full * row["layer_bytes"] / row["layer_bytes_before"] if "layer_bytes" in row else 16
         sizes = [part["quantized"] * bits / 8 + part["others"] * 2 for part in whole.values()]
         before = sum(2 * (part["quantized"] + part["others"]) for part in whole.values())
-        yield f"| {row['mode']} | {_gib(sizes[0])} | {_gib(sizes[1])} | {sum(sizes) / before:.1%} |"
+        wide = sum(4 * number for number in whole["transformer"].values())
+        yield (
+            f"| {row['mode']} | {_gib(sizes[0])} | {_gib(sizes[1])} | {sizes[0] / wide:.1%} | "
+            f"{sum(sizes) / before:.1%} |"
+        )
 
 
 def _share_left(report: dict[str, Any]) -> str:

@@ -198,6 +198,10 @@ def prepare(
         folder = model_files.locate(model.base)
         model = with_settings(model, folder)
 
+    heads, head_dim, takes_guidance = model_files.transformer_shape(folder)
+    if picture:
+        check_guidance(picture[0], takes_guidance)
+
     from dit360_core.flux.store import stored_parts  # imports torch, which nothing above needs
 
     stored = stored_parts(folder)
@@ -206,9 +210,6 @@ def prepare(
         quantization, quantizer = choose_stored(next(iter(stored.values())), asked, registry, machine, precision)
     else:
         quantization, quantizer = chosen or choose_quantization(asked, registry, machine, precision, folder=folder)
-    heads, head_dim, takes_guidance = model_files.transformer_shape(folder)
-    if picture:
-        check_guidance(picture[0], takes_guidance)
     need = native_need(model, machine, precision, heads, head_dim)
     kernels = Kernels(registry, machine, asked.strict)
     attention, attend = kernels.choose(asked.attention_backend, need)

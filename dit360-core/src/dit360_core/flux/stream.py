@@ -195,7 +195,7 @@ def as_used(part: str, name: str, module: torch.nn.Module) -> torch.nn.Module:
 
 def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Linear:
     empty_: Any = part.module.get_submodule(name)
-    weight = part.tensors.read(f"{name}.weight").to(device, dtype)
+    weight = part.tensors.read(f"{name}.weight", window=True).to(device, dtype)
     bias = None if empty_.bias is None else part.tensors.read(f"{name}.bias").to(device, dtype)
     if weight.shape != empty_.weight.shape or (bias is not None and bias.shape != empty_.bias.shape):
         raise ModelError(f"{part.tensors.folder} holds another model's weights ({name}); download the whole model.")

@@ -53,15 +53,17 @@ class Tensors:
                     found[name] = (number, _BYTES.get(part.get_dtype(), 4))
         return {name: size for name, size in found.items() if name in self._files}
 
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor, on the CPU. Raises ModelError if it is not there."""
+    def read(self, name: str, *, window: bool = False) -> torch.Tensor:
+        """One tensor, on the CPU. Raises ModelError if it is not there.
+
+        window: it may be one on the mapped file, which stays mapped as long as it lives; writing to it changes no file.
+        """
         if name not in self._files:
             raise ModelError(f"{self.folder} lacks the tensor {name!r}, or holds another model's; download it again.")
         # Opened anew each time: what a mapping has shown stays in memory until it is closed.
         with safe_open(self._files[name], framework="pt") as opened:
-            # A copy, since the tensor is a window on the mapped file and would keep all of it.
-            tensor: torch.Tensor = opened.get_tensor(name).clone()
-        return tensor
+            tensor: torch.Tensor = opened.get_tensor(name)
+        return tensor if window else tensor.clone()
 
 
 _BYTES = {"F64": 8, "I64": 8, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
