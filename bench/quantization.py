@@ -175,16 +175,10 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 
 def quantized(asked: dict[str, Any], quantizer: Any, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """The transformer as a model's is loaded, and figures of its layers."""
-    from dit360_core.conversion import select_layers
-    from dit360_core.flux.layers import policy_of
-    from dit360_core.flux.stream import Part, Quantizing, empty, load_part
-    from dit360_core.flux.tensors import Tensors
+    from dit360_core.flux.stream import Quantizing, load_part, part_of
 
-    folder = Path(asked["folder"])
     how = Quantizing(implementation=quantizer, parts=("transformer",), device=device, home=device)
-    module = empty("transformer", folder)
-    part = Part("transformer", module, Tensors(folder), select_layers(module, policy_of("transformer", dtype)))
-    transformer, done = load_part(part, how, dtype)
+    transformer, done = load_part(part_of("transformer", Path(asked["folder"])), how, dtype)
     kinds: dict[str, list[float]] = {}
     for layer in done.layers:
         kinds.setdefault(re.sub(r"\.\d+\.", ".N.", layer.name), []).append(layer.error)
@@ -239,7 +233,7 @@ def whole_models() -> dict[str, dict[str, int]]:
         }
     found = {}
     for name, module in parts.items():
-        chosen = select_layers(module, policy_of(name, torch.bfloat16)).layers
+        chosen = select_layers(module, policy_of(name)).layers
         inside = sum(module.get_submodule(layer).weight.numel() for layer in chosen)
         found[name] = {"quantized": inside, "others": sum(p.numel() for p in module.parameters()) - inside}
     return found

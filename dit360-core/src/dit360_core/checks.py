@@ -56,12 +56,14 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
             f"lora_mode={options.lora_mode} has no effect, because no LoRA is loaded; give one with lora, or leave it "
             "out."
         )
+
+
+def refuse_without_effect(options: LoadOptions, why: str) -> None:
+    """Raises InputError if it was asked what to quantize where nothing is. why: nothing is."""
     for name in ("quantization_parts", "quantization_skip"):
         value = getattr(options, name)
-        if options.quantization_mode == "none" and value != getattr(attrs.fields(LoadOptions), name).default:
-            raise InputError(
-                f"{name}={value} has no effect, because quantization_mode is none; choose a mode, or leave it out."
-            )
+        if value != getattr(attrs.fields(LoadOptions), name).default:
+            raise InputError(f"{name}={value} has no effect, because {why}; leave it out, or choose another mode.")
 
 
 def check_request(

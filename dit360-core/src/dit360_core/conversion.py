@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import linear as multiply
 
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.held import held_bytes
 from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import QuantizerImplementation
 
@@ -216,7 +217,7 @@ def convert(
     with torch.no_grad():
         right = multiply(x, linear.weight)
         bias = None if linear.bias is None else linear.bias.clone()
-        before = _bytes(linear)
+        before = bytes_of(linear)
         try:
             module = implementation.quantize(linear, one_token=one_token).eval().requires_grad_(False)
             found = module(x)
@@ -230,15 +231,16 @@ def convert(
                 f"it out with quantization_skip={name!r}, or choose another quantization_mode."
             ) from error
         # The bias is exact; in fp16 and bf16 its sum with the product is rounded like everything else.
-        wide = right.double()
-        off = found.double() - (wide if bias is None else wide + bias.double())
-        error_ = float(off.norm() / wide.norm()) if bool(wide.any()) else float(off.norm())
+        # On the CPU, since not every device has float64.
+        right, found = right.cpu().double(), found.cpu().double()
+        off = found - (right if bias is None else right + bias.cpu().double())
+        error_ = float(off.norm() / right.norm()) if bool(right.any()) else float(off.norm())
         kept = None
         if lora is not None:
             # Against the quantized layer without it, of which most weights are rounded alike: nearly free of noise.
-            added, did = lora.effect(x).double(), found.double() - lora.without.double()
+            added, did = lora.effect(x).cpu().double(), found - lora.without.cpu().double()
             kept = float((did * added).sum() / added.square().sum()) if bool(added.any()) else None
-    after = _bytes(module)
+    after = bytes_of(module)
     if not error_ < WRONG:
         raise Dit360Error(
             f"The quantized layer {name} is off by {error_:.0%} ({type(module).__name__}); that is a defect of what "
@@ -260,23 +262,28 @@ def convert(
     )
 
 
+AsUsed = Callable[[str, str, torch.nn.Module, torch.dtype], torch.nn.Module]
+"""(part, name of the layer, quantized layer, dtype that it computes in) → what is put in its place."""
+
+
 def quantize_module(
     module: torch.nn.Module,
     implementation: QuantizerImplementation,
     selection: Selection,
     *,
     part: str,
-    as_used: Callable[[str, str, torch.nn.Module], torch.nn.Module] = lambda part, name, layer: layer,
+    as_used: AsUsed = lambda part, name, layer, dtype: layer,
 ) -> Converted:
     """Quantizes the selected layers of a loaded module in place, one after the other, where they are.
 
-    as_used: puts around a layer, given the part and its name, what its module needs to call it.
+    as_used: puts around a layer what its module needs to call it. One that fails leaves those before it quantized.
     """
     layers = []
     for name, one_token in selection.layers.items():
         linear: Any = module.get_submodule(name)
+        dtype = linear.weight.dtype
         made, layer = convert(linear, implementation, name=name, one_token=one_token)
-        place(module, name, as_used(part, name, made))
+        place(module, name, as_used(part, name, made, dtype))
         layers.append(layer)
     return Converted(part=part, layers=tuple(layers), left=selection.left)
 
@@ -295,6 +302,7 @@ def trial_tokens(width: int, dtype: torch.dtype, device: torch.device | str) -> 
     return x.to(device, dtype)
 
 
-def _bytes(module: torch.nn.Module) -> int:
-    """What a module holds, as its state tells; a kernel's own packing of the weights is told as weights."""
-    return sum(value.nbytes for value in module.state_dict().values() if isinstance(value, torch.Tensor))
+def bytes_of(module: torch.nn.Module) -> int:
+    """What a module holds, or would save, whichever is more."""
+    saved = sum(value.nbytes for value in module.state_dict().values() if isinstance(value, torch.Tensor))
+    return max(saved, held_bytes(module))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.attention import Kernels, native_need, slicing_notes
-from dit360_core.checks import check_guidance, check_loading, check_names, check_request
+from dit360_core.checks import check_guidance, check_loading, check_names, check_request, refuse_without_effect
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
@@ -115,17 +115,16 @@ class Prepared:
 
         if self.quantizer is None:
             return {}, ()
-        dtype, home = torch_dtype(self.plan.precision), torch.device(self.plan.device)
-        if self.plan.offload != "none":
-            home = torch.device("cpu")
-        if self.stored:
-            done = {
-                name: restore_part(stored, self.folder / name, self.quantizer.restore, dtype, home)
-                for name, stored in self.stored.items()
-            }
-        else:
+        dtype, device = torch_dtype(self.plan.precision), torch.device(self.plan.device)
+        home = device if self.plan.offload == "none" else torch.device("cpu")
+        done = {
+            name: restore_part(stored, self.folder / name, self.quantizer.restore, dtype, device=device, home=home)
+            for name, stored in self.stored.items()
+        }
+        # What is stored in full is quantized as well if a mode was named, and left as it is stored if none was.
+        if not self.stored or self.plan.options.quantization_mode != "none":
             how = self.quantizing(lora, home)
-            done = {name: load_part(part, how, dtype) for name, part in survey(self.folder, dtype, how).items()}
+            done |= {name: load_part(part, how, dtype) for name, part in survey(self.folder, how).items()}
         return {name: module for name, (module, _) in done.items()}, tuple(told for _, told in done.values())
 
     def lora(self) -> Lora | None:
@@ -147,7 +146,7 @@ class Prepared:
         options = self.plan.options
         return Quantizing(
             implementation=self.quantizer,
-            parts=parts_of(options.quantization_parts),
+            parts=tuple(part for part in parts_of(options.quantization_parts) if part not in self.stored),
             device=torch.device(self.plan.device),
             home=home,
             skip=options.quantization_skip,
@@ -169,7 +168,7 @@ def prepare(
     """
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
-    from dit360_core.flux.files import existing, with_settings
+    from dit360_core.flux.files import existing, remembered_lora, with_settings
 
     model = check_names(
         asked,
@@ -191,7 +190,7 @@ def prepare(
         check_request(*picture, loading=asked, model=model, registry=registry, machine=machine, precision=precision)
     chosen = None
     if asked.quantization_mode not in ("auto", "none"):
-        chosen = choose_quantization(asked, registry, machine, precision)
+        chosen = choose_quantization(asked, registry, machine, precision, lora=bool(lora))
     if lora and lora_file is None:
         lora_file = lora_files.locate(lora)
     if folder is None:
@@ -207,9 +206,18 @@ def prepare(
     stored = stored_parts(folder)
     if stored:
         check_stored(asked, bool(lora), stored)
-        quantization, quantizer = choose_stored(next(iter(stored.values())), asked, registry, machine, precision)
+        first = next(iter(stored.values()))
+        quantization, quantizer = choose_stored(first, asked, registry, machine, precision, lora=bool(lora))
     else:
-        quantization, quantizer = chosen or choose_quantization(asked, registry, machine, precision, folder=folder)
+        if asked.quantization_mode == "none":
+            refuse_without_effect(asked, "quantization_mode is none")
+        quantization, quantizer = chosen or choose_quantization(
+            asked, registry, machine, precision, folder=folder, lora=bool(lora)
+        )
+    fused_before = remembered_lora(folder)
+    twice = []
+    if lora and fused_before:
+        twice.append(f"{asked.model} already holds the LoRA {fused_before['from']}; {lora} comes on top of it")
     need = native_need(model, machine, precision, heads, head_dim)
     kernels = Kernels(registry, machine, asked.strict)
     attention, attend = kernels.choose(asked.attention_backend, need)
@@ -221,7 +229,8 @@ def prepare(
             precision,
             attention,
             quantization,
-            slicing_notes(attention, registry, asked.attention_slice_size),
+            [*slicing_notes(attention, registry, asked.attention_slice_size), *twice],
+            fused_before=fused_before,
         ),
         folder=folder,
         lora_file=lora_file,

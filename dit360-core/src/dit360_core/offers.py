@@ -74,19 +74,18 @@ class AttentionNeed:
 
 @attrs.frozen(kw_only=True)
 class QuantizationNeed:
-    """Where quantized weights are to live and the dtype of the activations that meet them.
+    """Where quantized weights are to compute and the dtype of the activations that meet them.
 
-    offload: as in :class:`LoadOptions`. adapter: whether a LoRA is to stay beside the quantized layers. parameters:
-    weights that would be quantized, others: bytes of all that would not, budget: bytes that there are for both; 0 where
-    that is not asked (only ``auto`` asks).
+    offload: as in :class:`LoadOptions`. adapter: whether a LoRA is to stay beside the quantized layers. sizes: of what
+    is on the device at one time, one after the other (with ``offload=model``: the parts): how many weights would be
+    quantized, and the bytes of all others. budget: bytes that there are for either. Only ``auto`` asks for sizes.
     """
 
     device: str
     dtype: str
     offload: str = "none"
     adapter: bool = False
-    parameters: int = 0
-    others: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
     budget: int = 0
 
 
@@ -333,10 +332,8 @@ class Quantizer(Offer):
     load: Callable[[], QuantizerImplementation | None] = attrs.field(validator=attrs.validators.is_callable())
 
     def lacks(self, need: Any) -> Iterable[Reason]:
-        if not need.budget:
-            return
         bits = self.bits or {"fp32": 32, "fp64": 64}.get(need.dtype, 16)
-        bytes_ = need.parameters * bits / 8 + need.others
+        bytes_ = max((weights * bits / 8 + others for weights, others in need.sizes), default=0)
         if bytes_ > need.budget:
             gib = 2**30
             yield Reason(
@@ -345,8 +342,9 @@ class Quantizer(Offer):
 
     @property
     def rank(self) -> tuple[float, ...]:
-        # The least that fits; of those that store alike (by whole bits), the one of the higher priority.
-        return (-round(self.bits or 64), -self.priority)
+        # The most bits first; of those that store alike (by whole bits), the one of the higher priority. One that
+        # changes the weights and does not say how many bits it takes comes last.
+        return (-round(self.bits or (0 if self.error else 64)), -self.priority)
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,14 @@ import attrs
 
 from dit360_core.attention import Kernels, native_need, slicing_notes
 from dit360_core.autoencoding import Autoencoding
-from dit360_core.checks import begun_with, check_guidance, check_request, padding_of, picture_size
+from dit360_core.checks import (
+    begun_with,
+    check_guidance,
+    check_request,
+    padding_of,
+    picture_size,
+    refuse_without_effect,
+)
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.machine import Machine
 from dit360_core.offers import (
@@ -103,6 +110,8 @@ class Pipeline:
         attention, attend = kernels.choose(asked.attention_backend, need)
         if asked.quantization_mode == "auto":
             raise InputError("quantization_mode=auto decides by files that are not loaded yet; name a mode, or none.")
+        if asked.quantization_mode == "none":
+            refuse_without_effect(asked, "quantization_mode is none")
         quantization, quantizer = choose_quantization(asked, registry, machine, precision)
         notes = slicing_notes(attention, registry, asked.attention_slice_size)
         plan = make_plan(asked, machine, model, precision, attention, quantization, notes)

@@ -6,7 +6,7 @@ The same :class:`Choice` feeds the log, ``dit360 backends``, the picture's metad
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -279,7 +279,8 @@ class Plan:
     """What a loaded pipeline is made of.
 
     lora: what was fused or put beside, with the number of modules it changed, or None. lora_kept: the share of its
-    effect that rounding left of it, where it was fused into quantized weights. quantized: what became of each part.
+    effect that rounding left of it, where it was fused into quantized weights. fused_before: the LoRA that the stored
+    weights of the model hold already, as ``lora_as_dict`` told it then. quantized: what became of each part.
     """
 
     options: LoadOptions
@@ -296,6 +297,7 @@ class Plan:
     lora_mode: str = "fuse"
     lora_modules: int = 0
     lora_kept: float | None = None
+    fused_before: Mapping[str, Any] | None = None
     quantized: tuple[Converted, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -307,6 +309,8 @@ class Plan:
             how = "beside the weights" if self.lora_mode == "adapter" else "fused"
             kept = "" if self.lora_kept is None else f", {self.lora_kept:.0%} of its effect left by rounding"
             lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules {how}{kept}")
+        if self.fused_before:
+            lines.append(f"lora: {self.fused_before['from']} is in the stored weights")
         lines += [self.attention.sentence(), self.quantization.sentence()]
         return lines + [part.sentence() for part in self.quantized]
 
@@ -329,6 +333,7 @@ class Plan:
                 "parts": {part.part: part.as_dict() for part in self.quantized},
             },
             "lora": self.lora_as_dict(),
+            **({"lora_in_stored_weights": dict(self.fused_before)} if self.fused_before else {}),
             "notes": list(self.notes),
         }
 
@@ -353,6 +358,8 @@ def make_plan(
     attention: Choice,
     quantization: Choice,
     notes: Iterable[str] = (),
+    *,
+    fused_before: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What was decided, as one object. notes: what is to be said of it beside."""
     notes = list(notes)
@@ -371,6 +378,7 @@ def make_plan(
         lora=options.lora or model.lora,
         lora_strength=options.lora_strength,
         lora_mode=options.lora_mode,
+        fused_before=fused_before,
         notes=tuple(notes),
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dit360_core.checks import refuse_without_effect
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, UnknownName
 from dit360_core.machine import Machine
 from dit360_core.offers import QuantizationNeed, Reason
@@ -22,45 +23,51 @@ _SHARE_FOR_WEIGHTS = 0.75
 """Of free memory; the rest is for what a step and the autoencoder need."""
 
 
-def quantization_need(options: LoadOptions, machine: Machine, precision: str) -> QuantizationNeed:
-    """What a load asks of a quantizer, sizes aside."""
+def quantization_need(options: LoadOptions, machine: Machine, precision: str, lora: bool) -> QuantizationNeed:
+    """What a load asks of a quantizer, sizes aside. lora: whether there is one."""
     return QuantizationNeed(
         device=machine.device,
         dtype=precision,
         offload=options.offload,
-        adapter=bool(options.lora) and options.lora_mode == "adapter",
+        adapter=lora and options.lora_mode == "adapter",
     )
 
 
 def choose_quantization(
-    options: LoadOptions, registry: Registry, machine: Machine, precision: str, *, folder: Path | None = None
+    options: LoadOptions,
+    registry: Registry,
+    machine: Machine,
+    precision: str,
+    *,
+    folder: Path | None = None,
+    lora: bool = False,
 ) -> tuple[Choice, Any]:
     """How the weights are stored, and what does it (None: nothing is to be done), tried on a small layer.
 
-    folder: the model's, which ``auto`` needs to know sizes. Raises BackendUnavailable or UnknownName: another mode is
-    never put in the place of one that was named.
+    folder: the model's, which ``auto`` needs to know sizes. lora: whether there is one.
+
+    Raises BackendUnavailable or UnknownName: another mode is never put in the place of one that was named.
     """
-    need = quantization_need(options, machine, precision)
+    need = quantization_need(options, machine, precision, lora)
     if options.quantization_mode == "auto" and folder is not None:
         need = _with_sizes(need, options, folder, precision)
     return select("quantization", options.quantization_mode, registry, machine, need, probe=probe_quantizer)
 
 
-def check_stored(options: LoadOptions, with_lora: bool, stored: Mapping[str, Stored]) -> None:
-    """Raises InputError for what weights that are stored quantized do not allow."""
+def check_stored(options: LoadOptions, lora: bool, stored: Mapping[str, Stored]) -> None:
+    """Raises InputError for what weights that are stored quantized do not allow. lora: whether there is one."""
     mode = next(iter(stored.values())).mode
-    if with_lora and options.lora_mode == "fuse":
+    if lora and options.lora_mode == "fuse" and "transformer" in stored:
         raise InputError(
             f"{options.model} is stored as {mode}, and no LoRA can be fused into rounded weights; use "
             "lora_mode=adapter, or quantize the original model with this LoRA."
         )
-    for name in ("quantization_parts", "quantization_skip"):
-        if getattr(options, name) != getattr(attrs.fields(LoadOptions), name).default:
-            raise InputError(f"{name} has no effect, because {options.model} is stored as {mode}; leave it out.")
+    if len(stored) > 1:
+        refuse_without_effect(options, f"{options.model} is stored as {mode}")
 
 
 def choose_stored(
-    stored: Stored, options: LoadOptions, registry: Registry, machine: Machine, precision: str
+    stored: Stored, options: LoadOptions, registry: Registry, machine: Machine, precision: str, *, lora: bool
 ) -> tuple[Choice, Any]:
     """What restores weights that are stored quantized.
 
@@ -72,7 +79,7 @@ def choose_stored(
             f"{options.model} is stored as {stored.mode} and cannot become {options.quantization_mode}; leave "
             "quantization_mode out, or give the original model."
         )
-    need = quantization_need(options, machine, precision)
+    need = quantization_need(options, machine, precision, lora)
     try:
         choice, implementation = select("quantization", stored.address, registry, machine, need, probe=probe_quantizer)
     except UnknownName as error:
@@ -106,30 +113,24 @@ def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNee
 
 
 def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:
-    from dit360_core.conversion import select_layers
+    from dit360_core.conversion import check_patterns, linear_layers, select_layers
     from dit360_core.flux.files import WEIGHTS
     from dit360_core.flux.layers import parts_of, policy_of
-    from dit360_core.flux.store import linear_bytes
+    from dit360_core.flux.store import weights_of
     from dit360_core.flux.stream import empty
     from dit360_core.memory import free_memory
     from dit360_core.precision import torch_dtype
 
     if options.offload == "sequential":
         return need  # layer by layer, anything fits
-    dtype = torch_dtype(precision)
-    sizes = {}
-    for part in WEIGHTS:
-        layers: Iterable[str] = ()
-        if part in parts_of(options.quantization_parts):
-            layers = select_layers(empty(part, folder / part), policy_of(part, dtype), options.quantization_skip).layers
-        sizes[part] = linear_bytes(folder, part, layers, dtype.itemsize)
-    if options.offload == "model":
-        # One part at a time is there; the largest decides.
-        largest = max(sizes, key=lambda part: sizes[part][0] * dtype.itemsize + sizes[part][1])
-        sizes = {largest: sizes[largest]}
-    return attrs.evolve(
-        need,
-        parameters=sum(weights for weights, _ in sizes.values()),
-        others=sum(others for _, others in sizes.values()),
-        budget=max(1, int(_SHARE_FOR_WEIGHTS * free_memory(need.device))),
-    )
+    itemsize = torch_dtype(precision).itemsize
+    modules = {part: empty(part, folder / part) for part in parts_of(options.quantization_parts)}
+    check_patterns(options.quantization_skip, [name for m in modules.values() for name in linear_layers(m)])
+    chosen = {
+        part: select_layers(module, policy_of(part), options.quantization_skip).layers
+        for part, module in modules.items()
+    }
+    sizes = tuple(weights_of(folder, part, chosen.get(part, ()), itemsize) for part in WEIGHTS)
+    if options.offload == "none":
+        sizes = ((sum(weights for weights, _ in sizes), sum(others for _, others in sizes)),)
+    return attrs.evolve(need, sizes=sizes, budget=int(_SHARE_FOR_WEIGHTS * free_memory(need.device)))

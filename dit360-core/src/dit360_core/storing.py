@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from safetensors import SafetensorError
 
 from dit360_core.errors import Dit360Error, InputError, ModelError
 from dit360_core.loading import Prepared, prepare
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
-from dit360_core.options import LoadOptions, build
+from dit360_core.options import LoadOptions, build, chosen
 from dit360_core.plan import Plan
 from dit360_core.precision import torch_dtype
 from dit360_core.registry import Registry, default_registry
@@ -30,7 +31,13 @@ Progress = Callable[[str, int, int], None]
 """Called after each layer with (part, layers done, layers in all)."""
 
 
-@takes(LoadOptions)
+_OPTIONS = {
+    "model", "lora", "lora_strength", "lora_mode", "precision", "device",
+    "quantization_mode", "quantization_parts", "quantization_skip",
+}  # fmt: skip
+
+
+@takes(LoadOptions, leave_out=tuple(field.name for field in attrs.fields(LoadOptions) if field.name not in _OPTIONS))
 def quantize(
     model: str,
     output: str | Path,
@@ -49,6 +56,9 @@ def quantize(
     fails, after which nothing is left behind.
     """
     asked = build(LoadOptions, {"model": model, **options})
+    without = sorted(set(chosen(asked)) - _OPTIONS)
+    if without:
+        raise InputError(f"{', '.join(without)} has no effect on a model that is stored; give it when loading.")
     target = Path(output)
     check_new_folder(target)
     if asked.quantization_mode == "none":
@@ -58,6 +68,8 @@ def quantize(
     prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
     if prepared.stored:
         raise InputError(f"{model} is stored quantized already; give the original model.")
+    if prepared.quantizer is None:
+        raise InputError(f"{model} fits in full precision here, so auto would store nothing; name a mode.")
     if not hasattr(prepared.quantizer, "restore"):
         origin = prepared.plan.quantization.origin
         raise InputError(f"The quantization {origin} cannot be stored: it does not say how it is read back.")
@@ -80,7 +92,7 @@ def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:
     how = prepared.quantizing(lora, torch.device("cpu"))
     if lora is not None and "transformer" not in how.parts:
         raise InputError("quantization_parts=t5 would store the transformer without its LoRA; quantize both.")
-    parts = survey(prepared.folder, dtype, how)
+    parts = survey(prepared.folder, how)
     copy_rest(prepared.folder, folder, parts)
     converted = tuple(
         write_part(part, how, dtype, folder / name, plan.quantization, progress) for name, part in parts.items()
@@ -107,6 +119,8 @@ def _remember(plan: Plan, folder: Path) -> None:
 
 def check_new_folder(target: Path) -> None:
     """Raises InputError unless a folder of this name can be made, or is there and empty."""
+    if target.is_symlink() or target.resolve() == Path.cwd():
+        raise InputError(f"Cannot write {target}: it is the working folder or a link; give the name of a new folder.")
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"Cannot write {target}: it exists already; choose another name, or delete it.")
     if not os.path.isdir(target.absolute().parent):
@@ -125,10 +139,11 @@ def _new_folder(target: Path) -> Iterator[Path]:
         if target.is_dir():
             target.rmdir()
         part.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise Dit360Error(
-            f"Cannot write {target}: {error.strerror or error}; see that there is space, or choose another place."
+            f"Cannot write {target}: {getattr(error, 'strerror', None) or error}; see that there is space, or choose "
+            "another place."
         ) from error
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

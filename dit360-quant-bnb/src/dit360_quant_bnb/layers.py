@@ -6,8 +6,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import bitsandbytes.nn
 import torch
+
+# It warns that it cannot fetch a CPU kernel, which is not used here (see Nf4).
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward" not in record.getMessage()
+)
+import bitsandbytes.nn  # noqa: E402
 
 _nn: Any = bitsandbytes.nn  # it says no types
 
@@ -45,7 +50,9 @@ class Nf4:
         )
         # The dtype of what comes back from four bits, which was that of the machine where it was stored.
         weight.quant_state.dtype = linear.weight.dtype
-        return self._layer(linear, weight, tensors.get("bias"))
+        if tuple(weight.quant_state.shape) != tuple(linear.weight.shape):
+            raise ValueError(f"weights are of the shape {tuple(weight.quant_state.shape)}")
+        return self._layer(linear, weight, None if linear.bias is None else tensors["bias"])
 
     def _layer(self, linear: torch.nn.Linear, weight: Any, bias: torch.Tensor | None) -> Any:
         layer = _nn.Linear4bit(
@@ -73,13 +80,29 @@ class LlmInt8:
         return _eight_bit(linear, weight, linear.bias).to(linear.weight.device)
 
     def restore(self, linear: torch.nn.Linear, tensors: Mapping[str, torch.Tensor], *, one_token: bool) -> Any:
+        if tensors["weight"].shape != linear.weight.shape or len(tensors["SCB"]) != linear.out_features:
+            raise ValueError(f"weights are of the shape {tuple(tensors['weight'].shape)}")
         weight = _nn.Int8Params(tensors["weight"], requires_grad=False, has_fp16_weights=False)
         weight.CB, weight.SCB = tensors["weight"], tensors["SCB"]
-        return _eight_bit(linear, weight, tensors.get("bias"))
+        return _eight_bit(linear, weight, None if linear.bias is None else tensors["bias"])
+
+
+class LlmInt8Linear(_nn.Linear8bitLt):  # type: ignore[misc]
+    """Takes the scales along when the model that it is in moves to another device, as offloading does."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        moved = super()._apply(fn, recurse)
+        weight = self.weight
+        for holder in (weight, self.state):
+            if holder.CB is not None:
+                holder.CB = weight.data
+            if holder.SCB is not None:
+                holder.SCB = holder.SCB.to(weight.device)
+        return moved
 
 
 def _eight_bit(linear: torch.nn.Linear, weight: Any, bias: torch.Tensor | None) -> Any:
-    layer = _nn.Linear8bitLt(
+    layer = LlmInt8Linear(
         linear.in_features,
         linear.out_features,
         bias=bias is not None,

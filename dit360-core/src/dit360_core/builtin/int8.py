@@ -19,10 +19,8 @@ log = logging.getLogger("dit360")
 _ROWS = 2048
 """Tokens that the dynamic kernel takes at once: what it holds besides its result is in float32."""
 _PIECE = {"cpu": 2**21}
-"""Weights that the weight-only kernel turns back at once: on a CPU as many as stay in its cache, which is ten times
-faster for one token."""
-_WHOLE = 2**26
-"""The same elsewhere: every layer of FLUX in one piece."""
+"""Weights that the weight-only kernel turns back at once, if not all: on a CPU as many as stay in its cache, which is
+ten times faster for one token."""
 
 
 class Int8Linear(torch.nn.Module):
@@ -44,7 +42,9 @@ class WeightOnlyInt8Linear(Int8Linear):
         self.weight = torch.nn.Parameter(weight, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = max(1, _PIECE.get(x.device.type, _WHOLE) // self.weight.shape[1])
+        if x.device.type not in _PIECE:
+            return multiply(x, (self.weight * self.scale[:, None]).to(x.dtype), self.bias)
+        rows = max(1, _PIECE[x.device.type] // self.weight.shape[1])
         out = x.new_empty(*x.shape[:-1], len(self.scale))
         pieces = zip(
             torch.split(self.weight, rows), torch.split(self.scale, rows), torch.split(out, rows, -1), strict=True
@@ -92,6 +92,11 @@ class DynamicInt8Linear(Int8Linear):
         out = out.mul_(largest)
         return (out if self.bias is None else out.add_(self.bias)).to(x.dtype)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if fn(torch.empty(0)).device.type != "cpu":
+            raise RuntimeError("int8 weights packed for a CPU cannot move to another device; load the model there")
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self._packed.to_dense().t().contiguous()
@@ -109,10 +114,11 @@ class Int8:
     def restore(
         self, linear: torch.nn.Linear, tensors: Mapping[str, torch.Tensor], *, one_token: bool
     ) -> torch.nn.Module:
-        bias = tensors.get("bias")
-        return _module(
-            tensors["weight"], tensors["scale"], None if bias is None else bias.to(linear.weight.dtype), one_token
-        )
+        weight, scale = tensors["weight"], tensors["scale"]
+        if weight.shape != linear.weight.shape or weight.dtype is not torch.int8 or len(scale) != len(weight):
+            raise ValueError(f"weights are {tuple(weight.shape)} {weight.dtype}, scales {tuple(scale.shape)}")
+        bias = None if linear.bias is None else tensors["bias"].to(linear.weight.dtype)
+        return _module(weight, scale, bias, one_token)
 
 
 def _module(weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, one_token: bool) -> Int8Linear:

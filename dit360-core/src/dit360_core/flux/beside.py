@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import linear as multiply
 
 from dit360_core.conversion import place
+from dit360_core.errors import ModelError
 
 if TYPE_CHECKING:
     from dit360_core.flux.lora import Factors, Lora
@@ -44,8 +45,19 @@ class LoraBeside(torch.nn.Module):
 
 
 def put_beside(transformer: torch.nn.Module, lora: Lora, strength: float, like: torch.Tensor) -> Strength:
-    """Wraps the layers of a LoRA that was fitted to this transformer. like: dtype and device of its factors."""
+    """Wraps the layers of a LoRA that was fitted to this transformer. like: dtype and device of its factors.
+
+    Raises ModelError if that would not be all of the LoRA, or nothing.
+    """
     shared = Strength(strength)
-    for name, factors in lora.layers.items():
-        place(transformer, name, LoraBeside(transformer.get_submodule(name), factors, shared, like))
+    if lora.text_encoder:
+        raise ModelError(
+            f"{lora.file} also changes CLIP, which cannot be kept beside it; use lora_mode=fuse, or give another file."
+        )
+    made = [LoraBeside(transformer.get_submodule(name), factors, shared, like) for name, factors in lora.layers.items()]
+    vanished = not any(layer.down.any() and layer.up.any() for layer in made)
+    if vanished and not all(factors.zero for factors in lora.layers.values()):
+        raise ModelError(f"{lora.file} holds numbers that are nothing in {like.dtype}; use another precision.")
+    for name, layer in zip(lora.layers, made, strict=True):
+        place(transformer, name, layer)
     return shared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,15 @@ def with_settings(model: Model, folder: Path) -> Model:
         return attrs.evolve(model, **{name: told["model"][name] for name in known if name in told["model"]})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{file} is damaged ({first_line(error)}); delete it to use defaults.") from error
+
+
+def remembered_lora(folder: Path) -> Mapping[str, Any] | None:
+    """What a model's folder tells of a LoRA that is in its stored weights."""
+    file = folder / SETTINGS
+    lora = read_json(file).get("lora") if file.is_file() else None
+    if lora is not None and not (isinstance(lora, dict) and "from" in lora):
+        raise ModelError(f"{file} is damaged (its lora is {lora!r:.60}); quantize the model again.")
+    return lora
 
 
 def refuse_single_file(path: Path) -> None:

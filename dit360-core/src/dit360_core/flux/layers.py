@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from dit360_core.conversion import Policy
 
 _EMBEDDER = "embedder: everything passes through it, and it holds 0.4 % of the weights"
@@ -17,7 +15,7 @@ def parts_of(option: str) -> tuple[str, ...]:
     return tuple(PARTS.values()) if option == "both" else (PARTS[option],)
 
 
-def policy_of(part: str, dtype: torch.dtype) -> Policy:
+def policy_of(part: str) -> Policy:
     """What to leave of a part. Only Linear layers are ever touched: no norm, no embedding, no convolution."""
     if part == "transformer":
         return Policy(
@@ -34,5 +32,4 @@ def policy_of(part: str, dtype: torch.dtype) -> Policy:
                 "single_transformer_blocks.*.norm.linear",
             ),
         )
-    overflows = {"*.DenseReluDense.wo": "overflows in fp16, where transformers keeps it in fp32"}
-    return Policy(left=overflows if dtype is torch.float16 else {})
+    return Policy()

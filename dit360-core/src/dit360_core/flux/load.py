@@ -52,6 +52,7 @@ def load_pipeline(folder: Path, precision: str, ready: Mapping[str, Any] | None 
     with quiet(), told_when_full(f"loading {folder}", "cpu"):
         import diffusers
         import transformers
+        from huggingface_hub.errors import StrictDataclassError
 
         classes: dict[str, Any] = {
             "transformer": diffusers.FluxTransformer2DModel,
@@ -67,7 +68,7 @@ def load_pipeline(folder: Path, precision: str, ready: Mapping[str, Any] | None 
                     parts[name] = _load_part(cls, folder / name, wide if name == "vae" else dtype)
             pipeline_class: Any = diffusers.FluxPipeline
             return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True, **parts)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
             if isinstance(error, ModelError) or is_out_of_memory(error):
                 raise
             raise ModelError(
@@ -99,9 +100,19 @@ def quantize_loaded(
 
     if quantizer is None:
         return ()
-    modules = {part: module for part in parts if (module := getattr(pipe, part, None)) is not None}
+    modules: dict[str, Any] = {part: module for part in parts if (module := getattr(pipe, part, None)) is not None}
+    if not modules:
+        raise InputError(f"There is no {' and no '.join(parts)} in this pipeline to quantize; name another part.")
+    for part, module in modules.items():
+        layers = list(module.modules())
+        if any(hasattr(layer, "base_layer") for layer in layers):
+            raise InputError(
+                f"A LoRA is attached to the {part}, which would be quantized with it; fuse it or unload it first."
+            )
+        if any(hasattr(layer, "_hf_hook") for layer in layers):
+            raise InputError(f"The {part} is offloaded already; quantize the pipeline first, and switch that on then.")
     check_patterns(skip, [name for module in modules.values() for name in linear_layers(module)])
-    chosen = {part: select_layers(module, policy_of(part, module.dtype), skip) for part, module in modules.items()}
+    chosen = {part: select_layers(module, policy_of(part), skip) for part, module in modules.items()}
     return tuple(
         quantize_module(modules[part], quantizer, selection, part=part, as_used=as_used)
         for part, selection in chosen.items()

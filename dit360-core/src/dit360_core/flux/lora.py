@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from safetensors import safe_open
 
 from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.files import check_safetensors, existing, find_lora_file, read_json
 from dit360_core.flux.hub import LORA_FILES, SUBFOLDERS, fetch
+from dit360_core.flux.quiet import quiet
 from dit360_core.plan import looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -21,8 +25,6 @@ if TYPE_CHECKING:
     from dit360_core.conversion import Converted
 
 log = logging.getLogger("dit360")
-
-_TRANSFORMER_BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 
 
 def locate(lora: str) -> Path:
@@ -127,11 +129,11 @@ class Lora:
 
 def read(file: Path) -> Lora:
     """A LoRA in a format that diffusers reads. Raises ModelError if it is none, or holds more than factors."""
-    from dit360_core.flux.quiet import quiet
-
     try:
         with quiet():
             state = _as_diffusers(file)
+    except ModelError:
+        raise
     except (ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
         raise ModelError(
             f"{file} cannot be read as a LoRA for FLUX ({first_line(error)}); give another file."
@@ -186,9 +188,10 @@ def check_kept(lora: Lora, converted: Iterable[Converted]) -> float | None:
 def fuse_text_encoder(pipe: Any, lora: Lora, strength: float) -> None:
     """Adds what a LoRA holds for CLIP, which few do."""
     if lora.text_encoder:
-        pipe.load_lora_weights(dict(lora.text_encoder), adapter_name="dit360")
-        pipe.fuse_lora(components=["text_encoder"], lora_scale=strength, adapter_names=["dit360"])
-        pipe.unload_lora_weights()
+        with quiet():
+            pipe.load_lora_weights(dict(lora.text_encoder), adapter_name="dit360")
+            pipe.fuse_lora(components=["text_encoder"], lora_scale=strength, adapter_names=["dit360"])
+            pipe.unload_lora_weights()
 
 
 def _as_diffusers(file: Path) -> dict[str, torch.Tensor]:
@@ -199,23 +202,48 @@ def _as_diffusers(file: Path) -> dict[str, torch.Tensor]:
     raw = load_file(file)
     if weights := next((k for k in raw if "dora_scale" in k or "lora_magnitude" in k), None):
         raise ModelError(f"{file} is a DoRA (it holds {weights!r}), which changes weights otherwise; give a LoRA.")
-    peft = {k.removeprefix("base_model.model.").removeprefix("transformer."): v for k, v in raw.items()}
-    if not all(k.startswith(_TRANSFORMER_BLOCKS) and ".lora_" in k and k.endswith(".weight") for k in peft):
+    named = {_plain_name(key): value for key, value in raw.items()}
+    if not all(re.match(_FACTOR, key) for key in named):
         reader: Any = FluxPipeline
         state, alphas = reader.lora_state_dict(raw, return_alphas=True)
         return _scaled(state, alphas or {})
+    state = {key if key.startswith("text_encoder.") else f"transformer.{key}": value for key, value in named.items()}
+    for key in [key for key in state if ".lora_B." in key]:
+        part = key.partition(".")[0]
+        state[key] = state[key] * _scale(file, part, rank=state[key.replace(".lora_B.bias", ".lora_B.weight")].shape[1])
+    return state
+
+
+# A layer of the transformer, or of CLIP, under the names of diffusers, with PEFT's for the factors.
+_FACTOR = re.compile(
+    r"(transformer_blocks|single_transformer_blocks|x_embedder|context_embedder|time_text_embed|norm_out|proj_out"
+    r"|text_encoder)\b.*\.lora_[AB]\.(weight|bias)$"
+)
+
+
+def _plain_name(key: str) -> str:
+    """Without what PEFT and diffusers put before a layer's name, and adapters' names into it."""
+    return key.removeprefix("base_model.model.").removeprefix("transformer.").replace(".default.", ".")
+
+
+def _scale(file: Path, part: str, rank: int) -> float:
+    """alpha / rank, as PEFT writes it beside the file or diffusers into its header; 1 where neither did."""
     settings = file.parent / "adapter_config.json"
-    config = read_json(settings) if settings.is_file() else {}
-    state = {f"transformer.{k.replace('.default.weight', '.weight')}": v for k, v in peft.items()}
+    if settings.is_file():
+        config = read_json(settings)
+    else:
+        with safe_open(file, framework="pt") as opened:
+            try:
+                told = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            except ValueError as error:
+                raise ModelError(f"{file} has a header that is no JSON ({error}); download it again.") from error
+        config = {key.removeprefix(f"{part}."): value for key, value in told.items() if key.startswith(f"{part}.")}
+        settings = file
     if config.get("alpha_pattern"):
         raise ModelError(f"{settings} gives layers an alpha of their own, which dit360 does not read; merge the LoRA.")
     if "lora_alpha" not in config:
-        return state
-    for key in [k for k in state if ".lora_B." in k]:
-        rank = state[key].shape[1]
-        scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-        state[key] = state[key] * scale
-    return state
+        return 1.0
+    return float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _scaled(state: dict[str, torch.Tensor], alphas: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -18,15 +18,17 @@ import attrs
 import torch
 from safetensors.torch import save_file
 
-from dit360_core.conversion import Converted, Layer
-from dit360_core.errors import Dit360Error, ModelError
-from dit360_core.flux.files import PARTS, PICKLED, STORED, read_json
+from dit360_core.conversion import Converted, Layer, bytes_of, trial_tokens
+from dit360_core.errors import Dit360Error, ModelError, first_line
+from dit360_core.flux.files import PARTS, STORED, WEIGHTS, read_json
 from dit360_core.flux.layers import policy_of
 from dit360_core.flux.stream import Part, Piece, Quantizing, assemble, dtype_of, empty, pieces
 from dit360_core.flux.tensors import Tensors
+from dit360_core.memory import is_out_of_memory
 from dit360_core.plan import Choice
 
 FORMAT = 1
+METHOD = "dit360"
 SHARD = 2 * 2**30
 """Bytes of a file. While a part is written, one of them is in memory."""
 
@@ -60,17 +62,26 @@ def write_part(
     stem = "diffusion_pytorch_model" if part.name == "transformer" else "model"
     _write_shards(folder, stem, tensors())
     converted = Converted(part=part.name, layers=tuple(layers), left=part.selection.left)
-    described = {
-        "format": FORMAT,
-        "mode": by.used,
-        "distribution": by.distribution,
-        "version": by.version,
-        **converted.as_dict(),
-        "left": dict(converted.left),
-        "layers": {layer.name: _described(layer) for layer in layers},
-    }
-    (folder / STORED).write_text(json.dumps(described, indent=1), encoding="utf-8")
+    _write_json(
+        folder / STORED,
+        {
+            "format": FORMAT,
+            "mode": by.used,
+            "distribution": by.distribution,
+            "version": by.version,
+            **converted.as_dict(),
+            "left": dict(converted.left),
+            "layers": {layer.name: _described(layer) for layer in layers},
+        },
+    )
+    # So that other programs refuse weights that they would take for something else.
+    config = read_json(folder / "config.json")
+    _write_json(folder / "config.json", {**config, "quantization_config": {"quant_method": METHOD, "mode": by.address}})
     return converted
+
+
+def _write_json(file: Path, told: dict[str, Any]) -> None:
+    file.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 def _described(layer: Layer) -> dict[str, Any]:
@@ -87,6 +98,7 @@ def _write_shards(folder: Path, stem: str, tensors: Iterable[tuple[str, torch.Te
         file = folder / f"{stem}-{len(files) + 1:05d}.safetensors"
         # "pt" is what transformers looks for in a file that it is to read.
         save_file(shards[0], file, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", file)  # safetensors' files are for their owner alone
         files.append((file, list(shards[0])))
         shards[0] = {}
 
@@ -107,7 +119,7 @@ def _write_shards(folder: Path, stem: str, tensors: Iterable[tuple[str, torch.Te
         file.rename(folder / name)
         where.update(dict.fromkeys(names, name))
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    _write_json(folder / f"{stem}.safetensors.index.json", index)
 
 
 def copy_rest(source: Path, target: Path, quantized: Iterable[str]) -> None:
@@ -116,10 +128,19 @@ def copy_rest(source: Path, target: Path, quantized: Iterable[str]) -> None:
     shutil.copyfile(source / "model_index.json", target / "model_index.json")
     for part in PARTS:
         (target / part).mkdir()
-        for file in sorted((source / part).iterdir()):
-            weights = ".safetensors" in file.name or file.suffix.lower() in PICKLED
-            if file.is_file() and not (weights and part in quantized) and file.suffix.lower() not in PICKLED:
-                shutil.copyfile(file, target / part / file.name)
+        wanted = [
+            file for file in sorted((source / part).iterdir()) if file.suffix.lower() in _TEXTS and file.is_file()
+        ]
+        if part in WEIGHTS and part in quantized:
+            wanted = [file for file in wanted if not file.name.endswith(".safetensors.index.json")]
+        elif part in WEIGHTS:
+            wanted += sorted(Tensors(source / part).files)
+        for file in wanted:
+            shutil.copyfile(file, target / part / file.name)
+
+
+_TEXTS = (".json", ".txt", ".model", ".jinja")
+"""Configurations and vocabularies."""
 
 
 # --------------------------------------------------------------------------------------------------------- reading
@@ -180,6 +201,8 @@ def _stored(part: str, file: Path) -> Stored:
 
 def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
     """A part that diffusers or transformers wrote with a quantization config of bitsandbytes."""
+    if isinstance(config, dict) and config.get("quant_method") == METHOD:
+        raise ModelError(f"{folder} lacks its {STORED}, without which its weights mean nothing; copy all files of it.")
     config = config if isinstance(config, dict) else {}
     mode, mark = (
         ("int4", ".weight.quant_state.bitsandbytes__nf4") if config.get("load_in_4bit") else ("int8-bnb", ".SCB")
@@ -191,7 +214,7 @@ def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
             f"{folder} was quantized in a way that dit360 does not read ({config.get('quant_method')}; it reads its "
             "own, and NF4 and LLM.int8 of bitsandbytes); give the original model, and quantize it here."
         )
-    policy = policy_of(part, torch.float32)
+    policy = policy_of(part)
     return Stored(
         part=part,
         mode=mode,
@@ -206,9 +229,12 @@ def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
 
 
 def restore_part(
-    stored: Stored, folder: Path, restore: Any, dtype: torch.dtype, home: torch.device
+    stored: Stored, folder: Path, restore: Any, dtype: torch.dtype, *, device: torch.device, home: torch.device
 ) -> tuple[torch.nn.Module, Converted]:
-    """A part with its quantized layers, as they were stored. restore: the quantizer's."""
+    """A part with its quantized layers, as they were stored.
+
+    restore: the quantizer's. device, home: where layers compute, for which they are made, and where they rest.
+    """
     module = empty(stored.part, folder)
     tensors = Tensors(folder)
 
@@ -222,7 +248,7 @@ def restore_part(
             else:
                 owners.setdefault(owner, {})[name.removeprefix(f"{owner}.")] = name
         for name, told in stored.layers.items():
-            yield _restored(name, told, {k: tensors.read(v).to(home) for k, v in owners.get(name, {}).items()})
+            yield _restored(name, told, {k: tensors.read(v).to(device) for k, v in owners.get(name, {}).items()})
         there = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         for name in plain:
             tensor = tensors.read(name)
@@ -236,32 +262,37 @@ def restore_part(
     def _restored(name: str, told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Piece:
         try:
             linear: Any = module.get_submodule(name)
+            wanted = dtype_of(module, name, dtype)
             like = torch.nn.Linear(
-                linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta", dtype=dtype
+                linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta", dtype=wanted
             )
             made = restore(like, state, one_token=told["one_token"]).eval().requires_grad_(False)
-        except (KeyError, AttributeError, ValueError, RuntimeError, TypeError, IndexError) as error:
+            x = trial_tokens(like.in_features, wanted, device)
+            with torch.no_grad():
+                out = made(x)
+            if out.shape != (len(x), like.out_features) or not bool(out.isfinite().all()):
+                raise ValueError("it computes nothing of use")
+        except (KeyError, AttributeError, ValueError, RuntimeError, TypeError, IndexError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
-                f"The layer {name} of {folder} cannot be restored ({error}); quantize the model again."
+                f"The layer {name} of {folder} cannot be restored ({first_line(error)}); quantize the model again."
             ) from error
-        if type(made) is torch.nn.Linear:
+        size = bytes_of(made)
+        before = wanted.itemsize * sum(tensor.numel() for tensor in like.parameters())
+        if type(made) is torch.nn.Linear or size >= before:
             raise Dit360Error(f"The layer {name} was stored quantized and came back in full; tell the plugin's author.")
-        stored_bytes = sum(tensor.nbytes for tensor in state.values())
-        return Piece(
-            name,
-            made,
-            Layer(
-                name=name,
-                kernel=type(made).__name__,
-                one_token=told["one_token"],
-                bytes_before=dtype.itemsize
-                * (linear.weight.numel() + (0 if linear.bias is None else linear.bias.numel())),
-                bytes=stored_bytes,
-                error=told["error"],
-            ),
+        layer = Layer(
+            name=name,
+            kernel=type(made).__name__,
+            one_token=told["one_token"],
+            bytes_before=before,
+            bytes=size,
+            error=told["error"],
         )
+        return Piece(name, made.to(home), layer)
 
-    layers = assemble(module, stored.part, found())
+    layers = assemble(module, stored.part, found(), dtype)
     return module, Converted(part=stored.part, layers=layers, left=stored.left)
 
 
@@ -278,10 +309,9 @@ def _owner(name: str, layers: Mapping[str, Any]) -> str | None:
 # ---------------------------------------------------------------------------------------------------------- sizes
 
 
-def linear_bytes(folder: Path, part: str, selection: Iterable[str], dtype_bytes: int) -> tuple[int, int]:
-    """(weights of the layers to be quantized, bytes of all others) of a part, from the headers of its files."""
-    chosen = {f"{name}.weight" for name in selection}
-    sizes = Tensors(folder / part).sizes()
-    weights = sum(number for name, (number, _) in sizes.items() if name in chosen)
-    others = sum(number for name, (number, _) in sizes.items() if name not in chosen)
-    return weights, math.ceil(others * dtype_bytes)
+def weights_of(folder: Path, part: str, chosen: Iterable[str], itemsize: int) -> tuple[int, int]:
+    """(weights of the chosen layers, bytes of all others at ``itemsize`` each) of a part, by its files' headers."""
+    names = {f"{name}.weight" for name in chosen}
+    numbers = {name: math.prod(shape) for name, shape in Tensors(folder / part).shapes().items()}
+    inside = sum(number for name, number in numbers.items() if name in names)
+    return inside, itemsize * (sum(numbers.values()) - inside)

@@ -25,7 +25,7 @@ from dit360_core.conversion import (
     quantized_output,
     select_layers,
 )
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.layers import policy_of
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.tensors import Tensors
@@ -34,9 +34,6 @@ from dit360_core.memory import give_back_freed_memory
 if TYPE_CHECKING:
     from dit360_core.flux.lora import Lora
     from dit360_core.offers import QuantizerImplementation
-
-
-_LEAVES = ("weight", "bias")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -77,38 +74,60 @@ class Part:
 
 
 def empty(part: str, folder: Path) -> torch.nn.Module:
-    """A part as its configuration says, on the meta device."""
+    """A part as its configuration says, on the meta device. Raises ModelError if that is none of its."""
     with quiet():
         from accelerate import init_empty_weights
+        from huggingface_hub.errors import StrictDataclassError
 
-        with init_empty_weights():
-            made: Any
-            if part == "transformer":
-                from diffusers import FluxTransformer2DModel
+        try:
+            with init_empty_weights():
+                made: Any
+                if part == "transformer":
+                    from diffusers import FluxTransformer2DModel
 
-                described: Any = FluxTransformer2DModel
-                made = described.from_config(described.load_config(str(folder)))
-            else:
-                from transformers import T5Config, T5EncoderModel
+                    described: Any = FluxTransformer2DModel
+                    config = dict(described.load_config(str(folder)))
+                    config.pop("quantization_config", None)  # what is to be made of it, we know
+                    made = described.from_config(config)
+                else:
+                    from transformers import T5Config, T5EncoderModel
 
-                made = T5EncoderModel(T5Config.from_pretrained(str(folder)))
+                    made = T5EncoderModel(T5Config.from_pretrained(str(folder)))
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
+            raise ModelError(
+                f"{folder / 'config.json'} describes no {part} that can be made ({first_line(error)}); get it again."
+            ) from error
     return made.eval()  # type: ignore[no-any-return]
 
 
-def survey(folder: Path, dtype: torch.dtype, how: Quantizing) -> dict[str, Part]:
-    """All that is to be quantized of a model folder. Raises InputError or ModelError for what cannot be."""
+def survey(folder: Path, how: Quantizing) -> dict[str, Part]:
+    """All that is to be quantized of a model folder.
+
+    Raises InputError for layers that are not there, ModelError if the files are not those of the parts.
+    """
     modules = {name: empty(name, folder / name) for name in how.parts}
     check_patterns(how.skip, [name for module in modules.values() for name in linear_layers(module)])
     return {
-        name: Part(
-            name,
-            module,
-            Tensors(folder / name),
-            select_layers(module, policy_of(name, dtype), how.skip),
-            how.lora if name == "transformer" else None,
-        )
+        name: part_of(name, folder / name, module, how.skip, how.lora if name == "transformer" else None)
         for name, module in modules.items()
     }
+
+
+def part_of(
+    name: str, folder: Path, module: torch.nn.Module | None = None, skip: str = "", lora: Lora | None = None
+) -> Part:
+    """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
+    module = empty(name, folder) if module is None else module
+    tensors = Tensors(folder)
+    shapes, sources = tensors.shapes(), _sources(module, tensors)
+    for wanted, parameter in module.named_parameters():
+        found = shapes.get(sources.get(wanted, wanted))
+        if found != tuple(parameter.shape):
+            raise ModelError(
+                f"{folder} lacks the weights {wanted!r}, or holds another model's (they are {found}, and must be "
+                f"{tuple(parameter.shape)}); download the whole model."
+            )
+    return Part(name, module, tensors, select_layers(module, policy_of(name), skip), lora)
 
 
 def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
@@ -117,8 +136,12 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
     plain: tensors that are not quantized keep the dtype of the file.
     """
     changed = 0
+    # Listed now: whoever puts the pieces into the module changes its names.
+    others = [
+        name for name, _ in part.module.named_parameters() if name.rpartition(".")[0] not in part.selection.layers
+    ]
     for name, one_token in part.selection.layers.items():
-        linear = _linear(part, name, dtype, how.device)
+        linear = _linear(part, name, dtype_of(part.module, name, dtype), how.device)
         lora = None
         if part.lora is not None and name in part.lora.layers:
             factors = part.lora.layers[name]
@@ -128,32 +151,34 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
             changed += factors.add_to(linear, how.strength)
         module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
         yield Piece(name, module.to(how.home), layer)
-    for name in _plain_names(part.module, part.selection.layers, part.tensors):
-        tensor = part.tensors.read(name)
+    sources = _sources(part.module, part.tensors)
+    for name in others:
+        tensor = part.tensors.read(sources.get(name, name))
+        wanted = tensor.dtype if plain else dtype_of(part.module, name, dtype)
         owner, _, leaf = name.rpartition(".")
         if part.lora is not None and owner in part.lora.layers:
-            pair = [part.tensors.read(f"{owner}.{n}") if f"{owner}.{n}" in part.tensors else None for n in _LEAVES]
-            holder = _holder(pair[0], pair[1])  # type: ignore[arg-type]
-            changed += part.lora.layers[owner].add_to(holder, how.strength)
-            tensor = getattr(holder, leaf).detach()
-        yield Piece(name, tensor.to(how.home, tensor.dtype if plain else dtype_of(part.module, name, dtype)))
+            layer_ = _linear(part, owner, wanted, torch.device("cpu"))
+            changed += part.lora.layers[owner].add_to(layer_, how.strength)
+            tensor = getattr(layer_, leaf).detach()
+        yield Piece(name, tensor.to(how.home, wanted))
     if part.lora is not None:
         part.lora.check_effect(changed, how.strength)
 
 
 def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn.Module, Converted]:
     """A part with its quantized layers in it, and what became of it."""
-    layers = assemble(part.module, part.name, pieces(part, how, dtype))
-    give_back_freed_memory("cpu")
+    layers = assemble(part.module, part.name, pieces(part, how, dtype), dtype)
+    for device in {"cpu", how.device.type}:
+        give_back_freed_memory(device)
     return part.module, Converted(part=part.name, layers=layers, left=part.selection.left)
 
 
-def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece]) -> tuple[Layer, ...]:
+def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece], dtype: torch.dtype) -> tuple[Layer, ...]:
     """Puts pieces into a module on the meta device, until none of it is left there. Raises ModelError if one is."""
     layers = []
     for piece in found:
         if isinstance(piece.content, torch.nn.Module):
-            place(module, piece.name, as_used(part, piece.name, piece.content))
+            place(module, piece.name, as_used(part, piece.name, piece.content, dtype_of(module, piece.name, dtype)))
             if piece.layer is not None:
                 layers.append(piece.layer)
         else:
@@ -175,22 +200,24 @@ def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece]) -> tupl
 
 
 class Enclosed(torch.nn.Module):
-    """A layer whose weights are nobody else's business."""
+    """A layer whose weights are nobody else's business, and that is given what it computes in."""
 
-    # T5 casts what it gives to its layer wo to the dtype of that layer's weights, be it that of four-bit pairs.
+    # T5 casts what it gives to its layer wo to the dtype of that layer's weights, be it that of four-bit pairs; and in
+    # fp16 this layer overflows, so it computes in fp32, as in transformers.
     weight = None
 
-    def __init__(self, layer: torch.nn.Module) -> None:
+    def __init__(self, layer: torch.nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.layer = layer
+        self.dtype = dtype
 
     def forward(self, x: torch.Tensor) -> Any:
-        return self.layer(x)
+        return self.layer(x.to(self.dtype))
 
 
-def as_used(part: str, name: str, module: torch.nn.Module) -> torch.nn.Module:
-    """A quantized layer as its part can call it."""
-    return Enclosed(module) if part == "text_encoder_2" and name.endswith(".wo") else module
+def as_used(part: str, name: str, module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A quantized layer as its part can call it. dtype: what it was made to compute in."""
+    return Enclosed(module, dtype) if part == "text_encoder_2" and name.endswith(".wo") else module
 
 
 def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Linear:
@@ -199,10 +226,6 @@ def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> 
     bias = None if empty_.bias is None else part.tensors.read(f"{name}.bias").to(device, dtype)
     if weight.shape != empty_.weight.shape or (bias is not None and bias.shape != empty_.bias.shape):
         raise ModelError(f"{part.tensors.folder} holds another model's weights ({name}); download the whole model.")
-    return _holder(weight, bias)
-
-
-def _holder(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Linear:
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = torch.nn.Parameter(weight, requires_grad=False)
     if bias is not None:
@@ -210,10 +233,13 @@ def _holder(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Linear:
     return linear
 
 
-def _plain_names(module: torch.nn.Module, layers: Mapping[str, Any], tensors: Tensors) -> list[str]:
-    """The parameters that are not those of quantized layers; of those tied together, the ones that the files hold."""
-    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    return [name for name in names if name.rpartition(".")[0] not in layers and name in tensors]
+def _sources(module: Any, tensors: Tensors) -> dict[str, str]:
+    """Parameters that are tied to others → the others, where the files hold only those."""
+    tied = getattr(module, "_tied_weights_keys", None)
+    if not isinstance(tied, Mapping):
+        return {}
+    pairs = [*tied.items(), *((source, target) for target, source in tied.items())]
+    return {name: other for name, other in pairs if name not in tensors and other in tensors}
 
 
 def dtype_of(module: Any, name: str, dtype: torch.dtype) -> torch.dtype:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from dit360_core.errors import ModelError
-from dit360_core.flux.files import read_json
+from dit360_core.flux.files import check_safetensors, read_json
 
-# diffusers' and transformers' own names.
-_STEMS = ("diffusion_pytorch_model", "model")
+# As diffusers and transformers name and prefer them.
+_FILES = (
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "model.safetensors.index.json",
+)
 
 
 class Tensors:
@@ -22,36 +30,32 @@ class Tensors:
         self._files = self._find()
 
     def _find(self) -> dict[str, Path]:
-        for stem in _STEMS:
-            index = self.folder / f"{stem}.safetensors.index.json"
-            if index.is_file():
-                return {name: self.folder / file for name, file in read_json(index)["weight_map"].items()}
-            single = self.folder / f"{stem}.safetensors"
-            if single.is_file():
-                with safe_open(single, framework="pt") as opened:
-                    return dict.fromkeys(opened.keys(), single)
-        raise ModelError(
-            f"{self.folder} has neither {_STEMS[0]}.safetensors nor {_STEMS[1]}.safetensors; download the whole model."
-        )
+        for file in (self.folder / name for name in _FILES):
+            if file.is_file() and file.suffix == ".json":
+                return {name: self.folder / shard for name, shard in read_json(file)["weight_map"].items()}
+            if file.is_file():
+                return dict.fromkeys(check_safetensors(file), file)
+        raise ModelError(f"{self.folder} has no {_FILES[1]} and no {_FILES[2]}; download the whole model.")
+
+    @property
+    def files(self) -> set[Path]:
+        """Those that hold the tensors."""
+        return set(self._files.values())
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
-    def names(self, prefix: str = "") -> list[str]:
-        return [name for name in self._files if name.startswith(prefix)]
+    def names(self) -> list[str]:
+        """Of all tensors."""
+        return list(self._files)
 
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """name → (number of elements, bytes of one), from the headers of the files alone."""
-        found = {}
-        for file in sorted(set(self._files.values())):
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 (not iterable itself)
-                    part = opened.get_slice(name)
-                    number = 1
-                    for side in part.get_shape():
-                        number *= side
-                    found[name] = (number, _BYTES.get(part.get_dtype(), 4))
-        return {name: size for name, size in found.items() if name in self._files}
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """name → shape, from the headers of the files alone."""
+        found: dict[str, tuple[int, ...]] = {}
+        for file in sorted(self.files):
+            with _opened(file) as opened:
+                found |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        return {name: shape for name, shape in found.items() if self._files.get(name)}
 
     def read(self, name: str, *, window: bool = False) -> torch.Tensor:
         """One tensor, on the CPU. Raises ModelError if it is not there.
@@ -61,9 +65,15 @@ class Tensors:
         if name not in self._files:
             raise ModelError(f"{self.folder} lacks the tensor {name!r}, or holds another model's; download it again.")
         # Opened anew each time: what a mapping has shown stays in memory until it is closed.
-        with safe_open(self._files[name], framework="pt") as opened:
+        with _opened(self._files[name]) as opened:
             tensor: torch.Tensor = opened.get_tensor(name)
         return tensor if window else tensor.clone()
 
 
-_BYTES = {"F64": 8, "I64": 8, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is damaged, or its index is another's ({error}); download it again.") from error

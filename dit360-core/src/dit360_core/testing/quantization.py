@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from dit360_core.conversion import FusedLora, Selection, convert, quantize_module, select_layers, trial_tokens
 from dit360_core.flux.layers import policy_of
+from dit360_core.held import held_bytes
 from dit360_core.machine import Machine
 from dit360_core.offers import QuantizationNeed, Quantizer, QuantizerImplementation, Reason
 from dit360_core.plan import judge
@@ -21,7 +22,7 @@ from dit360_core.precision import torch_dtype
 from dit360_core.registry import Entry
 from dit360_core.testing.models import small_transformer
 from dit360_core.testing.offering import OfferConformance
-from dit360_core.testing.storage import PeakStorage, held_bytes
+from dit360_core.testing.storage import PeakStorage
 
 _SLACK = 1.1
 """Scales of small layers are a greater share of them than of FLUX's."""
@@ -201,7 +202,7 @@ class QuantizerConformance(OfferConformance):
         return small_transformer(dtype).to(self.machine().device)
 
     def _selection(self, module: torch.nn.Module) -> Selection:
-        return select_layers(module, policy_of("transformer", torch.float32))
+        return select_layers(module, policy_of("transformer"))
 
     def _run(self, transformer: Any) -> torch.Tensor:
         generator = torch.Generator().manual_seed(1)

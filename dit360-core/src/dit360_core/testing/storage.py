@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
-from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -49,29 +47,3 @@ class PeakStorage(TorchDispatchMode):
     def _forget(self, address: int, size: int) -> None:
         self._alive.discard(address)
         self._now -= size
-
-
-def held_bytes(module: torch.nn.Module) -> int:
-    """Bytes of all tensors that a module holds, as parameters or in any other way, each storage once."""
-    storages: dict[int, int] = {}
-    seen: set[int] = set()
-    waiting: list[Any] = [module]
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen or isinstance(found, type | ModuleType | FunctionType):
-            continue
-        seen.add(id(found))
-        if isinstance(found, torch.Tensor):
-            # One in a kernel's own layout has no storage to look at.
-            plain = found.layout is torch.strided
-            size = found.untyped_storage().nbytes() if plain else found.numel() * found.element_size()
-            storages[found.untyped_storage().data_ptr() if plain else id(found)] = size
-        if isinstance(found, Mapping):
-            waiting += found.values()
-        elif isinstance(found, list | tuple | set | frozenset):
-            waiting += found
-        waiting += getattr(found, "__dict__", {}).values()
-        waiting += [
-            getattr(found, name, None) for name in getattr(type(found), "__slots__", ()) if name != "__weakref__"
-        ]
-    return sum(storages.values())
