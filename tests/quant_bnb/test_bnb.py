@@ -89,3 +89,16 @@ def test_a_picture_is_near_to_that_of_full_weights(tiny, mode, decibels):
     error = np.square(pictures[0] - pictures[1]).mean()
     assert 0 < error < 255**2 / 10 ** (decibels / 10)
     assert {part.part: len(part.layers) for part in pipe.plan.quantized} == {"transformer": 52, "text_encoder_2": 21}
+
+
+def test_int8_moves_with_its_scales():
+    """As a parent moves it, whose own ``to`` never calls that of its layers; imitated by copying what it holds."""
+    module = OFFERS["int8-bnb"].load().quantize(torch.nn.Linear(64, 96).requires_grad_(False), one_token=False)
+    parent, x = torch.nn.Sequential(module), torch.randn(3, 64)
+    for _ in range(2):  # before it was used, and after
+        parent._apply(lambda tensor: tensor.clone())
+        holder = module.weight if module.weight.CB is not None else module.state
+        assert holder.CB.data_ptr() == module.weight.data_ptr()
+        assert holder.SCB.device == module.weight.device
+        first = parent(x)
+    assert torch.equal(parent(x), first)

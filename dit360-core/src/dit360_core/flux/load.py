@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dit360_core.errors import InputError, ModelError, first_line
 from dit360_core.flux.files import check_model_folder, existing, read_json
 from dit360_core.flux.hub import MODEL_FILES, fetch
-from dit360_core.flux.quiet import quiet
+from dit360_core.flux.quiet import default_dtype_kept, quiet
 from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import looks_like_hub_id
 from dit360_core.precision import torch_dtype
@@ -49,7 +49,7 @@ def load_pipeline(folder: Path, precision: str, ready: Mapping[str, Any] | None 
     The autoencoder computes in float32 where the rest is fp16, in which FLUX's overflows to black pictures.
     """
     dtype = torch_dtype(precision)
-    with quiet(), told_when_full(f"loading {folder}", "cpu"):
+    with quiet(), default_dtype_kept(), told_when_full(f"loading {folder}", "cpu"):
         import diffusers
         import transformers
         from huggingface_hub.errors import StrictDataclassError

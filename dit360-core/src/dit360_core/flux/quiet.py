@@ -23,6 +23,18 @@ def quiet() -> Iterator[None]:
         yield from _quiet()
 
 
+@contextlib.contextmanager
+def default_dtype_kept() -> Iterator[None]:
+    """Puts torch's default dtype back, which diffusers changes while it loads, and leaves changed where that fails."""
+    import torch
+
+    before = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers", "bitsandbytes")]
     levels = [logger.level for logger in loggers]

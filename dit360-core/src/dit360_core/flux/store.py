@@ -22,7 +22,7 @@ from dit360_core.conversion import Converted, Layer, bytes_of, trial_tokens
 from dit360_core.errors import Dit360Error, ModelError, first_line
 from dit360_core.flux.files import PARTS, STORED, WEIGHTS, read_json
 from dit360_core.flux.layers import policy_of
-from dit360_core.flux.stream import Part, Piece, Quantizing, assemble, dtype_of, empty, pieces
+from dit360_core.flux.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, empty, pieces
 from dit360_core.flux.tensors import Tensors
 from dit360_core.memory import is_out_of_memory
 from dit360_core.plan import Choice
@@ -61,7 +61,7 @@ def write_part(
 
     stem = "diffusion_pytorch_model" if part.name == "transformer" else "model"
     _write_shards(folder, stem, tensors())
-    converted = Converted(part=part.name, layers=tuple(layers), left=part.selection.left)
+    done = converted(part, layers)
     _write_json(
         folder / STORED,
         {
@@ -69,15 +69,15 @@ def write_part(
             "mode": by.used,
             "distribution": by.distribution,
             "version": by.version,
-            **converted.as_dict(),
-            "left": dict(converted.left),
-            "layers": {layer.name: _described(layer) for layer in layers},
+            **done.as_dict(),
+            "left": dict(done.left),
+            "layers": {layer.name: _described(layer) for layer in done.layers},
         },
     )
     # So that other programs refuse weights that they would take for something else.
     config = read_json(folder / "config.json")
     _write_json(folder / "config.json", {**config, "quantization_config": {"quant_method": METHOD, "mode": by.address}})
-    return converted
+    return done
 
 
 def _write_json(file: Path, told: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ CPU, and a LoRA can then only be added to weights that are rounded already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,9 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
     others = [
         name for name, _ in part.module.named_parameters() if name.rpartition(".")[0] not in part.selection.layers
     ]
-    for name, one_token in part.selection.layers.items():
+    # The largest first, while little else is held: what rounding a layer takes for itself is several times the layer.
+    for name in sorted(part.selection.layers, key=lambda name: -_weights(part, name)):
+        one_token = part.selection.layers[name]
         linear = _linear(part, name, dtype_of(part.module, name, dtype), how.device)
         lora = None
         if part.lora is not None and name in part.lora.layers:
@@ -170,7 +172,14 @@ def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn
     layers = assemble(part.module, part.name, pieces(part, how, dtype), dtype)
     for device in {"cpu", how.device.type}:
         give_back_freed_memory(device)
-    return part.module, Converted(part=part.name, layers=layers, left=part.selection.left)
+    return part.module, converted(part, layers)
+
+
+def converted(part: Part, layers: Iterable[Layer]) -> Converted:
+    """What became of a part, its layers in the order in which they lie in it."""
+    by_name = {layer.name: layer for layer in layers}
+    ordered = tuple(by_name[name] for name in part.selection.layers)
+    return Converted(part=part.name, layers=ordered, left=part.selection.left)
 
 
 def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece], dtype: torch.dtype) -> tuple[Layer, ...]:
@@ -218,6 +227,11 @@ class Enclosed(torch.nn.Module):
 def as_used(part: str, name: str, module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """A quantized layer as its part can call it. dtype: what it was made to compute in."""
     return Enclosed(module, dtype) if part == "text_encoder_2" and name.endswith(".wo") else module
+
+
+def _weights(part: Part, name: str) -> int:
+    layer: Any = part.module.get_submodule(name)
+    return int(layer.weight.numel())
 
 
 def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Linear:
