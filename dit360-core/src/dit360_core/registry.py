@@ -109,7 +109,8 @@ _BROUGHT_BY = {
     ("attention", "xformers"): "xformers",
     ("scheduler", "ddim"): "ddim",
 }
-"""Names of this project's own plugins → the extra of the core that installs them, for those who ask for one."""
+"""Names of this project's own plugins → the extra of the core that installs them. For the sentence alone: who asks for
+one that is not installed is to be told the command, not a name that looks like it."""
 
 
 def by_priority(entry: Entry) -> tuple[tuple[float, ...], str]:

@@ -218,7 +218,7 @@ def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
     return Stored(
         part=part,
         mode=mode,
-        distribution="dit360-quant-bnb",
+        distribution="dit360-quant-bnb",  # whose layers keep bitsandbytes' state as it is
         version="(any)",
         layers={
             name: {"one_token": any(fnmatchcase(name, pattern) for pattern in policy.one_token), "error": None}

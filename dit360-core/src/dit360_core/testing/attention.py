@@ -15,7 +15,7 @@ from dit360_core.plan import judge
 from dit360_core.probe import probe_attention, refusals, trial_call
 from dit360_core.registry import Entry
 from dit360_core.slicing import sliced
-from dit360_core.testing.offering import OfferConformance
+from dit360_core.testing.offering import MACHINES, OfferConformance
 from dit360_core.testing.storage import PeakStorage
 
 
@@ -58,13 +58,7 @@ class AttentionConformance(OfferConformance):
 
     def test_unsupported_answers_for_any_machine_and_allocates_nothing(self) -> None:
         offer = self.offer()
-        machines = (
-            Machine(),
-            Machine(device="cuda", device_name="old", capability=(6, 1)),
-            Machine(device="cuda", device_name="new", capability=(9, 0), fast_bfloat16=True),
-            Machine(device="mps"),
-        )
-        for machine, need in itertools.product(machines, self.needs()):
+        for machine, need in itertools.product(MACHINES, self.needs()):
             asked = attrs.evolve(need, device=machine.device)
             with PeakStorage() as storage:
                 reasons = list(offer.unsupported(machine, asked))

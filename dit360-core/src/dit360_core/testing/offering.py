@@ -8,7 +8,16 @@ from typing import Any
 
 import attrs
 
+from dit360_core.machine import Machine
 from dit360_core.offers import PLUGIN_API, Offer
+
+MACHINES = (
+    Machine(),
+    Machine(device="cuda", device_name="old", capability=(6, 1)),
+    Machine(device="cuda", device_name="new", capability=(9, 0), fast_bfloat16=True),
+    Machine(device="mps"),
+)
+"""Those about which an offer is asked, wherever its tests run."""
 
 
 class OfferConformance:

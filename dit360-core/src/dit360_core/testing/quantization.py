@@ -21,7 +21,7 @@ from dit360_core.plan import judge
 from dit360_core.precision import torch_dtype
 from dit360_core.registry import Entry
 from dit360_core.testing.models import small_transformer
-from dit360_core.testing.offering import OfferConformance
+from dit360_core.testing.offering import MACHINES, OfferConformance
 from dit360_core.testing.storage import PeakStorage
 
 _SLACK = 1.1
@@ -54,14 +54,8 @@ class QuantizerConformance(OfferConformance):
 
     def test_unsupported_answers_for_any_machine_and_allocates_nothing(self) -> None:
         offer = self.offer()
-        machines = (
-            Machine(),
-            Machine(device="cuda", device_name="old", capability=(6, 1)),
-            Machine(device="cuda", device_name="new", capability=(9, 0), fast_bfloat16=True),
-            Machine(device="mps"),
-        )
         dtypes, offloads = ("fp32", "bf16", "fp16"), ("none", "model", "sequential")
-        for machine, dtype, offload in itertools.product(machines, dtypes, offloads):
+        for machine, dtype, offload in itertools.product(MACHINES, dtypes, offloads):
             with PeakStorage() as storage:
                 need = QuantizationNeed(device=machine.device, dtype=dtype, offload=offload)
                 reasons = list(offer.unsupported(machine, need))
