@@ -62,14 +62,21 @@ def psnr(a, b):
     return 10 * np.log10(255**2 / max(np.square(pixels(a) - pixels(b)).mean(), 1e-6))
 
 
-def write_lora(file, width=192, *, zero=False, scale=0.1, layers=None, rank=4):
-    """A LoRA of DiT360's shape (attention projections of double blocks) for the embedded model."""
+# The layers of DiT360's LoRA, in the embedded model.
+ATTENTION = [
+    *(f"transformer_blocks.{i}.attn.{name}" for i in range(2) for name in ("to_q", "to_k", "to_v", "to_out.0")),
+    *(f"single_transformer_blocks.{i}.attn.{name}" for i in range(4) for name in ("to_q", "to_k", "to_v")),
+]
+
+
+def write_lora(file, width=192, *, zero=False, scale=0.05, layers=ATTENTION, rank=16):
+    """A LoRA as DiT360's is: of PEFT, on the attention projections of all blocks."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
-    for name in layers or [f"transformer_blocks.{i}.attn.{p}" for i in (0, 1) for p in ("to_q", "to_k", "to_v")]:
-        tensors[f"transformer.{name}.lora_A.weight"] = torch.randn(rank, width, generator=generator) * scale
+    for name in layers:
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(rank, width, generator=generator) * scale
         up = torch.zeros(width, rank) if zero else torch.randn(width, rank, generator=generator) * scale
-        tensors[f"transformer.{name}.lora_B.weight"] = up
+        tensors[f"base_model.model.{name}.lora_B.weight"] = up
     save_file(tensors, file)
     return str(file)
 
@@ -371,7 +378,7 @@ def test_fused_then_quantized_is_quantized_of_the_fused(mode, fused_folder):
     while_loading = dit360_core.load("tiny", lora=file, quantization_mode=mode)
     of_the_fused = dit360_core.load(str(folder), quantization_mode=mode, precision="fp32")
     assert same(states(while_loading), states(of_the_fused))
-    assert while_loading.plan.lora_modules == 6
+    assert while_loading.plan.lora_modules == len(ATTENTION)
     assert 0.9 < while_loading.plan.lora_kept < 1.1
 
 
@@ -387,7 +394,7 @@ def test_a_lora_changes_the_picture_of_a_quantized_model(mode, lora_mode, tmp_pa
     panorama = pipe.generate(**PICTURE)
     assert panorama.image.tobytes() != quantized.generate(**PICTURE).image.tobytes()
     told = panorama.settings["used"]["lora"]
-    assert (told["modules"], told["mode"], told["strength"]) == (6, lora_mode, 1.0)
+    assert (told["modules"], told["mode"], told["strength"]) == (len(ATTENTION), lora_mode, 1.0)
 
 
 @pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])
@@ -485,18 +492,18 @@ def test_a_stored_model_takes_a_lora_only_beside(mode, stored, tmp_path):
     with pytest.raises(InputError, match="no LoRA can be fused into rounded weights; use lora_mode=adapter"):
         dit360_core.load(str(folder), lora=file)
     plain, beside = (dit360_core.load(str(folder), **more) for more in ({}, {"lora": file, "lora_mode": "adapter"}))
-    assert beside.plan.lora_modules == 6
+    assert beside.plan.lora_modules == len(ATTENTION)
     assert plain.generate(**PICTURE).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
 
 
 def test_a_lora_is_stored_with_the_model(tmp_path):
     file = write_lora(tmp_path / "lora.safetensors")
     plan = dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", lora=file, lora_strength=0.5)
-    assert (plan.lora_modules, plan.lora_strength) == (6, 0.5)
+    assert (plan.lora_modules, plan.lora_strength) == (len(ATTENTION), 0.5)
     direct = dit360_core.load("tiny", quantization_mode="int8", lora=file, lora_strength=0.5)
     assert same(states(dit360_core.load(str(tmp_path / "model"))), states(direct))
     told = json.loads((tmp_path / "model" / "dit360.json").read_text())
-    assert told["lora"]["modules"] == 6
+    assert told["lora"]["modules"] == len(ATTENTION)
 
 
 def test_shards_are_written_and_read(tmp_path, monkeypatch):
@@ -721,7 +728,10 @@ def test_what_is_stored_in_full_beside_a_quantized_part(tmp_path):
 def test_a_lora_is_fused_into_a_transformer_beside_a_stored_text_encoder(tmp_path):
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", quantization_parts="t5")
     pipe = dit360_core.load(str(tmp_path / "model"), lora=write_lora(tmp_path / "lora.safetensors"))
-    assert (pipe.plan.lora_modules, [part.part for part in pipe.plan.quantized]) == (6, ["text_encoder_2"])
+    assert (pipe.plan.lora_modules, [part.part for part in pipe.plan.quantized]) == (
+        len(ATTENTION),
+        ["text_encoder_2"],
+    )
 
 
 def test_t5s_last_projection_computes_in_fp32_where_the_rest_is_fp16(tmp_path):

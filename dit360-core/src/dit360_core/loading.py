@@ -80,14 +80,15 @@ class Prepared:
         with told_when_full(f"the weights of {plan.options.model}", plan.device):
             parts, converted = self._quantized(fused)
             pipe = load_pipeline(self.folder, plan.precision, parts)
+            if fused is not None:
+                if "transformer" not in parts:
+                    lora_files.fuse(pipe, fused, plan.lora_strength)
+                lora_files.fuse_text_encoder(pipe, fused, plan.lora_strength)
+            elif lora is not None:
+                like = torch.empty(0, dtype=dtype, device=device if plan.offload == "none" else "cpu")
+                strength = put_beside(pipe.transformer, lora, plan.lora_strength, like)
             if lora is not None:
-                if fused is None:
-                    like = torch.empty(0, dtype=dtype, device=device if plan.offload == "none" else "cpu")
-                    strength = put_beside(pipe.transformer, lora, plan.lora_strength, like)
-                elif "transformer" not in parts:
-                    lora_files.fuse(pipe, lora, plan.lora_strength)
-                lora_files.fuse_text_encoder(pipe, lora, plan.lora_strength)
-                kept = lora_files.check_kept(lora, converted) if fused is not None else None
+                kept = lora_files.check_kept(lora, converted)
                 plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
             plan = attrs.evolve(plan, quantized=converted)
             attach(pipe, self.attend, plan.attention_slice_size)
