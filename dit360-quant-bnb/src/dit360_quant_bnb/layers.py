@@ -8,11 +8,16 @@ from typing import Any
 
 import torch
 
-# It warns that it cannot fetch a CPU kernel, which is not used here (see Nf4).
-logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
-    lambda record: "gemm_4bit_forward" not in record.getMessage()
-)
-import bitsandbytes.nn  # noqa: E402
+# While it is imported it looks for a kernel for CPUs, which is not used here (see Nf4), and tells that it has none.
+_noisy = [logging.getLogger(name) for name in ("bitsandbytes", "kernels")]
+_levels = [logger.level for logger in _noisy]
+for _logger in _noisy:
+    _logger.setLevel(logging.ERROR)
+try:
+    import bitsandbytes.nn
+finally:
+    for _logger, _level in zip(_noisy, _levels, strict=True):
+        _logger.setLevel(_level)
 
 _nn: Any = bitsandbytes.nn  # it says no types
 

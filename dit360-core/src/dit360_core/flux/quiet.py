@@ -36,7 +36,7 @@ def default_dtype_kept() -> Iterator[None]:
 
 
 def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers", "bitsandbytes")]
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers", "bitsandbytes", "kernels")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
