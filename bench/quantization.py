@@ -102,7 +102,7 @@ def make_transformer(folder: Path, asked: dict[str, Any]) -> None:
             num_layers=double, num_single_layers=single, num_attention_heads=asked["heads"], guidance_embeds=True
         ).to(torch_dtype(asked["precision"]))
     enliven(made, gate=0.5)
-    made.cpu().save_pretrained(folder, max_shard_size=SHARD)
+    made.cpu().save_pretrained(folder / "transformer", max_shard_size=SHARD)
 
 
 def inputs(transformer: Any, asked: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,11 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
     device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
 
     def plain() -> Any:
-        return FluxTransformer2DModel.from_pretrained(asked["folder"], torch_dtype=dtype).to(device).eval()
+        return (
+            FluxTransformer2DModel.from_pretrained(asked["folder"], subfolder="transformer", torch_dtype=dtype)
+            .to(device)
+            .eval()
+        )
 
     # The trial of a small layer imports and warms what is measured next.
     machine = Machine.detect(asked["device"])
@@ -175,10 +179,11 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 
 def quantized(asked: dict[str, Any], quantizer: Any, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """The transformer as a model's is loaded, and figures of its layers."""
-    from dit360_core.flux.stream import Quantizing, load_part, part_of
+    from dit360_core.flux.stream import Quantizing, load_part, survey
 
     how = Quantizing(implementation=quantizer, parts=("transformer",), device=device, home=device)
-    transformer, done = load_part(part_of("transformer", Path(asked["folder"])), how, dtype)
+    part = survey(Path(asked["folder"]), how)["transformer"]
+    transformer, done = load_part(part, how, dtype)
     kinds: dict[str, list[float]] = {}
     for layer in done.layers:
         kinds.setdefault(re.sub(r"\.\d+\.", ".N.", layer.name), []).append(layer.error)

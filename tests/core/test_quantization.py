@@ -16,7 +16,7 @@ from dit360_core.conversion import Policy, convert, quantize_module, select_laye
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, ModelError, UnknownName
 from dit360_core.flux import lora as lora_files
 from dit360_core.flux.layers import policy_of
-from dit360_core.flux.stream import Quantizing, load_part, part_of
+from dit360_core.flux.stream import Quantizing, load_part, survey
 from dit360_core.flux.tensors import Tensors
 from dit360_core.loading import prepare
 from dit360_core.machine import Machine
@@ -695,16 +695,16 @@ def test_a_mode_is_tried_on_the_device_and_in_the_dtype_of_the_model():
 def test_loading_never_holds_the_full_weights(tmp_path, mode):
     """At most 1.3 times the quantized weights and one shard, counted tensor by tensor."""
     shard = 2 * 2**20
-    small_transformer().save_pretrained(tmp_path, max_shard_size=shard)
+    small_transformer().save_pretrained(tmp_path / "transformer", max_shard_size=shard)
     full = sum(tensor.nbytes for tensor in small_transformer().state_dict().values())
     (entry,) = default_registry().find("quantization", mode)
     cpu, quantizer_ = torch.device("cpu"), entry.offer.load()
     how = Quantizing(implementation=quantizer_, parts=("transformer",), device=cpu, home=cpu)
-    part = part_of("transformer", tmp_path)
+    part = survey(tmp_path, how)["transformer"]
     with PeakStorage() as storage:
         loaded, done = load_part(part, how, torch.float32)
     size = sum(tensor.nbytes for tensor in loaded.state_dict().values())
-    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+    assert len(list(tmp_path.glob("transformer/*.safetensors"))) > 3
     assert size < 0.45 * full
     assert storage.peak <= 1.3 * size + shard
     assert len(done.layers) == 26

@@ -35,6 +35,10 @@ class Policy:
     left: Mapping[str, str] = attrs.field(factory=dict)
     one_token: tuple[str, ...] = ()
 
+    def sees_one_token(self, name: str) -> bool:
+        """Whether a layer is one of ``one_token``."""
+        return any(fnmatchcase(name, pattern) for pattern in self.one_token)
+
 
 @attrs.frozen(kw_only=True)
 class Selection:
@@ -61,14 +65,9 @@ def select_layers(module: torch.nn.Module, policy: Policy, skip: str = "") -> Se
     """
     names = linear_layers(module)
     reasons = {**dict.fromkeys(patterns_of(skip), "asked for"), **policy.left}
-    left = {
-        name: next(why for pattern, why in reasons.items() if fnmatchcase(name, pattern))
-        for name in names
-        if any(fnmatchcase(name, pattern) for pattern in reasons)
-    }
-    layers = {
-        name: any(fnmatchcase(name, pattern) for pattern in policy.one_token) for name in names if name not in left
-    }
+    why_not = {name: next((why for p, why in reasons.items() if fnmatchcase(name, p)), None) for name in names}
+    left = {name: why for name, why in why_not.items() if why is not None}
+    layers = {name: policy.sees_one_token(name) for name in names if name not in left}
     if not layers:
         why = "all of them are left out" if names else "it has no plain Linear layers, or is quantized already"
         raise InputError(f"No layer of the {type(module).__name__} would be quantized: {why}; quantize another part.")

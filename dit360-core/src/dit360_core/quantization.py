@@ -113,9 +113,8 @@ def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNee
 
 
 def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:
-    from dit360_core.conversion import check_patterns, linear_layers, select_layers
     from dit360_core.flux.files import WEIGHTS
-    from dit360_core.flux.layers import parts_of, policy_of
+    from dit360_core.flux.layers import parts_of, selections
     from dit360_core.flux.store import weights_of
     from dit360_core.flux.stream import empty
     from dit360_core.memory import free_memory
@@ -125,11 +124,7 @@ def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, prec
         return need  # layer by layer, anything fits
     itemsize = torch_dtype(precision).itemsize
     modules = {part: empty(part, folder / part) for part in parts_of(options.quantization_parts)}
-    check_patterns(options.quantization_skip, [name for m in modules.values() for name in linear_layers(m)])
-    chosen = {
-        part: select_layers(module, policy_of(part), options.quantization_skip).layers
-        for part, module in modules.items()
-    }
+    chosen = {part: found.layers for part, found in selections(modules, options.quantization_skip).items()}
     sizes = tuple(weights_of(folder, part, chosen.get(part, ()), itemsize) for part in WEIGHTS)
     if options.offload == "none":
         sizes = ((sum(weights for weights, _ in sizes), sum(others for _, others in sizes)),)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from safetensors import SafetensorError
@@ -23,9 +23,6 @@ from dit360_core.plan import Plan
 from dit360_core.precision import torch_dtype
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
-
-if TYPE_CHECKING:
-    from dit360_core.flux.lora import Lora
 
 Progress = Callable[[str, int, int], None]
 """Called after each layer with (part, layers done, layers in all)."""
@@ -85,7 +82,7 @@ def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:
     from dit360_core.flux.stream import survey
 
     plan = prepared.plan
-    lora: Lora | None = prepared.lora()
+    lora = prepared.lora()
     if lora is not None and lora.text_encoder:
         raise ModelError(f"{lora.file} also changes CLIP, which is not stored; give it when loading instead.")
     dtype = torch_dtype(plan.precision)

@@ -94,8 +94,8 @@ def quantize_loaded(
     pipe: Any, quantizer: QuantizerImplementation | None, parts: tuple[str, ...], skip: str
 ) -> tuple[Converted, ...]:
     """Quantizes parts of a loaded pipeline in place. None: leaves them as they are."""
-    from dit360_core.conversion import check_patterns, linear_layers, quantize_module, select_layers
-    from dit360_core.flux.layers import policy_of
+    from dit360_core.conversion import quantize_module
+    from dit360_core.flux.layers import selections
     from dit360_core.flux.stream import as_used
 
     if quantizer is None:
@@ -111,11 +111,9 @@ def quantize_loaded(
             )
         if any(hasattr(layer, "_hf_hook") for layer in layers):
             raise InputError(f"The {part} is offloaded already; quantize the pipeline first, and switch that on then.")
-    check_patterns(skip, [name for module in modules.values() for name in linear_layers(module)])
-    chosen = {part: select_layers(module, policy_of(part), skip) for part, module in modules.items()}
     return tuple(
         quantize_module(modules[part], quantizer, selection, part=part, as_used=as_used)
-        for part, selection in chosen.items()
+        for part, selection in selections(modules, skip).items()
     )
 
 

@@ -10,7 +10,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from dit360_core.conversion import Converted, Layer, bytes_of, trial_tokens
 from dit360_core.errors import Dit360Error, ModelError, first_line
 from dit360_core.flux.files import PARTS, STORED, WEIGHTS, read_json
-from dit360_core.flux.layers import policy_of
+from dit360_core.flux.layers import parts_of, policy_of
 from dit360_core.flux.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, empty, pieces
 from dit360_core.flux.tensors import Tensors
 from dit360_core.memory import is_out_of_memory
@@ -165,7 +164,7 @@ class Stored:
 def stored_parts(folder: Path) -> dict[str, Stored]:
     """The parts of a model folder that are stored quantized. Raises ModelError if that is not to be understood."""
     found = {}
-    for part in ("transformer", "text_encoder_2"):
+    for part in parts_of("both"):
         file = folder / part / STORED
         if file.is_file():
             found[part] = _stored(part, file)
@@ -220,10 +219,7 @@ def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
         mode=mode,
         distribution="dit360-quant-bnb",  # whose layers keep bitsandbytes' state as it is
         version="(any)",
-        layers={
-            name: {"one_token": any(fnmatchcase(name, pattern) for pattern in policy.one_token), "error": None}
-            for name in layers
-        },
+        layers={name: {"one_token": policy.sees_one_token(name), "error": None} for name in layers},
         left={},
     )
 

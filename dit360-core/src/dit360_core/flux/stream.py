@@ -18,15 +18,12 @@ from dit360_core.conversion import (
     FusedLora,
     Layer,
     Selection,
-    check_patterns,
     convert,
-    linear_layers,
     place,
     quantized_output,
-    select_layers,
 )
 from dit360_core.errors import ModelError, first_line
-from dit360_core.flux.layers import policy_of
+from dit360_core.flux.layers import selections
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.tensors import Tensors
 from dit360_core.memory import give_back_freed_memory
@@ -106,18 +103,14 @@ def survey(folder: Path, how: Quantizing) -> dict[str, Part]:
     Raises InputError for layers that are not there, ModelError if the files are not those of the parts.
     """
     modules = {name: empty(name, folder / name) for name in how.parts}
-    check_patterns(how.skip, [name for module in modules.values() for name in linear_layers(module)])
     return {
-        name: part_of(name, folder / name, module, how.skip, how.lora if name == "transformer" else None)
-        for name, module in modules.items()
+        name: part_of(name, folder / name, modules[name], selection, how.lora if name == "transformer" else None)
+        for name, selection in selections(modules, how.skip).items()
     }
 
 
-def part_of(
-    name: str, folder: Path, module: torch.nn.Module | None = None, skip: str = "", lora: Lora | None = None
-) -> Part:
+def part_of(name: str, folder: Path, module: torch.nn.Module, selection: Selection, lora: Lora | None = None) -> Part:
     """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
-    module = empty(name, folder) if module is None else module
     tensors = Tensors(folder)
     shapes, sources = tensors.shapes(), _sources(module, tensors)
     for wanted, parameter in module.named_parameters():
@@ -127,7 +120,7 @@ def part_of(
                 f"{folder} lacks the weights {wanted!r}, or holds another model's (they are {found}, and must be "
                 f"{tuple(parameter.shape)}); download the whole model."
             )
-    return Part(name, module, tensors, select_layers(module, policy_of(name), skip), lora)
+    return Part(name, module, tensors, selection, lora)
 
 
 def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
@@ -238,8 +231,6 @@ def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> 
     empty_: Any = part.module.get_submodule(name)
     weight = part.tensors.read(f"{name}.weight", window=True).to(device, dtype)
     bias = None if empty_.bias is None else part.tensors.read(f"{name}.bias").to(device, dtype)
-    if weight.shape != empty_.weight.shape or (bias is not None and bias.shape != empty_.bias.shape):
-        raise ModelError(f"{part.tensors.folder} holds another model's weights ({name}); download the whole model.")
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = torch.nn.Parameter(weight, requires_grad=False)
     if bias is not None:
