@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.progress import track
 
 DOCS = Path(__file__).parents[1] / "docs"
-MODES = ("none", "int8", "int8-bnb", "int4", "int4-double")
+MODES = ("none", "int8", "fp8", "int8-bnb", "int4", "int4-double")
 SHARD = 256 * 2**20
 
 

@@ -170,7 +170,7 @@ def test_a_preview_is_fitted_wherever_the_autoencoder_rests(offload):
     assert shown == [(256, 128)] * PICTURE["steps"]
 
 
-MODES = ("int8", "int8-bnb", "int4", "int4-double")
+MODES = ("int8", "fp8", "int8-bnb", "int4", "int4-double")
 
 
 @pytest.mark.parametrize("offload", ["none", "model"])

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch.nn.functional import linear as multiply
 
+from dit360_core.builtin.weight_only import multiply_turned_back
+
 log = logging.getLogger("dit360")
 
 _ROWS = 2048
 """Tokens that the dynamic kernel takes at once: what it holds besides its result is in float32."""
-_PIECE = {"cpu": 2**21}
-"""Weights that the weight-only kernel turns back at once, if not all: on a CPU as many as stay in its cache, which is
-ten times faster for one token."""
 
 
 class Int8Linear(torch.nn.Module):
@@ -42,17 +41,9 @@ class WeightOnlyInt8Linear(Int8Linear):
         self.weight = torch.nn.Parameter(weight, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type not in _PIECE:
-            return multiply(x, (self.weight * self.scale[:, None]).to(x.dtype), self.bias)
-        rows = max(1, _PIECE[x.device.type] // self.weight.shape[1])
-        out = x.new_empty(*x.shape[:-1], len(self.scale))
-        pieces = zip(
-            torch.split(self.weight, rows), torch.split(self.scale, rows), torch.split(out, rows, -1), strict=True
+        return multiply_turned_back(
+            x, self.weight, self.scale, self.bias, lambda weight, scale: weight * scale[:, None]
         )
-        for weight, scale, into in pieces:
-            # The weights, not the product, which overflows in fp16; in fp32, since scales are too small for fp16.
-            into.copy_(multiply(x, (weight * scale[:, None]).to(x.dtype)))
-        return out if self.bias is None else out.add_(self.bias)
 
 
 class DynamicInt8Linear(Int8Linear):
