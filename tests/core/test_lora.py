@@ -51,7 +51,7 @@ def weights(pipe):
 def test_fusing_adds_strength_times_b_a_to_the_weights(tmp_path, style, strength):
     pipe = random_flux()
     before, everything = weights(pipe), {k: v.clone() for k, v in pipe.transformer.state_dict().items()}
-    changed = lora.fuse(pipe, lora.read(lora.locate(str(write(tmp_path, style)))), strength)
+    changed = lora.fuse(pipe.transformer, lora.read(lora.locate(str(write(tmp_path, style)))), strength)
     assert changed == len(LAYERS)
     for name, (down, up) in factors().items():
         assert torch.allclose(weights(pipe)[name], before[name] + strength * up @ down, atol=1e-6)
@@ -65,7 +65,7 @@ def test_alpha_of_the_adapter_config_scales_the_update(tmp_path):
     pipe = random_flux()
     before = weights(pipe)
     write(tmp_path, "peft", alpha=2 * RANK)
-    lora.fuse(pipe, lora.read(lora.locate(str(tmp_path))), 1.0)
+    lora.fuse(pipe.transformer, lora.read(lora.locate(str(tmp_path))), 1.0)
     for name, (down, up) in factors().items():
         assert torch.allclose(weights(pipe)[name], before[name] + 2 * up @ down, atol=1e-6)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.machine import Machine
-from dit360_core.options import DecodeOptions, check_size, chosen
+from dit360_core.ladder import Ladder
+from dit360_core.loaded import Loaded
+from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
 from dit360_core.panorama import Panorama
 from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
-from dit360_core.registry import Registry
-from dit360_core.stages import Latents, stage
+from dit360_core.stages import Latents, stage, told_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,30 +29,30 @@ log = logging.getLogger("dit360")
 class Autoencoding:
     """A pipeline's autoencoder, with the tiling that each picture asks for."""
 
-    def __init__(self, engine: Engine, plan: Plan, registry: Registry, machine: Machine) -> None:
-        self._engine, self._plan, self._registry, self._machine = engine, plan, registry, machine
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
         self._latent_to_rgb: torch.Tensor | None = None
 
     def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
         """Latents in model space become a picture."""
         latents = self._checked(given)
         tensor = latents.tensor
-        choice, tiling, report = self._tiling(asked, latents.width, latents.height)
-        with stage(
-            self._engine, self._plan, f"decoding {latents.width}×{latents.height}", choice, when_full=_help(asked)
-        ):
-            pixels = self._engine.decode(tensor, tiling)
+        doing = f"decoding {latents.width}×{latents.height}"
+        with self._stage(doing, asked, latents.size) as ladder:
+            choice, tiling, report = self._tiling(asked, latents.width, latents.height)
+            with told_of(choice):
+                pixels = ladder.run(lambda: self._engine.decode(tensor, tiling))
             told = report()
         if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
         sampled = dict(latents.settings)
         used = {**self._plan.as_dict(), **sampled.pop("used", {}), "tiling": told}
         requested = {
-            **chosen(self._plan.options),
+            **chosen(self._plan.asked),
             **sampled.pop("requested", {}),
             **chosen(asked),
         }
-        settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._machine.versions)}
+        settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._loaded.machine.versions)}
         return Panorama(image=_image(pixels[0]), settings=settings)
 
     def encode(self, panorama: Panorama, asked: DecodeOptions) -> Latents:
@@ -61,10 +62,11 @@ class Autoencoding:
 
         width, height = panorama.size
         check_size(width, height)
-        choice, tiling, report = self._tiling(asked, width, height)
-        with stage(self._engine, self._plan, f"encoding {width}×{height}", choice, when_full=_help(asked)):
-            pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
-            tensor = self._engine.encode(pixels, tiling)
+        with self._stage(f"encoding {width}×{height}", asked, (width, height)) as ladder:
+            choice, tiling, report = self._tiling(asked, width, height)
+            with told_of(choice):
+                pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+                tensor = ladder.run(lambda: self._engine.encode(pixels, tiling))
             told = report()
         return Latents(tensor=tensor, settings={"encoded": told})
 
@@ -77,8 +79,31 @@ class Autoencoding:
         tensor = self._checked(latents).tensor
         if self._latent_to_rgb is None:
             with stage(self._engine, self._plan, "fitting a preview"):
+                self._engine.bring("vae")
                 self._latent_to_rgb = latent_to_rgb(self._engine.pipe.vae, self._engine.device)
         return Panorama(image=_image(preview(tensor, self._latent_to_rgb, scale)), settings={"preview": scale})
+
+    @property
+    def _engine(self) -> Engine:
+        return self._loaded.engine
+
+    @property
+    def _plan(self) -> Plan:
+        return self._loaded.plan
+
+    @contextmanager
+    def _stage(self, doing: str, asked: DecodeOptions, size: tuple[int, int]) -> Iterator[Ladder]:
+        """One run of the autoencoder, which is at hand in it."""
+        ladder = Ladder(
+            loaded=self._loaded,
+            phase="decode",
+            doing=doing,
+            sampling=SampleOptions(prompt="any", width=size[0], height=size[1]),
+            decoding=asked,
+        )
+        with stage(self._engine, self._plan, doing, when_full=_help(asked)):
+            ladder.run(lambda: self._engine.bring("vae"))
+            yield ladder
 
     def _checked(self, latents: Latents | torch.Tensor) -> Latents:
         """Raises InputError unless it is one picture of this model."""
@@ -98,12 +123,12 @@ class Autoencoding:
             settings,
             width,
             height,
-            registry=self._registry,
-            machine=self._machine,
+            registry=self._loaded.registry,
+            machine=self._loaded.machine,
             precision=self._plan.precision,
             vae=self._engine.pipe.vae,
         )
-        offer = self._registry.find("tiling", choice.address)[0].offer
+        offer = self._loaded.registry.find("tiling", choice.address)[0].offer
         if not offer.exact and asked.tiling_backend == "auto":
             log.warning("%s; it changes the picture a little.", choice.sentence())
 

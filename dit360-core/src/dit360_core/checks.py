@@ -41,11 +41,15 @@ def check_names(
 
 def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
     """Raises InputError for load options that contradict each other or the machine."""
-    if options.offload != "none" and machine.device == "cpu":
+    if options.offload not in ("none", "disk") and machine.device == "cpu":
         raise InputError(
             f"offload={options.offload} moves parts between an accelerator and system memory, and this runs on the "
-            "CPU; use offload=none."
+            "CPU; use offload=none, offload=disk or evict=all."
         )
+    if options.offload in ("text", "group", "disk") and machine.device == "mps":
+        raise InputError(f"offload={options.offload} is for CUDA devices and CPUs; use offload=none or evict=all.")
+    if why := contradicts(options):
+        raise InputError(f"{why}; leave one of them out.")
     if options.lora_strength != 1.0 and not (options.lora or model.lora):
         raise InputError(
             f"lora_strength={options.lora_strength:g} has no effect, because no LoRA is loaded; give one with lora, or "
@@ -56,6 +60,19 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
             f"lora_mode={options.lora_mode} has no effect, because no LoRA is loaded; give one with lora, or leave it "
             "out."
         )
+
+
+def contradicts(options: LoadOptions) -> str | None:
+    """Why offload, eviction and compilation cannot be had together, or None."""
+    if options.evict == "all" and options.offload != "none":
+        return (
+            f"evict=all has one part in memory at a time, and offload={options.offload} keeps parts in another memory"
+        )
+    if options.evict == "text" and options.offload in ("text", "sequential"):
+        return f"evict=text drops the text encoder that offload={options.offload} keeps in system memory"
+    if options.compile_blocks and options.offload in ("group", "sequential", "disk"):
+        return f"compiled blocks cannot be taken apart, as offload={options.offload} does"
+    return None
 
 
 def refuse_without_effect(options: LoadOptions, why: str) -> None:

@@ -52,6 +52,28 @@ def free_memory(device: str | torch.device) -> int:
     return min([int(psutil.virtual_memory().available), *_left_in_control_group()])
 
 
+def used_memory(device: str | torch.device) -> int:
+    """Bytes that this process holds: of the system's memory, or of a device by way of torch."""
+    name = str(device)
+    if name.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.memory_allocated(device))
+    if name == "mps":
+        import torch
+
+        return int(torch.mps.current_allocated_memory())
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def room(device: str | torch.device, budget: int = 0) -> int:
+    """Bytes that may be allocated now. budget: what the process may hold in all; 0: whatever there is."""
+    free = free_memory(device)
+    return min(free, max(0, budget - used_memory(device))) if budget else free
+
+
 def _left_in_control_group() -> list[int]:
     # Containers limit memory by control groups, of which the system's own figures know nothing.
     try:
@@ -84,6 +106,11 @@ def told_when_full(doing: str, device: str, help_: str | None = None) -> Iterato
                 "use offload=model or offload=sequential, a smaller width, or attention_slice_size with eager attention"
             )
         raise OutOfMemory(f"There is too little memory on the {device} for {doing}; {help_}.") from error
+
+
+def gib(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def give_back_freed_memory(device: str) -> None:

@@ -114,6 +114,17 @@ class TilingNeed:
     level: str = "auto"
 
 
+@attrs.frozen(kw_only=True)
+class LayerNeed:
+    """One call of a quantized Linear layer: ``(tokens, inputs) -> (tokens, outputs)``, itemsize: bytes of a number."""
+
+    device: str
+    inputs: int
+    outputs: int
+    tokens: int
+    itemsize: int
+
+
 Need = AttentionNeed | QuantizationNeed | SchedulingNeed | TilingNeed
 
 
@@ -211,7 +222,8 @@ class TilingSettings:
     """What a tiling is built with, once for every picture.
 
     mode, auto_tile_pixels: as in :class:`TilingNeed`. tile_size, tile_overlap: pixels. level: how much is computed
-    again to save memory, for a tiling that has such levels; ``auto``: as free memory asks.
+    again to save memory, for a tiling that has such levels; ``auto``: as free memory asks. budget: bytes that the
+    process may hold on the device in all; 0: whatever is free.
     """
 
     mode: str = "auto"
@@ -219,6 +231,7 @@ class TilingSettings:
     tile_size: int = 1536
     tile_overlap: int = 128
     auto_tile_pixels: int = 0
+    budget: int = 0
 
 
 class TilingImplementation(Protocol):
@@ -227,9 +240,11 @@ class TilingImplementation(Protocol):
     latents ``(B, C, h, w)`` as the VAE stores them (already unscaled), pixels ``(B, 3, 8h, 8w)`` in −1 … 1. The input
     and the VAE stay as they are.
 
-    Two things may be there besides: ``refuses(vae) -> Iterable[Reason]``, asked before anything is decoded; and
+    Three things may be there besides: ``refuses(vae) -> Iterable[Reason]``, asked before anything is decoded;
     ``report``, a mapping that tells after a call what was done (``tiles``: how many; ``predicted_bytes``), and that is
-    written into the picture's metadata.
+    written into the picture's metadata; and ``predicts(vae, shape, device, room) -> mapping``, for the planner: what
+    decoding latents of this shape takes beside weights (``bytes``), how it would be done (``level``), and its
+    ``operations``. The VAE is on the meta device then; room: bytes that there are, None for what is free.
     """
 
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor: ...
@@ -246,6 +261,10 @@ def _always(machine: Machine, need: Any) -> Iterable[Reason]:
 
 def _one_a_step(steps: int) -> int:
     return steps
+
+
+def _weights_once(need: LayerNeed) -> int:
+    return need.inputs * need.outputs * need.itemsize
 
 
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
@@ -323,12 +342,14 @@ class Quantizer(Offer):
     """A way to store weights in fewer bits. Changes the picture and the memory: never chosen in another's place.
 
     bits: stored for each quantized weight, scales included; 0: as many as were loaded. error: the claim that the output
-    of a FLUX transformer quantized so differs by no more than this share (root mean square). load gives None where
+    of a FLUX transformer quantized so differs by no more than this share (root mean square). scratch: bytes that a call
+    of a layer takes beside input, weights and output; as said by nobody, its weights in full. load gives None where
     nothing is to be done.
     """
 
     bits: float = attrs.field(default=0.0, validator=[_NUMBER, attrs.validators.ge(0)])
     error: float = attrs.field(default=1.0, validator=[_NUMBER, attrs.validators.ge(0)])
+    scratch: Callable[[LayerNeed], int] = attrs.field(default=_weights_once, validator=attrs.validators.is_callable())
     load: Callable[[], QuantizerImplementation | None] = attrs.field(validator=attrs.validators.is_callable())
 
     def lacks(self, need: Any) -> Iterable[Reason]:
@@ -374,11 +395,13 @@ class Model(Offer):
 
     base: diffusers folder or Hub id. lora: safetensors file, folder, Hub id, or None. prompt_prefix is put before
     every prompt. width, height: native size in pixels. precision: what ``auto`` means for it, or ``auto`` itself.
-    position_interpolation: whether other sizes are made with the position ids of the native one.
+    position_interpolation: whether other sizes are made with the position ids of the native one. shape: a folder with
+    the configurations of the parts alone, for planning before the model is downloaded, or None.
     """
 
     base: str = attrs.field(validator=_TEXT)
     lora: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
+    shape: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
     prompt_prefix: str = attrs.field(default="", validator=_TEXT)
     width: int = attrs.field(validator=_WHOLE)
     height: int = attrs.field(validator=_WHOLE)

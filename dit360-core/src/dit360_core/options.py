@@ -17,7 +17,9 @@ from dit360_core.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-OFFLOADS = ("none", "model", "sequential")
+OFFLOADS = ("none", "text", "model", "group", "sequential", "disk")
+EVICTIONS = ("none", "text", "all")
+PRESETS = ("none", "auto", "low-vram", "balanced", "speed", "quality")
 LORA_MODES = ("fuse", "adapter")
 QUANTIZED = ("both", "transformer", "t5")
 TIMESTEP_SCHEDULES = ("linear", "quadratic", "cosine")
@@ -40,6 +42,7 @@ def option(
     step: int = 1,
     offers: str | None = None,
     unset: str | None = None,
+    converter: Any = None,
 ) -> Any:
     """An attrs field with its help and its limits, which are checked when the class is made.
 
@@ -55,7 +58,12 @@ def option(
         "offers": offers,
         "unset": unset,
     }
-    return attrs.field(default=default, validator=_check, metadata=shown)
+    return attrs.field(default=default, validator=_check, converter=converter, metadata=shown)
+
+
+def _as_text(value: Any) -> Any:
+    # vram=8 is as good as "8".
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def flag(name: str) -> str:
@@ -116,8 +124,29 @@ class LoadOptions:
     device: str = option("auto", help="Where to compute.", choices=DEVICES)
     offload: str = option(
         "none",
-        help="Keep parts in system memory while they are idle: model (whole parts) or sequential (layers; slow).",
+        help="Where weights wait: on the device (none), or in system memory: the text encoder only (text), whole parts "
+        "(model), blocks that come while others compute (group), layers (sequential; slow); disk: blocks, in files.",
         choices=OFFLOADS,
+    )
+    evict: str = option(
+        "none",
+        help="What to drop after use and read again when needed: text (the text encoder), or all (one part at a time).",
+        choices=EVICTIONS,
+    )
+    compile_blocks: bool = option(
+        False, help="Compile the transformer's blocks (torch.compile): slower start, faster steps."
+    )
+    vram: str | None = option(
+        None,
+        help="Memory to keep to, in GiB (8, 12, 16, 24, 48), or auto for what is free: decides offload, quantization, "
+        "eviction and slices unless they are given.",
+        unset="no limit",
+        converter=_as_text,
+    )
+    preset: str = option(
+        "none",
+        help="What to decide by: quality (never changes the picture), balanced, speed or low-vram; auto is balanced.",
+        choices=PRESETS,
     )
     attention_backend: str = option("auto", help="Attention kernel; see 'dit360 backends'.", offers="attention")
     attention_slice_size: int = option(
@@ -154,6 +183,10 @@ class LoadOptions:
         maximum=268435456,
     )
     strict: bool = option(False, help="Fail instead of falling back to another attention kernel.")
+
+    def __attrs_post_init__(self) -> None:
+        if self.vram is not None:
+            budget_of(self.vram)
 
 
 @attrs.frozen(kw_only=True)
@@ -237,6 +270,9 @@ class SampleOptions:
     attention_slice_size: int = option(
         -1, help="Query rows per attention call for this picture only. -1: as loaded.", minimum=-1, maximum=65536
     )
+    log_memory_stats: bool = option(
+        False, help="Measure memory and time of each phase, and tell them beside the prediction."
+    )
     max_sequence_length: int | None = option(
         None, help="Tokens that the prompt is padded or cut to.", minimum=1, maximum=1024, unset="the model's"
     )
@@ -297,6 +333,19 @@ class DecodeOptions:
                 f"tiling_level={self.tiling_level} has no effect with tiling_mode=never, which makes one piece; use "
                 "tiling_mode=auto or leave the level out."
             )
+
+
+def budget_of(vram: str) -> int | None:
+    """Bytes of a value of ``vram``, None for ``auto``. Raises InputError for what is neither."""
+    if vram.strip().lower() == "auto":
+        return None
+    try:
+        size = float(vram.strip().lower().removesuffix("gib").removesuffix("gb").removesuffix("g"))
+    except ValueError:
+        size = math.nan
+    if not 0.5 <= size <= 4096:
+        raise InputError(f"vram is {vram!r}, but must be auto, or GiB from 0.5 to 4096, such as 8, 12, 16, 24 or 48.")
+    return int(size * 2**30)
 
 
 def check_size(width: int | None, height: int | None) -> None:

@@ -17,7 +17,7 @@ from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.machine import Machine
 from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import Model, Need, Offer, Reason, TilingNeed, TilingSettings
-from dit360_core.options import DecodeOptions, LoadOptions
+from dit360_core.options import DecodeOptions, LoadOptions, budget_of
 from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, by_priority, normal, noun, one_line
 
 if TYPE_CHECKING:
@@ -280,10 +280,12 @@ class Plan:
 
     lora: what was fused or put beside, with the number of modules it changed, or None. lora_kept: the share of its
     effect that rounding left of it, where it was fused into quantized weights. fused_before: the LoRA that the stored
-    weights of the model hold already, as ``lora_as_dict`` told it then. quantized: what became of each part.
+    weights of the model hold already, as ``lora_as_dict`` told it then. quantized: what became of each part. asked: the
+    options as they were given, where ``vram`` or ``preset`` decided others.
     """
 
     options: LoadOptions
+    asked: LoadOptions
     model: Model
     device: str
     device_name: str
@@ -301,6 +303,12 @@ class Plan:
     quantized: tuple[Converted, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What ``vram`` or ``preset`` decided beside what was asked."""
+        now, before = attrs.asdict(self.options), attrs.asdict(self.asked)
+        return {name: value for name, value in now.items() if value != before[name]}
+
     def sentences(self) -> list[str]:
         """For the log: one line a subject."""
         model = self.options.model
@@ -311,6 +319,14 @@ class Plan:
             lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules {how}{kept}")
         if self.fused_before:
             lines.append(f"lora: {self.fused_before['from']} is in the stored weights")
+        if self.asked.vram is not None or self.asked.preset != "none":
+            by = " ".join(
+                f"{n}={v}"
+                for n, v in (("vram", self.asked.vram), ("preset", self.asked.preset))
+                if v not in (None, "none")
+            )
+            told = ", ".join(f"{name}={value}" for name, value in self.decided.items())
+            lines.append(f"memory: {by} decided {told or 'that everything stays on the device as it is'}")
         lines += [self.attention.sentence(), self.quantization.sentence()]
         return lines + [part.sentence() for part in self.quantized]
 
@@ -326,6 +342,9 @@ class Plan:
             "device_name": self.device_name,
             "precision": self.precision,
             "offload": self.offload,
+            "evict": self.options.evict,
+            "compile_blocks": self.options.compile_blocks,
+            **({"decided": self.decided} if self.decided else {}),
             "attention": self.attention.as_dict(),
             "attention_slice_size": self.attention_slice_size,
             "quantization": {
@@ -360,13 +379,15 @@ def make_plan(
     notes: Iterable[str] = (),
     *,
     fused_before: Mapping[str, Any] | None = None,
+    asked: LoadOptions | None = None,
 ) -> Plan:
-    """What was decided, as one object. notes: what is to be said of it beside."""
+    """What was decided, as one object. notes: what is to be said of it beside. asked: as in :class:`Plan`."""
     notes = list(notes)
     if options.lora and model.lora:
         notes.append(f"the LoRA {options.lora} replaces the model's own, {model.lora}")
     return Plan(
         options=options,
+        asked=asked or options,
         model=model,
         device=machine.device,
         device_name=machine.device_name,
@@ -396,6 +417,7 @@ def tiling_settings(loading: LoadOptions, decoding: DecodeOptions) -> TilingSett
         tile_size=size or loading.vae_tile_size,
         tile_overlap=loading.vae_tile_overlap if overlap < 0 else overlap,
         auto_tile_pixels=loading.vae_auto_tile_pixels if pixels < 0 else pixels,
+        budget=(budget_of(loading.vram) or 0) if loading.vram else 0,
     )
 
 

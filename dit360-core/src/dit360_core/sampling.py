@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -43,10 +43,17 @@ class Asked:
     """
 
     def __init__(
-        self, engine: Engine, grid: Grid, velocity: Velocity, conditioning: Conditioning, wishes: Wishes
+        self,
+        engine: Engine,
+        grid: Grid,
+        velocity: Velocity,
+        conditioning: Conditioning,
+        wishes: Wishes,
+        attempt: Callable[[Callable[[], torch.Tensor]], torch.Tensor] = lambda evaluate: evaluate(),
     ) -> None:
+        """attempt: runs one evaluation, again if memory ran out and something could be done about it."""
         self._engine, self._grid, self._velocity = engine, grid, velocity
-        self._conditioning, self._wishes = conditioning, wishes
+        self._conditioning, self._wishes, self._attempt = conditioning, wishes, attempt
         self._times = 0
         self.calls = 0
         self._expected: torch.Tensor | None = None
@@ -73,11 +80,12 @@ class Asked:
     def _ask(self, x: torch.Tensor, sigma: float, turned: int, view: str = "") -> torch.Tensor:
         # Views are told apart by name, as branches are: diffusers' caches compare a call with the one before it.
         self.calls += 1
-        v = self._velocity(x, sigma, self._conditioning.positive, f"cond{view}", turned)
+        positive = self._conditioning.positive
+        v = self._attempt(lambda: self._velocity(x, sigma, positive, f"cond{view}", turned))
         negative, guidance = self._conditioning.negative, self._wishes.true_guidance
         if guidance > 1 and negative is not None:
             self.calls += 1
-            against = self._velocity(x, sigma, negative, f"uncond{view}", turned)
+            against = self._attempt(lambda: self._velocity(x, sigma, negative, f"uncond{view}", turned))
             v = against + guidance * (v - against)
         return v
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import Dit360Error
-from dit360_core.memory import told_when_full
+from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import Choice, Plan
 from dit360_core.registry import CORE
 
@@ -61,7 +61,8 @@ class Latents:
 class Stage:
     """A stage at work. ``callers`` marks calls of what the user gave us, whose exceptions are the user's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
         self.callers_error: Exception | None = None
 
     @contextlib.contextmanager
@@ -80,22 +81,33 @@ def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice, when_full: s
     when_full: what to do if memory runs out. A stage inside of another, as of a tap that decodes, leaves it to that one
     to move parts back.
     """
-    working = Stage()
+    working = Stage(doing)
     engine.stages.append(doing)
     try:
-        with told_when_full(doing, plan.device, when_full):
+        with told_when_full(doing, plan.device, when_full), engine.phase(doing), told_of(*choices, working=working):
             yield working
-    except Dit360Error:
-        raise
-    except Exception as error:
-        foreign = [choice.origin for choice in choices if choice.distribution != CORE]
-        if not foreign or error is working.callers_error:
-            raise
-        raise Dit360Error(
-            f"A plugin failed while {doing}: {' or '.join(foreign)} raised {type(error).__name__}: {error}; choose "
-            "another, or tell its author."
-        ) from error
     finally:
         engine.stages.pop()
         if not engine.stages:
             engine.release()
+
+
+@contextlib.contextmanager
+def told_of(*choices: Choice, working: Stage | None = None) -> Iterator[None]:
+    """Errors in this block that may be those of plugins are told as theirs.
+
+    working: the stage whose callers' errors are their own.
+    """
+    try:
+        yield
+    except Dit360Error:
+        raise
+    except Exception as error:
+        foreign = [choice.origin for choice in choices if choice.distribution != CORE]
+        if not foreign or is_out_of_memory(error) or (working is not None and error is working.callers_error):
+            raise
+        doing = working.doing if working is not None else "running the autoencoder"
+        raise Dit360Error(
+            f"A plugin failed while {doing}: {' or '.join(foreign)} raised {type(error).__name__}: {error}; choose "
+            "another, or tell its author."
+        ) from error

@@ -15,12 +15,13 @@ import attrs
 from safetensors import SafetensorError
 
 from dit360_core.errors import Dit360Error, InputError, ModelError
-from dit360_core.loading import Prepared, prepare
+from dit360_core.loading import prepare
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
 from dit360_core.options import LoadOptions, build, chosen
 from dit360_core.plan import Plan
 from dit360_core.precision import torch_dtype
+from dit360_core.reading import Prepared
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
 

@@ -18,9 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-Scratch = Callable[[Any, tuple[Any, ...], Any], int]
-"""``scratch(operator, arguments, result) -> bytes`` that a kernel takes for itself while it runs."""
-
 
 @attrs.frozen(kw_only=True)
 class Traced:
@@ -35,12 +32,12 @@ class Traced:
     operations: int
 
 
-def trace(run: Callable[[], Any], *, module: torch.nn.Module | None = None, scratch: Scratch | None = None) -> Traced:
+def trace(run: Callable[[], Any], *, module: torch.nn.Module | None = None, size: Callable[[int], int] = int) -> Traced:
     """Runs something on the meta device and counts. module: whose submodules are told apart in ``at``.
 
-    scratch: what kernels of the real device take beside their results.
+    size: what the real device's allocator takes for a tensor of so many bytes.
     """
-    counting = _Counting(_storages(module), scratch)
+    counting = _Counting(_storages(module), size)
     with ExitStack() as stack, torch.no_grad():
         if module is not None:
             stack.enter_context(_names(module, counting))
@@ -65,9 +62,9 @@ _under_way: list[_Counting] = []
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, known: set[int], scratch: Scratch | None) -> None:
+    def __init__(self, known: set[int], size: Callable[[int], int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._known, self._scratch = known, scratch
+        self._known, self._size = known, size
         self._alive: dict[int, int] = {}
         self._now = 0
         self.peak = 0
@@ -91,9 +88,8 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor)
-        taken = self._scratch(func, args, result) if self._scratch is not None else 0
-        if self._now + taken > self.peak:
-            self.peak = self._now + taken
+        if self._now > self.peak:
+            self.peak = self._now
             self.at = self.running[-1] if self.running else ""
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
@@ -105,8 +101,8 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = storage._cdata
         if key in self._alive or key in self._known:
             return
-        self._alive[key] = storage.nbytes()
-        self._now += storage.nbytes()
+        self._alive[key] = self._size(storage.nbytes())
+        self._now += self._alive[key]
         weakref.finalize(storage, self._free, key)
 
     def _free(self, key: int) -> None:

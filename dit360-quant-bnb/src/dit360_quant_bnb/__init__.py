@@ -16,10 +16,10 @@ def _unsupported(machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:
         yield Reason("device", f"it runs on a CPU or a CUDA device, and this runs on {need.device}", "use int8")
     if need.dtype == "fp64":
         yield Reason("dtype", "bitsandbytes has no float64", "use another precision")
-    if need.offload == "sequential":
+    if need.offload in ("sequential", "group", "disk"):
         yield Reason(
             "mode",
-            "offload=sequential takes layers apart that bitsandbytes keeps in one piece",
+            f"offload={need.offload} takes layers apart that bitsandbytes keeps in one piece",
             "use offload=model, or int8",
         )
 

@@ -14,6 +14,7 @@ DIT360 = Model(
     summary="DiT360: FLUX.1-dev with the panorama LoRA (needs its licence and about 34 GB of weights)",
     base="black-forest-labs/FLUX.1-dev",
     lora="Insta360-Research/DiT360-Panorama-Image-Generation",
+    shape=str(resources.files("dit360_core") / "models" / "flux.1-dev"),
     prompt_prefix="This is a panorama. The image shows ",
     width=2048,
     height=1024,

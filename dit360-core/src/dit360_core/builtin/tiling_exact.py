@@ -10,7 +10,8 @@ import attrs
 import torch
 
 from dit360_core.errors import first_line
-from dit360_core.memory import free_memory, give_back_freed_memory, is_out_of_memory
+from dit360_core.memory import free_memory, give_back_freed_memory, is_out_of_memory, room
+from dit360_core.memory import gib as _size
 from dit360_core.offers import Reason, TilingSettings
 from dit360_core.vae import (
     LEVELS,
@@ -71,8 +72,8 @@ class Exact:
         doing = "decoding" if decoding else "encoding"
         with weights_at_hand(vae):
             # Only now, since offloading makes room for the autoencoder by moving other parts away.
-            free = free_memory(sample.device)
-            tries = self._tries(vae, sample, decoding, free)
+            free = room(sample.device, self._settings.budget)
+            tries = self._tries(vae, tuple(sample.shape), sample.element_size(), sample.device.type, decoding, free)
         failed: list[str] = []
         for i, way in enumerate(tries):
             log.info(
@@ -101,14 +102,23 @@ class Exact:
             give_back_freed_memory(sample.device.type)
         raise AssertionError("the last attempt returns or raises")
 
-    def _tries(self, vae: Any, sample: torch.Tensor, decoding: bool, free: int) -> list[_Try]:
+    def predicts(self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None) -> dict[str, Any]:
+        free = free_memory(device) if room_for_it is None else max(0, room_for_it)
+        way = self._tries(vae, shape, vae.dtype.itemsize, device, True, free)[0]
+        steps = decoder_steps(vae)
+        height, width = shape[2:]
+        schedule = way.schedule or make_schedule(steps, height, width, 4, "stored", tile_size=self._settings.tile_size)
+        return {"bytes": way.predicted, "level": way.level, "operations": 2 * schedule.multiplications}
+
+    def _tries(
+        self, vae: Any, shape: tuple[int, ...], itemsize: int, device: str, decoding: bool, free: int
+    ) -> list[_Try]:
         """What to try, in this order: the fastest that should fit, then whatever takes less."""
-        settings, (height, width) = self._settings, sample.shape[2:]
+        settings, (height, width) = self._settings, shape[2:]
         steps = decoder_steps(vae) if decoding else encoder_steps(vae)
-        device, itemsize = sample.device.type, sample.element_size()
         # Elsewhere, and on AMD's GPUs, attention with so many channels a head keeps its scores.
         scores = device not in ("cpu", "cuda") or torch.version.hip is not None
-        predicted = predict_whole(steps, height, width, itemsize, scores=scores) * sample.shape[0]
+        predicted = predict_whole(steps, height, width, itemsize, scores=scores) * shape[0]
         whole = _Try(level="whole", schedule=None, predicted=predicted)
         if settings.mode == "never":
             return [whole]
@@ -157,7 +167,3 @@ def _attempt(
         if last or not is_out_of_memory(error):
             raise
         return None, first_line(error)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

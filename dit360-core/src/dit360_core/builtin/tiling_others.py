@@ -8,7 +8,17 @@ from typing import Any
 import torch
 
 from dit360_core.offers import Reason, TilingSettings
-from dit360_core.vae import cuts_tiles, decode_blended, decode_whole, encode_blended, encode_whole, pixels_per_latent
+from dit360_core.vae import (
+    cuts_tiles,
+    decode_blended,
+    decode_whole,
+    decoder_steps,
+    encode_blended,
+    encode_whole,
+    make_schedule,
+    pixels_per_latent,
+    predict_whole,
+)
 
 
 class Whole:
@@ -22,6 +32,12 @@ class Whole:
 
     def encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
         return encode_whole(vae, pixels)
+
+    def predicts(self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None) -> dict[str, Any]:
+        steps, (height, width) = decoder_steps(vae), shape[2:]
+        work = make_schedule(steps, height, width, 4, "stored", tile_size=8192).multiplications
+        bytes_ = predict_whole(steps, height, width, vae.dtype.itemsize, scores=device not in ("cpu", "cuda"))
+        return {"bytes": bytes_, "level": "whole", "operations": 2 * work}
 
 
 class Blended:

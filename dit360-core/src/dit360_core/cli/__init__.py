@@ -1,4 +1,4 @@
-"""The command line: ``dit360 generate | quantize | bench | backends | doctor | view | inspect``.
+"""The command line: ``dit360 generate | plan | quantize | bench | backends | doctor | view | inspect``.
 
 Importing this builds the commands and their help; torch, diffusers and rich's heavier parts are imported by the
 commands that need them, so that ``--help`` is immediate.
@@ -13,7 +13,7 @@ from types import FrameType
 
 import typer
 
-from dit360_core.cli import bench, doctor, generate, picture, quantize, registered
+from dit360_core.cli import bench, doctor, generate, picture, plan, quantize, registered
 from dit360_core.cli.output import Terminated
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate")(generate.command())
+app.command("plan")(plan.command())
 app.command("quantize")(quantize.quantize)
 app.command("bench")(bench.command())
 app.command("backends")(registered.backends)

@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,10 +28,17 @@ def command() -> Callable[..., None]:
     """The command, with the signature of the three option classes."""
 
     def generate(
-        prompt: str, output: Path, image: Path | None, force: bool, open_viewer: bool, verbose: bool, **options: Any
+        prompt: str,
+        output: Path,
+        image: Path | None,
+        force: bool,
+        open_viewer: bool,
+        profile: Path | None,
+        verbose: bool,
+        **options: Any,
     ) -> None:
         with told(logging.INFO if verbose else logging.WARNING) as console:
-            _run(console, prompt, output, image, force, open_viewer, options)
+            _run(console, prompt, output, image, force, open_viewer, profile, options)
 
     generate.__doc__ = "Make a panorama from a prompt and save it (JPEG, WebP or PNG, by the file's ending)."
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -69,6 +77,17 @@ def command() -> Callable[..., None]:
                 annotation=Annotated[bool, typer.Option("--open", help="Look around in the browser afterwards.")],
             ),
             inspect.Parameter(
+                "profile",
+                keyword,
+                default=None,
+                annotation=Annotated[
+                    Path | None,
+                    typer.Option(
+                        "--profile", help="Timeline of memory and time to write, an HTML file.", show_default=False
+                    ),
+                ],
+            ),
+            inspect.Parameter(
                 "verbose",
                 keyword,
                 default=False,
@@ -90,13 +109,16 @@ def _run(
     image: Path | None,
     force: bool,
     open_viewer: bool,
+    profile: Path | None,
     options: dict[str, Any],
 ) -> None:
     from rich.text import Text
 
     from dit360_core.checks import begun_with
     from dit360_core.panorama import Panorama, check_save
+    from dit360_core.recording import Recorder
     from dit360_core.registry import default_registry
+    from dit360_core.timeline import check_timeline, save_timeline
 
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
     loading = build(LoadOptions, _of(LoadOptions, options))
@@ -105,6 +127,8 @@ def _run(
     )
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
     check_save(output, force=force)
+    if profile is not None:
+        check_timeline(profile, force=force)
     begun = Panorama.open(image) if image else None
     sampling = begun_with(sampling, begun.size if begun else None)
 
@@ -112,7 +136,10 @@ def _run(
     with console.status(Text(f"Loading {loading.model} …")):
         from dit360_core.loading import prepare
 
-        pipe = prepare(loading, registry=default_registry(), picture=(sampling, decoding)).load()
+        ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding))
+        recorder = Recorder(ready.plan.device) if profile is not None or sampling.log_memory_stats else None
+        with recorder.phase("loading") if recorder is not None else nullcontext():
+            pipe = ready.load(recorder)
     loaded = time.perf_counter()
     given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
     with _Progress(console) as advance:
@@ -126,8 +153,37 @@ def _run(
         markup=False,
         soft_wrap=True,
     )
+    if sampling.log_memory_stats:
+        _show_memory(console, used["memory"])
+    if profile is not None and recorder is not None:
+        predicted = {phase["name"]: phase["predicted"] for phase in used["memory"]["phases"] if phase["predicted"]}
+        budget = budget_of(loading.vram) if loading.vram is not None else None
+        title = f"{loading.model}, {panorama.width}×{panorama.height}, {used['steps']} steps"
+        save_timeline(profile, recorder.recording, title=title, predicted=predicted, budget=budget, force=force)
+        console.print(f"Wrote {profile}", markup=False, soft_wrap=True)
     if open_viewer:
         panorama.view()
+
+
+def _show_memory(console: Console, told: dict[str, Any]) -> None:
+    """What each phase took, beside what was predicted."""
+    from rich.table import Table
+
+    from dit360_core.memory import gib
+
+    reserved = any("reserved" in phase for phase in told["phases"])
+    table = Table("phase", "before", "at most", *(["reserved"] if reserved else []), "predicted", "after", "time")
+    for phase in told["phases"]:
+        table.add_row(
+            phase["name"],
+            gib(phase["before"]),
+            gib(phase["peak"]),
+            *([gib(phase.get("reserved", 0))] if reserved else []),
+            gib(phase["predicted"]) if phase["predicted"] else "",
+            gib(phase["after"]),
+            f"{phase['seconds']:.1f} s",
+        )
+    console.print(table)
 
 
 def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:

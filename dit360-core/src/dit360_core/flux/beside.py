@@ -44,12 +44,11 @@ class LoraBeside(torch.nn.Module):
         return out + self.strength.value * multiply(multiply(x, self.down), self.up, self.bias)
 
 
-def put_beside(transformer: torch.nn.Module, lora: Lora, strength: float, like: torch.Tensor) -> Strength:
+def put_beside(transformer: torch.nn.Module, lora: Lora, shared: Strength, like: torch.Tensor) -> None:
     """Wraps the layers of a LoRA that was fitted to this transformer. like: dtype and device of its factors.
 
     Raises ModelError if that would not be all of the LoRA, or nothing.
     """
-    shared = Strength(strength)
     if lora.text_encoder:
         raise ModelError(
             f"{lora.file} also changes CLIP, which cannot be kept beside it; use lora_mode=fuse, or give another file."
@@ -60,4 +59,3 @@ def put_beside(transformer: torch.nn.Module, lora: Lora, strength: float, like: 
         raise ModelError(f"{lora.file} holds numbers that are nothing in {like.dtype}; use another precision.")
     for name, layer in zip(lora.layers, made, strict=True):
         place(transformer, name, layer)
-    return shared

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import attrs
@@ -10,14 +13,18 @@ import torch
 
 from dit360_core.errors import Dit360Error
 from dit360_core.flux.quiet import quiet
+from dit360_core.flux.residency import Residency
 from dit360_core.flux.shift import FluxTimeShift
 from dit360_core.offers import Attend, TilingImplementation
+from dit360_core.recording import Recorder
 from dit360_core.wrap import Grid
 
 log = logging.getLogger("dit360")
 
 VAE_FACTOR = 8
 """Pixels to a latent column."""
+REMEMBERED = 16
+"""Prompts, of some 4 MB each."""
 
 
 def as_stored(vae: Any, latents: torch.Tensor) -> torch.Tensor:
@@ -40,8 +47,21 @@ class Engine:
     pipe: Any
     device: torch.device
     dtype: torch.dtype
+    config: Any = attrs.field(repr=False)
+    residency: Residency = attrs.field(repr=False)
     stages: list[str] = attrs.field(factory=list, repr=False)
     """What is being done, the innermost last."""
+    recorders: list[Recorder] = attrs.field(factory=list, repr=False)
+    """Who measures memory and time, the last of them."""
+    _read: OrderedDict[tuple[str, int], Embedding] = attrs.field(factory=OrderedDict, repr=False, init=False)
+
+    @config.default
+    def _of_the_transformer(self) -> Any:
+        return self.pipe.transformer.config
+
+    @residency.default
+    def _everything_stays(self) -> Residency:
+        return Residency(device=self.device)
 
     # -------------------------------------------------------------------------------------------------------- facts
 
@@ -51,12 +71,12 @@ class Engine:
 
     @property
     def latent_channels(self) -> int:
-        return int(self.transformer.config.in_channels) // 4
+        return int(self.config.in_channels) // 4
 
     @property
     def takes_guidance(self) -> bool:
         """Whether guidance is embedded (FLUX.1-dev) or must be run as a second evaluation (FLUX.1-schnell)."""
-        return bool(self.transformer.config.guidance_embeds)
+        return bool(self.config.guidance_embeds)
 
     @property
     def shift(self) -> FluxTimeShift:
@@ -70,13 +90,39 @@ class Engine:
     # ------------------------------------------------------------------------------------------------------ stages
 
     def embed(self, prompt: str, max_sequence_length: int) -> Embedding:
-        """Both text encoders, as FluxPipeline runs them. A prompt that is too long is cut, with a warning."""
+        """Both text encoders, as FluxPipeline runs them. A prompt that is too long is cut, with a warning.
+
+        Where the text encoders are evicted, the last prompts are remembered: another seed of one reads nothing.
+        """
         self._warn_if_cut(prompt, max_sequence_length)
+        if (prompt, max_sequence_length) in self._read:
+            return self._read[prompt, max_sequence_length]
+        self.bring("text_encoder_2")
         with quiet(), torch.no_grad():
             tokens, pooled, _ = self.pipe.encode_prompt(
                 prompt, device=self.device, max_sequence_length=max_sequence_length
             )
-        return Embedding(tokens=tokens, pooled=pooled)
+        embedding = Embedding(tokens=tokens, pooled=pooled)
+        if self.residency.evict != "none":
+            self._read[prompt, max_sequence_length] = embedding
+            if len(self._read) > REMEMBERED:
+                self._read.popitem(last=False)
+        return embedding
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Something that is measured, if anybody measures."""
+        with self.recorders[-1].phase(name) if self.recorders else nullcontext():
+            yield
+
+    def mark(self, name: str) -> None:
+        """A moment inside a phase."""
+        if self.recorders:
+            self.recorders[-1].mark(name)
+
+    def bring(self, *parts: str) -> None:
+        """Reads parts that were evicted, before they are used."""
+        self.residency.bring(self.pipe, *parts)
 
     def _warn_if_cut(self, prompt: str, limit: int) -> None:
         with quiet():
@@ -136,8 +182,9 @@ class Engine:
         return (stored - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor  # type: ignore[no-any-return]
 
     def release(self) -> None:
-        """Moves offloaded parts back to system memory, after a stage."""
+        """Moves offloaded parts back to system memory, and lets go of those that are evicted, after a stage."""
         self.pipe.maybe_free_model_hooks()
+        self.residency.drop(self.pipe)
 
 
 class Velocity:
@@ -163,6 +210,10 @@ class Velocity:
         self._attention: dict[str, Any] = {} if attend is None else {"attend": attend}
         if key_bias is not None:
             self._attention["key_bias"] = key_bias.to(device, torch.promote_types(engine.dtype, torch.float32))
+
+    def use(self, attend: Attend) -> None:
+        """Another kernel from now on, for this picture."""
+        self._attention["attend"] = attend
 
     def __call__(
         self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond", turned: int = 0

@@ -19,12 +19,13 @@ def parts_of(option: str) -> tuple[str, ...]:
     return tuple(PARTS.values()) if option == "both" else (PARTS[option],)
 
 
-def selections(modules: Mapping[str, torch.nn.Module], skip: str) -> dict[str, Selection]:
-    """What to quantize of each part. skip: as in ``quantization_skip``.
+def selections(modules: Mapping[str, torch.nn.Module], skip: str, *, checked: bool = True) -> dict[str, Selection]:
+    """What to quantize of each part. skip: as in ``quantization_skip``. checked: refuse a pattern that is no layer's.
 
     Raises InputError for a pattern that is no layer's in any of them, or if nothing of one would be quantized.
     """
-    check_patterns(skip, [name for module in modules.values() for name in linear_layers(module)])
+    if checked:
+        check_patterns(skip, [name for module in modules.values() for name in linear_layers(module)])
     return {part: select_layers(module, policy_of(part), skip) for part, module in modules.items()}
 
 

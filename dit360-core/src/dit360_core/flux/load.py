@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import InputError, ModelError, first_line
-from dit360_core.flux.files import check_model_folder, existing, read_json
+from dit360_core.flux.files import WEIGHTS, check_model_folder, existing, read_json
 from dit360_core.flux.hub import MODEL_FILES, fetch
 from dit360_core.flux.quiet import default_dtype_kept, quiet
 from dit360_core.memory import is_out_of_memory, told_when_full
@@ -42,17 +43,23 @@ def transformer_shape(folder: Path) -> tuple[int, int, bool]:
     return heads, head_dim, bool(config.get("guidance_embeds", False))
 
 
-def load_pipeline(folder: Path, precision: str, ready: Mapping[str, Any] | None = None) -> Any:
-    """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together.
+def load_pipeline(folder: Path, precision: str) -> Any:
+    """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together."""
+    return assemble_pipeline(folder, precision, load_parts(folder, precision, WEIGHTS))
+
+
+def load_parts(
+    folder: Path, precision: str, names: Collection[str], ready: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Parts of a model on the CPU. Raises ModelError if their files are not theirs.
 
     ready: parts that are there already, such as quantized ones, wherever they are.
     The autoencoder computes in float32 where the rest is fp16, in which FLUX's overflows to black pictures.
     """
     dtype = torch_dtype(precision)
-    with quiet(), default_dtype_kept(), told_when_full(f"loading {folder}", "cpu"):
+    with _told(folder):
         import diffusers
         import transformers
-        from huggingface_hub.errors import StrictDataclassError
 
         classes: dict[str, Any] = {
             "transformer": diffusers.FluxTransformer2DModel,
@@ -61,13 +68,31 @@ def load_pipeline(folder: Path, precision: str, ready: Mapping[str, Any] | None 
             "text_encoder_2": transformers.T5EncoderModel,
         }
         wide = torch_dtype("fp32") if precision == "fp16" else dtype
+        parts = dict(ready or {})
+        for name in names:
+            if name not in parts:
+                parts[name] = _load_part(classes[name], folder / name, wide if name == "vae" else dtype)
+        return parts
+
+
+def assemble_pipeline(folder: Path, precision: str, parts: Mapping[str, Any]) -> Any:
+    """A FluxPipeline of these parts, None for those that are read later, and the folder's tokenizers and scheduler."""
+    with _told(folder):
+        import diffusers
+
+        pipeline_class: Any = diffusers.FluxPipeline
+        dtype = torch_dtype(precision)
+        return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True, **parts)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """The libraries' many errors, and their chatter, as one sentence."""
+    with quiet(), default_dtype_kept(), told_when_full(f"loading {folder}", "cpu"):
+        from huggingface_hub.errors import StrictDataclassError
+
         try:
-            parts = dict(ready or {})
-            for name, cls in classes.items():
-                if name not in parts:
-                    parts[name] = _load_part(cls, folder / name, wide if name == "vae" else dtype)
-            pipeline_class: Any = diffusers.FluxPipeline
-            return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True, **parts)
+            yield
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
             if isinstance(error, ModelError) or is_out_of_memory(error):
                 raise
@@ -117,16 +142,21 @@ def quantize_loaded(
     )
 
 
-def attach(pipe: Any, attend: Attend, slice_size: int) -> None:
+def compile_blocks(transformer: Any) -> None:
+    """Compiles the blocks of a transformer: they are alike, so that one is compiled for all of a kind."""
+    transformer.compile_repeated_blocks(fullgraph=True)
+
+
+def attach(transformer: Any, attend: Attend, slice_size: int) -> None:
     """Gives a transformer our attention, ``slice_size`` queries at a time (0: all)."""
     from dit360_core.flux.processor import AttentionProcessor
     from dit360_core.slicing import sliced
 
     # Set on the processors that are replaced here, where ours would not see it.
-    for processor in pipe.transformer.attn_processors.values():
+    for processor in transformer.attn_processors.values():
         if getattr(processor, "_parallel_config", None) is not None:
             raise InputError(
                 "Context parallelism is switched on for this transformer, which dit360's attention does not support; "
                 "load it without."
             )
-    pipe.transformer.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))
+    transformer.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))

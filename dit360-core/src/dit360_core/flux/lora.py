@@ -6,14 +6,14 @@ import json
 import logging
 import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from safetensors import safe_open
 
-from dit360_core.errors import ModelError, first_line
+from dit360_core.errors import InputError, ModelError, first_line
 from dit360_core.flux.files import check_safetensors, existing, find_lora_file, read_json
 from dit360_core.flux.hub import LORA_FILES, SUBFOLDERS, fetch
 from dit360_core.flux.quiet import quiet
@@ -157,13 +157,13 @@ def read(file: Path) -> Lora:
     )
 
 
-def fuse(pipe: Any, lora: Lora, strength: float) -> int:
-    """Adds ``strength`` times a LoRA to the weights of ``pipe`` (a FluxPipeline). Returns how many layers it has there.
+def fuse(transformer: torch.nn.Module, lora: Lora, strength: float) -> int:
+    """Adds ``strength`` times a LoRA to the weights of a transformer. Returns how many layers it has there.
 
     Raises ModelError if it belongs to another model, or would change nothing.
     """
-    lora = lora.fitted(pipe.transformer)
-    changed = [factors.add_to(pipe.transformer.get_submodule(name), strength) for name, factors in lora.layers.items()]
+    lora = lora.fitted(transformer)
+    changed = [factors.add_to(transformer.get_submodule(name), strength) for name, factors in lora.layers.items()]
     lora.check_effect(sum(changed), strength)
     return len(lora.layers)
 
@@ -183,6 +183,12 @@ def check_kept(lora: Lora, converted: Iterable[Converted]) -> float | None:
             "lora_mode=adapter, or a greater lora_strength."
         )
     return share
+
+
+def check_evictable(lora: Lora, later: Collection[str]) -> None:
+    """Raises InputError for a LoRA that diffusers would have to fuse while the transformer is not there."""
+    if lora.text_encoder and "transformer" in later:
+        raise InputError(f"{lora.file} also changes CLIP, which evict=all cannot do; use evict=text, or another file.")
 
 
 def fuse_text_encoder(pipe: Any, lora: Lora, strength: float) -> None:

@@ -175,6 +175,19 @@ def stored_parts(folder: Path) -> dict[str, Stored]:
     return found
 
 
+def stored_bits(folder: Path, weights: Callable[[str, str], int]) -> dict[str, float]:
+    """Part → bits of a quantized weight, with scales, of the parts that a folder holds quantized.
+
+    weights: how many a layer has, by part and name.
+    """
+    found = {}
+    for part, stored in stored_parts(folder).items():
+        told = {name: layer["bytes"] for name, layer in stored.layers.items() if "bytes" in layer}
+        count = sum(weights(part, name) for name in told)
+        found[part] = 8 * sum(told.values()) / count if count else {"int4": 4.5}.get(stored.mode, 8.1)
+    return found
+
+
 def _stored(part: str, file: Path) -> Stored:
     told = read_json(file)
     if told.get("format") != FORMAT:

@@ -79,13 +79,17 @@ def empty(part: str, folder: Path) -> torch.nn.Module:
         try:
             with init_empty_weights():
                 made: Any
-                if part == "transformer":
-                    from diffusers import FluxTransformer2DModel
+                if part in ("transformer", "vae"):
+                    from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-                    described: Any = FluxTransformer2DModel
+                    described: Any = FluxTransformer2DModel if part == "transformer" else AutoencoderKL
                     config = dict(described.load_config(str(folder)))
                     config.pop("quantization_config", None)  # what is to be made of it, we know
                     made = described.from_config(config)
+                elif part == "text_encoder":
+                    from transformers import CLIPTextConfig, CLIPTextModel
+
+                    made = CLIPTextModel(CLIPTextConfig.from_pretrained(str(folder)))
                 else:
                     from transformers import T5Config, T5EncoderModel
 

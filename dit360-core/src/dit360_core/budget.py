@@ -1,0 +1,209 @@
+"""Of all combinations that keep to a budget, the one that costs least picture and time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from dit360_core.checks import contradicts
+from dit360_core.errors import InputError
+from dit360_core.forecast import Subject, chosen_setup
+from dit360_core.memory import gib
+from dit360_core.options import LoadOptions
+from dit360_core.plan import judge
+from dit360_core.prediction import Prediction, Setup, predict
+from dit360_core.speed import Speed
+
+LOW = 8 * 2**30
+"""What ``low-vram`` keeps to unless it is told."""
+SHARE = {"cuda": 0.92}
+"""Of a budget: torch's allocator reserves more than it gives out. Elsewhere all of it."""
+ERROR_COSTS = {"balanced": 10.0, "speed": 1.0, "quality": float("inf")}
+"""How much a relative error of the transformer's output counts against time: with 10, 3 % of it is worth 30 %."""
+SLICES = 1024
+
+
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """One combination. error: what its quantization may do to the transformer's output. seconds: of a picture."""
+
+    options: LoadOptions
+    prediction: Prediction
+    error: float
+    seconds: float
+    parts: dict[str, float] = attrs.field(factory=dict)
+
+    def differs(self, asked: LoadOptions) -> dict[str, object]:
+        """What was decided beside what was asked."""
+        now, before = attrs.asdict(self.options), attrs.asdict(asked)
+        return {name: value for name, value in now.items() if value != before[name]}
+
+    def sentence(self, asked: LoadOptions) -> str:
+        told = [f"{name}={value}" for name, value in self.differs(asked).items()]
+        return ", ".join(told) or "everything on the device, nothing quantized"
+
+
+@attrs.frozen(kw_only=True)
+class Fit:
+    """best: what is taken. others: what else keeps to the budget, by rising cost. budget: bytes, with everything."""
+
+    best: Candidate
+    others: tuple[Candidate, ...]
+    budget: int
+    preset: str
+
+
+def budget_for(asked: LoadOptions, subject: Subject) -> int:
+    """Bytes to keep to, of a device or, on a CPU, of system memory; with what this process holds already."""
+    from dit360_core.memory import free_memory, used_memory
+    from dit360_core.options import budget_of
+
+    given = budget_of(asked.vram) if asked.vram is not None else None
+    if given is not None:
+        return given
+    there = free_memory(subject.machine.device) + max(subject.held, used_memory(subject.machine.device))
+    return min(there, LOW) if asked.preset == "low-vram" else there
+
+
+def fit(
+    asked: LoadOptions, subject: Subject, speed: Speed, *, usable: Callable[[LoadOptions], bool] = lambda _: True
+) -> Fit:
+    """Decides what was left open. usable: whether a combination can really be loaded; asked of the best ones only.
+
+    Raises InputError if nothing keeps to the budget, with what comes nearest and what would fit.
+    """
+    budget = budget_for(asked, subject)
+    preset = "balanced" if asked.preset in ("none", "auto", "low-vram") else asked.preset
+    room = int(budget * SHARE.get(subject.machine.device, 1.0))
+    every = list(candidates(asked, subject, speed, budget))
+    if not every:
+        raise InputError("No way of storing the weights can be used here; see 'dit360 backends'.")
+    fitting = [each for each in every if each.prediction.peak.total <= room and subject.host_suffices(each.prediction)]
+    weight = ERROR_COSTS[preset]
+    fitting.sort(key=lambda each: (_cost(each, weight), each.prediction.peak.total))
+    for i, best in enumerate(fitting):
+        if usable(best.options):
+            return Fit(best=best, others=(*fitting[:i], *fitting[i + 1 :]), budget=budget, preset=preset)
+    raise InputError(_nothing_fits(every, budget, subject, asked))
+
+
+def _cost(each: Candidate, weight: float) -> float:
+    return each.seconds * (1 + (weight * each.error if each.error else 0.0))
+
+
+def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: LoadOptions) -> str:
+    least = min(every, key=lambda each: each.prediction.peak.total)
+    peak = least.prediction.peak
+    width, height = subject.size
+    sentence = (
+        f"Nothing keeps to {gib(budget)} at {width}×{height}: the least is {gib(peak.total)} while {DOING[peak.name]} "
+        f"({least.sentence(asked)})"
+    )
+    if not subject.host_suffices(least.prediction):
+        sentence += f", which also needs {gib(least.prediction.host)} of system memory"
+    smaller = subject.smaller()
+    while smaller is not None:
+        setup = chosen_setup(smaller, least.options, budget)
+        total = predict(smaller.shapes, setup, subject.held).peak.total
+        if total <= budget * SHARE.get(subject.machine.device, 1.0):
+            return f"{sentence}; use width {smaller.size[0]}, which takes {gib(total)}, or a higher vram."
+        smaller = smaller.smaller()
+    return f"{sentence}; use a higher vram."
+
+
+DOING = {"text encoding": "reading the prompt", "step": "sampling", "decode": "decoding"}
+
+
+def candidates(asked: LoadOptions, subject: Subject, speed: Speed, budget: int) -> Iterator[Candidate]:
+    """Every combination of what was left open, with its prediction."""
+    held = subject.held
+    for options in _combinations(asked, subject):
+        error = _error(options, subject)
+        if error is None or (asked.preset == "quality" and error > 0):
+            continue
+        setup = chosen_setup(subject, options, budget)
+        prediction = predict(subject.shapes, setup, held)
+        parts = seconds_of(prediction, setup, speed, subject)
+        yield Candidate(options=options, prediction=prediction, error=error, seconds=sum(parts.values()), parts=parts)
+
+
+def one(options: LoadOptions, subject: Subject, speed: Speed) -> Candidate:
+    """Exactly these options."""
+    setup = chosen_setup(subject, options)
+    prediction = predict(subject.shapes, setup, subject.held)
+    parts = seconds_of(prediction, setup, speed, subject)
+    error = _error(options, subject) or 0.0
+    return Candidate(options=options, prediction=prediction, error=error, seconds=sum(parts.values()), parts=parts)
+
+
+def _combinations(asked: LoadOptions, subject: Subject) -> Iterator[LoadOptions]:
+    device = subject.machine.device
+    offloads = {"cuda": ("none", "text", "model", "group", "sequential"), "cpu": ("none", "disk")}.get(
+        device, ("none",)
+    )
+    evictions = ("none", "text", "all")
+    modes = ["none"]
+    if not subject.stored:
+        modes += [e.name for e in subject.registry.entries("quantization") if e.name != "none" and not e.refused]
+    slices = (0, SLICES) if subject.stores_scores else (0,)
+    chosen = {
+        "offload": offloads if asked.offload == "none" else (asked.offload,),
+        "evict": evictions if asked.evict == "none" else (asked.evict,),
+        "quantization_mode": modes if asked.quantization_mode == "none" else (asked.quantization_mode,),
+        "attention_slice_size": slices if asked.attention_slice_size == 0 else (asked.attention_slice_size,),
+    }
+    for values in itertools.product(*chosen.values()):
+        decided: dict[str, Any] = dict(zip(chosen, values, strict=True))
+        options = attrs.evolve(asked, **decided)
+        if not contradicts(options):
+            yield options
+
+
+def _error(options: LoadOptions, subject: Subject) -> float | None:
+    """What a quantization may do to the transformer's output; None if it cannot be used."""
+    from dit360_core.quantization import quantization_need
+
+    if options.quantization_mode in ("none", "auto"):
+        return 0.0
+    need = quantization_need(options, subject.machine, subject.precision, subject.lora)
+    found = subject.registry.find("quantization", options.quantization_mode)
+    if all(judge(entry, subject.machine, need) for entry in found):
+        return None
+    only_text = options.quantization_parts == "t5"
+    return 0.0 if only_text else float(found[0].offer.error)
+
+
+def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subject) -> dict[str, float]:
+    """Of each phase of a picture; good for comparing, and within a factor of two or so."""
+    found = {}
+    for phase in prediction.phases:
+        computing = phase.operations / speed.operations
+        if phase.name == "decode":
+            computing *= 3  # convolutions, memory-bound
+        else:
+            computing *= (1.1 if setup.quantized else 1.0) * (
+                2.0 if setup.stores_scores and phase.name == "step" else 1.0
+            )
+        if phase.name == "step":
+            computing *= subject.evaluations
+        times = subject.evaluations if phase.name == "step" and setup.offload != "model" else 1
+        link = speed.disk if setup.offload == "disk" else speed.link / (3 if setup.offload == "sequential" else 1)
+        moving = phase.moved * times / link
+        if phase.name == "step" and setup.evict == "all":
+            moving += phase.weights / speed.disk
+        if phase.name == "text encoding" and setup.evict != "none":
+            moving += phase.weights / speed.disk
+        hidden = setup.offload in ("group", "text") and setup.device == "cuda"
+        found[phase.name] = max(computing, moving) if hidden else computing + moving
+    return found
+
+
+def time_class(seconds: float) -> str:
+    """How long that is, for people."""
+    for limit, told in ((10, "seconds"), (60, "under a minute"), (300, "minutes"), (3600, "tens of minutes")):
+        if seconds < limit:
+            return told
+    return "hours"

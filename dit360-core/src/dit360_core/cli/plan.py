@@ -1,0 +1,178 @@
+"""``dit360 plan``: what a picture will take, phase by phase, before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import typer
+
+from dit360_core.cli.flags import parameters
+from dit360_core.cli.output import told
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dit360_core.budget import Candidate, Fit
+    from dit360_core.forecast import Subject
+    from dit360_core.speed import Speed
+
+_ONCE = ("prompt", "attention_backend", "attention_slice_size", "width", "height", "log_memory_stats")
+ALTERNATIVES = 4
+"""Other combinations that are shown."""
+
+
+def command() -> Callable[..., None]:
+    """The command, with the signature of the three option classes."""
+
+    def plan(size: str | None, as_json: bool, **options: Any) -> None:
+        with told() as console:
+            _run(console, size, as_json, options)
+
+    plan.__doc__ = (
+        "Tell what a picture takes, in memory and time, and what fits: from configurations, no weights are read."
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    plan.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                "size",
+                keyword,
+                default=None,
+                annotation=Annotated[
+                    str | None,
+                    typer.Option(
+                        "--size", help="Width×height in pixels, such as 2048x1024.", show_default="the model's"
+                    ),
+                ],
+            ),
+            inspect.Parameter(
+                "as_json",
+                keyword,
+                default=False,
+                annotation=Annotated[bool, typer.Option("--json", help="For programs.")],
+            ),
+            *parameters(LoadOptions, "Model and backends"),
+            *parameters(SampleOptions, "Picture", leave_out=_ONCE),
+            *parameters(DecodeOptions, "Decoding"),
+        ]
+    )
+    plan.__annotations__ = {p.name: p.annotation for p in inspect.signature(plan).parameters.values()}
+    return plan
+
+
+def size_of(text: str | None) -> dict[str, int]:
+    """``2048x1024`` (or ×, or only the width) as options. Raises InputError for anything else."""
+    from dit360_core.errors import InputError
+
+    if text is None:
+        return {}
+    numbers = text.lower().replace("×", "x").split("x")
+    if not all(number.strip().isdigit() for number in numbers) or len(numbers) > 2:
+        raise InputError(f"size is {text!r}, but must be width×height in pixels, such as 2048x1024.")
+    return dict(zip(("width", "height"), (int(number) for number in numbers), strict=False))
+
+
+def _run(console: Console, size: str | None, as_json: bool, options: dict[str, Any]) -> None:
+    asked = build(LoadOptions, _of(LoadOptions, options))
+    sampling = build(SampleOptions, {"prompt": "any", **_of(SampleOptions, options), **size_of(size)})
+    decoding = build(DecodeOptions, _of(DecodeOptions, options))
+
+    from dit360_core.budget import fit, one, time_class
+    from dit360_core.checks import check_loading, check_request
+    from dit360_core.forecast import subject_of
+    from dit360_core.registry import default_registry
+    from dit360_core.speed import ASSUMED, measure
+
+    subject = subject_of(asked, sampling, decoding, default_registry())
+    check_loading(asked, subject.machine, subject.model)
+    check_request(
+        sampling, decoding, loading=asked, model=subject.model, registry=subject.registry, machine=subject.machine,
+        precision=subject.precision,
+    )  # fmt: skip
+    speed = measure(subject.machine, subject.precision) if subject.here else ASSUMED
+    limited = asked.vram is not None or asked.preset != "none"
+    fitted = fit(asked, subject, speed) if limited else None
+    best = fitted.best if fitted is not None else one(asked, subject, speed)
+    if as_json:
+        typer.echo(json.dumps(as_dict(asked, subject, speed, best, fitted), indent=1))
+        return
+    _show(asked, subject, speed, best, fitted, time_class(best.seconds))
+
+
+def as_dict(asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None) -> dict[str, Any]:
+    """For programs: bytes and seconds."""
+    from dit360_core.budget import time_class
+    from dit360_core.options import chosen
+
+    def told(each: Candidate) -> dict[str, Any]:
+        return {
+            "decided": each.differs(asked),
+            "error": each.error,
+            "seconds": {name: round(value, 2) for name, value in each.parts.items()},
+            "time": time_class(each.seconds),
+            **each.prediction.as_dict(),
+        }
+
+    width, height = subject.size
+    return {
+        "model": asked.model, "width": width, "height": height, "precision": subject.precision,
+        "device": subject.machine.device, "device_name": subject.machine.device_name, "here": subject.here,
+        "requested": chosen(asked), "attention": subject.attention.address,
+        "budget": None if fitted is None else fitted.budget,
+        "speed": attrs.asdict(speed), "evaluations": subject.evaluations,
+        **told(best), "others": [] if fitted is None else [told(each) for each in fitted.others[:ALTERNATIVES]],
+    }  # fmt: skip
+
+
+def _show(
+    asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None, how_long: str
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dit360_core.memory import gib
+
+    console = Console(highlight=False)
+    width, height = subject.size
+    where = subject.machine.device_name or subject.machine.device
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    say(f"{asked.model} at {width}×{height}, {subject.evaluations} evaluations, {subject.precision} on {where}")
+    if fitted is not None:
+        say(f"{gib(fitted.budget)}, {fitted.preset}: {best.sentence(asked)}")
+    table = Table("phase", "weights", "on the way", "in all", "most of it", "time")
+    for phase in best.prediction.phases:
+        total = gib(phase.total)
+        peak = phase is best.prediction.peak
+        many = f" × {subject.evaluations}" if phase.name == "step" else ""
+        table.add_row(
+            phase.name + many, gib(phase.weights), gib(phase.working), f"[bold]{total}[/]" if peak else total,
+            phase.dominated_by, _seconds(best.parts[phase.name]),
+        )  # fmt: skip
+    console.print(table)
+    held = "CUDA itself" if subject.machine.device == "cuda" else "this process and its libraries"
+    if best.prediction.held:
+        say(f"In all: with {gib(best.prediction.held)} for {held}.")
+    if best.prediction.host:
+        say(f"System memory: {gib(best.prediction.host)} of weights wait there.")
+    say(f"A picture: {_seconds(best.seconds)} ({how_long}); {speed.sentence()}.")
+    if fitted is not None and fitted.others:
+        also = Table("also fits", "most memory", "time")
+        for each in fitted.others[:ALTERNATIVES]:
+            also.add_row(each.sentence(asked), gib(each.prediction.peak.total), _seconds(each.seconds))
+        console.print(also)
+
+
+def _seconds(count: float) -> str:
+    return f"{count:.1f} s" if count < 10 else f"{count:.0f} s" if count < 600 else f"{count / 60:.0f} min"
+
+
+def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}

@@ -1,0 +1,238 @@
+"""From a conditioning to latents: everything that one picture's options decide about the denoising."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from dit360_core.attention import slicing_notes
+from dit360_core.checks import padding_of, picture_size
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.ladder import Ladder
+from dit360_core.loaded import Loaded
+from dit360_core.offers import AttentionNeed, SchedulerImplementation, SchedulerSettings, SchedulingNeed
+from dit360_core.options import DecodeOptions, SampleOptions, chosen
+from dit360_core.plan import Choice, select
+from dit360_core.registry import PLUGIN_ERRORS, one_line
+from dit360_core.stages import Conditioning, Latents, Progress, Tap, stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.offers import Attend
+
+log = logging.getLogger("dit360")
+
+
+class Denoising:
+    """A pipeline's transformer, with the solver and the kernel that each picture asks for."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        plan = loaded.plan
+        self._told = {(plan.attention.requested, plan.attention.used), *plan.notes}
+
+    def sample(
+        self,
+        conditioning: Conditioning,
+        asked: SampleOptions,
+        start: torch.Tensor | None,
+        progress: Progress | None,
+        tap: Tap | None,
+        image: Latents | None,
+    ) -> Latents:
+        import torch
+
+        from dit360_core.sampling import Asked, Wishes, levels, solve
+        from dit360_core.wrap import Grid
+
+        plan, engine = self._loaded.plan, self._loaded.engine
+        model = plan.model
+        if asked.true_guidance > 1 and conditioning.negative is None:
+            raise InputError("true_guidance needs a negative prompt; call encode with negative_prompt='' or a text.")
+        width, height = picture_size(asked, model)
+        padding = padding_of(asked, model)
+        rotating = model.latent_rotation if asked.latent_rotation is None else asked.latent_rotation
+        interpolating = asked.position_interpolation
+        if interpolating is None:
+            interpolating = model.position_interpolation
+        steps = asked.steps or model.steps
+        guidance = (model.guidance if asked.guidance is None else asked.guidance) if engine.takes_guidance else None
+        seed = secrets.randbits(32) if asked.seed is None else asked.seed
+        grid = Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0)
+
+        text = conditioning.positive.tokens.shape[1]
+        biased = asked.circular_mode == "bias"
+        seen, key_bias = (grid.real, grid.key_bias(text)) if biased else (grid, None)
+
+        attend, attention, slice_size = self._attention_for(asked, seen.tokens + text, biased)
+        scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = engine.noise(grid, generator)
+        begun = None if image is None else image.tensor
+        for name, given in (("latents", start), ("image", begun)):
+            if given is not None and tuple(given.shape) != tuple(noise.shape):
+                raise InputError(
+                    f"{name} has the shape {tuple(given.shape)}, but {width}×{height} pixels need {tuple(noise.shape)}."
+                )
+        noise = noise if start is None else start
+        wishes = Wishes(
+            true_guidance=asked.true_guidance,
+            rotating=rotating,
+            yaw_consistency=asked.yaw_consistency,
+            cube_consistency=asked.cube_consistency,
+        )
+        steps = steps if asked.denoise else 0
+        evaluations = self._evaluations(scheduler_choice, steps) * wishes.calls if steps else 0
+        log.info("%s, %d steps, %d evaluations of the model", scheduler_choice.sentence(), steps, evaluations)
+        doing = f"sampling {width}×{height}"
+        ladder = self._ladder(asked, doing, attention, slice_size)
+        with stage(engine, plan, doing, scheduler_choice, attention) as working, torch.no_grad():
+            ladder.run(lambda: engine.bring("transformer"))
+            sigmas = levels(scheduler, steps, grid.tokens, asked.scheduler_type, asked.denoise)
+            if begun is not None:
+                noise = (1.0 - sigmas[0]) * begun.to(noise.device) + sigmas[0] * noise
+            # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
+            x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
+            velocity = engine.velocity(seen, guidance, attend, key_bias)
+            if ladder.slice_attention is not None:
+                ladder.slice_attention = lambda rows: velocity.use(self._sliced(attention, rows))
+            asking = Asked(engine, grid, velocity, conditioning, wishes, ladder.run)
+            for done, state, expected in solve(scheduler, asking, x, sigmas, generator):
+                x = state
+                engine.mark(f"step {done}")
+                with working.callers():
+                    if progress is not None:
+                        progress(done, steps)
+                    if tap is not None and expected is not None:
+                        tap(done, steps, Latents(tensor=engine.unpack(expected, grid).float().cpu()))
+            result = engine.unpack(x, grid).cpu()
+        if asking.calls != evaluations:
+            self._warn_once(
+                scheduler_choice.origin,
+                f"The scheduler {scheduler_choice.origin} asked the model {asking.calls} times and had told "
+                f"{evaluations}; tell its author.",
+            )
+        if not bool(torch.isfinite(result).all()):
+            raise Dit360Error(
+                f"Sampling produced numbers that are not finite ({scheduler_choice.origin}, {attention.origin}, "
+                f"{plan.precision}); try another scheduler, attention backend or precision."
+            )
+        used = {
+            "width": width,
+            "height": height,
+            "steps": steps,
+            "guidance": guidance,
+            "true_guidance": asked.true_guidance,
+            # Of no consequence where the start was given and no noise is added on the way.
+            "seed": seed if start is None or asked.scheduler_eta else asked.seed,
+            "circular_padding": padding,
+            "circular_mode": asked.circular_mode,
+            "latent_rotation": rotating,
+            "position_interpolation": interpolating,
+            "max_sequence_length": conditioning.max_sequence_length,
+            "scheduler": scheduler_choice.as_dict(),
+            "evaluations": asking.calls,
+            "denoise": asked.denoise,
+            "yaw_consistency": asked.yaw_consistency,
+            "cube_consistency": asked.cube_consistency,
+            "timestep_schedule": asked.timestep_schedule,
+            "scheduler_eta": asked.scheduler_eta,
+            "attention": attention.as_dict(),
+            "attention_slice_size": ladder.slices,
+            # Told here too, since its strength may be another by the time of the decoding.
+            "lora": self._loaded.plan.lora_as_dict(),
+        }
+        return Latents(
+            tensor=result,
+            settings={
+                "prompt": asked.prompt,
+                "negative_prompt": asked.negative_prompt,
+                "requested": chosen(asked, "prompt", "negative_prompt"),
+                "used": used,
+            },
+        )
+
+    def _attention_for(self, asked: SampleOptions, length: int, biased: bool) -> tuple[Attend | None, Choice, int]:
+        """The kernel for this picture's ``length`` tokens; None means the one the pipeline was loaded with."""
+        from dit360_core.slicing import sliced
+
+        plan, config = self._loaded.plan, self._loaded.engine.config
+        slice_size = plan.attention_slice_size if asked.attention_slice_size < 0 else asked.attention_slice_size
+        need = AttentionNeed(
+            device=plan.device,
+            dtype=plan.precision,
+            heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            length=length,
+            key_bias=biased,
+        )
+        of_pipeline = asked.attention_backend == "pipeline"
+        choice, attend = self._loaded.kernels.choose(
+            plan.attention.requested if of_pipeline else asked.attention_backend, need
+        )
+        if choice.fell_back:
+            self._warn_once((choice.requested, choice.used), choice.sentence())
+        for note in slicing_notes(choice, self._loaded.registry, slice_size):
+            self._warn_once(note, note)
+        loaded = plan.attention
+        same_kernel = (choice.used, choice.distribution) == (loaded.used, loaded.distribution)
+        if same_kernel and slice_size == plan.attention_slice_size:
+            return None, choice, slice_size
+        return (sliced(attend, slice_size) if slice_size else attend), choice, slice_size
+
+    def _ladder(self, asked: SampleOptions, doing: str, attention: Choice, slice_size: int) -> Ladder:
+        (entry,) = self._loaded.registry.find("attention", attention.address)
+        return Ladder(
+            loaded=self._loaded,
+            phase="step",
+            doing=doing,
+            sampling=asked,
+            decoding=DecodeOptions(),
+            # Replaced once there is something to slice.
+            slice_attention=(lambda rows: None) if entry.offer.stores_scores else None,
+            slices=slice_size,
+        )
+
+    def _sliced(self, attention: Choice, rows: int) -> Attend:
+        from dit360_core.flux.load import attach
+        from dit360_core.slicing import sliced
+
+        (entry,) = self._loaded.registry.find("attention", attention.address)
+        attend = entry.offer.load()
+        if attention.address == self._loaded.plan.attention.address:
+            attach(self._loaded.engine.transformer, attend, rows)
+        return sliced(attend, rows)
+
+    def _warn_once(self, subject: Any, sentence: str) -> None:
+        # A batch of a thousand pictures needs no thousand warnings. The metadata of each has it.
+        if subject not in self._told:
+            self._told.add(subject)
+            log.warning("%s", sentence)
+
+    def _evaluations(self, choice: Choice, steps: int) -> int:
+        (entry,) = self._loaded.registry.find("scheduler", choice.address)
+        try:
+            return int(entry.offer.evaluations(steps))
+        except PLUGIN_ERRORS as error:
+            raise Dit360Error(
+                f"The scheduler {choice.origin} cannot say how often it asks the model in {steps} steps "
+                f"({one_line(error)}); choose another, or tell its author."
+            ) from error
+
+    def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:
+        from dit360_core.sampling import steps_of_a_whole
+
+        settings = SchedulerSettings(
+            shift=self._loaded.engine.shift, timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
+        )
+        need = SchedulingNeed(steps=steps_of_a_whole(steps, asked.denoise), tokens=tokens)
+        return select(
+            "scheduler",
+            asked.scheduler_type,
+            self._loaded.registry,
+            self._loaded.machine,
+            need,
+            load=lambda offer: offer.load(settings),
+        )

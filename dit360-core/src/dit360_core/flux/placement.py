@@ -1,0 +1,93 @@
+"""Where weights wait and compute: accelerate's offloading of whole parts and of layers, diffusers' of blocks.
+
+Each of them leaves the numbers as they are: the same weights meet the same kernels. ``group`` brings one block while
+the one before it computes, so that weights in full precision need two blocks' room and, where a block computes longer
+than it travels, no time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dit360_core.errors import InputError
+from dit360_core.flux.files import WEIGHTS
+from dit360_core.flux.quiet import quiet
+from dit360_core.offloads import BY_BLOCKS
+
+_HOOKS = ("group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker")
+_SCRATCH = "_dit360_offload_folder"
+
+
+def place(pipe: Any, offload: str, device: torch.device) -> None:
+    """Puts the parts of a pipeline, all on the CPU, where ``offload`` wants them; parts that are not there are passed.
+
+    disk: blocks are written to a temporary folder, which goes when the part does.
+    """
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=device)
+    elif offload in BY_BLOCKS:
+        for name in WEIGHTS:
+            part = getattr(pipe, name, None)
+            if part is not None:
+                place_part(name, part, offload, device)
+    else:
+        pipe.to(device)
+
+
+def place_part(name: str, part: Any, offload: str, device: torch.device) -> None:
+    """One part, by blocks if ``offload`` says so of it, else on the device."""
+    if name not in BY_BLOCKS.get(offload, ()):
+        part.to(device)
+        return
+    with quiet():
+        from diffusers.hooks.group_offloading import apply_group_offloading
+
+        streams = device.type == "cuda"
+        folder = None
+        if offload == "disk":
+            folder = tempfile.TemporaryDirectory(prefix="dit360-", ignore_cleanup_errors=True)
+            # Kept by the part, so that the files go with it.
+            part.__dict__[_SCRATCH] = folder
+        apply_group_offloading(
+            part,
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            non_blocking=streams,
+            use_stream=streams,
+            record_stream=streams,
+            offload_to_disk_path=None if folder is None else str(Path(folder.name)),
+            block_modules=["encoder"] if name == "text_encoder_2" else None,
+        )
+
+
+def device_for(pipe: Any, lies: torch.device, offload: str) -> torch.device:
+    """Where a pipeline is to compute that lies on a device. Raises InputError if it is offloaded already."""
+    for name in WEIGHTS:
+        part = getattr(pipe, name, None)
+        modules = part.modules() if part is not None else ()
+        if any("_hf_hook" in m.__dict__ or "_diffusers_hook" in m.__dict__ for m in modules):
+            raise InputError(f"The {name} is offloaded already; leave offload={offload} out.")
+    return torch.device("cuda") if lies.type == "cpu" and torch.cuda.is_available() and offload != "disk" else lies
+
+
+def displace(pipe: Any) -> None:
+    """Takes every offloading away and brings all weights to the CPU; not from ``disk``, where they are not."""
+    pipe.maybe_free_model_hooks()
+    pipe.remove_all_hooks()
+    for name in WEIGHTS:
+        part = getattr(pipe, name, None)
+        if part is None:
+            continue
+        for module in part.modules():
+            registry = module.__dict__.get("_diffusers_hook")
+            for hook in _HOOKS if registry is not None else ():
+                registry.remove_hook(hook, recurse=False)
+        part.to("cpu")

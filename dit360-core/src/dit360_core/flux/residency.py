@@ -1,0 +1,52 @@
+"""Parts that are dropped after use and read from their files again when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import attrs
+import torch
+
+from dit360_core.flux.placement import place_part
+from dit360_core.memory import give_back_freed_memory, told_when_full
+from dit360_core.offloads import EVICTED
+
+
+def _unreadable(name: str) -> Any:
+    raise AssertionError(f"nothing evicts the {name} of a pipeline that came without files")
+
+
+@attrs.define(kw_only=True, eq=False)
+class Residency:
+    """Which parts of one pipeline come and go. read: a part by its name, on the CPU or where it rests.
+
+    offload, device: as in :func:`dit360_core.flux.placement.place`.
+    """
+
+    device: torch.device
+    evict: str = "none"
+    offload: str = "none"
+    read: Callable[[str], Any] = _unreadable
+
+    @property
+    def can_read(self) -> bool:
+        """Whether there are files to read parts from."""
+        return self.read is not _unreadable
+
+    def bring(self, pipe: Any, *names: str) -> None:
+        """Reads what is not there. Raises OutOfMemory if it does not fit beside what is."""
+        for name in names:
+            if name in EVICTED[self.evict] and getattr(pipe, name, None) is None:
+                with told_when_full(f"reading the {name.replace('_2', '')} again", self.device.type):
+                    part = self.read(name)
+                    # Not "model", whose hooks chain the parts that were there at first; alone on the device, it fits.
+                    place_part(name, part, self.offload, self.device)
+                pipe.register_modules(**{name: part})
+
+    def drop(self, pipe: Any, keep: Collection[str] = ()) -> None:
+        """Lets go of every part that is to be evicted. keep: those that are in use."""
+        gone = [name for name in EVICTED[self.evict] if name not in keep and getattr(pipe, name, None) is not None]
+        if gone:
+            pipe.register_modules(**dict.fromkeys(gone))
+            give_back_freed_memory(self.device.type)

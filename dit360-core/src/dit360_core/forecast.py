@@ -1,0 +1,242 @@
+"""What is to be planned for: a model by its configuration, a picture, a machine that may not be here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dit360_core.attention import native_need
+from dit360_core.checks import check_names, padding_of, picture_size
+from dit360_core.machine import Machine
+from dit360_core.memory import used_memory
+from dit360_core.offers import Model
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
+from dit360_core.plan import choose_tiling, judge, tiling_settings
+from dit360_core.precision import precision_for, torch_dtype
+from dit360_core.prediction import CUDA_CONTEXT, Prediction, Setup
+from dit360_core.registry import Entry, Registry, by_priority
+from dit360_core.wrap import Grid
+
+if TYPE_CHECKING:
+    from dit360_core.flux.shapes import Quantized, Shapes
+
+HOST_SHARE = 0.9
+"""Of system memory, for weights that wait there."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Subject:
+    """A model, a picture and a machine. stored: part → bits, where the folder holds it quantized.
+
+    here: whether the machine is this one. lora: whether there is one. stores_scores: whether the attention kernel that
+    would be used does. held: bytes that are taken before the model.
+    """
+
+    shapes: Shapes
+    model: Model
+    machine: Machine
+    precision: str
+    registry: Registry
+    sampling: SampleOptions
+    decoding: DecodeOptions
+    attention: Entry
+    lora: bool
+    stored: Mapping[str, float] = attrs.field(factory=dict)
+    here: bool = True
+    held: int = 0
+
+    @property
+    def stores_scores(self) -> bool:
+        return bool(self.attention.offer.stores_scores)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return picture_size(self.sampling, self.model)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of the image, with its pad columns, and of the prompt."""
+        padding = 0 if self.sampling.circular_mode == "bias" else padding_of(self.sampling, self.model)
+        text = self.sampling.max_sequence_length or self.shapes.longest_prompt
+        return Grid.of_picture(*self.size, padding).tokens, text
+
+    @property
+    def evaluations(self) -> int:
+        """Of the transformer for a picture, by the solver's own word if it is known by name."""
+        asked = self.sampling
+        calls = (2 if asked.true_guidance > 1 else 1) * (2 if asked.yaw_consistency > 0 else 1)
+        steps = asked.steps or self.model.steps
+        found = () if asked.scheduler_type == "auto" else self.registry.find("scheduler", asked.scheduler_type)
+        return (int(found[0].offer.evaluations(steps)) if found else steps) * calls
+
+    def host_suffices(self, prediction: Prediction) -> bool:
+        """Whether this machine's system memory takes the weights that wait in it; of another machine's, who knows."""
+        there = self.machine.system_memory
+        return not self.here or not there or prediction.host <= HOST_SHARE * there
+
+    def smaller(self) -> Subject | None:
+        """The same with a picture of half the width, while that is one."""
+        width = self.size[0] // 2 // 32 * 32
+        if width < 256:
+            return None
+        check_size(width, width // 2)
+        return attrs.evolve(self, sampling=attrs.evolve(self.sampling, width=width, height=width // 2))
+
+
+def held_before(device: str) -> int:
+    """Bytes that are taken before a model is loaded: CUDA's own, or on a CPU this process with its libraries."""
+    return CUDA_CONTEXT if device == "cuda" else 0 if device == "mps" else used_memory("cpu")
+
+
+def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = None) -> Setup:
+    """What of these options decides about memory."""
+    settings = tiling_settings(options, subject.decoding)
+    width, height = subject.size
+    _, tiling = choose_tiling(
+        subject.decoding.tiling_backend,
+        settings,
+        width,
+        height,
+        registry=subject.registry,
+        machine=subject.machine,
+        precision=subject.precision,
+        vae=subject.shapes.vae(torch_dtype("fp32" if subject.precision == "fp16" else subject.precision)),
+    )
+    return Setup(
+        device=subject.machine.device,
+        precision=subject.precision,
+        offload=options.offload,
+        evict=options.evict,
+        quantized=_quantized(subject, options),
+        stores_scores=subject.stores_scores,
+        slice_size=_slices(subject, options),
+        width=width,
+        height=height,
+        tokens=subject.tokens,
+        tiling=tiling,
+        budget=budget,
+    )
+
+
+def _slices(subject: Subject, options: LoadOptions) -> int:
+    own = subject.sampling.attention_slice_size
+    return options.attention_slice_size if own < 0 else own
+
+
+def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
+    from dit360_core.flux.layers import parts_of
+    from dit360_core.flux.shapes import Quantized
+
+    if subject.stored:
+        return {
+            part: Quantized(bits=bits, device=subject.machine.device, scratch=_once)
+            for part, bits in subject.stored.items()
+        }
+    if options.quantization_mode in ("none", "auto"):
+        return {}
+    offer = subject.registry.find("quantization", options.quantization_mode)[0].offer
+    how = Quantized(
+        bits=offer.bits or 16, device=subject.machine.device, scratch=offer.scratch, skip=options.quantization_skip
+    )
+    return {part: how for part in parts_of(options.quantization_parts) if part in subject.shapes.there}
+
+
+def _once(need: object) -> int:
+    return int(need.inputs * need.outputs * need.itemsize)  # type: ignore[attr-defined]
+
+
+def subject_of(
+    asked: LoadOptions,
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    registry: Registry,
+    machine: Machine | None = None,
+) -> Subject:
+    """Everything that planning needs, found without reading weights.
+
+    The machine: the one given; that of ``device``; or, where ``vram`` names gibibytes, there is no CUDA device and none
+    was named, a common CUDA card of that size.
+    """
+    from dit360_core.flux.files import existing, with_settings
+
+    model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
+    folder = shape_folder(model)
+    model = with_settings(model, folder)
+    found, here = (machine, True) if machine is not None else machine_for(asked)
+    return subject_in(asked, sampling, decoding, registry, found, model, folder, here=here)
+
+
+def subject_in(
+    asked: LoadOptions,
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    registry: Registry,
+    machine: Machine,
+    model: Model,
+    folder: Path,
+    *,
+    here: bool = True,
+) -> Subject:
+    """The same where model, folder and machine are known."""
+    from dit360_core.flux.shapes import Shapes
+    from dit360_core.flux.store import stored_bits
+
+    shapes = Shapes.of_folder(folder)
+    precision = precision_for(asked, model, machine)
+    backend = asked.attention_backend if sampling.attention_backend == "pipeline" else sampling.attention_backend
+    return Subject(
+        shapes=shapes,
+        model=model,
+        machine=machine,
+        precision=precision,
+        registry=registry,
+        sampling=sampling,
+        decoding=decoding,
+        attention=_attention(backend, registry, machine, native_need(model, machine, precision, *shapes.heads)),
+        lora=bool(asked.lora or model.lora),
+        stored=stored_bits(folder, shapes.weights_of_layer),
+        here=here,
+        held=held_before(machine.device),
+    )
+
+
+def machine_for(asked: LoadOptions) -> tuple[Machine, bool]:
+    """The machine to plan for, and whether it is this one."""
+    from dit360_core.options import budget_of
+
+    size = budget_of(asked.vram) if asked.vram is not None else None
+    if asked.device == "cuda" or (asked.device == "auto" and size is not None):
+        import torch
+
+        if not torch.cuda.is_available() and (asked.device == "cuda" or not torch.backends.mps.is_available()):
+            name = "a CUDA card" if size is None else f"a CUDA card of {size / 2**30:g} GiB"
+            return Machine(
+                device="cuda", device_name=name, device_memory=size or 0, capability=(8, 6), fast_bfloat16=True
+            ), False
+    return Machine.detect(asked.device), True
+
+
+def shape_folder(model: Model) -> Path:
+    """A folder with the configurations of a model's parts: its own, what its offer brings, or fetched from the Hub."""
+    from dit360_core.flux import load as model_files
+    from dit360_core.flux.files import existing
+    from dit360_core.flux.hub import fetch
+
+    folder = existing(model.base)
+    if folder is not None:
+        return model_files.locate(model.base)
+    if model.shape is not None:
+        return Path(model.shape)
+    return fetch(model.base, ["*.json"])
+
+
+def _attention(name: str, registry: Registry, machine: Machine, need: object) -> Entry:
+    """The kernel that would be tried first; whether it works is seen when it is loaded."""
+    named = () if name in ("auto", "pipeline") else registry.find("attention", name)
+    rest = sorted(registry.entries("attention"), key=by_priority)
+    every = [*named, *rest]
+    return next((entry for entry in every if not judge(entry, machine, need)), every[0])  # type: ignore[arg-type]

@@ -1,0 +1,79 @@
+"""What the stages of one pipeline share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.attention import Kernels
+from dit360_core.forecast import Subject, chosen_setup, held_before
+from dit360_core.machine import Machine
+from dit360_core.memory import used_memory
+from dit360_core.options import DecodeOptions, SampleOptions
+from dit360_core.plan import Plan
+from dit360_core.prediction import Prediction, predict
+from dit360_core.registry import Registry
+
+if TYPE_CHECKING:
+    from dit360_core.flux.engine import Engine
+    from dit360_core.flux.shapes import Shapes
+
+
+@attrs.define(kw_only=True, eq=False)
+class Loaded:
+    """A model in memory, and what was decided about it, which changes where memory runs out.
+
+    make_shapes: the model's shapes, made when they are first needed. given_up: what was done when memory ran out.
+    """
+
+    engine: Engine
+    plan: Plan
+    registry: Registry
+    machine: Machine
+    kernels: Kernels
+    make_shapes: Callable[[], Shapes]
+    given_up: list[str] = attrs.field(factory=list)
+    _shapes: Shapes | None = None
+
+    def subject(self, sampling: SampleOptions, decoding: DecodeOptions) -> Subject:
+        """This model, and a picture that is to be made with it."""
+        if self._shapes is None:
+            self._shapes = self.make_shapes()
+        shapes, plan = self._shapes, self.plan
+        bits = {}
+        for part in plan.quantized:
+            weights = sum(shapes.weights_of_layer(part.part, layer.name) for layer in part.layers)
+            bits[part.part] = 8 * part.bytes / weights if weights else 16.0
+        attention = self.registry.find("attention", plan.attention.address)[0]
+        return Subject(
+            shapes=shapes, model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
+            sampling=sampling, decoding=decoding, attention=attention, lora=bool(plan.lora), stored=bits,
+            held=held_before(plan.device),
+        )  # fmt: skip
+
+    def predict(self, sampling: SampleOptions, decoding: DecodeOptions) -> Prediction:
+        """What a picture takes, with the model as it is loaded now."""
+        from dit360_core.options import budget_of
+
+        subject = self.subject(sampling, decoding)
+        budget = budget_of(self.plan.options.vram) if self.plan.options.vram is not None else None
+        options = attrs.evolve(
+            self.plan.options,
+            offload=self.plan.offload,
+            attention_slice_size=self.plan.attention_slice_size,
+        )
+        setup = chosen_setup(subject, options, budget)
+        held = subject.held
+        if self.plan.device == "cpu":
+            # The weights are among what the process holds already.
+            held = max(0, used_memory("cpu") - self.weights_here())
+        return predict(subject.shapes, setup, held)
+
+    def weights_here(self) -> int:
+        """Bytes of the parts that are in memory now."""
+        from dit360_core.held import held_bytes
+
+        parts: list[Any] = [part for part in self.engine.pipe.components.values() if hasattr(part, "parameters")]
+        return sum(held_bytes(part) for part in parts)

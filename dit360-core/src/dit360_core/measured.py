@@ -1,0 +1,97 @@
+"""What a picture took, beside what was predicted: for its metadata, the log and the command line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from dit360_core.loaded import Loaded
+from dit360_core.memory import gib
+from dit360_core.options import DecodeOptions, SampleOptions
+from dit360_core.panorama import Panorama
+from dit360_core.recording import Phase, Recorder
+
+log = logging.getLogger("dit360")
+
+KINDS = {"reading": "text encoding", "sampling": "step", "decoding": "decode"}
+"""First word of what a stage does → the phase that was predicted."""
+
+
+@attrs.define(eq=False)
+class Measured:
+    """The phases of one picture. recorder: None if nobody measures."""
+
+    loaded: Loaded
+    recorder: Recorder | None
+    first: int
+    wanted: bool
+    predicted: Mapping[str, int]
+
+    def written(self, panorama: Panorama) -> Panorama:
+        """The panorama with its memory in its settings, if it was measured."""
+        if self.recorder is None:
+            return panorama
+        told = self.as_dict()
+        if self.wanted:
+            for line in lines(told):
+                log.info("%s", line)
+        used: Mapping[str, Any] = panorama.settings["used"]  # type: ignore[assignment]
+        return attrs.evolve(panorama, settings={**panorama.settings, "used": {**used, "memory": told}})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Bytes and seconds of each phase, with what was predicted."""
+        assert self.recorder is not None
+        recording = self.recorder.recording
+        return {
+            "device": recording.device,
+            "phases": [_told(phase, self.predicted) for phase in recording.phases[self.first :] if phase.depth == 0],
+        }
+
+
+def _told(phase: Phase, predicted: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "name": phase.name,
+        "seconds": round(phase.seconds, 3),
+        "before": phase.before,
+        "peak": phase.peak,
+        "after": phase.after,
+        **({} if phase.reserved is None else {"reserved": phase.reserved}),
+        "predicted": predicted.get(KINDS.get(phase.name.split()[0], "")),
+    }
+
+
+def lines(told: Mapping[str, Any]) -> list[str]:
+    """One line a phase, for the log."""
+    found = []
+    for phase in told["phases"]:
+        beside = f", predicted {gib(phase['predicted'])}" if phase["predicted"] else ""
+        reserved = f", reserved {gib(phase['reserved'])}" if "reserved" in phase else ""
+        found.append(
+            f"memory: {phase['name']}: {gib(phase['before'])} before, at most {gib(phase['peak'])}{reserved}{beside}, "
+            f"{gib(phase['after'])} after, {phase['seconds']:.1f} s"
+        )
+    return found
+
+
+@contextmanager
+def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: DecodeOptions) -> Iterator[Measured]:
+    """Measures what happens in this block: by whom measures already, or, if it is wanted, by a recorder of its own."""
+    recorders = loaded.engine.recorders
+    own = Recorder(loaded.plan.device) if wanted and not recorders else None
+    if own is not None:
+        recorders.append(own)
+    recorder = recorders[-1] if recorders else None
+    first, predicted = 0, {}
+    if recorder is not None:
+        # Now, since on a CPU what the process holds at the end is not what the picture began with.
+        predicted = {phase.name: phase.total for phase in loaded.predict(sampling, decoding).phases}
+        first = len(recorder.recording.phases)
+    try:
+        yield Measured(loaded, recorder, first, wanted, predicted)
+    finally:
+        if own is not None:
+            recorders.remove(own)

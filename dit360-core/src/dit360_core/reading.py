@@ -1,0 +1,187 @@
+"""Reads a model's weights as a plan has them: each layer is loaded, given its LoRA, quantized, and placed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.attention import Kernels
+from dit360_core.machine import Machine
+from dit360_core.memory import told_when_full
+from dit360_core.offloads import EVICTED
+from dit360_core.pipeline import Pipeline
+from dit360_core.plan import Plan
+from dit360_core.precision import torch_dtype
+from dit360_core.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.conversion import Converted
+    from dit360_core.flux.beside import Strength
+    from dit360_core.flux.lora import Lora
+    from dit360_core.flux.store import Stored
+    from dit360_core.flux.stream import Quantizing
+    from dit360_core.offers import Attend
+    from dit360_core.recording import Recorder
+
+log = logging.getLogger("dit360")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Prepared:
+    """A pipeline whose files and backends are found and checked, and whose weights are not read yet.
+
+    quantizer: None if nothing is to be quantized. stored: the parts that are stored quantized, which it restores.
+    """
+
+    plan: Plan
+    folder: Path
+    lora_file: Path | None
+    kernels: Kernels
+    attend: Attend
+    quantizer: Any
+    stored: Mapping[str, Stored]
+    machine: Machine
+    registry: Registry
+
+    def load(self, recorder: Recorder | None = None) -> Pipeline:
+        """Reads the weights, but for the parts that are to be evicted, and makes a pipeline of them."""
+        import torch
+
+        from dit360_core.flux import lora as lora_files
+        from dit360_core.flux.beside import Strength
+        from dit360_core.flux.engine import Engine
+        from dit360_core.flux.files import WEIGHTS
+        from dit360_core.flux.load import assemble_pipeline
+        from dit360_core.flux.placement import place
+        from dit360_core.flux.residency import Residency
+        from dit360_core.flux.shapes import Shapes
+        from dit360_core.flux.stream import empty
+
+        plan = self.plan
+        device, dtype = torch.device(plan.device), torch_dtype(plan.precision)
+        later = EVICTED[plan.options.evict]
+        strength = Strength(plan.lora_strength)
+        with told_when_full(f"the weights of {plan.options.model}", plan.device):
+            lora = self.lora()
+            if lora is not None:
+                lora_files.check_evictable(lora, later)
+            parts, converted = self.read([name for name in WEIGHTS if name not in later], lora, strength)
+            pipe = assemble_pipeline(self.folder, plan.precision, {**dict.fromkeys(later), **parts})
+            if lora is not None:
+                if plan.lora_mode == "fuse":
+                    lora_files.fuse_text_encoder(pipe, lora, plan.lora_strength)
+                kept = lora_files.check_kept(lora, converted)
+                plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
+            plan = attrs.evolve(plan, quantized=converted)
+            place(pipe, plan.offload, device)
+        for line in plan.sentences():
+            log.info("%s", line)
+        for line in plan.warnings():
+            log.warning("%s", line)
+        residency = Residency(
+            evict=plan.options.evict,
+            offload=plan.offload,
+            device=device,
+            read=lambda name: self.read([name], self.lora() if name == "transformer" else None, strength)[0][name],
+        )
+        transformer = (
+            pipe.transformer if "transformer" not in later else empty("transformer", self.folder / "transformer")
+        )
+        engine = Engine(pipe=pipe, device=device, dtype=dtype, config=transformer.config, residency=residency)
+        return Pipeline(
+            engine,
+            plan,
+            self.kernels,
+            lora_strength=strength if lora is not None and plan.lora_mode == "adapter" else None,
+            registry=self.registry,
+            machine=self.machine,
+            shapes=lambda: Shapes.of_folder(self.folder),
+            recorder=recorder,
+        )
+
+    def read(
+        self, names: Collection[str], lora: Lora | None, strength: Strength
+    ) -> tuple[dict[str, Any], tuple[Converted, ...]]:
+        """Parts on the CPU (quantized ones where they rest), ready to be placed, and what became of those quantized.
+
+        strength: of a LoRA that is kept beside the weights; of one that is fused, as it was when the model was loaded.
+        """
+        import torch
+
+        from dit360_core.flux import lora as lora_files
+        from dit360_core.flux.beside import put_beside
+        from dit360_core.flux.load import attach, compile_blocks, load_parts
+
+        plan = self.plan
+        fused = lora if plan.lora_mode == "fuse" else None
+        parts, converted = self._quantized(names, fused)
+        whole = "transformer" in names and "transformer" not in parts
+        parts = load_parts(self.folder, plan.precision, names, parts)
+        transformer = parts.get("transformer")
+        if transformer is not None:
+            if fused is not None and whole:
+                lora_files.fuse(transformer, fused, plan.lora_strength)
+            elif lora is not None and fused is None:
+                where = plan.device if plan.offload == "none" else "cpu"
+                like = torch.empty(0, dtype=torch_dtype(plan.precision), device=where)
+                put_beside(transformer, lora, strength, like)
+            attach(transformer, self.attend, plan.attention_slice_size)
+            if plan.options.compile_blocks:
+                compile_blocks(transformer)
+        return parts, converted
+
+    def _quantized(self, names: Collection[str], lora: Lora | None) -> tuple[dict[str, Any], tuple[Converted, ...]]:
+        """The parts that are quantized while they are loaded, or stored so."""
+        import torch
+
+        from dit360_core.flux.store import restore_part
+        from dit360_core.flux.stream import load_part, survey
+
+        if self.quantizer is None:
+            return {}, ()
+        dtype, device = torch_dtype(self.plan.precision), torch.device(self.plan.device)
+        home = device if self.plan.offload == "none" else torch.device("cpu")
+        done = {
+            name: restore_part(stored, self.folder / name, self.quantizer.restore, dtype, device=device, home=home)
+            for name, stored in self.stored.items()
+            if name in names
+        }
+        # What is stored in full is quantized as well if a mode was named, and left as it is stored if none was.
+        if not self.stored or self.plan.options.quantization_mode != "none":
+            how = self.quantizing(lora, home)
+            wanted = survey(self.folder, how)
+            done |= {name: load_part(part, how, dtype) for name, part in wanted.items() if name in names}
+        return {name: module for name, (module, _) in done.items()}, tuple(told for _, told in done.values())
+
+    def lora(self) -> Lora | None:
+        """The LoRA as far as it belongs to this transformer. Raises ModelError if it does not."""
+        from dit360_core.flux.lora import read
+        from dit360_core.flux.stream import empty
+
+        if self.lora_file is None:
+            return None
+        return read(self.lora_file).fitted(empty("transformer", self.folder / "transformer"))
+
+    def quantizing(self, lora: Lora | None, home: torch.device) -> Quantizing:
+        """How the weights are quantized on their way, and where they then rest."""
+        import torch
+
+        from dit360_core.flux.layers import parts_of
+        from dit360_core.flux.stream import Quantizing
+
+        options = self.plan.options
+        return Quantizing(
+            implementation=self.quantizer,
+            parts=tuple(part for part in parts_of(options.quantization_parts) if part not in self.stored),
+            device=torch.device(self.plan.device),
+            home=home,
+            skip=options.quantization_skip,
+            lora=lora,
+            strength=options.lora_strength,
+        )
