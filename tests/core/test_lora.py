@@ -1,44 +1,14 @@
 """LoRA: fused exactly, in the formats people have, and refused when it would do nothing."""
 
-import json
 import logging
 
 import pytest
 import torch
 from dit360_core.errors import ModelError
 from dit360_core.flux import lora
+from lora_files import LAYERS, RANK, factors, write
 from random_models import random_flux
 from safetensors.torch import save_file
-
-LAYERS = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k")
-RANK = 4
-
-
-def factors(dim=32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: (torch.randn(RANK, dim, generator=generator) * 0.1, torch.randn(dim, RANK, generator=generator) * 0.1)
-        for name in LAYERS
-    }
-
-
-def write(folder, style, *, alpha=None, dim=32, layers=None):
-    """A LoRA file as PEFT (with its adapter_config.json) or as diffusers writes it."""
-    tensors = {}
-    for name, (down, up) in factors(dim).items():
-        name = (layers or {}).get(name, name)
-        head, default = {
-            "peft": ("base_model.model.", ""),
-            "plain": ("", ""),
-            "diffusers": ("transformer.", ""),
-        }[style]
-        tensors[f"{head}{name}.lora_A{default}.weight"] = down
-        tensors[f"{head}{name}.lora_B{default}.weight"] = up
-    file = folder / ("adapter_model.safetensors" if style == "peft" else "pytorch_lora_weights.safetensors")
-    save_file(tensors, file)
-    if alpha is not None:
-        (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha, "r": RANK}))
-    return file
 
 
 def weights(pipe):
@@ -74,19 +44,19 @@ def test_a_lora_whose_keys_match_nothing_is_refused(tmp_path):
     names = {name: f"transformer_blocks.{i + 90}.attn.to_q" for i, name in enumerate(LAYERS)}
     file = lora.locate(str(write(tmp_path, "peft", layers=names)))
     with pytest.raises(ModelError, match="does not fit this model"):
-        lora.fuse(random_flux(), lora.read(file), 1.0)
+        lora.fuse(random_flux().transformer, lora.read(file), 1.0)
 
 
 def test_a_lora_that_matches_in_part_is_fused_with_a_warning(tmp_path, caplog):
     file = lora.locate(str(write(tmp_path, "diffusers", layers={LAYERS[1]: "single_transformer_blocks.90.attn.to_k"})))
     with caplog.at_level(logging.WARNING, "dit360"):
-        assert lora.fuse(random_flux(), lora.read(file), 1.0) == 1
+        assert lora.fuse(random_flux().transformer, lora.read(file), 1.0) == 1
     assert "1 of its 2 layers" in caplog.text
 
 
 def test_a_lora_of_another_width_is_refused(tmp_path):
     with pytest.raises(ModelError, match="another shape"):
-        lora.fuse(random_flux(), lora.read(lora.locate(str(write(tmp_path, "diffusers", dim=48)))), 1.0)
+        lora.fuse(random_flux().transformer, lora.read(lora.locate(str(write(tmp_path, "diffusers", dim=48)))), 1.0)
 
 
 def test_a_file_without_lora_tensors_is_refused(tmp_path):

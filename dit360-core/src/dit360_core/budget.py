@@ -43,7 +43,10 @@ class Candidate:
 
     def sentence(self, asked: LoadOptions) -> str:
         told = [f"{name}={value}" for name, value in self.differs(asked).items()]
-        return ", ".join(told) or "everything on the device, nothing quantized"
+        if told:
+            return ", ".join(told)
+        plain = all(getattr(self.options, name) == "none" for name in ("offload", "evict", "quantization_mode"))
+        return "everything on the device, nothing quantized" if plain else "as asked for"
 
 
 @attrs.frozen(kw_only=True)

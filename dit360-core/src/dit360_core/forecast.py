@@ -23,6 +23,7 @@ from dit360_core.wrap import Grid
 if TYPE_CHECKING:
     from dit360_core.flux.shapes import Quantized, Shapes
 
+UNLIMITED = 2**60
 HOST_SHARE = 0.9
 """Of system memory, for weights that wait there."""
 
@@ -118,7 +119,8 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
         height=height,
         tokens=subject.tokens,
         tiling=tiling,
-        budget=budget,
+        # Of a card that is not here nobody knows what is free.
+        budget=budget if budget is not None or subject.here else UNLIMITED,
     )
 
 

@@ -7,8 +7,9 @@ than it travels, no time.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from pathlib import Path
+import weakref
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from dit360_core.flux.quiet import quiet
 from dit360_core.offloads import BY_BLOCKS
 
 _HOOKS = ("group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker")
-_SCRATCH = "_dit360_offload_folder"
 
 
 def place(pipe: Any, offload: str, device: torch.device) -> None:
@@ -51,9 +51,9 @@ def place_part(name: str, part: Any, offload: str, device: torch.device) -> None
         streams = device.type == "cuda"
         folder = None
         if offload == "disk":
-            folder = tempfile.TemporaryDirectory(prefix="dit360-", ignore_cleanup_errors=True)
-            # Kept by the part, so that the files go with it.
-            part.__dict__[_SCRATCH] = folder
+            folder = tempfile.mkdtemp(prefix="dit360-")
+            # The files go when the part does, or the process ends.
+            weakref.finalize(part, shutil.rmtree, folder, ignore_errors=True)
         apply_group_offloading(
             part,
             onload_device=device,
@@ -63,7 +63,7 @@ def place_part(name: str, part: Any, offload: str, device: torch.device) -> None
             non_blocking=streams,
             use_stream=streams,
             record_stream=streams,
-            offload_to_disk_path=None if folder is None else str(Path(folder.name)),
+            offload_to_disk_path=folder,
             block_modules=["encoder"] if name == "text_encoder_2" else None,
         )
 

@@ -1,0 +1,160 @@
+"""Memory that runs out: what is done about it changes no number, and the last word helps."""
+
+import logging
+
+import dit360_core as dit360
+import numpy as np
+import pytest
+import torch
+from command_line import python
+from dit360_core.builtin.attention_kernels import eager
+from dit360_core.memory import OutOfMemory
+from dit360_core.offers import AttentionBackend
+from dit360_core.registry import Registry
+from invented_plugins import installed, offering
+
+PICTURE = {"prompt": "a castle", "width": 128, "steps": 2, "seed": 1}
+
+
+def kernel(fails, *, stores_scores=False, error=torch.OutOfMemoryError):
+    """A registry whose best attention fails where ``fails(rows, calls)`` says so, its trials aside."""
+    calls = []
+
+    def attend(q, k, v, *, scale):
+        calls.append(q.shape[1])
+        if len(calls) > 4 and fails(q.shape[1], len(calls)):  # the first are trials of it
+            raise error("CUDA out of memory. Tried to allocate 7.00 GiB")
+        return eager(q, k, v, scale=scale)
+
+    offer = AttentionBackend(name="scarce", api=1, priority=99, stores_scores=stores_scores, load=lambda: attend)
+    return Registry(entry_points=installed("scarce", offering(offer)))
+
+
+def loaded(fails, *, stores_scores=False, **options):
+    return dit360.load("tiny", device="cpu", registry=kernel(fails, stores_scores=stores_scores), **options)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return dit360.load("tiny", device="cpu", attention_backend="eager").generate(**PICTURE)
+
+
+def near(one, other) -> int:
+    return int(np.abs(np.asarray(one.image).astype(int) - np.asarray(other.image)).max())
+
+
+def test_slices_are_taken_where_scores_do_not_fit_and_stay(caplog):
+    large = {**PICTURE, "width": 512, "steps": 1}
+    plain = dit360.load("tiny", device="cpu", attention_backend="eager").generate(**large)
+    pipe = loaded(lambda rows, _: rows > 256, stores_scores=True)
+    with caplog.at_level(logging.WARNING):
+        picture = pipe.generate(**large)
+    assert near(picture, plain) <= 1
+    assert picture.settings["used"]["attention_slice_size"] == pipe.plan.attention_slice_size == 256
+    assert [line.split(": ")[1] for line in pipe.given_up][-1] == "attention takes 256 query rows at a time"
+    assert "it goes on from there" in caplog.text
+    caplog.clear()
+    assert near(pipe.generate(**large), plain) <= 1
+    assert not caplog.records
+
+
+def test_it_goes_on_from_the_latents_it_had():
+    """A failure in the middle costs that evaluation, and no number."""
+    whole = dit360.load("tiny", device="cpu", attention_backend="eager")
+    options = {"width": 128, "steps": 4, "seed": 1, "scheduler_type": "unipc"}
+    right = whole.sample(whole.encode("a castle"), **options)
+    failed = []
+
+    def once(rows, calls):
+        if calls < 18 or failed:
+            return False
+        failed.append(calls)
+        return True
+
+    pipe = loaded(once)
+    steps = []
+    found = pipe.sample(pipe.encode("a castle"), progress=lambda done, _: steps.append(done), **options)
+    assert failed
+    assert torch.equal(found.tensor, right.tensor)
+    assert steps == [1, 2, 3, 4]
+    assert pipe.given_up == ("sampling 128×64: memory that was freed is given back",)
+
+
+def test_parts_are_dropped_and_blocks_go_to_files_before_it_gives_up(plain):
+    """Rung by rung, as a CPU has them; each makes the same picture."""
+    for rungs, (evict, offload) in enumerate([("none", "none"), ("text", "none"), ("all", "none"), ("all", "disk")]):
+        failed = []
+
+        def until(rows, calls, rungs=rungs, failed=failed):
+            failed.append(calls)
+            return len(failed) <= rungs + 1
+
+        pipe = loaded(until)
+        picture = pipe.generate(**PICTURE)
+        assert near(picture, plain) <= 1
+        assert (pipe.plan.options.evict, pipe.plan.offload) == (evict, offload), pipe.given_up
+
+
+def test_after_the_last_rung_one_error_says_what_would_fit():
+    pipe = loaded(lambda *_: True)
+    with pytest.raises(OutOfMemory) as told:
+        pipe.generate(**PICTURE)
+    text = str(told.value)
+    assert "too little memory on the cpu for sampling 128×64" in text
+    assert "are needed" in text
+    assert "vram=auto" in text
+    assert told.value.__cause__ is None
+
+
+def test_other_errors_climb_nothing():
+    registry = kernel(lambda _, calls: calls > 8, error=ValueError)
+    pipe = dit360.load("tiny", device="cpu", registry=registry)
+    with pytest.raises(dit360.Dit360Error, match="A plugin failed while sampling"):
+        pipe.generate(**PICTURE)
+    assert pipe.given_up == ()
+
+
+# Address space as a stand-in for a full machine: the allocator itself refuses.
+_SCARCE = """
+import gc, resource, sys, torch
+import dit360_core as dit360
+from dit360_core.memory import OutOfMemory, give_back_freed_memory, used_memory
+
+torch.set_num_threads(1)
+size = {"width": 1024, "steps": 1, "seed": 1}
+pipe = dit360.load("tiny", device="cpu", attention_backend="eager")
+conditioning = pipe.encode("a castle")
+pipe.sample(conditioning, **{**size, "width": 256})
+plain = dit360.load("tiny", device="cpu", attention_backend="sdpa").sample(conditioning, **size)
+gc.collect()
+give_back_freed_memory("cpu")
+with open("/proc/self/statm") as statm:
+    mapped = int(statm.read().split()[0]) * resource.getpagesize()
+
+def limited(mebibytes):
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + mebibytes * 2**20, resource.RLIM_INFINITY))
+
+limited(70)
+found = pipe.sample(conditioning, **size)
+assert any("query rows" in line for line in pipe.given_up), pipe.given_up
+assert (found.tensor - plain.tensor).abs().max() < 1e-4, (found.tensor - plain.tensor).abs().max()
+del found
+gc.collect()
+give_back_freed_memory("cpu")
+before = used_memory("cpu")
+limited(12)
+try:
+    pipe.sample(conditioning, **{**size, "width": 2048})
+    raise SystemExit("it fitted")
+except OutOfMemory as error:
+    assert "sampling 2048×1024" in str(error), error
+gc.collect()
+give_back_freed_memory("cpu")
+print((used_memory("cpu") - before) / 2**20)
+"""
+
+
+def test_a_real_allocator_that_refuses(tmp_path):
+    done = python(_SCARCE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.split()[-1]) <= 1, "MiB more than before"
