@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.ladder import Ladder
 from dit360_core.loaded import Loaded
+from dit360_core.memory import give_back_freed_memory
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
 from dit360_core.panorama import Panorama
 from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
@@ -43,6 +44,9 @@ class Autoencoding:
             with told_of(choice):
                 pixels = ladder.run(lambda: self._engine.decode(tensor, tiling))
             told = report()
+        if self._plan.device == "cpu":
+            # The last of a picture's stages, and the one that leaves most holes.
+            give_back_freed_memory("cpu")
         if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
         sampled = dict(latents.settings)

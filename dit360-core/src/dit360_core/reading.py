@@ -11,7 +11,7 @@ import attrs
 
 from dit360_core.attention import Kernels
 from dit360_core.machine import Machine
-from dit360_core.memory import told_when_full
+from dit360_core.memory import give_back_freed_memory, told_when_full
 from dit360_core.offloads import EVICTED
 from dit360_core.pipeline import Pipeline
 from dit360_core.plan import Plan
@@ -80,6 +80,7 @@ class Prepared:
                 plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
             plan = attrs.evolve(plan, quantized=converted)
             place(pipe, plan.offload, device)
+            give_back_freed_memory("cpu")  # of loading, which would be missing from the first picture
         for line in plan.sentences():
             log.info("%s", line)
         for line in plan.warnings():
