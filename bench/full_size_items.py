@@ -10,15 +10,19 @@ from typing import Any
 import attrs
 import torch
 from dit360_core.attention import Kernels
+from dit360_core.budget import fit
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.flux.engine import as_stored
+from dit360_core.flux.placement import place
+from dit360_core.forecast import subject_of
 from dit360_core.machine import Machine
 from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import AttentionNeed
-from dit360_core.options import DecodeOptions
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline import Pipeline
 from dit360_core.plan import judge
 from dit360_core.registry import by_priority, default_registry
+from dit360_core.speed import measure
 from dit360_core.wrap import Grid
 from full_size_parts import (
     GUIDANCE,
@@ -44,14 +48,6 @@ Tell = Callable[[dict[str, Any]], None]
 
 STEPS = 3
 """Of a sampling in which parts move. The first moves them there and is not among the steps that count."""
-
-NO_PLANNER: dict[int, dict[str, Any]] = {
-    8: {"offload": "sequential"},
-    12: {"offload": "sequential"},
-    16: {"quantization_mode": "int8", "offload": "model"},
-    24: {"quantization_mode": "int8", "offload": "model"},
-}
-"""Gigabytes → what stands in for the planner until there is one."""
 
 
 def text(asked: Asked, tell: Tell) -> None:
@@ -123,14 +119,8 @@ def attention(asked: Asked, tell: Tell) -> None:
 def compiled(asked: Asked, tell: Tell) -> None:
     """torch.compile of the blocks, each kind once."""
     pipe = flux(asked)
-    try:
-        # The option of from_diffusers that is being made; without it, what it will do.
-        pipeline = Pipeline.from_diffusers(pipe, attention_backend="sdpa", compile_blocks=True)
-        what = "bf16, compile_blocks=True"
-    except InputError:
-        pipeline = Pipeline.from_diffusers(pipe, attention_backend="sdpa")
-        pipe.transformer.compile_repeated_blocks(fullgraph=True)
-        what = "bf16, compile_repeated_blocks"
+    pipeline = Pipeline.from_diffusers(pipe, attention_backend="sdpa", compile_blocks=True)
+    what = "bf16, compile_blocks=True"
     compared(asked, tell, what, our_step(pipeline, asked))
 
 
@@ -184,16 +174,15 @@ def decode(asked: Asked, tell: Tell, width: int) -> None:
 
 def preset(asked: Asked, tell: Tell, gigabytes: int) -> None:
     """A card of so much memory, with the options that the planner gives for it."""
-    options, by = planned(gigabytes * 2**30)
-    preset_with(asked, tell, f"{gigabytes} GB ({by})", gigabytes * 2**30, options)
+    cap = gigabytes * 2**30
+    preset_with(asked, tell, f"{gigabytes} GB", cap, planned(cap, asked["device"]))
 
 
-def planned(cap: int) -> tuple[dict[str, Any], str]:
-    """Load and decode options for a card of ``cap`` bytes, and who says so.
-
-    TO BE FILLED IN: the call of ``dit360_core.budget.fit`` for FLUX.1-dev at 2048×1024 in bf16, as a dict of options.
-    """
-    return NO_PLANNER[cap // 2**30], "not planned"
+def planned(cap: int, device: str) -> dict[str, Any]:
+    """What the planner decides for FLUX.1-dev at 2048×1024 on a card of ``cap`` bytes."""
+    asked = LoadOptions(model="dit360", vram=f"{cap / 2**30:g}", device=device)
+    subject = subject_of(asked, SampleOptions(prompt="any"), DecodeOptions(), default_registry())
+    return fit(asked, subject, measure(subject.machine, subject.precision)).best.differs(asked)
 
 
 def preset_with(asked: Asked, tell: Tell, name: str, cap: int, options: dict[str, Any]) -> None:
@@ -234,23 +223,17 @@ def placed(
     pipe: Any, offload: str, asked: Asked, before: Callable[[], None] = lambda: None, **options: Any
 ) -> Pipeline:
     """A pipeline whose parts rest where ``offload`` says. before: called when all of it is in system memory."""
-    if offload == "group":
-        # The option of from_diffusers that is being made: groups of blocks, with streams. It quantizes and places.
-        pipe.to("cpu")
-        before()
-        return Pipeline.from_diffusers(pipe, offload="group", **options)
     if offload == "sequential" and asked["device"] == "cpu":
         raise InputError("accelerate moves single layers only between system memory and an accelerator")
     # Wrapped while it is on the device, where it computes and is quantized.
-    pipeline = Pipeline.from_diffusers(pipe.to(asked["device"]), **options)
+    device = torch.device(asked["device"])
+    pipeline = Pipeline.from_diffusers(pipe.to(device), **options)
     pipe.to("cpu")
     before()
-    if offload == "model":
-        pipe.enable_model_cpu_offload(device=asked["device"])
-    elif offload == "sequential":
-        pipe.enable_sequential_cpu_offload(device=asked["device"])
+    if offload == "model" and device.type == "cpu":
+        pipe.enable_model_cpu_offload(device=device)
     else:
-        pipe.to(asked["device"])
+        place(pipe, offload, device)
     return pipeline
 
 

@@ -170,7 +170,8 @@ def test_without_padding_we_are_diffusers(guidance_embeds, true_guidance, dynami
         circular_padding=0,
         **SIZE,
     )
-    assert (ours.tensor - expected).abs().max() <= 1e-6
+    # On some CPUs the same products are summed in another order where strides differ: 1.07e-6 on one with AMX.
+    assert (ours.tensor - expected).abs().max() <= 1e-5
 
 
 def test_the_noise_is_that_of_fluxpipeline_in_every_dtype():

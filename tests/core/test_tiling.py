@@ -120,7 +120,7 @@ def test_the_fastest_level_is_taken_that_fits(monkeypatch, caplog, level):
         needed[name] = named.report["predicted_bytes"]
     assert needed["stored"] > needed["mixed"] > needed["recomputed"]
     free = int(needed[level] / 0.8) + 1 if level else needed["recomputed"]
-    monkeypatch.setattr("dit360_core.builtin.tiling_exact.free_memory", lambda device: free)
+    monkeypatch.setattr("dit360_core.builtin.tiling_exact.room", lambda device, budget: free)
     tiling = Exact(TilingSettings(mode="always"))
     with caplog.at_level(logging.INFO, "dit360"):
         tiling.decode(vae, latents_of(512, 256))
@@ -161,14 +161,17 @@ def test_out_of_memory_means_the_next_level_and_the_same_picture(pipe, caplog):
     assert "level stored is tried" in caplog.text
 
 
-def test_out_of_memory_at_the_last_level_is_one_error_and_nothing_stays_alive(pipe):
+def test_out_of_memory_at_the_last_level_is_one_error_and_nothing_stays_alive():
+    pipe = Pipeline.from_diffusers(random_flux())
     latents = latents_of(256, 128)
     pipe.decode(latents)
+    with RunsOut(99), pytest.raises(OutOfMemory):  # down to the last rung of the pipeline's ladder, too
+        pipe.decode(latents)
     gc.collect()
     before = live_bytes()
     gc.disable()  # the exception must not need the collector to let go
     try:
-        with RunsOut(9), pytest.raises(OutOfMemory, match="decoding 256×128"):
+        with RunsOut(99), pytest.raises(OutOfMemory, match="decoding 256×128"):
             pipe.decode(latents)
         assert live_bytes() == before
     finally:
@@ -202,7 +205,7 @@ def test_where_memory_really_runs_out_the_picture_is_made_nevertheless():
                 from dit360_core.offers import TilingSettings
                 from dit360_core.testing.models import small_autoencoder
                 torch.set_num_threads(1)
-                exact.free_memory = lambda device: 2**40
+                exact.room = lambda device, budget: 2**40
                 exact.WHOLE_PIXELS_ON_CPU = 2**30
                 vae = small_autoencoder(block_out_channels=(16, 32, 32, 32))
                 latents = torch.randn(1, 16, 64, 128)
@@ -313,10 +316,11 @@ def test_a_level_that_would_do_nothing_is_refused(pipe):
             use(latents_of(128, 64), tiling_level="offloaded")
 
 
-def test_what_would_help_is_told_when_one_piece_does_not_fit(pipe):
-    with RunsOut(9), pytest.raises(OutOfMemory, match="use tiling_mode=auto"):
+def test_what_would_help_is_told_when_one_piece_does_not_fit():
+    pipe = Pipeline.from_diffusers(random_flux())
+    with RunsOut(99), pytest.raises(OutOfMemory, match="use tiling_mode=auto"):
         pipe.decode(latents_of(256, 128), tiling_mode="never")
-    with RunsOut(9), pytest.raises(OutOfMemory, match="use tiling_level=auto"):
+    with RunsOut(99), pytest.raises(OutOfMemory, match="use tiling_level=auto"):
         pipe.decode(latents_of(256, 128), tiling_level="stored")
 
 

@@ -104,8 +104,9 @@ class Autoencoding:
             doing=doing,
             sampling=SampleOptions(prompt="any", width=size[0], height=size[1]),
             decoding=asked,
+            hint=_help(asked),
         )
-        with stage(self._engine, self._plan, doing, when_full=_help(asked)):
+        with stage(self._engine, self._plan, doing):
             ladder.run(lambda: self._engine.bring("vae"))
             yield ladder
 

@@ -43,7 +43,7 @@ class Ladder:
     """For one phase of one picture. phase: as in :mod:`dit360_core.prediction`. doing: the same, for people.
 
     slice_attention: makes attention go in slices of so many rows from now on; None where that gains nothing. slices: of
-    how many it does now, 0 for none.
+    how many it does now, 0 for none. hint: what to do if nothing helped, where that is known.
     """
 
     loaded: Loaded
@@ -53,6 +53,7 @@ class Ladder:
     decoding: DecodeOptions
     slice_attention: Callable[[int], None] | None = None
     slices: int = 0
+    hint: str | None = None
     _freed: bool = False
 
     def run(self, attempt: Callable[[], Result]) -> Result:
@@ -149,7 +150,7 @@ class Ladder:
         try:
             phase = self.loaded.predict(self.sampling, self.decoding).phase(self.phase)
             sentence += f": about {gib(phase.weights + phase.working)} are needed, {gib(free_memory(device))} are free"
-            sentence += self._what_would_fit()
+            sentence += f"; {self.hint}" if self.hint else self._what_would_fit()
         except (Dit360Error, StopIteration) as error:
             log.info("no advice: %s", error)
             sentence += "; use a smaller width"
