@@ -94,8 +94,9 @@ class Prediction:
 def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
     """What each phase takes. held: as in :class:`Prediction`."""
     parts = {part: _weights(shapes, setup, part) for part in shapes.there}
-    size = allocation(setup.device)
-    dtype = torch_dtype(setup.precision)
+    size, dtype = allocation(setup.device), torch_dtype(setup.precision)
+    # oneDNN, which multiplies what has 16 bits on a CPU, brings weights into its own order first.
+    packs = (dtype,) if setup.device == "cpu" and dtype.itemsize == 2 else ()
     image, text = setup.tokens
     phases = []
 
@@ -112,7 +113,7 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
 
     encoders = [part for part in _TEXT if part in parts]
     if encoders:
-        runs = [shapes.text(part, dtype, text, setup.quantized.get(part), size) for part in encoders]
+        runs = [shapes.text(part, dtype, text, setup.quantized.get(part), size, packs) for part in encoders]
         largest = max(runs, key=lambda run: run.peak)
         phases.append(
             phase("text encoding", encoders, largest, "activations", operations=sum(r.operations for r in runs))
@@ -120,7 +121,7 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
     if "transformer" in parts:
         step = shapes.step(
             dtype, image, text, stores_scores=setup.stores_scores, slice_size=setup.slice_size,
-            quantized=setup.quantized.get("transformer"), size=size,
+            quantized=setup.quantized.get("transformer"), size=size, packs=packs,
         )  # fmt: skip
         what = "attention scores" if setup.stores_scores and step.at.endswith("attn") else "activations"
         phases.append(phase("step", ["transformer"], step, what, operations=step.operations))

@@ -32,12 +32,19 @@ class Traced:
     operations: int
 
 
-def trace(run: Callable[[], Any], *, module: torch.nn.Module | None = None, size: Callable[[int], int] = int) -> Traced:
+def trace(
+    run: Callable[[], Any],
+    *,
+    module: torch.nn.Module | None = None,
+    size: Callable[[int], int] = int,
+    packs: tuple[torch.dtype, ...] = (),
+) -> Traced:
     """Runs something on the meta device and counts. module: whose submodules are told apart in ``at``.
 
-    size: what the real device's allocator takes for a tensor of so many bytes.
+    size: what the real device's allocator takes for a tensor of so many bytes. packs: dtypes in which the device's
+    products of matrices make a copy of the second, in the order that they want.
     """
-    counting = _Counting(_storages(module), size)
+    counting = _Counting(_storages(module), size, packs)
     with ExitStack() as stack, torch.no_grad():
         if module is not None:
             stack.enter_context(_names(module, counting))
@@ -62,9 +69,9 @@ _under_way: list[_Counting] = []
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, known: set[int], size: Callable[[int], int]) -> None:
+    def __init__(self, known: set[int], size: Callable[[int], int], packs: tuple[torch.dtype, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._known, self._size = known, size
+        self._known, self._size, self._packs = known, size, packs
         self._alive: dict[int, int] = {}
         self._now = 0
         self.peak = 0
@@ -88,8 +95,12 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor)
-        if self._now > self.peak:
-            self.peak = self._now
+        packed = 0
+        if self._packs and func._overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm"):
+            second = [arg for arg in args if isinstance(arg, torch.Tensor)][-1]
+            packed = self._size(second.numel() * second.itemsize) if second.dtype in self._packs else 0
+        if self._now + packed > self.peak:
+            self.peak = self._now + packed
             self.at = self.running[-1] if self.running else ""
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:

@@ -93,16 +93,22 @@ class Shapes:
         return self._once(("weights", part, dtype, quantized), lambda: self._weigh(part, dtype, quantized))
 
     def text(
-        self, part: str, dtype: torch.dtype, tokens: int, quantized: Quantized | None, size: Callable[[int], int]
+        self,
+        part: str,
+        dtype: torch.dtype,
+        tokens: int,
+        quantized: Quantized | None,
+        size: Callable[[int], int],
+        packs: tuple[torch.dtype, ...] = (),
     ) -> Traced:
-        """One run of a text encoder."""
+        """One run of a text encoder. size, packs: as for :func:`trace`."""
 
         def run(module: Any) -> Any:
             ids = torch.zeros(1, tokens if part == "text_encoder_2" else 77, dtype=torch.long, device="meta")
             return module(ids, output_hidden_states=False)
 
-        key = ("text", part, dtype, tokens, quantized, size)
-        return self._once(key, lambda: self._traced(part, dtype, quantized, run, size))
+        key = ("text", part, dtype, tokens, quantized, size, packs)
+        return self._once(key, lambda: self._traced(part, dtype, quantized, run, size, packs))
 
     def step(
         self,
@@ -114,8 +120,9 @@ class Shapes:
         slice_size: int,
         quantized: Quantized | None,
         size: Callable[[int], int],
+        packs: tuple[torch.dtype, ...] = (),
     ) -> Traced:
-        """One evaluation of the transformer. stores_scores: whether the attention kernel does."""
+        """One evaluation of the transformer. stores_scores: whether the attention kernel does; others: as for trace."""
 
         with quiet():
             from dit360_core.flux.processor import AttentionProcessor  # diffusers is loud when it is imported
@@ -139,8 +146,8 @@ class Shapes:
                 return_dict=False,
             )
 
-        key = ("step", dtype, image_tokens, text_tokens, stores_scores, slice_size, quantized, size)
-        return self._once(key, lambda: self._traced("transformer", dtype, quantized, run, size))
+        key = ("step", dtype, image_tokens, text_tokens, stores_scores, slice_size, quantized, size, packs)
+        return self._once(key, lambda: self._traced("transformer", dtype, quantized, run, size, packs))
 
     # ------------------------------------------------------------------------------------------------- inner parts
 
@@ -191,6 +198,7 @@ class Shapes:
         quantized: Quantized | None,
         run: Callable[[Any], Any],
         size: Callable[[int], int],
+        packs: tuple[torch.dtype, ...],
     ) -> Traced:
         """With two blocks of each kind instead of all, and the work of all."""
 
@@ -203,7 +211,7 @@ class Shapes:
                 owner, _, leaf = of.rpartition(".")
                 setattr(module.get_submodule(owner), leaf, module.get_submodule(of)[:count])
             with quiet():
-                return trace(lambda: run(module), module=module, size=size)
+                return trace(lambda: run(module), module=module, size=size, packs=packs)
 
         lists = BLOCKS.get(part, ())
         whole: Any = self._whole(part)
