@@ -8,7 +8,7 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test lint bench bench-attention bench-decode bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
+.PHONY: help install demo test lint bench bench-attention bench-decode bench-memory bench-phases presets bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
@@ -18,6 +18,9 @@ help:
 	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
 	@echo "make bench-attention  measure every attention backend and write docs/attention-matrix.md (20 minutes)"
 	@echo "make bench-schedulers  measure solvers and consistency; draw the curves of docs/schedulers.md (25 minutes)"
+	@echo "make bench-memory  predicted memory against measured; table of docs/memory.md (20 minutes)"
+	@echo "make bench-phases  the baseline and every control; tables of docs/benchmarks (an hour)"
+	@echo "make presets  every preset's plan for FLUX.1-dev; table of README.md"
 	@echo "make bench-quantization  measure every quantization on the CPU; tables of docs/quantization.md (30 minutes)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
@@ -76,6 +79,19 @@ bench-attention: .venv/.installed
 bench-quantization: .venv/.installed-dev
 	@echo "==> Measuring quantizations on a FLUX-shaped transformer and on the embedded model"
 	@PYTHONPATH=. $(BIN)/python bench/quantization.py
+
+bench-memory: .venv/.installed-dev
+	@echo "==> Predicting memory and measuring it, sixteen combinations"
+	@$(BIN)/python bench/prediction.py
+
+bench-phases: .venv/.installed-dev
+	@echo "==> Measuring the baseline and every control (an hour)"
+	@$(BIN)/python bench/phases.py controls
+	@$(BIN)/python bench/phases.py controls --model middle
+	@$(BIN)/python bench/phases.py baseline
+
+presets: .venv/.installed-dev
+	@$(BIN)/python bench/presets.py
 
 bench-schedulers: .venv/.installed-dev
 	@echo "==> Measuring solvers, spacings and consistency on the embedded model"

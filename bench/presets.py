@@ -1,0 +1,111 @@
+"""Every preset's plan for FLUX.1-dev at 2048×1024, as the README has it.
+
+    python bench/presets.py            # writes the table of README.md
+    python bench/presets.py --check    # only says whether it is what the planner says now
+
+Measurements are taken from docs/full-size-cuda.json, which ``bench/full_size.py`` writes on a GPU, if it is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import typer
+from dit360_core.budget import Fit, fit
+from dit360_core.forecast import Subject, subject_of
+from dit360_core.machine import Machine
+from dit360_core.memory import gib
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.registry import default_registry
+from dit360_core.speed import ASSUMED
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- presets: written by make presets -->", "<!-- end of presets -->"
+ASKED: tuple[dict[str, Any], ...] = (
+    {"vram": 8},
+    {"vram": 12},
+    {"vram": 16},
+    {"vram": 24},
+    {"vram": 48},
+    {"preset": "low-vram"},
+    {"vram": 24, "preset": "speed"},
+    {"vram": 24, "preset": "quality"},
+    # A computer whose own memory is small decides more than its card.
+    {"vram": 8, "system": 16},
+    {"vram": 12, "system": 16},
+    {"vram": 24, "system": 16},
+    {"vram": 24, "system": 16, "preset": "speed"},
+    {"vram": 24, "system": 16, "preset": "quality"},
+)
+
+
+def main(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if the table is another.")] = False,
+) -> None:
+    """Plan every preset and write the table."""
+    page = ROOT / "README.md"
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    made = f"{before}{BEGIN}\n" + "\n".join(rows()) + f"\n{END}{after}"
+    if check:
+        raise typer.Exit(int(made != text))
+    page.write_text(made, encoding="utf-8")
+
+
+def subject() -> Subject:
+    """FLUX.1-dev on a common card that is not here."""
+    card = Machine(device="cuda", device_name="a CUDA card", capability=(8, 6), fast_bfloat16=True)
+    asked = LoadOptions(model="dit360", device="cuda", vram="24")
+    found = subject_of(asked, SampleOptions(prompt="any"), DecodeOptions(), default_registry(), card)
+    return attrs.evolve(found, here=False)
+
+
+def rows() -> Iterable[str]:
+    """The table."""
+    flux, measured = subject(), measurements()
+    yield "| asked | what it decides | text | a step | decode | system memory | measured |"
+    yield "|---|---|---|---|---|---|---|"
+    for asked in ASKED:
+        given = {name: value for name, value in asked.items() if name != "system"}
+        options = LoadOptions(model="dit360", **{"vram": "8", **given})
+        there = asked.get("system", 0) * 2**30
+        card = attrs.evolve(flux, here=bool(there), machine=attrs.evolve(flux.machine, system_memory=there))
+        found = fit(options, card, ASSUMED)
+        yield row(asked, options, found, measured)
+
+
+def row(asked: dict[str, Any], options: LoadOptions, found: Fit, measured: dict[int, str]) -> str:
+    """One preset."""
+    prediction = found.best.prediction
+    largest = prediction.peak
+    cells = [f"**{gib(p.total)}**" if p is largest else gib(p.total) for p in prediction.phases]
+    flags = " ".join(f"`--{name} {value}`" for name, value in asked.items() if name != "system")
+    if "system" in asked:
+        flags += f", {asked['system']} GiB of system memory"
+    return (
+        f"| {flags} | {found.best.sentence(options)} | {' | '.join(cells)} | {gib(prediction.host)} | "
+        f"{measured.get(round(found.budget / 2**30), 'not yet')} |"
+    )
+
+
+def measurements() -> dict[int, str]:
+    """Gigabytes of the card → the most memory that a GPU showed."""
+    file = ROOT / "docs" / "full-size-cuda.json"
+    if not file.exists():
+        return {}
+    found = {}
+    for run in json.loads(file.read_text(encoding="utf-8"))["runs"]:
+        for line in run["rows"]:
+            size = line["item"].removeprefix("preset-")
+            if size.isdigit() and "peak" in line:
+                found[int(size)] = gib(line["peak"])
+    return found
+
+
+if __name__ == "__main__":
+    typer.run(main)
