@@ -39,7 +39,6 @@ ASKED: tuple[dict[str, Any], ...] = (
     {"vram": 12, "system": 16},
     {"vram": 24, "system": 16},
     {"vram": 24, "system": 16, "preset": "speed"},
-    {"vram": 24, "system": 16, "preset": "quality"},
 )
 
 

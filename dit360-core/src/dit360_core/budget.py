@@ -98,15 +98,21 @@ def _cost(each: Candidate, weight: float) -> float:
 
 
 def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: LoadOptions) -> str:
-    least = min(every, key=lambda each: each.prediction.peak.total)
+    possible = [each for each in every if subject.host_suffices(each.prediction)]
+    least = min(possible or every, key=lambda each: each.prediction.peak.total)
     peak = least.prediction.peak
     width, height = subject.size
     sentence = (
         f"Nothing keeps to {gib(budget)} at {width}×{height}: the least is {gib(peak.total)} while {DOING[peak.name]} "
         f"({least.sentence(asked)})"
     )
-    if not subject.host_suffices(least.prediction):
-        sentence += f", which also needs {gib(least.prediction.host)} of system memory"
+    if not possible:
+        least = min(every, key=lambda each: each.prediction.host)
+        return (
+            f"Nothing keeps to this machine's {gib(subject.machine.system_memory)} of system memory: at least "
+            f"{gib(least.prediction.host)} of weights would wait there ({least.sentence(asked)}); allow a quantization "
+            "of fewer bits, or use a model that is stored quantized (dit360 quantize)."
+        )
     smaller = subject.smaller()
     while smaller is not None:
         setup = chosen_setup(smaller, least.options, budget)

@@ -198,9 +198,12 @@ def _moved(setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> 
 
 
 def _host(setup: Setup, parts: Mapping[str, Weights]) -> int:
+    """Weights pass through system memory on their way, if they do not wait in it."""
     if setup.evict == "all":
         return max(weights.total for weights in parts.values())
-    return sum(weights.total for part, weights in parts.items() if part not in _gone(setup, ()))
+    # One that is read again waits beside the others while it is used, if they wait.
+    later = _gone(setup, ()) if setup.offload == "none" else ()
+    return sum(weights.total for part, weights in parts.items() if part not in later)
 
 
 # ------------------------------------------------------------------------------------------------------ what to say
