@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,7 +87,7 @@ class Shapes:
     def vae(self, dtype: torch.dtype) -> Any:
         """The autoencoder, for a tiling to look at."""
         with quiet():
-            return self._once(("vae", dtype), lambda: self._new("vae").to(dtype))
+            return self._once(("vae", dtype), lambda: self._short("vae").to(dtype))
 
     def weights(self, part: str, dtype: torch.dtype, quantized: Quantized | None = None) -> Weights:
         """Bytes of a part. quantized: as its layers are; None if they are not."""
@@ -159,10 +160,16 @@ class Shapes:
     def _whole(self, part: str) -> torch.nn.Module | None:
         return self._once(("whole", part), lambda: _tied(self._make(part)))  # type: ignore[no-any-return]
 
-    def _new(self, part: str) -> Any:
-        made = self._make(part)
-        assert made is not None
-        return _tied(made).eval()
+    def _short(self, part: str) -> Any:
+        """A copy of a part with two blocks of each kind, to be changed."""
+
+        def made() -> Any:
+            whole = self._make(part)
+            assert whole is not None
+            _shorten(part, whole, [2] * len(BLOCKS.get(part, ())))
+            return _tied(whole).eval()
+
+        return copy.deepcopy(self._once(("short", part), made))
 
     def _weigh(self, part: str, dtype: torch.dtype, quantized: Quantized | None) -> Weights:
         module: Any = self._whole(part)
@@ -204,12 +211,10 @@ class Shapes:
 
         def traced(*counts: int) -> Traced:
             with quiet():
-                module = self._new(part).to(dtype)
+                module = self._short(part).to(dtype)
+            _shorten(part, module, counts)
             for name in _layers(module, part, quantized):
                 _exchange(module, name, quantized)
-            for of, count in zip(lists, counts, strict=True):
-                owner, _, leaf = of.rpartition(".")
-                setattr(module.get_submodule(owner), leaf, module.get_submodule(of)[:count])
             with quiet():
                 return trace(lambda: run(module), module=module, size=size, packs=packs)
 
@@ -224,6 +229,12 @@ class Shapes:
                 less = traced(*[n - (i == j) for j, n in enumerate(short)])
                 operations += (length - 2) * (found.operations - less.operations)
         return attrs.evolve(found, operations=operations)
+
+
+def _shorten(part: str, module: Any, counts: Sequence[int]) -> None:
+    for of, count in zip(BLOCKS.get(part, ()), counts, strict=True):
+        owner, _, leaf = of.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, module.get_submodule(of)[:count])
 
 
 def _tied(module: Any) -> Any:
