@@ -11,6 +11,7 @@ from dit360_core.builtin.attention_kernels import eager
 from dit360_core.memory import OutOfMemory
 from dit360_core.offers import AttentionBackend
 from dit360_core.registry import Registry
+from dit360_core.vae import decode_whole
 from invented_plugins import installed, offering
 
 PICTURE = {"prompt": "a castle", "width": 128, "steps": 2, "seed": 1}
@@ -104,6 +105,39 @@ def test_after_the_last_rung_one_error_says_what_would_fit():
     assert "are needed" in text
     assert "vram=auto" in text
     assert told.value.__cause__ is None
+
+
+def test_a_tap_that_makes_room_does_not_take_what_sampling_needs(plain):
+    failing = iter([False] * 3 + [True] * 3 + [False] * 99)
+    pipe = dit360.load("tiny", device="cpu", attention_backend="eager")
+    seen = []
+
+    def scarce(vae, latents):
+        if next(failing):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return decode_whole(vae, latents)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dit360_core.builtin.tiling_others.decode_whole", scarce)
+        picture = pipe.generate(
+            **{**PICTURE, "steps": 6},
+            tiling_backend="whole",
+            tap=lambda done, steps, latents: seen.append(pipe.decode(latents, tiling_backend="whole")),
+        )
+    assert len(seen) == 6
+    assert pipe.plan.options.evict == "all"
+    right = dit360.load("tiny", device="cpu", attention_backend="eager").generate(**{**PICTURE, "steps": 6})
+    assert near(picture, right) <= 1
+    assert picture.settings["used"]["out_of_memory"]
+    assert "decided" not in picture.settings["used"]
+
+
+def test_slices_of_one_pictures_kernel_are_not_the_pipelines():
+    registry = kernel(lambda rows, _: rows > 256, stores_scores=True)
+    pipe = dit360.load("tiny", device="cpu", attention_backend="sdpa", registry=registry)
+    large = {**PICTURE, "width": 512, "steps": 1}
+    assert pipe.generate(**large, attention_backend="scarce").settings["used"]["attention_slice_size"] == 256
+    assert pipe.generate(**large).settings["used"]["attention_slice_size"] == 0
 
 
 def test_other_errors_climb_nothing():

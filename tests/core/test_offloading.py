@@ -1,12 +1,13 @@
 """Where weights wait changes no number: offloading by blocks and to files, eviction, compiled blocks."""
 
 import gc
+import weakref
 
 import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
-from dit360_core.flux.placement import displace, place
+from dit360_core.flux.placement import displace, into_pinned_memory, place
 from dit360_core.pipeline import Pipeline
 from lora_files import write
 from random_models import random_conditioning, random_flux
@@ -57,6 +58,23 @@ def test_blocks_in_files_leave_no_file_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_evicted_parts_are_freed_at_once():
+    """diffusers' hooks and their module hold each other: letting go is not enough."""
+    pipe = dit360.load("tiny", device="cpu", evict="all")
+    weights = []
+
+    def look(*_):
+        weights.append(weakref.ref(pipe.engine.transformer.x_embedder.weight))
+
+    gc.disable()
+    try:
+        pipe.sample(pipe.encode("a castle"), width=64, steps=1, seed=1, progress=look)
+        assert weights
+        assert weights[0]() is None
+    finally:
+        gc.enable()
+
+
 def test_evicted_parts_are_gone_between_the_stages():
     parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
     pipe = dit360.load("tiny", device="cpu", evict="all")
@@ -83,14 +101,17 @@ def test_another_seed_of_a_prompt_does_not_read_the_text_encoder_again():
 def test_evicted_parts_come_back_with_their_lora_and_quantization(tmp_path):
     lora = str(write(tmp_path, "peft", dim=192))
     options = {"lora": lora, "quantization_mode": "int8", "device": "cpu", "lora_strength": 1.5}
-    pictures = [dit360.load("tiny", evict=evict, **options).generate(**PICTURE) for evict in ("none", "all")]
-    assert same(*pictures)
+    pipes = [dit360.load("tiny", evict=evict, **options) for evict in ("none", "all")]
+    assert same(*(pipe.generate(**PICTURE) for pipe in pipes))
+    kept, evicted = ({part.part: part.bytes for part in pipe.plan.quantized} for pipe in pipes)
+    assert kept == evicted
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"evict": "all", "offload": "disk"}, "evict=all has one part in memory at a time"),
+        ({"evict": "text", "offload": "disk"}, "drops the text encoder that offload=disk keeps"),
         ({"compile_blocks": True, "offload": "disk"}, "compiled blocks cannot be taken apart"),
         ({"offload": "group"}, "use offload=none, offload=disk or evict=all"),
         ({"offload": "disk", "quantization_mode": "int8"}, "packed for a CPU.*use fp8"),
@@ -105,8 +126,38 @@ def test_a_pipeline_of_diffusers_is_offloaded_too(plain):
     whole, parts = (Pipeline.from_diffusers(random_flux(), offload=offload) for offload in ("none", "disk"))
     options = {"width": 64, "steps": 2, "seed": 1, "circular_padding": 1}
     assert torch.equal(*(p.sample(random_conditioning(), **options).tensor for p in (whole, parts)))
-    with pytest.raises(dit360.InputError, match="transformer is offloaded already"):
+    with pytest.raises(dit360.InputError, match="offloaded already"):
         Pipeline.from_diffusers(parts.engine.pipe, offload="disk")
+
+
+def test_a_pipeline_that_somebody_offloaded_is_told_and_left_alone():
+    flux = random_flux()
+    flux.enable_model_cpu_offload(device="cpu")
+    pipe = Pipeline.from_diffusers(flux)
+    assert pipe.plan.offload == "model"
+    assert pipe.engine.residency.foreign
+    used = Pipeline.from_diffusers(random_flux())  # one that has merely been used is not offloaded
+    used.sample(random_conditioning(), width=64, steps=1, seed=1)
+    Pipeline.from_diffusers(used.engine.pipe, offload="disk")
+
+
+def test_weights_move_into_a_few_large_blocks_of_memory(monkeypatch):
+    monkeypatch.setattr("dit360_core.flux.placement.ARENA", 2**20)
+    transformer = random_flux(heads=8).transformer
+    before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
+    into_pinned_memory(transformer, pin=False)
+    after = transformer.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in after.values()}
+    whole = sum(tensor.nbytes for tensor in before.values())
+    assert len(storages) < len(before)
+    assert sum(storages.values()) <= whole + 2**20 * (1 + whole // 2**20)
+
+
+def test_disk_that_is_full_is_told_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 2**20}))
+    with pytest.raises(dit360.InputError, match=r"offload=disk needs \d+ MiB in .*set TMPDIR"):
+        dit360.load("tiny", device="cpu", offload="disk")
 
 
 def test_compiled_blocks_make_the_same_picture():

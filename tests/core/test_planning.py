@@ -200,6 +200,47 @@ def test_memory_is_measured_beside_the_prediction(tiny):
     assert predicted.phase("step").working > 0
 
 
+def test_stage_by_stage_memory_is_measured_too(tiny):
+    latents = tiny.sample(tiny.encode("a castle"), width=64, steps=1, seed=1, log_memory_stats=True)
+    told = tiny.decode(latents).settings["used"]["memory"]["phases"]
+    assert [phase["name"] for phase in told] == ["sampling 64×32", "decoding 64×32"]
+
+
+def test_latents_of_any_shape_are_decoded_as_before(tiny):
+    assert tiny.decode(torch.zeros(1, 16, 16, 16)).size == (128, 128)
+
+
+def test_auto_quantization_is_the_planners(flux):
+    asked, found = fitted(flux, vram=12, quantization_mode="auto")
+    assert found.best.options.quantization_mode == "none"
+    assert fitted(flux, vram=24, quantization_mode="auto", preset="quality")[1].best.error == 0
+    with pytest.raises(InputError, match="plan with --vram"):
+        one(asked, flux, ASSUMED)
+
+
+def test_a_lora_beside_the_weights_weighs_something():
+    (_, fused), (_, beside) = subject(), subject(lora_mode="adapter")
+    totals = [
+        one(LoadOptions(model="dit360"), found, ASSUMED).prediction.phase("step").total for found in (fused, beside)
+    ]
+    assert totals[1] - totals[0] == pytest.approx(171 * 2**20, rel=0.1)
+
+
+def test_a_card_that_is_not_here_has_no_free_memory(flux):
+    with pytest.raises(InputError, match="say how much with --vram"):
+        fitted(flux, preset="balanced")
+
+
+def test_quantized_models_are_predicted_alike_before_and_after_loading(tiny_folder):
+    options = {"model": "tiny", "quantization_mode": "int8", "device": "cpu"}
+    asked, before = subject(Machine(), here=True, **options)
+    predicted = one(asked, before, ASSUMED).prediction.phase("step")
+    pipe = dit360.load(**options)
+    after = pipe.predict().phase("step")
+    assert after.working == predicted.working
+    assert after.weights == pytest.approx(predicted.weights, rel=0.02)
+
+
 def test_the_commands_tell_people_and_programs(tmp_path):
     people, programs, wrong, small, drawn = command(
         ["plan", "--model", "dit360", "--vram", "8"],

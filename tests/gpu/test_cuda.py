@@ -47,6 +47,44 @@ def test_half_precision_paints_the_same_scene(precision):
     assert psnr(full, half) >= 25
 
 
+@pytest.mark.parametrize(
+    "options", [{"offload": "text"}, {"offload": "group"}, {"offload": "disk"}, {"evict": "text"}, {"evict": "all"}]
+)
+def test_where_weights_wait_changes_nothing(options):
+    plain = dit360.load("tiny", device="cuda").generate(**PICTURE)
+    pipe = dit360.load("tiny", device="cuda", **options)
+    for _ in range(2):  # streams learn the order of the blocks in the first run
+        assert pipe.generate(**PICTURE).image.tobytes() == plain.image.tobytes()
+
+
+def test_memory_that_runs_out_on_the_gpu_goes_down_the_ladder_and_comes_back():
+    pipe = dit360.load("tiny", device="cuda", attention_backend="eager")
+    plain = pipe.generate(**PICTURE)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    # Eager scores of 4096×2048 pixels are some 30 GiB; in slices they are one.
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 12 * 2**30 / total))
+    try:
+        pipe.sample(pipe.encode("a castle"), width=4096, steps=1, seed=1)
+        assert any("query rows" in told for told in pipe.given_up)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert psnr(pipe.generate(**PICTURE), plain) >= 50
+
+
+def test_memory_is_measured_and_near_the_prediction():
+    pipe = dit360.load("tiny", device="cuda")
+    picture = pipe.generate(**PICTURE, log_memory_stats=True)
+    for phase in picture.settings["used"]["memory"]["phases"]:
+        assert phase["before"] <= phase["peak"] <= phase["reserved"]
+        assert phase["peak"] <= 1.5 * phase["predicted"] + 64 * 2**20
+
+
+def test_compiled_blocks_paint_the_same_picture():
+    plain, compiled = (dit360.load("tiny", device="cuda", compile_blocks=c).generate(**PICTURE) for c in (False, True))
+    assert psnr(plain, compiled) >= 40
+
+
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_offloading_changes_nothing_and_leaves_the_gpu_empty(offload):
     plain = dit360.load("tiny", device="cuda").generate(**PICTURE)

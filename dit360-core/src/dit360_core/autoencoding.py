@@ -51,6 +51,8 @@ class Autoencoding:
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
         sampled = dict(latents.settings)
         used = {**self._plan.as_dict(), **sampled.pop("used", {}), "tiling": told}
+        if self._loaded.given_up:
+            used["out_of_memory"] = list(self._loaded.given_up)
         requested = {
             **chosen(self._plan.asked),
             **sampled.pop("requested", {}),
@@ -102,8 +104,7 @@ class Autoencoding:
             loaded=self._loaded,
             phase="decode",
             doing=doing,
-            sampling=SampleOptions(prompt="any", width=size[0], height=size[1]),
-            decoding=asked,
+            asked=lambda: (SampleOptions(prompt="any", width=size[0], height=size[1]), asked),
             hint=_help(asked),
         )
         with stage(self._engine, self._plan, doing):

@@ -110,6 +110,8 @@ class Bench:
             self._wait()
             ended = time.perf_counter()
             worked = time.process_time() - worked
+        if self._pipe.given_up:
+            raise Dit360Error(f"memory ran out, and it went on in another way ({'; '.join(self._pipe.given_up)})")
         if picture is not None:
             import numpy as np
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 
 from dit360_core.checks import contradicts
-from dit360_core.errors import InputError
+from dit360_core.errors import BackendUnavailable, InputError
 from dit360_core.forecast import Subject, chosen_setup
 from dit360_core.memory import gib
 from dit360_core.options import LoadOptions
-from dit360_core.plan import judge
+from dit360_core.plan import in_words, judge
 from dit360_core.prediction import Prediction, Setup, predict
+from dit360_core.quantization import quantization_need
 from dit360_core.speed import Speed
+
+log = logging.getLogger("dit360")
 
 LOW = 8 * 2**30
 """What ``low-vram`` keeps to unless it is told."""
@@ -61,14 +65,26 @@ class Fit:
 
 def budget_for(asked: LoadOptions, subject: Subject) -> int:
     """Bytes to keep to, of a device or, on a CPU, of system memory; with what this process holds already."""
-    from dit360_core.memory import free_memory, used_memory
     from dit360_core.options import budget_of
 
     given = budget_of(asked.vram) if asked.vram is not None else None
-    if given is not None:
+    if given is None and asked.preset == "low-vram":
+        given = LOW
+    if not subject.here:
+        if given is None:
+            raise InputError("There is no such device here whose memory could be looked at; say how much with --vram.")
         return given
-    there = free_memory(subject.machine.device) + max(subject.held, used_memory(subject.machine.device))
-    return min(there, LOW) if asked.preset == "low-vram" else there
+    there = all_there(subject)
+    if given is not None and given > there:
+        log.warning("vram=%s is more than the %s that there are; these are kept to.", asked.vram or "8", gib(there))
+    return there if given is None else min(given, there)
+
+
+def all_there(subject: Subject) -> int:
+    """Bytes that are free on a device of this machine, and those that this process holds."""
+    from dit360_core.memory import free_memory, used_memory
+
+    return free_memory(subject.machine.device) + max(subject.held, used_memory(subject.machine.device))
 
 
 def fit(
@@ -123,7 +139,7 @@ def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: 
     return f"{sentence}; use a higher vram."
 
 
-DOING = {"text encoding": "reading the prompt", "step": "sampling", "decode": "decoding"}
+DOING = {"loading": "loading", "text encoding": "reading the prompt", "step": "sampling", "decode": "decoding"}
 
 
 def candidates(asked: LoadOptions, subject: Subject, speed: Speed, budget: int) -> Iterator[Candidate]:
@@ -140,11 +156,24 @@ def candidates(asked: LoadOptions, subject: Subject, speed: Speed, budget: int) 
 
 
 def one(options: LoadOptions, subject: Subject, speed: Speed) -> Candidate:
-    """Exactly these options."""
-    setup = chosen_setup(subject, options)
+    """Exactly these options. Raises BackendUnavailable for a quantization that cannot be used."""
+    if options.quantization_mode == "auto":
+        raise InputError(
+            "quantization_mode=auto depends on what is free when a model is loaded; plan with --vram or --preset, or "
+            "name a mode."
+        )
+    error = _error(options, subject)
+    if error is None:
+        found = subject.registry.find("quantization", options.quantization_mode)
+        need = quantization_need(options, subject.machine, subject.precision, subject.lora)
+        verdicts = {entry.address: judge(entry, subject.machine, need) for entry in found}
+        raise BackendUnavailable(
+            f"The quantization {options.quantization_mode!r} cannot be used there: {in_words(verdicts.items())}.",
+            verdicts,
+        )
+    setup = chosen_setup(subject, options, all_there(subject) if subject.here else None)
     prediction = predict(subject.shapes, setup, subject.held)
     parts = seconds_of(prediction, setup, speed, subject)
-    error = _error(options, subject) or 0.0
     return Candidate(options=options, prediction=prediction, error=error, seconds=sum(parts.values()), parts=parts)
 
 
@@ -161,7 +190,7 @@ def _combinations(asked: LoadOptions, subject: Subject) -> Iterator[LoadOptions]
     chosen = {
         "offload": offloads if asked.offload == "none" else (asked.offload,),
         "evict": evictions if asked.evict == "none" else (asked.evict,),
-        "quantization_mode": modes if asked.quantization_mode == "none" else (asked.quantization_mode,),
+        "quantization_mode": modes if asked.quantization_mode in ("none", "auto") else (asked.quantization_mode,),
         "attention_slice_size": slices if asked.attention_slice_size == 0 else (asked.attention_slice_size,),
     }
     for values in itertools.product(*chosen.values()):
@@ -173,8 +202,6 @@ def _combinations(asked: LoadOptions, subject: Subject) -> Iterator[LoadOptions]
 
 def _error(options: LoadOptions, subject: Subject) -> float | None:
     """What a quantization may do to the transformer's output; None if it cannot be used."""
-    from dit360_core.quantization import quantization_need
-
     if options.quantization_mode in ("none", "auto"):
         return 0.0
     need = quantization_need(options, subject.machine, subject.precision, subject.lora)
@@ -189,6 +216,9 @@ def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subj
     """Of each phase of a picture; good for comparing, and within a factor of two or so."""
     found = {}
     for phase in prediction.phases:
+        if phase.name == "loading":
+            found[phase.name] = phase.weights / speed.disk
+            continue
         computing = phase.operations / speed.operations
         if phase.name == "decode":
             computing *= 3  # convolutions, memory-bound

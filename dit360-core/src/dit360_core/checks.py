@@ -68,8 +68,8 @@ def contradicts(options: LoadOptions) -> str | None:
         return (
             f"evict=all has one part in memory at a time, and offload={options.offload} keeps parts in another memory"
         )
-    if options.evict == "text" and options.offload in ("text", "sequential"):
-        return f"evict=text drops the text encoder that offload={options.offload} keeps in system memory"
+    if options.evict == "text" and options.offload in ("text", "sequential", "disk"):
+        return f"evict=text drops the text encoder that offload={options.offload} keeps elsewhere"
     if options.compile_blocks and options.offload in ("group", "sequential", "disk"):
         return f"compiled blocks cannot be taken apart, as offload={options.offload} does"
     return None

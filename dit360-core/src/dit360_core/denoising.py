@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from dit360_core.attention import slicing_notes
 from dit360_core.checks import padding_of, picture_size
@@ -98,7 +101,16 @@ class Denoising:
             velocity = engine.velocity(seen, guidance, attend, key_bias)
             if ladder.slice_attention is not None:
                 ladder.slice_attention = lambda rows: velocity.use(self._sliced(attention, rows))
-            asking = Asked(engine, grid, velocity, conditioning, wishes, ladder.run)
+
+            def attempt(evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:
+                # There, unless a picture that a tap decoded had to make room.
+                def once() -> torch.Tensor:
+                    engine.bring("transformer")
+                    return evaluate()
+
+                return ladder.run(once)
+
+            asking = Asked(engine, grid, velocity, conditioning, wishes, attempt)
             for done, state, expected in solve(scheduler, asking, x, sigmas, generator):
                 x = state
                 engine.mark(f"step {done}")
@@ -188,8 +200,7 @@ class Denoising:
             loaded=self._loaded,
             phase="step",
             doing=doing,
-            sampling=asked,
-            decoding=DecodeOptions(),
+            asked=lambda: (asked, DecodeOptions()),
             # Replaced once there is something to slice.
             slice_attention=(lambda rows: None) if entry.offer.stores_scores else None,
             slices=slice_size,
@@ -203,6 +214,7 @@ class Denoising:
         attend = entry.offer.load()
         if attention.address == self._loaded.plan.attention.address:
             attach(self._loaded.engine.transformer, attend, rows)
+            self._loaded.plan = attrs.evolve(self._loaded.plan, attention_slice_size=rows)
         return sliced(attend, rows)
 
     def _warn_once(self, subject: Any, sentence: str) -> None:

@@ -10,9 +10,10 @@ import attrs
 
 from dit360_core.attention import native_need
 from dit360_core.checks import check_names, padding_of, picture_size
+from dit360_core.errors import UnknownName
 from dit360_core.machine import Machine
 from dit360_core.memory import used_memory
-from dit360_core.offers import Model
+from dit360_core.offers import Model, Quantizer
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
 from dit360_core.plan import choose_tiling, judge, tiling_settings
 from dit360_core.precision import precision_for, torch_dtype
@@ -23,6 +24,8 @@ from dit360_core.wrap import Grid
 if TYPE_CHECKING:
     from dit360_core.flux.shapes import Quantized, Shapes
 
+UNSEEN_LORA = 57 * 4 * 2 * 64 * 3072 * 2
+"""In 57 blocks four layers of 3072 channels, two factors each, in 16 bits."""
 UNLIMITED = 2**60
 HOST_SHARE = 0.9
 """Of system memory, for weights that wait there."""
@@ -30,7 +33,9 @@ HOST_SHARE = 0.9
 
 @attrs.frozen(kw_only=True, eq=False)
 class Subject:
-    """A model, a picture and a machine. stored: part → bits, where the folder holds it quantized.
+    """A model, a picture and a machine. stored: part → bits, where it is quantized already, by ``quantizer``.
+
+    beside: bytes of a LoRA that is kept beside the transformer's weights.
 
     here: whether the machine is this one. lora: whether there is one. stores_scores: whether the attention kernel that
     would be used does. held: bytes that are taken before the model.
@@ -46,6 +51,8 @@ class Subject:
     attention: Entry
     lora: bool
     stored: Mapping[str, float] = attrs.field(factory=dict)
+    quantizer: str | None = None
+    beside: int = 0
     here: bool = True
     held: int = 0
 
@@ -118,6 +125,7 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
         width=width,
         height=height,
         tokens=subject.tokens,
+        beside=subject.beside,
         tiling=tiling,
         # Of a card that is not here nobody knows what is free.
         budget=budget if budget is not None or subject.here else UNLIMITED,
@@ -130,25 +138,27 @@ def _slices(subject: Subject, options: LoadOptions) -> int:
 
 
 def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
+    """Part → how it is quantized: as it is stored, or else as the options say."""
     from dit360_core.flux.layers import parts_of
     from dit360_core.flux.shapes import Quantized
 
-    if subject.stored:
-        return {
-            part: Quantized(bits=bits, device=subject.machine.device, scratch=_once)
-            for part, bits in subject.stored.items()
-        }
-    if options.quantization_mode in ("none", "auto"):
+    asked = options.quantization_mode not in ("none", "auto")
+    name = subject.quantizer or (options.quantization_mode if asked else None)
+    if name is None:
         return {}
-    offer = subject.registry.find("quantization", options.quantization_mode)[0].offer
-    how = Quantized(
-        bits=offer.bits or 16, device=subject.machine.device, scratch=offer.scratch, skip=options.quantization_skip
-    )
-    return {part: how for part in parts_of(options.quantization_parts) if part in subject.shapes.there}
+    try:
+        offer: Quantizer = subject.registry.find("quantization", name)[0].offer
+    except UnknownName:
+        offer = Quantizer(name="unknown", api=1, bits=8.1, load=lambda: None)
+    parts = {*subject.stored, *(parts_of(options.quantization_parts) if asked else ())}
 
+    def how(part: str) -> Quantized:
+        bits = subject.stored.get(part, offer.bits or 16)
+        return Quantized(
+            bits=bits, device=subject.machine.device, scratch=offer.scratch, skip=options.quantization_skip
+        )
 
-def _once(need: object) -> int:
-    return int(need.inputs * need.outputs * need.itemsize)  # type: ignore[attr-defined]
+    return {part: how(part) for part in sorted(parts) if part in subject.shapes.there}
 
 
 def subject_of(
@@ -185,7 +195,7 @@ def subject_in(
 ) -> Subject:
     """The same where model, folder and machine are known."""
     from dit360_core.flux.shapes import Shapes
-    from dit360_core.flux.store import stored_bits
+    from dit360_core.flux.store import stored_bits, stored_parts
 
     shapes = Shapes.of_folder(folder)
     precision = precision_for(asked, model, machine)
@@ -201,9 +211,22 @@ def subject_in(
         attention=_attention(backend, registry, machine, native_need(model, machine, precision, *shapes.heads)),
         lora=bool(asked.lora or model.lora),
         stored=stored_bits(folder, shapes.weights_of_layer),
+        quantizer=next((stored.address for stored in stored_parts(folder).values()), None),
+        beside=_beside(asked, model),
         here=here,
         held=held_before(machine.device),
     )
+
+
+def _beside(asked: LoadOptions, model: Model) -> int:
+    """Bytes of a LoRA that stays beside the weights; one that is not here is taken for DiT360's, of rank 64."""
+    from dit360_core.flux.files import existing, find_lora_file
+
+    lora = asked.lora or model.lora
+    if lora is None or asked.lora_mode != "adapter":
+        return 0
+    found = existing(lora)
+    return UNSEEN_LORA if found is None else find_lora_file(found).stat().st_size
 
 
 def machine_for(asked: LoadOptions) -> tuple[Machine, bool]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import attrs
 
 from dit360_core.checks import contradicts
-from dit360_core.errors import Dit360Error, first_line
+from dit360_core.errors import Dit360Error, InputError, first_line
 from dit360_core.loaded import Loaded
 from dit360_core.memory import OutOfMemory, free_memory, gib, give_back_freed_memory, is_out_of_memory
 from dit360_core.options import DecodeOptions, SampleOptions
@@ -40,7 +40,8 @@ NEEDS = {
 
 @attrs.define(kw_only=True, eq=False)
 class Ladder:
-    """For one phase of one picture. phase: as in :mod:`dit360_core.prediction`. doing: the same, for people.
+    """For one phase of one picture. phase: as in :mod:`dit360_core.prediction`. doing: the same, for people. asked: the
+    picture's options, for the last word.
 
     slice_attention: makes attention go in slices of so many rows from now on; None where that gains nothing. slices: of
     how many it does now, 0 for none. hint: what to do if nothing helped, where that is known.
@@ -49,8 +50,7 @@ class Ladder:
     loaded: Loaded
     phase: str
     doing: str
-    sampling: SampleOptions
-    decoding: DecodeOptions
+    asked: Callable[[], tuple[SampleOptions, DecodeOptions]]
     slice_attention: Callable[[int], None] | None = None
     slices: int = 0
     hint: str | None = None
@@ -98,7 +98,6 @@ class Ladder:
             return None
         self.slice_attention(rows)
         self.slices = rows
-        self.loaded.plan = attrs.evolve(self.loaded.plan, attention_slice_size=rows)
         return f"attention takes {rows} query rows at a time"
 
     def _evict(self) -> str | None:
@@ -119,24 +118,39 @@ class Ladder:
 
         engine, plan = self.loaded.engine, self.loaded.plan
         ladder = OFFLOADS.get(plan.device, ())
-        if plan.offload == "disk":
+        if plan.offload == "disk" or engine.residency.foreign:
             return None
         for level in ladder[ladder.index(plan.offload) + 1 if plan.offload in ladder else 0 :]:
             options = attrs.evolve(plan.options, offload=level)
-            if level != "disk" and contradicts(options):
-                continue
-            if not self._quantizer_allows(level):
+            # What is evicted by now may be read again all the same, and then goes to files.
+            checked = attrs.evolve(options, evict="none") if level == "disk" else options
+            if contradicts(checked) or not self._quantizer_allows(level):
                 continue
             displace(engine.pipe)
-            place(engine.pipe, level, engine.device)
+            try:
+                place(engine.pipe, level, engine.device)
+            except Exception as error:
+                if not (isinstance(error, InputError | OSError) or is_out_of_memory(error)):
+                    raise
+                log.warning("offload=%s cannot be had: %s", level, first_line(error))
+                if level == "disk" and not isinstance(error, InputError):
+                    raise OutOfMemory(
+                        f"Memory ran out while {self.doing}, and then its files could not be written ({error}); load "
+                        "the model again."
+                    ) from None
+                displace(engine.pipe)
+                continue
             engine.residency.offload = level
             self.loaded.plan = attrs.evolve(plan, offload=level, options=options)
             return f"offload={level}"
+        if plan.device != "cpu":
+            displace(engine.pipe)
+            place(engine.pipe, plan.offload, engine.device)
         return None
 
     def _quantizer_allows(self, level: str) -> bool:
         plan = self.loaded.plan
-        if not plan.quantized:
+        if plan.quantization.used == "none":
             return True
         entry = self.loaded.registry.find("quantization", plan.quantization.address)[0]
         need = quantization_need(attrs.evolve(plan.options, offload=level), self.loaded.machine, plan.precision, False)
@@ -145,25 +159,31 @@ class Ladder:
     # -------------------------------------------------------------------------------------------------- the last word
 
     def _told(self, why: str) -> str:
+        from dit360_core.flux.placement import settle
+
+        settle(self.loaded.engine.pipe)
         device = self.loaded.plan.device
         sentence = f"There is too little memory on the {device} for {self.doing} ({why})"
         try:
-            phase = self.loaded.predict(self.sampling, self.decoding).phase(self.phase)
+            sampling, decoding = self.asked()
+            phase = self.loaded.predict(sampling, decoding).phase(self.phase)
             sentence += f": about {gib(phase.weights + phase.working)} are needed, {gib(free_memory(device))} are free"
-            sentence += f"; {self.hint}" if self.hint else self._what_would_fit()
+            sentence += f"; {self.hint}" if self.hint else self._what_would_fit(sampling, decoding)
         except (Dit360Error, StopIteration) as error:
             log.info("no advice: %s", error)
             sentence += "; use a smaller width"
         return sentence + "."
 
-    def _what_would_fit(self) -> str:
+    def _what_would_fit(self, sampling: SampleOptions, decoding: DecodeOptions) -> str:
         from dit360_core.budget import fit
         from dit360_core.speed import ASSUMED
 
-        subject = self.loaded.subject(self.sampling, self.decoding)
+        subject = self.loaded.subject(sampling, decoding)
         asked = attrs.evolve(self.loaded.plan.asked, vram="auto")
         try:
             best = fit(asked, subject, ASSUMED).best
         except Dit360Error as error:
             return f". {str(error).rstrip('.')}"
+        if not self.loaded.engine.residency.can_read:
+            return f"; what would fit is {best.sentence(asked)}, or a smaller width"
         return f"; load the model with vram=auto, which would now mean {best.sentence(asked)}, or use a smaller width"

@@ -11,6 +11,7 @@ from dit360_core.attention import Kernels
 from dit360_core.forecast import Subject, chosen_setup, held_before
 from dit360_core.machine import Machine
 from dit360_core.memory import used_memory
+from dit360_core.offloads import BY_BLOCKS
 from dit360_core.options import DecodeOptions, SampleOptions
 from dit360_core.plan import Plan
 from dit360_core.prediction import Prediction, predict
@@ -46,11 +47,12 @@ class Loaded:
         for part in plan.quantized:
             weights = sum(shapes.weights_of_layer(part.part, layer.name) for layer in part.layers)
             bits[part.part] = 8 * part.bytes / weights if weights else 16.0
-        attention = self.registry.find("attention", plan.attention.address)[0]
+        own = sampling.attention_backend not in ("pipeline", "auto")
+        name = sampling.attention_backend if own else plan.attention.address
         return Subject(
             shapes=shapes, model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
-            sampling=sampling, decoding=decoding, attention=attention, lora=bool(plan.lora), stored=bits,
-            held=held_before(plan.device),
+            sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
+            lora=bool(plan.lora), stored=bits, quantizer=plan.quantization.address, held=self._held(),
         )  # fmt: skip
 
     def predict(self, sampling: SampleOptions, decoding: DecodeOptions) -> Prediction:
@@ -63,17 +65,20 @@ class Loaded:
             self.plan.options,
             offload=self.plan.offload,
             attention_slice_size=self.plan.attention_slice_size,
+            quantization_mode=self.plan.quantization.used,
         )
-        setup = chosen_setup(subject, options, budget)
-        held = subject.held
-        if self.plan.device == "cpu":
-            # The weights are among what the process holds already.
-            held = max(0, used_memory("cpu") - self.weights_here())
-        return predict(subject.shapes, setup, held)
+        return predict(subject.shapes, chosen_setup(subject, options, budget), subject.held)
+
+    def _held(self) -> int:
+        if self.plan.device != "cpu":
+            return held_before(self.plan.device)
+        # The weights are among what the process holds already.
+        return max(0, used_memory("cpu") - self.weights_here())
 
     def weights_here(self) -> int:
-        """Bytes of the parts that are in memory now."""
+        """Bytes of the parts that are in memory now; blocks in files leave placeholders that take none."""
         from dit360_core.held import held_bytes
 
-        parts: list[Any] = [part for part in self.engine.pipe.components.values() if hasattr(part, "parameters")]
-        return sum(held_bytes(part) for part in parts)
+        away = BY_BLOCKS["disk"] if self.plan.offload == "disk" else ()
+        parts: dict[str, Any] = self.engine.pipe.components
+        return sum(held_bytes(part) for name, part in parts.items() if hasattr(part, "parameters") and name not in away)

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from dit360_core.attention import Kernels, native_need, slicing_notes
 from dit360_core.checks import check_guidance, check_loading, check_names, check_request, refuse_without_effect
 from dit360_core.errors import BackendUnavailable
@@ -158,4 +160,6 @@ def within_budget(
             return False
         return True
 
-    return fit(asked, subject, measure(machine, subject.precision), usable=usable).best.options
+    found = fit(asked, subject, measure(machine, subject.precision), usable=usable)
+    # The decoder, which goes by what is free, keeps to it too.
+    return attrs.evolve(found.best.options, vram=f"{found.budget / 2**30:.4g}")

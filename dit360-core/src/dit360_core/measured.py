@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -14,6 +14,9 @@ from dit360_core.memory import gib
 from dit360_core.options import DecodeOptions, SampleOptions
 from dit360_core.panorama import Panorama
 from dit360_core.recording import Phase, Recorder
+from dit360_core.stages import Latents
+
+Made = TypeVar("Made", Panorama, Latents)
 
 log = logging.getLogger("dit360")
 
@@ -31,16 +34,19 @@ class Measured:
     wanted: bool
     predicted: Mapping[str, int]
 
-    def written(self, panorama: Panorama) -> Panorama:
-        """The panorama with its memory in its settings, if it was measured."""
+    def written(self, made: Made) -> Made:
+        """A panorama or latents with their memory in their settings, if it was measured."""
         if self.recorder is None:
-            return panorama
-        told = self.as_dict()
+            return made
+        told: dict[str, Any] = self.as_dict()
         if self.wanted:
             for line in lines(told):
                 log.info("%s", line)
-        used: Mapping[str, Any] = panorama.settings["used"]  # type: ignore[assignment]
-        return attrs.evolve(panorama, settings={**panorama.settings, "used": {**used, "memory": told}})
+        used: Any = made.settings["used"]
+        # What was measured while these latents were made.
+        earlier: list[Any] = used.get("memory", {}).get("phases", [])
+        told["phases"] = [*earlier, *told["phases"]]
+        return attrs.evolve(made, settings={**made.settings, "used": {**used, "memory": told}})
 
     def as_dict(self) -> dict[str, Any]:
         """Bytes and seconds of each phase, with what was predicted."""
@@ -88,7 +94,10 @@ def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: D
     first, predicted = 0, {}
     if recorder is not None:
         # Now, since on a CPU what the process holds at the end is not what the picture began with.
-        predicted = {phase.name: phase.total for phase in loaded.predict(sampling, decoding).phases}
+        prediction = loaded.predict(sampling, decoding)
+        # What torch counts of a device is without what CUDA itself takes.
+        beside = prediction.held if loaded.plan.device == "cuda" else 0
+        predicted = {phase.name: phase.total - beside for phase in prediction.phases}
         first = len(recorder.recording.phases)
     try:
         yield Measured(loaded, recorder, first, wanted, predicted)

@@ -117,7 +117,7 @@ def give_back_freed_memory(device: str) -> None:
     """Returns what was freed to the system.
 
     cpu: what the C library keeps; Linux's keeps 64 MiB and every hole between blocks. cuda: what torch keeps, on the
-    device and of pinned system memory.
+    device and of pinned system memory. mps: what torch keeps.
     """
     if device == "cuda":
         import torch
@@ -127,6 +127,10 @@ def give_back_freed_memory(device: str) -> None:
         if empty_pinned is not None:
             torch.cuda.synchronize()
             empty_pinned()
+    elif device == "mps":
+        import torch
+
+        torch.mps.empty_cache()
     elif device == "cpu":
         trim = _malloc_trim()
         if trim is not None:

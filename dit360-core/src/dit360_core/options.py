@@ -139,7 +139,7 @@ class LoadOptions:
     vram: str | None = option(
         None,
         help="Memory to keep to, in GiB (8, 12, 16, 24, 48), or auto for what is free: decides offload, quantization, "
-        "eviction and slices unless they are given.",
+        "eviction and slices where those are not set to anything.",
         unset="no limit",
         converter=_as_text,
     )

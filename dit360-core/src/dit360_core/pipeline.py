@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from dit360_core.conversion import Converted
     from dit360_core.flux.beside import Strength
     from dit360_core.flux.engine import Engine
     from dit360_core.flux.shapes import Shapes
@@ -110,7 +111,7 @@ class Pipeline:
         from dit360_core.flux.engine import Engine
         from dit360_core.flux.layers import parts_of
         from dit360_core.flux.load import attach, compile_blocks, quantize_loaded
-        from dit360_core.flux.placement import device_for, place
+        from dit360_core.flux.placement import device_for, offloaded_by, place
         from dit360_core.flux.residency import Residency
 
         open_ = ("attention_backend", "attention_slice_size", "offload", "compile_blocks", "strict")
@@ -125,6 +126,7 @@ class Pipeline:
         model = model or Model(name="given", api=1, base="given", width=2048, height=1024)
         # Where an offloaded pipeline computes, which is not where its weights rest.
         device = pipe._execution_device
+        foreign = offloaded_by(pipe)
         if asked.offload != "none":
             device = device_for(pipe, device, asked.offload)
         machine = Machine.detect(device.type)
@@ -150,7 +152,9 @@ class Pipeline:
             compile_blocks(pipe.transformer)
         if asked.offload != "none":
             place(pipe.to("cpu"), asked.offload, device)
-        residency = Residency(device=device, offload=asked.offload)
+        residency = Residency(device=device, offload=asked.offload, foreign=foreign != "none")
+        if residency.foreign:
+            plan = attrs.evolve(plan, offload=foreign)
         engine = Engine(pipe=pipe, device=device, dtype=pipe.transformer.dtype, residency=residency)
         return cls(engine, plan, kernels, registry=registry, machine=machine)
 
@@ -212,8 +216,7 @@ class Pipeline:
             loaded=self._loaded,
             phase="text encoding",
             doing="reading the prompt",
-            sampling=SampleOptions(prompt=prompt, max_sequence_length=length),
-            decoding=DecodeOptions(),
+            asked=lambda: (SampleOptions(prompt=prompt, max_sequence_length=length), DecodeOptions()),
         )
         with stage(self.engine, self.plan, ladder.doing):
             return Conditioning(
@@ -250,12 +253,21 @@ class Pipeline:
             raise InputError(f"image is a {type(image).__name__}, but must be latents; encode_image makes them.")
         asked = begun_with(asked, _size_of(image))
         self.check(asked, DecodeOptions())
-        return self._denoising.sample(conditioning, asked, latents, progress, tap, image)
+        with measuring(self._loaded, asked.log_memory_stats, asked, DecodeOptions()) as measured:
+            sampled = self._denoising.sample(conditioning, asked, latents, progress, tap, image)
+        return measured.written(sampled)
 
     @takes(DecodeOptions)
     def decode(self, latents: Latents | torch.Tensor, **options: Any) -> Panorama:
         """Latents become a picture without a seam. A bare tensor is ``(1, C, H/8, W/8)`` in model space."""
-        return self._autoencoding.decode(latents, build(DecodeOptions, options))
+        asked = build(DecodeOptions, options)
+        used: Any = latents.settings.get("used", {}) if isinstance(latents, Latents) else {}
+        if "memory" not in used or not isinstance(latents, Latents):
+            return self._autoencoding.decode(latents, asked)
+        size = SampleOptions(prompt="any", width=latents.width, height=latents.height)
+        with measuring(self._loaded, True, size, asked) as measured:
+            panorama = self._autoencoding.decode(latents, asked)
+        return measured.written(panorama)
 
     def preview(self, latents: Latents | torch.Tensor, *, scale: int = 8) -> Panorama:
         """A quick look at latents, without the autoencoder: blurred, in roughly the right colours, and seamless.
@@ -287,6 +299,12 @@ class Pipeline:
         self._loaded.plan = attrs.evolve(self.plan, lora_strength=float(asked.lora_strength))
 
     # --------------------------------------------------------------------------------------------------- inner parts
+
+    def told_of(self, converted: tuple[Converted, ...], lora_kept: float | None) -> None:
+        """Parts that were quantized when they were read, after the pipeline was made."""
+        others = [part for part in self.plan.quantized if part.part not in {new.part for new in converted}]
+        kept = self.plan.lora_kept if lora_kept is None else lora_kept
+        self._loaded.plan = attrs.evolve(self.plan, quantized=(*others, *converted), lora_kept=kept)
 
     def check(self, asked: SampleOptions, decoding: DecodeOptions) -> None:
         """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later."""

@@ -281,7 +281,7 @@ class Plan:
     lora: what was fused or put beside, with the number of modules it changed, or None. lora_kept: the share of its
     effect that rounding left of it, where it was fused into quantized weights. fused_before: the LoRA that the stored
     weights of the model hold already, as ``lora_as_dict`` told it then. quantized: what became of each part. asked: the
-    options as they were given, where ``vram`` or ``preset`` decided others.
+    options as they were given, and decided: what ``vram`` or ``preset`` made of them when the model was loaded.
     """
 
     options: LoadOptions
@@ -302,12 +302,7 @@ class Plan:
     fused_before: Mapping[str, Any] | None = None
     quantized: tuple[Converted, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def decided(self) -> dict[str, Any]:
-        """What ``vram`` or ``preset`` decided beside what was asked."""
-        now, before = attrs.asdict(self.options), attrs.asdict(self.asked)
-        return {name: value for name, value in now.items() if value != before[name]}
+    decided: Mapping[str, Any] = attrs.field(factory=dict)
 
     def sentences(self) -> list[str]:
         """For the log: one line a subject."""
@@ -344,7 +339,7 @@ class Plan:
             "offload": self.offload,
             "evict": self.options.evict,
             "compile_blocks": self.options.compile_blocks,
-            **({"decided": self.decided} if self.decided else {}),
+            **({"decided": dict(self.decided)} if self.decided else {}),
             "attention": self.attention.as_dict(),
             "attention_slice_size": self.attention_slice_size,
             "quantization": {
@@ -383,11 +378,13 @@ def make_plan(
 ) -> Plan:
     """What was decided, as one object. notes: what is to be said of it beside. asked: as in :class:`Plan`."""
     notes = list(notes)
+    now, before = attrs.asdict(options), attrs.asdict(asked or options)
     if options.lora and model.lora:
         notes.append(f"the LoRA {options.lora} replaces the model's own, {model.lora}")
     return Plan(
         options=options,
         asked=asked or options,
+        decided={name: value for name, value in now.items() if value != before[name]},
         model=model,
         device=machine.device,
         device_name=machine.device_name,

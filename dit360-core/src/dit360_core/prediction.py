@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _TEXT = ("text_encoder", "text_encoder_2")
 _ON_THE_WAY = {"cuda": 3, "cpu": 1}
 """Blocks at hand at once: on CUDA one computes, one comes, and one may still be held by the device's queue."""
-HEAP_HOLES = 1.75
+HEAP_HOLES = 2.0
 MAPPED = 32 * 2**20
-"""Linux's C library takes tensors of fewer bytes from a heap, where some 0.75 of them are holes; larger ones it maps
-one by one and gives back at once. Measured: bench/prediction.py."""
+"""Linux's C library takes tensors of fewer bytes from a heap, where holes are as large as they are (between 0.4 and 1.5
+times, for transformers of 2 to 16 heads); larger ones it maps one by one and gives back at once."""
 CUDA_CONTEXT = 450 * 2**20
 """What CUDA and its libraries take of a device before the first tensor; not among what torch counts."""
 
@@ -31,8 +31,8 @@ CUDA_CONTEXT = 450 * 2**20
 class Setup:
     """What decides about memory. quantized: part → how, for those that are. stores_scores: whether attention does.
 
-    tokens: of the image, pad columns included, and of the prompt. guided: whether a negative prompt is read too.
-    budget: bytes to keep to, everything included, or None. tiling: what will decode, None if it is not known.
+    tokens: of the image, pad columns included, and of the prompt. beside: bytes of a LoRA beside the transformer's
+    weights. budget: bytes to keep to, everything included, or None. tiling: what will decode, None if it is not known.
     """
 
     device: str
@@ -45,6 +45,7 @@ class Setup:
     width: int
     height: int
     tokens: tuple[int, int]
+    beside: int = 0
     tiling: TilingImplementation | None = None
     budget: int | None = None
 
@@ -72,8 +73,9 @@ class PhaseMemory:
 
 @attrs.frozen(kw_only=True)
 class Prediction:
-    """held: bytes that are there before the model: the process itself, or CUDA's context. host: of system memory, where
-    weights wait that are not on the device; 0 on a CPU."""
+    """held: bytes that are there before the model: the process itself, or CUDA's context. host: of system memory that
+    weights wait in or pass through on their way to a device of its own; 0 where there is none.
+    """
 
     phases: tuple[PhaseMemory, ...]
     held: int
@@ -111,6 +113,11 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
             moved=_moved(setup, parts, using), **more,
         )  # fmt: skip
 
+    if setup.device == "cpu":
+        # Of files that are disk-offloaded later, too: they are read whole first.
+        read = sum(weights.total for part, weights in parts.items() if part not in EVICTED[setup.evict])
+        what = "weights, all parts at once"
+        phases.append(PhaseMemory(name="loading", weights=read, working=0, total=held + read, dominated_by=what))
     encoders = [part for part in _TEXT if part in parts]
     if encoders:
         runs = [shapes.text(part, dtype, text, setup.quantized.get(part), size, packs) for part in encoders]
@@ -130,7 +137,7 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
         room = None if setup.budget is None else setup.budget - held - weights
         bytes_, level, operations = decoding(shapes, setup, room)
         phases.append(phase("decode", ["vae"], bytes_, f"the decoder, {level}", level=level, operations=operations))
-    waiting = 0 if setup.device == "cpu" or setup.offload == "disk" else _host(setup, parts)
+    waiting = _host(setup, parts) if setup.device == "cuda" else 0
     return Prediction(phases=tuple(phases), held=held, host=waiting)
 
 
@@ -167,7 +174,12 @@ def _in_a_heap(count: int) -> int:
 
 def _weights(shapes: Shapes, setup: Setup, part: str) -> Weights:
     wide = part == "vae" and setup.precision == "fp16"
-    return shapes.weights(part, torch_dtype("fp32" if wide else setup.precision), setup.quantized.get(part))
+    found = shapes.weights(part, torch_dtype("fp32" if wide else setup.precision), setup.quantized.get(part))
+    if part != "transformer" or not setup.beside:
+        return found
+    # Spread over the blocks as their own weights are.
+    share = setup.beside * found.block // found.total
+    return attrs.evolve(found, total=found.total + setup.beside, block=found.block + share)
 
 
 def _at_hand(setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> dict[str, int]:

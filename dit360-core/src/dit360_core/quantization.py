@@ -120,8 +120,8 @@ def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, prec
     from dit360_core.memory import free_memory
     from dit360_core.precision import torch_dtype
 
-    if options.offload == "sequential":
-        return need  # layer by layer, anything fits
+    if options.offload in ("sequential", "group", "disk"):
+        return need  # layer by layer, or block by block, anything fits
     itemsize = torch_dtype(precision).itemsize
     modules = {part: empty(part, folder / part) for part in parts_of(options.quantization_parts)}
     chosen = {part: found.layers for part, found in selections(modules, options.quantization_skip).items()}

@@ -85,17 +85,21 @@ class Prepared:
             log.info("%s", line)
         for line in plan.warnings():
             log.warning("%s", line)
-        residency = Residency(
-            evict=plan.options.evict,
-            offload=plan.offload,
-            device=device,
-            read=lambda name: self.read([name], self.lora() if name == "transformer" else None, strength)[0][name],
-        )
+        pipeline: Pipeline
+
+        def again(name: str) -> Any:
+            now = attrs.evolve(self, plan=pipeline.plan)
+            lora = now.lora() if name == "transformer" else None
+            parts, converted = now.read([name], lora, strength)
+            pipeline.told_of(converted, None if lora is None else lora_files.check_kept(lora, converted))
+            return parts[name]
+
+        residency = Residency(evict=plan.options.evict, offload=plan.offload, device=device, read=again)
         transformer = (
             pipe.transformer if "transformer" not in later else empty("transformer", self.folder / "transformer")
         )
         engine = Engine(pipe=pipe, device=device, dtype=dtype, config=transformer.config, residency=residency)
-        return Pipeline(
+        pipeline = Pipeline(
             engine,
             plan,
             self.kernels,
@@ -105,6 +109,7 @@ class Prepared:
             shapes=lambda: Shapes.of_folder(self.folder),
             recorder=recorder,
         )
+        return pipeline
 
     def read(
         self, names: Collection[str], lora: Lora | None, strength: Strength

@@ -161,7 +161,8 @@ def _show(
     if best.prediction.held:
         say(f"In all: with {gib(best.prediction.held)} for {held}.")
     if best.prediction.host:
-        say(f"System memory: {gib(best.prediction.host)} of weights wait there.")
+        wait = "wait there" if best.options.offload != "none" else "pass through it while they are loaded"
+        say(f"System memory: {gib(best.prediction.host)} of weights {wait}.")
     say(f"A picture: {_seconds(best.seconds)} ({how_long}); {speed.sentence()}.")
     if fitted is not None and fitted.others:
         also = Table("also fits", "most memory", "time")

@@ -183,8 +183,9 @@ class Engine:
 
     def release(self) -> None:
         """Moves offloaded parts back to system memory, and lets go of those that are evicted, after a stage."""
-        self.pipe.maybe_free_model_hooks()
+        # Dropped first: accelerate makes its hooks anew, for the parts that are there.
         self.residency.drop(self.pipe)
+        self.pipe.maybe_free_model_hooks()
 
 
 class Velocity:

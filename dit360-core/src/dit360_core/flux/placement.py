@@ -17,6 +17,7 @@ import torch
 from dit360_core.errors import InputError
 from dit360_core.flux.files import WEIGHTS
 from dit360_core.flux.quiet import quiet
+from dit360_core.memory import gib
 from dit360_core.offloads import BY_BLOCKS
 
 _HOOKS = ("group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker")
@@ -49,8 +50,11 @@ def place_part(name: str, part: Any, offload: str, device: torch.device) -> None
         from diffusers.hooks.group_offloading import apply_group_offloading
 
         streams = device.type == "cuda"
+        if streams and offload != "disk":
+            into_pinned_memory(part)
         folder = None
         if offload == "disk":
+            _check_room(part)
             folder = tempfile.mkdtemp(prefix="dit360-")
             # The files go when the part does, or the process ends.
             weakref.finalize(part, shutil.rmtree, folder, ignore_errors=True)
@@ -68,13 +72,69 @@ def place_part(name: str, part: Any, offload: str, device: torch.device) -> None
         )
 
 
-def device_for(pipe: Any, lies: torch.device, offload: str) -> torch.device:
-    """Where a pipeline is to compute that lies on a device. Raises InputError if it is offloaded already."""
+ARENA = 2**30
+"""Bytes of pinned memory taken at once: torch rounds each request up to a power of two, which of a layer's 75 MiB would
+make 128."""
+
+
+def into_pinned_memory(part: torch.nn.Module, *, pin: bool = True) -> None:
+    """Moves weights that lie in system memory into pinned memory, one by one, so that they are never there twice.
+
+    diffusers takes pinned tensors as they are, and would otherwise copy the whole part first. pin: not, for a machine
+    that cannot.
+    """
+    arena, used = torch.empty(0, dtype=torch.uint8), 0
+    for tensor in dict.fromkeys([*part.parameters(), *part.buffers()]):
+        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+            continue
+        size = -(-tensor.nbytes // 256) * 256
+        if used + size > arena.nbytes:
+            arena, used = torch.empty(max(ARENA, size), dtype=torch.uint8, pin_memory=pin), 0
+        place_ = arena[used : used + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        tensor.data = place_.copy_(tensor.data)
+        used += size
+
+
+def _check_room(part: torch.nn.Module) -> None:
+    """Raises InputError unless the temporary folder takes a part."""
+    needed = sum(tensor.nbytes for tensor in [*part.parameters(), *part.buffers()])
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if needed > 0.95 * free:
+        raise InputError(
+            f"offload=disk needs {gib(needed)} in {folder}, which has {gib(free)}; make room, or set TMPDIR."
+        )
+
+
+def settle(pipe: Any) -> None:
+    """Sends blocks back that came for a run which then failed, and that nothing else would send back."""
     for name in WEIGHTS:
         part = getattr(pipe, name, None)
-        modules = part.modules() if part is not None else ()
-        if any("_hf_hook" in m.__dict__ or "_diffusers_hook" in m.__dict__ for m in modules):
-            raise InputError(f"The {name} is offloaded already; leave offload={offload} out.")
+        for module in part.modules() if part is not None else ():
+            registry = module.__dict__.get("_diffusers_hook")
+            hook = registry.get_hook("group_offloading") if registry is not None else None
+            if hook is not None and hook.group.offload_leader is module:
+                hook.group.offload_()
+
+
+def offloaded_by(pipe: Any) -> str:
+    """How somebody else has offloaded a pipeline: none, model, sequential or group."""
+    for name in WEIGHTS:
+        part = getattr(pipe, name, None)
+        for module in part.modules() if part is not None else ():
+            registry = module.__dict__.get("_diffusers_hook")
+            if registry is not None and registry.get_hook("group_offloading") is not None:
+                return "group"
+            hook = module.__dict__.get("_hf_hook")
+            if hook is not None:
+                return "model" if module is part and type(hook).__name__ == "CpuOffload" else "sequential"
+    return "none"
+
+
+def device_for(pipe: Any, lies: torch.device, offload: str) -> torch.device:
+    """Where a pipeline is to compute that lies on a device. Raises InputError if it is offloaded already."""
+    if (already := offloaded_by(pipe)) != "none":
+        raise InputError(f"The pipeline is offloaded already ({already}); leave offload={offload} out.")
     return torch.device("cuda") if lies.type == "cpu" and torch.cuda.is_available() and offload != "disk" else lies
 
 

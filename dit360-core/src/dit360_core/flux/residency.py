@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -21,13 +22,15 @@ def _unreadable(name: str) -> Any:
 class Residency:
     """Which parts of one pipeline come and go. read: a part by its name, on the CPU or where it rests.
 
-    offload, device: as in :func:`dit360_core.flux.placement.place`.
+    foreign: somebody else offloaded the pipeline, so that nothing here may. offload, device: as in
+    :func:`dit360_core.flux.placement.place`.
     """
 
     device: torch.device
     evict: str = "none"
     offload: str = "none"
     read: Callable[[str], Any] = _unreadable
+    foreign: bool = False
 
     @property
     def can_read(self) -> bool:
@@ -49,4 +52,6 @@ class Residency:
         gone = [name for name in EVICTED[self.evict] if name not in keep and getattr(pipe, name, None) is not None]
         if gone:
             pipe.register_modules(**dict.fromkeys(gone))
+            # diffusers' hooks, which every cache context makes, and their modules hold each other.
+            gc.collect()
             give_back_freed_memory(self.device.type)
