@@ -73,7 +73,7 @@ def rows() -> Iterable[str]:
         given = {name: value for name, value in asked.items() if name != "system"}
         options = LoadOptions(model="dit360", **{"vram": "8", **given})
         there = asked.get("system", 0) * 2**30
-        card = attrs.evolve(flux, here=bool(there), machine=attrs.evolve(flux.machine, system_memory=there))
+        card = attrs.evolve(flux, machine=attrs.evolve(flux.machine, system_memory=there))
         found = fit(options, card, ASSUMED)
         yield row(asked, options, found, measured)
 

@@ -133,7 +133,7 @@ def test_what_was_given_stays(flux):
 
 
 def test_system_memory_counts_where_the_machine_is_known(flux):
-    small = attrs.evolve(flux, here=True, machine=attrs.evolve(CARD, system_memory=16 * GIB))
+    small = attrs.evolve(flux, machine=attrs.evolve(CARD, system_memory=16 * GIB))
     found = fit(LoadOptions(model="dit360", vram=24), small, ASSUMED)
     assert found.best.prediction.host <= 0.9 * 16 * GIB
 
@@ -206,10 +206,6 @@ def test_stage_by_stage_memory_is_measured_too(tiny):
     assert [phase["name"] for phase in told] == ["sampling 64×32", "decoding 64×32"]
 
 
-def test_latents_of_any_shape_are_decoded_as_before(tiny):
-    assert tiny.decode(torch.zeros(1, 16, 16, 16)).size == (128, 128)
-
-
 def test_auto_quantization_is_the_planners(flux):
     asked, found = fitted(flux, vram=12, quantization_mode="auto")
     assert found.best.options.quantization_mode == "none"
@@ -253,7 +249,7 @@ def test_the_commands_tell_people_and_programs(tmp_path):
     assert people.code == 0, people.err
     assert "8.0 GiB, balanced: offload=group" in people.out
     assert "System memory: 31.4 GiB" in people.out
-    assert [phase["name"] for phase in programs.json["phases"]] == ["text encoding", "step", "decode"]
+    assert [phase["name"] for phase in programs.json["phases"]] == ["loading", "text encoding", "step", "decode"]
     assert max(phase["total"] for phase in programs.json["phases"]) <= 20 * GIB
     assert programs.json["others"]
     for failed in (wrong, small):

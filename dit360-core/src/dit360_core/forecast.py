@@ -82,9 +82,9 @@ class Subject:
         return (int(found[0].offer.evaluations(steps)) if found else steps) * calls
 
     def host_suffices(self, prediction: Prediction) -> bool:
-        """Whether this machine's system memory takes the weights that wait in it; of another machine's, who knows."""
+        """Whether the machine's system memory, where it is known, takes the weights that wait in it."""
         there = self.machine.system_memory
-        return not self.here or not there or prediction.host <= HOST_SHARE * there
+        return not there or prediction.host <= HOST_SHARE * there
 
     def smaller(self) -> Subject | None:
         """The same with a picture of half the width, while that is one."""

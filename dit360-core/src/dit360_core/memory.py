@@ -23,6 +23,9 @@ _SIGNS = (
     "bad allocation",
     "alloc_failed",
     "invalid buffer size",
+    # oneDNN's, which does not say why; where its kernels exist, it is memory.
+    "could not create a primitive",
+    "could not create a memory object",
 )
 
 

@@ -21,8 +21,8 @@ _ON_THE_WAY = {"cuda": 3, "cpu": 1}
 """Blocks at hand at once: on CUDA one computes, one comes, and one may still be held by the device's queue."""
 HEAP_HOLES = 2.0
 MAPPED = 32 * 2**20
-"""Linux's C library takes tensors of fewer bytes from a heap, where holes are as large as they are (between 0.4 and 1.5
-times, for transformers of 2 to 16 heads); larger ones it maps one by one and gives back at once."""
+"""Linux's C library takes tensors of fewer bytes from a heap, where holes are about as large as they are; larger ones
+it maps one by one and gives back at once."""
 CUDA_CONTEXT = 450 * 2**20
 """What CUDA and its libraries take of a device before the first tensor; not among what torch counts."""
 
