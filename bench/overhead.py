@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +32,13 @@ from dit360_core.plan import resolve_model
 from dit360_core.registry import default_registry
 from rich.console import Console
 from rich.table import Table
+from scaled import SIZES, make_model
 
 PROMPT = "a castle above a meadow at sunset"
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Known name, folder or Hub id.")] = "tiny",
+    model: Annotated[str, typer.Option(help="Known name, folder or Hub id, or one of: " + ", ".join(SIZES))] = "tiny",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     width: Annotated[int, typer.Option(help="Pixels.")] = 512,
     steps: Annotated[int, typer.Option()] = 8,
@@ -44,6 +46,8 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench/results/overhead.json"),
 ) -> None:
     """Print the ratios and write them as JSON."""
+    if model in SIZES:
+        model = str(make_model(Path(tempfile.mkdtemp()) / model, model))
     described = resolve_model(model, default_registry(), lambda name: Path(name).is_dir())
     folder = locate(described.base)
     machine = Machine.detect()
