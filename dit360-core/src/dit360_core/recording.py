@@ -22,6 +22,9 @@ MOST_SAMPLES = 20_000
 #: The sampler works for one of so many seconds: waking up takes some systems longer than reading.
 _SPARING = 500
 
+#: Seconds. However long waking up takes, rarer than this a step's peak would be missed.
+_SPARSEST = 0.02
+
 #: Seconds. Samples become rarer the longer it takes, but not without end: a recorder may serve a process for days.
 _RAREST = 1.0
 
@@ -101,7 +104,7 @@ class Recorder:
     """Memory and time of phases, one after the other or nested, of one or of many pictures.
 
     device: a name such as cpu, cuda:1 or mps. interval: seconds between two samples, above 0; it grows where a sample
-    takes so long that the sampler would need more than 0.2 % of one core.
+    takes so long that the sampler would need more than 0.2 % of one core, up to 20 ms.
 
     A thread samples while a phase is open. What is measured:
 
@@ -212,7 +215,8 @@ class Recorder:
             with self._lock:
                 self._keep(self._now_in_use())
                 # Not by the first few alone: the thread's start is in them, and some systems count in 16 ms.
-                self._pace = max(self._interval, _SPARING * time.thread_time() / max(count, 20))
+                sparing = _SPARING * time.thread_time() / max(count, 20)
+                self._pace = max(self._interval, min(sparing, _SPARSEST))
 
     def _now_in_use(self) -> Sample:
         return Sample(self._now(), *self._meter.now())
