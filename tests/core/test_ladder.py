@@ -83,7 +83,7 @@ def test_it_goes_on_from_the_latents_it_had():
 
 def test_parts_are_dropped_and_blocks_go_to_files_before_it_gives_up(plain):
     """Rung by rung, as a CPU has them; each makes the same picture."""
-    for rungs, (evict, offload) in enumerate([("none", "none"), ("text", "none"), ("all", "none"), ("all", "disk")]):
+    for rungs, evict, offload in ((1, "text", "none"), (3, "all", "disk")):
         failed = []
 
         def until(rows, calls, rungs=rungs, failed=failed):
@@ -92,7 +92,7 @@ def test_parts_are_dropped_and_blocks_go_to_files_before_it_gives_up(plain):
 
         pipe = loaded(until)
         picture = pipe.generate(**PICTURE)
-        assert near(picture, plain) <= 1
+        assert near(picture, plain) == 0
         assert (pipe.plan.options.evict, pipe.plan.offload) == (evict, offload), pipe.given_up
 
 
@@ -127,7 +127,7 @@ def test_a_tap_that_makes_room_does_not_take_what_sampling_needs(plain):
     assert len(seen) == 6
     assert pipe.plan.options.evict == "all"
     right = dit360.load("tiny", device="cpu", attention_backend="eager").generate(**{**PICTURE, "steps": 6})
-    assert near(picture, right) <= 1
+    assert near(picture, right) == 0
     assert picture.settings["used"]["out_of_memory"]
     assert "decided" not in picture.settings["used"]
 
@@ -155,7 +155,7 @@ import dit360_core as dit360
 from dit360_core.memory import OutOfMemory, give_back_freed_memory, used_memory
 
 torch.set_num_threads(1)
-size = {"width": 1024, "steps": 1, "seed": 1}
+size = {"width": 768, "steps": 1, "seed": 1}
 pipe = dit360.load("tiny", device="cpu", attention_backend="eager")
 conditioning = pipe.encode("a castle")
 pipe.sample(conditioning, **{**size, "width": 256})
@@ -168,7 +168,7 @@ with open("/proc/self/statm") as statm:
 def limited(mebibytes):
     resource.setrlimit(resource.RLIMIT_AS, (mapped + mebibytes * 2**20, resource.RLIM_INFINITY))
 
-limited(70)
+limited(30)
 found = pipe.sample(conditioning, **size)
 assert any("query rows" in line for line in pipe.given_up), pipe.given_up
 assert (found.tensor - plain.tensor).abs().max() < 1e-4, (found.tensor - plain.tensor).abs().max()

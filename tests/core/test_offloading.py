@@ -1,6 +1,7 @@
 """Where weights wait changes no number: offloading by blocks and to files, eviction, compiled blocks."""
 
 import gc
+import shutil
 import weakref
 
 import dit360_core as dit360
@@ -154,12 +155,20 @@ def test_weights_move_into_a_few_large_blocks_of_memory(monkeypatch):
     assert sum(storages.values()) <= whole + 2**20 * (1 + whole // 2**20)
 
 
+def test_a_compiler_that_is_missing_is_told_before_anything_is_read(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(dit360.InputError, match=r"needs a C\+\+ compiler.*install g\+\+"):
+        dit360.load("tiny", device="cpu", compile_blocks=True)
+
+
 def test_disk_that_is_full_is_told_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 2**20}))
     with pytest.raises(dit360.InputError, match=r"offload=disk needs \d+ MiB in .*set TMPDIR"):
         dit360.load("tiny", device="cpu", offload="disk")
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_blocks_make_the_same_picture():
     options = {"width": 64, "steps": 2, "seed": 1, "circular_padding": 1}
     plain, compiled = (Pipeline.from_diffusers(random_flux(), compile_blocks=c) for c in (False, True))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import attrs
 
@@ -50,6 +53,8 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
         raise InputError(f"offload={options.offload} is for CUDA devices and CPUs; use offload=none or evict=all.")
     if why := contradicts(options):
         raise InputError(f"{why}; leave one of them out.")
+    if options.compile_blocks:
+        _check_compiler(machine)
     if options.lora_strength != 1.0 and not (options.lora or model.lora):
         raise InputError(
             f"lora_strength={options.lora_strength:g} has no effect, because no LoRA is loaded; give one with lora, or "
@@ -59,6 +64,18 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
         raise InputError(
             f"lora_mode={options.lora_mode} has no effect, because no LoRA is loaded; give one with lora, or leave it "
             "out."
+        )
+
+
+def _check_compiler(machine: Machine) -> None:
+    """Raises InputError where torch.compile would fail in the first step for want of a compiler."""
+    if machine.device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "clang++", "cl"))):
+        raise InputError(
+            "compile_blocks needs a C++ compiler, and none is on the path; install g++ or clang++, or leave it out."
+        )
+    if machine.device == "cuda" and find_spec("triton") is None:
+        raise InputError(
+            "compile_blocks needs Triton on CUDA, and it is not installed; pip install triton, or leave it out."
         )
 
 
