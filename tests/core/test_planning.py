@@ -155,6 +155,7 @@ def test_nothing_fits_says_what_would(flux):
 
 def test_a_cpu_has_files_and_eviction():
     asked, found = subject(Machine(), model="tiny", vram=4)
+    assert fit(asked, found, ASSUMED).best.differs(asked) == {}
     offloads = {each.options.offload for each in candidates(asked, found, ASSUMED, 4 * GIB)}
     assert offloads == {"none", "disk"}
     evicted = one(attrs.evolve(asked, evict="all"), found, ASSUMED).prediction

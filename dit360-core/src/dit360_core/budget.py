@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -32,7 +32,7 @@ SLICES = 1024
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """One combination. error: what its quantization may do to the transformer's output. seconds: of a picture."""
+    """One combination. error: what its quantization may do to the transformer's output. seconds: of a picture, loading aside."""
 
     options: LoadOptions
     prediction: Prediction
@@ -152,7 +152,7 @@ def candidates(asked: LoadOptions, subject: Subject, speed: Speed, budget: int) 
         setup = chosen_setup(subject, options, budget)
         prediction = predict(subject.shapes, setup, held)
         parts = seconds_of(prediction, setup, speed, subject)
-        yield Candidate(options=options, prediction=prediction, error=error, seconds=sum(parts.values()), parts=parts)
+        yield Candidate(options=options, prediction=prediction, error=error, seconds=_of_a_picture(parts), parts=parts)
 
 
 def one(options: LoadOptions, subject: Subject, speed: Speed) -> Candidate:
@@ -174,7 +174,12 @@ def one(options: LoadOptions, subject: Subject, speed: Speed) -> Candidate:
     setup = chosen_setup(subject, options, all_there(subject) if subject.here else None)
     prediction = predict(subject.shapes, setup, subject.held)
     parts = seconds_of(prediction, setup, speed, subject)
-    return Candidate(options=options, prediction=prediction, error=error, seconds=sum(parts.values()), parts=parts)
+    return Candidate(options=options, prediction=prediction, error=error, seconds=_of_a_picture(parts), parts=parts)
+
+
+def _of_a_picture(parts: Mapping[str, float]) -> float:
+    """Without loading, which is done once."""
+    return sum(seconds for name, seconds in parts.items() if name != "loading")
 
 
 def _combinations(asked: LoadOptions, subject: Subject) -> Iterator[LoadOptions]:
@@ -231,9 +236,7 @@ def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subj
         times = subject.evaluations if phase.name == "step" and setup.offload != "model" else 1
         link = speed.disk if setup.offload == "disk" else speed.link / (3 if setup.offload == "sequential" else 1)
         moving = phase.moved * times / link
-        if phase.name == "step" and setup.evict == "all":
-            moving += phase.weights / speed.disk
-        if phase.name == "text encoding" and setup.evict != "none":
+        if setup.evict == "all" or (setup.evict == "text" and phase.name == "text encoding"):
             moving += phase.weights / speed.disk
         hidden = setup.offload in ("group", "text") and setup.device == "cuda"
         found[phase.name] = max(computing, moving) if hidden else computing + moving
