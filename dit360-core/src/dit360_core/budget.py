@@ -32,7 +32,9 @@ SLICES = 1024
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """One combination. error: what its quantization may do to the transformer's output. seconds: of a picture, loading aside."""
+    """One combination. error: what its quantization may do to the transformer's output. seconds: of a picture, without
+    loading; parts: of each phase, loading too.
+    """
 
     options: LoadOptions
     prediction: Prediction
