@@ -97,6 +97,7 @@ def baseline(
 def controls(
     model: Annotated[str, typer.Option(help="Known name, or one of: " + ", ".join(SIZES))] = "tiny",
     rounds: Annotated[int, typer.Option()] = 5,
+    only: Annotated[str, typer.Option(help="One group: " + ", ".join(CONTROLS), show_default="all")] = "",
     small: Annotated[bool, typer.Option("--small", help="Whether this works: 128×64, 2 steps, no document.")] = False,
 ) -> None:
     """Measure every control against its baseline and write phase5.md."""
@@ -104,6 +105,8 @@ def controls(
     with tempfile.TemporaryDirectory() as folder:
         where = _model(model, folder)
         for name, (start, vary) in CONTROLS.items():
+            if only and name != only:
+                continue
             size = {"width": 128, "steps": 2} if small else SIZES_OF.get(model, SIZES_OF["tiny"])
             Console(stderr=True).print(f"{model}: {name}")
             reports[name] = measure(compared(where, {**size, **start}, vary), rounds)
@@ -125,7 +128,8 @@ def _keep(page: str, model: str, report: Mapping[str, Any]) -> None:
     DOCS.mkdir(exist_ok=True)
     file = DOCS / f"{page}.json"
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    kept[model] = report
+    # Groups that were measured alone take the place of their earlier selves.
+    kept[model] = {**kept.get(model, {}), **report}
     file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
