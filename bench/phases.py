@@ -42,7 +42,7 @@ CONTROLS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 SIZES_OF: dict[str, dict[str, Any]] = {
     "tiny": {"width": 1024, "steps": 6},
-    "middle": {"width": 1024, "steps": 3},
+    "middle": {"width": 512, "steps": 3},
 }
 app = typer.Typer()
 

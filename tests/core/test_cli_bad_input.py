@@ -287,6 +287,25 @@ LATE = {
         ["generate", "a castle", "--device", "cpu", "--tiling-level", "offloaded"],
         "tiling_level=offloaded .*use tiling_level=recomputed",
     ),
+    "vram that is no number": (
+        ["generate", "a castle", "--vram", "little"],
+        "vram is 'little', but must be auto, or GiB from 0.5 to 4096",
+    ),
+    "a preset that is none": (
+        ["plan", "--preset", "fast"],
+        "preset is 'fast', but must be one of: none, auto, low-vram",
+    ),
+    "a timeline that is no page": (
+        ["generate", "a castle", "--profile", "p.png"],
+        "p.png",
+    ),
+    "a size that is none": (["plan", "--size", "2048 by 1024"], "size is '2048 by 1024', but must be width×height"),
+    "a size of another shape": (["plan", "--size", "2048x2048"], "The size 2048×2048 cannot be made.*take"),
+    "eviction and offloading at once": (
+        ["generate", "a castle", "--device", "cpu", "--offload", "disk", "--evict", "all"],
+        "evict=all has one part in memory at a time.*leave one of them out",
+    ),
+    "a comparison with an unknown option": (["bench", "--vary", "speed=1"], "speed"),
     "offload without an accelerator": (
         ["generate", "a castle", "--device", "cpu", "--offload", "model"],
         "offload=model .* use offload=none",
