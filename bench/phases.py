@@ -129,8 +129,20 @@ def _keep(page: str, model: str, report: Mapping[str, Any]) -> None:
     file = DOCS / f"{page}.json"
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     # Groups that were measured alone take the place of their earlier selves.
-    kept[model] = {**kept.get(model, {}), **report}
+    kept[model] = {**kept.get(model, {}), **_short(report)}
     file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _short(report: Any) -> Any:
+    """Without what the options and plans were in full, which name folders of the machine."""
+    if isinstance(report, Mapping):
+        return {name: _short(value) for name, value in report.items() if name not in ("used", "baseline")}
+    if isinstance(report, list):
+        return [
+            _short({k: v for k, v in one.items() if k != "settings"}) if isinstance(one, dict) else one
+            for one in report
+        ]
+    return report
 
 
 def _write(page: str, make: Any) -> None:
