@@ -1,6 +1,7 @@
 """The baseline and every control on and off, as documents: docs/benchmarks/phase4_baseline.md and phase5.md.
 
     python bench/phases.py baseline            # 2048×1024, 50 steps, eager, no tiling: minutes for each picture
+    python bench/phases.py baseline --model narrow --steps 4
     python bench/phases.py controls            # each control against one baseline, paired, medians
     python bench/phases.py controls --model middle
 
@@ -81,11 +82,12 @@ def _joined(text: str) -> Iterable[str]:
 def baseline(
     model: Annotated[str, typer.Option(help="Known name, or one of: " + ", ".join(SIZES))] = "tiny",
     rounds: Annotated[int, typer.Option()] = 1,
+    steps: Annotated[int, typer.Option(help="Fewer, where 50 take too long.")] = 50,
     small: Annotated[bool, typer.Option("--small", help="Whether this works: 128×64, 2 steps, no document.")] = False,
 ) -> None:
     """Measure the baseline and write phase4_baseline.md."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = BASELINE | ({"width": 128, "height": 64, "steps": 2} if small else {})
+        settings = BASELINE | {"steps": steps} | ({"width": 128, "height": 64, "steps": 2} if small else {})
         report = measure(compared(_model(model, folder), settings, []), rounds)
     if not small:
         _keep("phase4_baseline", model, report)
@@ -179,7 +181,10 @@ def _baseline_page(kept: Mapping[str, Any]) -> Iterable[str]:
         )
     yield ""
     for model, report in kept.items():
-        yield f"{model}: {_environment(report)}; {report['settings']['rounds']} run after one to warm up."
+        steps = len(report["configurations"][0]["runs"][0]["steps"])
+        told = f"{steps} steps; {report['settings']['rounds']} run after one to warm up"
+        yield f"{model}: {_environment(report)}; {told}."
+        yield ""
 
 
 def _controls_page(kept: Mapping[str, Any]) -> Iterable[str]:
