@@ -196,7 +196,7 @@ def preset_with(asked: Asked, tell: Tell, name: str, cap: int, options: dict[str
     fields = [field.name for field in attrs.fields(DecodeOptions)]
     decoding = {option: options.pop(option) for option in fields if option in options}
     # Of loading files, of which there are none.
-    for option in ("model", "device", "lora", "lora_strength", "lora_mode"):
+    for option in ("model", "device", "lora", "lora_strength", "lora_mode", "evict", "vram", "preset"):
         options.pop(option, None)
     pipe = flux(asked, dtype_of(options.pop("precision", "bf16")))
     if options.get("quantization_mode", "none") != "none":
