@@ -117,7 +117,7 @@ class Ladder:
         from dit360_core.flux.placement import displace, place
 
         engine, plan = self.loaded.engine, self.loaded.plan
-        ladder = OFFLOADS.get(plan.device, ())
+        ladder, homeless = OFFLOADS.get(plan.device, ()), False
         if plan.offload == "disk" or engine.residency.foreign:
             return None
         for level in ladder[ladder.index(plan.offload) + 1 if plan.offload in ladder else 0 :]:
@@ -139,12 +139,12 @@ class Ladder:
                         "the model again."
                     ) from None
                 displace(engine.pipe)
+                homeless = True
                 continue
             engine.residency.offload = level
             self.loaded.plan = attrs.evolve(plan, offload=level, options=options)
             return f"offload={level}"
-        if plan.device != "cpu":
-            displace(engine.pipe)
+        if homeless and plan.device != "cpu":
             place(engine.pipe, plan.offload, engine.device)
         return None
 
