@@ -28,7 +28,6 @@ KINDS = {"reading": "text encoding", "sampling": "step", "decoding": "decode"}
 class Measured:
     """The phases of one picture. recorder: None if nobody measures."""
 
-    loaded: Loaded
     recorder: Recorder | None
     first: int
     wanted: bool
@@ -100,7 +99,7 @@ def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: D
         predicted = {phase.name: phase.total - beside for phase in prediction.phases}
         first = len(recorder.recording.phases)
     try:
-        yield Measured(loaded, recorder, first, wanted, predicted)
+        yield Measured(recorder, first, wanted, predicted)
     finally:
         if own is not None:
             recorders.remove(own)

@@ -75,16 +75,15 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice, when_full: str | None = None) -> Iterator[Stage]:
+def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice) -> Iterator[Stage]:
     """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told.
 
-    when_full: what to do if memory runs out. A stage inside of another, as of a tap that decodes, leaves it to that one
-    to move parts back.
+    A stage inside of another, as of a tap that decodes, leaves it to that one to move parts back.
     """
     working = Stage(doing)
     engine.stages.append(doing)
     try:
-        with told_when_full(doing, plan.device, when_full), engine.phase(doing), told_of(*choices, working=working):
+        with told_when_full(doing, plan.device), engine.phase(doing), told_of(*choices, working=working):
             yield working
     finally:
         engine.stages.pop()

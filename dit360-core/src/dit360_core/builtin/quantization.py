@@ -31,10 +31,6 @@ def _int8_scratch(need: LayerNeed) -> int:
     return _turned_back(need)
 
 
-def _fp8_scratch(need: LayerNeed) -> int:
-    return _turned_back(need)
-
-
 def _rounded_activations(need: LayerNeed) -> int:
     # Of at most 2048 tokens: in float32, scaled, and in eight bits; their result in float32 and in their own dtype.
     return min(need.tokens, 2048) * (need.inputs * 9 + need.outputs * (4 + need.itemsize))
@@ -79,6 +75,6 @@ def dit360_quantizers() -> Iterable[Quantizer]:
         error=0.03,
         summary="float8 weights, a scale a channel; on CUDA from capability 8.9 on computed in float8",
         unsupported=_no_float8,
-        scratch=_fp8_scratch,
+        scratch=_turned_back,
         load=_fp8,
     )
