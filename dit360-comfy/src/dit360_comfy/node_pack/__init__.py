@@ -1,0 +1,7 @@
+"""What ComfyUI imports: this folder is linked into its ``custom_nodes`` by ``dit360-comfy install``."""
+
+from dit360_comfy.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+WEB_DIRECTORY = "./web"
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
