@@ -15,7 +15,7 @@ from dit360_core.memory import give_back_freed_memory
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
 from dit360_core.panorama import Panorama
 from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
-from dit360_core.stages import Latents, stage, told_of
+from dit360_core.stages import Latents, Pixels, stage, told_of
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,11 @@ class Autoencoding:
 
     def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
         """Latents in model space become a picture."""
+        pixels = self.pixels(given, asked)
+        return Panorama(image=_image(pixels.tensor[0]), settings=pixels.settings)
+
+    def pixels(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Pixels:
+        """Latents in model space become pixels."""
         latents = self._checked(given)
         tensor = latents.tensor
         doing = f"decoding {latents.width}×{latents.height}"
@@ -59,19 +64,23 @@ class Autoencoding:
             **chosen(asked),
         }
         settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._loaded.machine.versions)}
-        return Panorama(image=_image(pixels[0]), settings=settings)
+        return Pixels(tensor=pixels, settings=settings)
 
     def encode(self, panorama: Panorama, asked: DecodeOptions) -> Latents:
         """A picture becomes latents in model space."""
         import numpy as np
         import torch
 
-        width, height = panorama.size
+        pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+        return self.encode_pixels(pixels, asked)
+
+    def encode_pixels(self, pixels: torch.Tensor, asked: DecodeOptions) -> Latents:
+        """Pixels ``(1, 3, H, W)`` in 0 … 1 become latents in model space."""
+        width, height = int(pixels.shape[-1]), int(pixels.shape[-2])
         check_size(width, height)
         with self._stage(f"encoding {width}×{height}", asked, (width, height)) as ladder:
             choice, tiling, report = self._tiling(asked, width, height)
             with told_of(choice):
-                pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
                 tensor = ladder.run(lambda: self._engine.encode(pixels, tiling))
             told = report()
         return Latents(tensor=tensor, settings={"encoded": told})

@@ -23,6 +23,7 @@ from dit360_core.stages import Conditioning, Latents, Progress, Tap, stage
 if TYPE_CHECKING:
     import torch
 
+    from dit360_core.flux.engine import Engine
     from dit360_core.offers import Attend
 
 log = logging.getLogger("dit360")
@@ -67,6 +68,7 @@ class Denoising:
 
         text = conditioning.positive.tokens.shape[1]
         biased = asked.circular_mode == "bias"
+        _check_conditioning(conditioning, engine, biased)
         seen, key_bias = (grid.real, grid.key_bias(text)) if biased else (grid, None)
 
         attend, attention, slice_size = self._attention_for(asked, seen.tokens + text, biased)
@@ -81,6 +83,7 @@ class Denoising:
                 )
         noise = noise if start is None else start
         wishes = Wishes(
+            prompts=1 + len(conditioning.others),
             true_guidance=asked.true_guidance,
             rotating=rotating,
             yaw_consistency=asked.yaw_consistency,
@@ -144,6 +147,7 @@ class Denoising:
             "latent_rotation": rotating,
             "position_interpolation": interpolating,
             "max_sequence_length": conditioning.max_sequence_length,
+            **({"prompts": wishes.prompts} if conditioning.others else {}),
             "scheduler": scheduler_choice.as_dict(),
             "evaluations": asking.calls,
             "denoise": asked.denoise,
@@ -155,6 +159,7 @@ class Denoising:
             "attention_slice_size": ladder.slices,
             # Told here too, since its strength may be another by the time of the decoding.
             "lora": self._loaded.plan.lora_as_dict(),
+            **({"added_loras": list(plan.added_loras)} if plan.added_loras else {}),
         }
         return Latents(
             tensor=result,
@@ -247,4 +252,27 @@ class Denoising:
             self._loaded.machine,
             need,
             load=lambda offer: offer.load(settings),
+        )
+
+
+def _check_conditioning(conditioning: Conditioning, engine: Engine, biased: bool) -> None:
+    """Raises InputError for embeddings that are another model's, which a conditioning made elsewhere can hold.
+
+    biased: the bias on the keys counts the prompt's tokens, so that all prompts need as many.
+    """
+    embeddings = [conditioning.positive, *conditioning.others]
+    embeddings += [conditioning.negative] if conditioning.negative is not None else []
+    wanted = (int(engine.config.joint_attention_dim), int(engine.config.pooled_projection_dim))
+    for embedding in embeddings:
+        found = (int(embedding.tokens.shape[-1]), int(embedding.pooled.shape[-1]))
+        if found != wanted:
+            raise InputError(
+                f"The conditioning has {found[0]} channels a token and {found[1]} in all, and this model reads "
+                f"{wanted[0]} and {wanted[1]}; encode the prompt with this model's text encoders."
+            )
+    lengths = sorted({int(embedding.tokens.shape[1]) for embedding in embeddings})
+    if biased and len(lengths) > 1:
+        raise InputError(
+            f"circular_mode=bias needs prompts of one length, and these have {' and '.join(map(str, lengths))} tokens; "
+            "use circular_mode=pad."
         )

@@ -18,6 +18,9 @@ from dit360_core.prediction import Prediction, predict
 from dit360_core.registry import Registry
 
 if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.flux.added import Added
     from dit360_core.flux.engine import Engine
     from dit360_core.flux.shapes import Shapes
 
@@ -27,6 +30,7 @@ class Loaded:
     """A model in memory, and what was decided about it, which changes where memory runs out.
 
     make_shapes: the model's shapes, made when they are first needed. given_up: what was done when memory ran out.
+    added: LoRAs beside the one that it was loaded with.
     """
 
     engine: Engine
@@ -36,13 +40,30 @@ class Loaded:
     kernels: Kernels
     make_shapes: Callable[[], Shapes]
     given_up: list[str] = attrs.field(factory=list)
+    added: Added = attrs.field()
     _shapes: Shapes | None = None
+
+    @added.default
+    def _none_added(self) -> Added:
+        from dit360_core.flux.added import Added
+
+        return Added()
+
+    def like_factors(self, transformer: torch.nn.Module | None) -> torch.Tensor:
+        """An empty tensor of the dtype of factors, on the device of the weights beside them: they move together."""
+        import torch
+
+        weights: Any = iter(()) if transformer is None else transformer.parameters()
+        resting = next((tensor.device for tensor in weights), self.engine.device)
+        return torch.empty(0, dtype=self.engine.dtype, device=resting)
 
     def subject(self, sampling: SampleOptions, decoding: DecodeOptions) -> Subject:
         """This model, and a picture that is to be made with it."""
         if self._shapes is None:
             self._shapes = self.make_shapes()
         shapes, plan = self._shapes, self.plan
+        from dit360_core.flux.added import beside_bytes
+
         bits = {}
         for part in plan.quantized:
             weights = sum(shapes.weights_of_layer(part.part, layer.name) for layer in part.layers)
@@ -53,6 +74,7 @@ class Loaded:
             shapes=shapes, model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
             sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
             lora=bool(plan.lora), stored=bits, quantizer=plan.quantization.address, held=self._held(),
+            beside=beside_bytes(self.engine.pipe.transformer),
         )  # fmt: skip
 
     def predict(self, sampling: SampleOptions, decoding: DecodeOptions) -> Prediction:

@@ -14,9 +14,9 @@ from dit360_core.memory import gib
 from dit360_core.options import DecodeOptions, SampleOptions
 from dit360_core.panorama import Panorama
 from dit360_core.recording import Phase, Recorder
-from dit360_core.stages import Latents
+from dit360_core.stages import Latents, Pixels
 
-Made = TypeVar("Made", Panorama, Latents)
+Made = TypeVar("Made", Panorama, Latents, Pixels)
 
 log = logging.getLogger("dit360")
 
@@ -34,7 +34,7 @@ class Measured:
     predicted: Mapping[str, int]
 
     def written(self, made: Made) -> Made:
-        """A panorama or latents with their memory in their settings, if it was measured."""
+        """A panorama, pixels or latents with their memory in their settings, if it was measured."""
         if self.recorder is None:
             return made
         told: dict[str, Any] = self.as_dict()

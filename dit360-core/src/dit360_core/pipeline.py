@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -27,7 +29,7 @@ from dit360_core.quantization import choose_quantization
 from dit360_core.recording import Recorder
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
-from dit360_core.stages import Conditioning, Latents, Progress, Tap, stage
+from dit360_core.stages import Conditioning, Latents, Pixels, Progress, Tap, stage
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from dit360_core.flux.shapes import Shapes
 
 log = logging.getLogger("dit360")
+
+Decoded = TypeVar("Decoded", Panorama, Pixels)
 
 
 class Pipeline:
@@ -261,13 +265,25 @@ class Pipeline:
     def decode(self, latents: Latents | torch.Tensor, **options: Any) -> Panorama:
         """Latents become a picture without a seam. A bare tensor is ``(1, C, H/8, W/8)`` in model space."""
         asked = build(DecodeOptions, options)
+        return self._measured(latents, asked, lambda: self._autoencoding.decode(latents, asked))
+
+    @takes(DecodeOptions)
+    def decode_pixels(self, latents: Latents | torch.Tensor, **options: Any) -> Pixels:
+        """As :meth:`decode`, but not rounded to 8 bits, for whoever goes on to work with the picture."""
+        asked = build(DecodeOptions, options)
+        return self._measured(latents, asked, lambda: self._autoencoding.pixels(latents, asked))
+
+    def _measured(
+        self, latents: Latents | torch.Tensor, asked: DecodeOptions, decode: Callable[[], Decoded]
+    ) -> Decoded:
+        """Measures a decoding if the sampling was measured."""
         used: Any = latents.settings.get("used", {}) if isinstance(latents, Latents) else {}
         if "memory" not in used or not isinstance(latents, Latents):
-            return self._autoencoding.decode(latents, asked)
+            return decode()
         size = SampleOptions(prompt="any", width=latents.width, height=latents.height)
         with measuring(self._loaded, True, size, asked) as measured:
-            panorama = self._autoencoding.decode(latents, asked)
-        return measured.written(panorama)
+            decoded = decode()
+        return measured.written(decoded)
 
     def preview(self, latents: Latents | torch.Tensor, *, scale: int = 8) -> Panorama:
         """A quick look at latents, without the autoencoder: blurred, in roughly the right colours, and seamless.
@@ -277,14 +293,63 @@ class Pipeline:
         return self._autoencoding.preview(latents, scale)
 
     @takes(DecodeOptions)
-    def encode_image(self, image: Image | Panorama, **options: Any) -> Latents:
+    def encode_image(self, image: Image | Panorama | torch.Tensor, **options: Any) -> Latents:
         """A picture becomes latents, as seamless as itself: the inverse of :meth:`decode`, up to what the model loses.
 
         image: an equirectangular picture, twice as wide as high, in multiples of 16 pixels (for a file:
-        ``Panorama.open``). Raises InputError if it is of another size.
+        ``Panorama.open``), or its pixels ``(1, 3, H, W)`` in 0 … 1. Raises InputError if it is of another size.
         """
+        import torch
+
+        asked = build(DecodeOptions, options)
+        if isinstance(image, torch.Tensor):
+            if image.ndim != 4 or image.shape[:2] != (1, 3):
+                raise InputError(f"The pixels have the shape {tuple(image.shape)}, but must be (1, 3, H, W).")
+            return self._autoencoding.encode_pixels(image.float().cpu(), asked)
         panorama = image if isinstance(image, Panorama) else Panorama(image=image)
-        return self._autoencoding.encode(panorama, build(DecodeOptions, options))
+        return self._autoencoding.encode(panorama, asked)
+
+    @contextmanager
+    def interruptible(self, check: Callable[[], None]) -> Iterator[None]:
+        """In this block ``check`` is called many times in each step and each decoding; what it raises ends them.
+
+        The pipeline stays usable. With compiled blocks it is called between steps only.
+        """
+        with self.engine.watched(check):
+            yield
+
+    def set_loras(self, loras: Sequence[tuple[str, float]]) -> None:
+        """LoRAs to apply from now on, besides the one that the model was loaded with; none: an empty list.
+
+        loras: (safetensors file, folder or Hub id, strength −2 … 2) each; of one that is named twice the strengths add
+        up. They are computed beside the weights, whatever those are stored in, so that taking one away leaves nothing
+        behind. Raises InputError or ModelError; then those before stay.
+        """
+        from dit360_core.flux.added import check_addable
+        from dit360_core.flux.lora import locate
+        from dit360_core.flux.placement import displace, place
+
+        wanted: dict[Path, float] = {}
+        for name, strength in loras:
+            checked = build(LoadOptions, {"lora": name, "lora_strength": strength}).lora_strength
+            file = locate(name).resolve()
+            wanted[file] = wanted.get(file, 0.0) + checked
+        added, engine, offload = self._loaded.added, self.engine, self.engine.residency.offload
+        if added.fits(wanted):
+            added.set_strengths(wanted)
+        else:
+            check_addable(offload)
+            moved = offload in ("model", "group", "sequential") and not engine.residency.foreign
+            if moved:
+                displace(engine.pipe)
+            try:
+                transformer = engine.pipe.transformer
+                added.change(transformer, engine.config, wanted, self._loaded.like_factors(transformer))
+            finally:
+                if moved:
+                    place(engine.pipe, offload, engine.device)
+        told = tuple({"from": name, "strength": float(strength)} for name, strength in loras)
+        self._loaded.plan = attrs.evolve(self.plan, added_loras=told)
 
     def set_lora_strength(self, strength: float) -> None:
         """How strongly the LoRA is applied from now on: −2 … 2, and 0 is without it.
@@ -305,6 +370,10 @@ class Pipeline:
         others = [part for part in self.plan.quantized if part.part not in {new.part for new in converted}]
         kept = self.plan.lora_kept if lora_kept is None else lora_kept
         self._loaded.plan = attrs.evolve(self.plan, quantized=(*others, *converted), lora_kept=kept)
+
+    def put_added_onto(self, transformer: Any) -> None:
+        """LoRAs that were added, beside a transformer that was read again."""
+        self._loaded.added.onto(transformer, self.engine.config, self._loaded.like_factors(transformer))
 
     def check(self, asked: SampleOptions, decoding: DecodeOptions) -> None:
         """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later."""

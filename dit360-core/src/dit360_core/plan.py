@@ -282,6 +282,7 @@ class Plan:
     effect that rounding left of it, where it was fused into quantized weights. fused_before: the LoRA that the stored
     weights of the model hold already, as ``lora_as_dict`` told it then. quantized: what became of each part. asked: the
     options as they were given, and decided: what ``vram`` or ``preset`` made of them when the model was loaded.
+    added_loras: put beside it since then, each with ``from`` and ``strength``.
     """
 
     options: LoadOptions
@@ -303,6 +304,7 @@ class Plan:
     quantized: tuple[Converted, ...] = ()
     notes: tuple[str, ...] = ()
     decided: Mapping[str, Any] = attrs.field(factory=dict)
+    added_loras: tuple[Mapping[str, Any], ...] = ()
 
     def sentences(self) -> list[str]:
         """For the log: one line a subject."""
@@ -347,6 +349,7 @@ class Plan:
                 "parts": {part.part: part.as_dict() for part in self.quantized},
             },
             "lora": self.lora_as_dict(),
+            **({"added_loras": [dict(lora) for lora in self.added_loras]} if self.added_loras else {}),
             **({"lora_in_stored_weights": dict(self.fused_before)} if self.fused_before else {}),
             "notes": list(self.notes),
         }

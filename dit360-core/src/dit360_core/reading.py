@@ -12,7 +12,7 @@ import attrs
 from dit360_core.attention import Kernels
 from dit360_core.machine import Machine
 from dit360_core.memory import give_back_freed_memory, told_when_full
-from dit360_core.offloads import EVICTED
+from dit360_core.offloads import BY_BLOCKS, EVICTED
 from dit360_core.pipeline import Pipeline
 from dit360_core.plan import Plan
 from dit360_core.precision import torch_dtype
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dit360_core.conversion import Converted
     from dit360_core.flux.beside import Strength
     from dit360_core.flux.lora import Lora
+    from dit360_core.flux.residency import Host
     from dit360_core.flux.store import Stored
     from dit360_core.flux.stream import Quantizing
     from dit360_core.offers import Attend
@@ -36,7 +37,8 @@ log = logging.getLogger("dit360")
 class Prepared:
     """A pipeline whose files and backends are found and checked, and whose weights are not read yet.
 
-    quantizer: None if nothing is to be quantized. stored: the parts that are stored quantized, which it restores.
+    quantizer: None if nothing is to be quantized. stored: the parts that are stored quantized, which it restores. host:
+    see :class:`dit360_core.flux.residency.Residency`; weights are read into system memory and left there for it.
     """
 
     plan: Plan
@@ -48,6 +50,7 @@ class Prepared:
     stored: Mapping[str, Stored]
     machine: Machine
     registry: Registry
+    host: Host | None = None
 
     def load(self, recorder: Recorder | None = None) -> Pipeline:
         """Reads the weights, but for the parts that are to be evicted, and makes a pipeline of them."""
@@ -58,7 +61,7 @@ class Prepared:
         from dit360_core.flux.engine import Engine
         from dit360_core.flux.files import WEIGHTS
         from dit360_core.flux.load import assemble_pipeline
-        from dit360_core.flux.placement import place
+        from dit360_core.flux.placement import place, place_part
         from dit360_core.flux.residency import Residency
         from dit360_core.flux.shapes import Shapes
         from dit360_core.flux.stream import empty
@@ -79,7 +82,11 @@ class Prepared:
                 kept = lora_files.check_kept(lora, converted)
                 plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
             plan = attrs.evolve(plan, quantized=converted)
-            place(pipe, plan.offload, device)
+            if self.host is None or plan.offload in ("model", "sequential"):
+                place(pipe, plan.offload, device)
+            else:
+                for name in BY_BLOCKS.get(plan.offload, ()):
+                    place_part(name, getattr(pipe, name), plan.offload, device)
             give_back_freed_memory("cpu")  # of loading, which would be missing from the first picture
         for line in plan.sentences():
             log.info("%s", line)
@@ -92,9 +99,11 @@ class Prepared:
             lora = now.lora() if name == "transformer" else None
             parts, converted = now.read([name], lora, strength)
             pipeline.told_of(converted, None if lora is None else lora_files.check_kept(lora, converted))
+            if name == "transformer":
+                pipeline.put_added_onto(parts[name])
             return parts[name]
 
-        residency = Residency(evict=plan.options.evict, offload=plan.offload, device=device, read=again)
+        residency = Residency(evict=plan.options.evict, offload=plan.offload, device=device, read=again, host=self.host)
         transformer = (
             pipe.transformer if "transformer" not in later else empty("transformer", self.folder / "transformer")
         )
@@ -134,8 +143,7 @@ class Prepared:
             if fused is not None and whole:
                 lora_files.fuse(transformer, fused, plan.lora_strength)
             elif lora is not None and fused is None:
-                where = plan.device if plan.offload == "none" else "cpu"
-                like = torch.empty(0, dtype=torch_dtype(plan.precision), device=where)
+                like = torch.empty(0, dtype=torch_dtype(plan.precision), device=self._home())
                 put_beside(transformer, lora, strength, like)
             attach(transformer, self.attend, plan.attention_slice_size)
             if plan.options.compile_blocks:
@@ -152,7 +160,7 @@ class Prepared:
         if self.quantizer is None:
             return {}, ()
         dtype, device = torch_dtype(self.plan.precision), torch.device(self.plan.device)
-        home = device if self.plan.offload == "none" else torch.device("cpu")
+        home = self._home()
         done = {
             name: restore_part(stored, self.folder / name, self.quantizer.restore, dtype, device=device, home=home)
             for name, stored in self.stored.items()
@@ -164,6 +172,12 @@ class Prepared:
             wanted = survey(self.folder, how)
             done |= {name: load_part(part, how, dtype) for name, part in wanted.items() if name in names}
         return {name: module for name, (module, _) in done.items()}, tuple(told for _, told in done.values())
+
+    def _home(self) -> torch.device:
+        """Where weights rest."""
+        import torch
+
+        return torch.device(self.plan.device if self.plan.offload == "none" and self.host is None else "cpu")
 
     def lora(self) -> Lora | None:
         """The LoRA as far as it belongs to this transformer. Raises ModelError if it does not."""

@@ -17,14 +17,16 @@ from dit360_core.wrap import Grid, rotation
 if TYPE_CHECKING:
     import torch
 
-    from dit360_core.flux.engine import Engine, Velocity
+    from dit360_core.flux.engine import Embedding, Engine, Velocity
     from dit360_core.offers import FlowModel, SchedulerImplementation
 
 
 @attrs.frozen(kw_only=True)
 class Wishes:
-    """How the model is asked. rotating: the panorama is turned by another angle each time. The others: options."""
+    """How the model is asked. rotating: the panorama is turned by another angle each time. prompts: that the picture
+    follows. The others: options."""
 
+    prompts: int = 1
     true_guidance: float = 1.0
     rotating: bool = False
     yaw_consistency: float = 0.0
@@ -33,7 +35,7 @@ class Wishes:
     @property
     def calls(self) -> int:
         """Of the transformer, each time that a solver asks."""
-        return (2 if self.true_guidance > 1 else 1) * (2 if self.yaw_consistency > 0 else 1)
+        return (self.prompts + (self.true_guidance > 1)) * (2 if self.yaw_consistency > 0 else 1)
 
 
 class Asked:
@@ -79,15 +81,18 @@ class Asked:
 
     def _ask(self, x: torch.Tensor, sigma: float, turned: int, view: str = "") -> torch.Tensor:
         # Views are told apart by name, as branches are: diffusers' caches compare a call with the one before it.
-        self.calls += 1
-        positive = self._conditioning.positive
-        v = self._attempt(lambda: self._velocity(x, sigma, positive, f"cond{view}", turned))
+        v = self._about(self._conditioning.positive, x, sigma, turned, f"cond{view}")
+        for i, other in enumerate(self._conditioning.others, start=2):
+            v = v + (self._about(other, x, sigma, turned, f"cond {i}{view}") - v) / i
         negative, guidance = self._conditioning.negative, self._wishes.true_guidance
         if guidance > 1 and negative is not None:
-            self.calls += 1
-            against = self._attempt(lambda: self._velocity(x, sigma, negative, f"uncond{view}", turned))
+            against = self._about(negative, x, sigma, turned, f"uncond{view}")
             v = against + guidance * (v - against)
         return v
+
+    def _about(self, embedding: Embedding, x: torch.Tensor, sigma: float, turned: int, branch: str) -> torch.Tensor:
+        self.calls += 1
+        return self._attempt(lambda: self._velocity(x, sigma, embedding, branch, turned))
 
     def expected(self) -> torch.Tensor | None:
         """The picture as the model expected it the first time that it was asked since the last time of this.

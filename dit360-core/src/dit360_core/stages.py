@@ -27,13 +27,17 @@ Tap = Callable[[int, int, "Latents"], None]
 
 @attrs.frozen(kw_only=True, eq=False)
 class Conditioning:
-    """A prompt as the model reads it; ``negative`` is there if true guidance is to be used."""
+    """A prompt as the model reads it; ``negative`` is there if true guidance is to be used.
+
+    others: more prompts that the picture is to follow as much: the model is asked about each, and the mean is taken.
+    """
 
     prompt: str
     negative_prompt: str | None
     positive: Embedding
     negative: Embedding | None
     max_sequence_length: int
+    others: tuple[Embedding, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -56,6 +60,14 @@ class Latents:
     def size(self) -> tuple[int, int]:
         """(width, height), as pictures have it."""
         return self.width, self.height
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Pixels:
+    """A decoded panorama that is not rounded to 8 bits yet: ``tensor`` ``(1, 3, H, W)`` fp32 in 0 … 1, on the CPU."""
+
+    tensor: torch.Tensor
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 class Stage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from dit360_core.errors import Dit360Error
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.residency import Residency
 from dit360_core.flux.shift import FluxTimeShift
+from dit360_core.flux.watch import Watch, between_convolutions
 from dit360_core.offers import Attend, TilingImplementation
 from dit360_core.recording import Recorder
 from dit360_core.wrap import Grid
@@ -23,6 +24,7 @@ log = logging.getLogger("dit360")
 
 VAE_FACTOR = 8
 """Pixels to a latent column."""
+_LAYERED = ("transformer", "text_encoder", "text_encoder_2")
 REMEMBERED = 16
 """Prompts, of some 4 MB each."""
 
@@ -53,6 +55,7 @@ class Engine:
     """What is being done, the innermost last."""
     recorders: list[Recorder] = attrs.field(factory=list, repr=False)
     """Who measures memory and time, the last of them."""
+    watches: list[Watch] = attrs.field(factory=list, repr=False)
     _read: OrderedDict[tuple[str, int], Embedding] = attrs.field(factory=OrderedDict, repr=False, init=False)
 
     @config.default
@@ -97,7 +100,7 @@ class Engine:
         self._warn_if_cut(prompt, max_sequence_length)
         if (prompt, max_sequence_length) in self._read:
             return self._read[prompt, max_sequence_length]
-        self.bring("text_encoder_2")
+        self.bring("text_encoder", "text_encoder_2")
         with quiet(), torch.no_grad():
             tokens, pooled, _ = self.pipe.encode_prompt(
                 prompt, device=self.device, max_sequence_length=max_sequence_length
@@ -121,8 +124,36 @@ class Engine:
             self.recorders[-1].mark(name)
 
     def bring(self, *parts: str) -> None:
-        """Reads parts that were evicted, before they are used."""
+        """Reads parts that were evicted, before they are used, and has a host put them on the device."""
         self.residency.bring(self.pipe, *parts)
+        for watch in self.watches:
+            watch.over(*(getattr(self.pipe, name, None) for name in parts if name in _LAYERED))
+
+    @contextmanager
+    def watched(self, check: Callable[[], None]) -> Iterator[None]:
+        """In this block ``check`` is called before each layer that runs, of any part; what it raises ends the stage.
+
+        Compiled blocks run to the end of the step.
+        """
+        watch = Watch(check)
+        watch.over(*(getattr(self.pipe, name, None) for name in _LAYERED))
+        self.watches.append(watch)
+        try:
+            yield
+        finally:
+            self.watches.remove(watch)
+            watch.end()
+
+    def to_stored(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents in model space as the autoencoder has them: neither scaled nor shifted. The dtype stays."""
+        self.bring("vae")
+        return as_stored(self.pipe.vae, latents)
+
+    def from_stored(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`to_stored`."""
+        self.bring("vae")
+        config = self.pipe.vae.config
+        return (latents - (config.shift_factor or 0.0)) * config.scaling_factor  # type: ignore[no-any-return]
 
     def _warn_if_cut(self, prompt: str, limit: int) -> None:
         with quiet():
@@ -168,7 +199,8 @@ class Engine:
         """Model-space latents ``(1, C, h, w)`` → pixels ``(1, 3, 8h, 8w)`` fp32 in 0 … 1, on the CPU."""
         vae = self.pipe.vae
         stored = as_stored(vae, latents.to(self.device, vae.dtype))
-        pixels = tiling.decode(vae, stored).float().cpu()
+        with between_convolutions(self.watches):
+            pixels = tiling.decode(vae, stored).float().cpu()
         if not bool(torch.isfinite(pixels).all()):
             raise Dit360Error(
                 f"The autoencoder produced numbers that are not finite in {vae.dtype}; use precision bf16 or fp32."
@@ -178,8 +210,9 @@ class Engine:
     def encode(self, pixels: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
         """Pixels ``(1, 3, H, W)`` in 0 … 1 → model-space latents ``(1, C, H/8, W/8)`` fp32, on the CPU."""
         vae = self.pipe.vae
-        stored = tiling.encode(vae, (pixels * 2 - 1).to(self.device, vae.dtype)).float().cpu()
-        return (stored - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor  # type: ignore[no-any-return]
+        with between_convolutions(self.watches):
+            stored = tiling.encode(vae, (pixels * 2 - 1).to(self.device, vae.dtype)).float().cpu()
+        return self.from_stored(stored)
 
     def release(self) -> None:
         """Moves offloaded parts back to system memory, and lets go of those that are evicted, after a stage."""

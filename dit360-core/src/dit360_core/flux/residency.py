@@ -11,7 +11,9 @@ import torch
 
 from dit360_core.flux.placement import place_part
 from dit360_core.memory import give_back_freed_memory, told_when_full
-from dit360_core.offloads import EVICTED
+from dit360_core.offloads import BY_BLOCKS, EVICTED
+
+Host = Callable[[Collection[str]], None]
 
 
 def _unreadable(name: str) -> Any:
@@ -23,7 +25,8 @@ class Residency:
     """Which parts of one pipeline come and go. read: a part by its name, on the CPU or where it rests.
 
     foreign: somebody else offloaded the pipeline, so that nothing here may. offload, device: as in
-    :func:`dit360_core.flux.placement.place`.
+    :func:`dit360_core.flux.placement.place`. host: a program that shares the device among its models, and is told the
+    names of the parts that are about to be used: it puts those on the device that nothing here puts there.
     """
 
     device: torch.device
@@ -31,6 +34,7 @@ class Residency:
     offload: str = "none"
     read: Callable[[str], Any] = _unreadable
     foreign: bool = False
+    host: Host | None = None
 
     @property
     def can_read(self) -> bool:
@@ -44,8 +48,11 @@ class Residency:
                 with told_when_full(f"reading the {name.replace('_2', '')} again", self.device.type):
                     part = self.read(name)
                     # Not "model", whose hooks chain the parts that were there at first; alone on the device, it fits.
-                    place_part(name, part, self.offload, self.device)
+                    if self.host is None or name in BY_BLOCKS.get(self.offload, ()):
+                        place_part(name, part, self.offload, self.device)
                 pipe.register_modules(**{name: part})
+        if self.host is not None:
+            self.host(names)
 
     def drop(self, pipe: Any, keep: Collection[str] = ()) -> None:
         """Lets go of every part that is to be evicted. keep: those that are in use."""

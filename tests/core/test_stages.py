@@ -1,0 +1,129 @@
+"""The stages of a pipeline one by one: prompts that are mixed, somebody who looks in, a host that shares the device."""
+
+import attrs
+import dit360_core
+import numpy as np
+import pytest
+import torch
+from dit360_core.errors import InputError
+from dit360_core.stages import Conditioning
+
+SMALL = {"width": 64, "height": 32, "steps": 1, "seed": 3}
+
+
+@pytest.fixture
+def words(tiny) -> Conditioning:
+    return tiny.encode("a meadow", max_sequence_length=8)
+
+
+def sampled(pipe, words) -> torch.Tensor:
+    return pipe.sample(words, **SMALL).tensor
+
+
+# ---------------------------------------------------------------------------------------------- several prompts
+
+
+def test_a_prompt_mixed_with_itself_is_that_prompt(tiny, words):
+    twice = attrs.evolve(words, others=(words.positive,))
+    latents = tiny.sample(twice, **SMALL)
+    assert torch.allclose(latents.tensor, sampled(tiny, words), atol=1e-5)
+    assert (latents.settings["used"]["prompts"], latents.settings["used"]["evaluations"]) == (2, 2)
+
+
+def test_a_picture_of_two_prompts_is_between_those_of_each(tiny, words):
+    other = tiny.encode("a dark cave", max_sequence_length=8)
+    mixed = sampled(tiny, attrs.evolve(words, others=(other.positive,)))
+    # One Euler step is linear in the velocity.
+    assert torch.allclose(mixed, (sampled(tiny, words) + sampled(tiny, other)) / 2, atol=1e-4)
+
+
+def test_a_conditioning_of_another_model_is_refused(tiny, words):
+    alien = attrs.evolve(words.positive, tokens=torch.zeros(1, 8, 7))
+    with pytest.raises(InputError, match="7 channels a token"):
+        tiny.sample(attrs.evolve(words, positive=alien), **SMALL)
+
+
+def test_prompts_of_two_lengths_cannot_share_a_bias(tiny, words):
+    longer = tiny.encode("a dark cave", max_sequence_length=16)
+    mixed = attrs.evolve(words, others=(longer.positive,))
+    with pytest.raises(InputError, match="8 and 16 tokens"):
+        tiny.sample(mixed, circular_mode="bias", **SMALL)
+    assert tiny.sample(mixed, **SMALL).tensor.isfinite().all()
+
+
+# -------------------------------------------------------------------------------------------------- looking in
+
+
+class Enough(BaseException):
+    """As ComfyUI's own, which newer versions do not derive from Exception."""
+
+
+def after(calls: int):
+    left = [calls]
+
+    def check() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Enough
+
+    return check, left
+
+
+@pytest.mark.parametrize("mode", ["never", "always"])
+def test_a_stage_stops_between_its_layers_and_the_model_stays_usable(tiny, words, mode):
+    latents = tiny.sample(words, **SMALL)
+    for run in (
+        lambda: tiny.encode("a meadow"),
+        lambda: tiny.sample(words, **SMALL),
+        lambda: tiny.decode(latents, tiling_mode=mode),
+        lambda: tiny.encode_image(torch.rand(1, 3, 32, 64), tiling_mode=mode),
+    ):
+        check, left = after(10**9)
+        with tiny.interruptible(check):
+            run()
+        calls = 10**9 - left[0]
+        assert calls > 10
+        check, _ = after(calls // 2)
+        with pytest.raises(Enough), tiny.interruptible(check):
+            run()
+    assert torch.equal(tiny.sample(words, **SMALL).tensor, latents.tensor)
+    assert not any(module._forward_pre_hooks for module in tiny.engine.transformer.modules())
+
+
+def test_parts_that_come_while_somebody_looks_in_are_watched_too(words):
+    pipe = dit360_core.load("tiny", evict="all")
+    check, left = after(10**9)
+    with pipe.interruptible(check):
+        pipe.sample(words, **SMALL)
+    assert left[0] < 10**9 - 10
+
+
+def test_pixels_are_those_of_the_picture_before_rounding(tiny, words):
+    latents = tiny.sample(words, **SMALL)
+    pixels = tiny.decode_pixels(latents)
+    picture = tiny.decode(latents)
+    rounded = (pixels.tensor[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert (rounded == np.asarray(picture.image)).all()
+    assert pixels.settings == picture.settings
+
+
+def test_pixels_of_the_wrong_shape_are_refused(tiny):
+    with pytest.raises(InputError, match=r"\(1, 3, H, W\)"):
+        tiny.encode_image(torch.zeros(3, 32, 64))
+
+
+# ----------------------------------------------------------------------------------------------------- a host
+
+
+def test_a_host_is_told_of_each_part_before_it_is_used(words):
+    from dit360_core.loading import prepare
+    from dit360_core.options import LoadOptions
+    from dit360_core.registry import default_registry
+
+    used = []
+    prepared = prepare(LoadOptions(evict="text"), registry=default_registry())
+    pipe = attrs.evolve(prepared, host=lambda names: used.append(tuple(names))).load()
+    pipe.decode(pipe.sample(pipe.encode("a meadow"), **SMALL))
+    assert used[0] == ("text_encoder", "text_encoder_2")
+    assert ("transformer",) in used
+    assert used[-1] == ("vae",)
