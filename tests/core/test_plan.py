@@ -717,7 +717,7 @@ def test_planning_imports_no_torch(tmp_path):
         "import sys; sys.modules['torch'] = sys.modules['diffusers'] = sys.modules['transformers'] = None\n"
         "import dit360_core\n"
         "from dit360_core import attention, errors, hookspecs, machine, offers, options, plan, precision, registry\n"
-        "from dit360_core.cli.registered import listing\n"
+        "from dit360_core.listing import listing\n"
         "listing(registry.Registry(entry_points=[]), machine.Machine.detect('cpu'))\n",
         cwd=tmp_path,
     )

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
+from command_line import python
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def test_a_wheel_holds_its_package_licence_readme_and_types(dist, name):
     assert all(path.startswith(package) for path in inside)
 
 
-@pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name != "dit360-core"])
+@pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name not in ("dit360-core", "dit360-comfy")])
 def test_a_plugins_wheel_says_where_its_plugin_is(dist, name):
     wheel = opened(dist, name)
     (points,) = (path for path in wheel.namelist() if path.endswith("entry_points.txt"))
@@ -60,7 +61,13 @@ def test_flash_needs_nothing_that_is_big_or_must_be_compiled(dist):
 
 @pytest.mark.parametrize(
     ("extra", "name"),
-    [("flash", "attn-flash"), ("xformers", "attn-xformers"), ("bnb", "quant-bnb"), ("ddim", "sched-ddim")],
+    [
+        ("flash", "attn-flash"),
+        ("xformers", "attn-xformers"),
+        ("bnb", "quant-bnb"),
+        ("ddim", "sched-ddim"),
+        ("comfy", "comfy"),
+    ],
 )
 def test_an_extra_of_the_core_means_its_distribution_and_nothing_that_is_not_here(dist, extra, name):
     """With the wheels at hand and no index: everything else is here already, and nothing more is wanted."""
@@ -73,17 +80,49 @@ def test_an_extra_of_the_core_means_its_distribution_and_nothing_that_is_not_her
     assert wanted in wheel.read(about).decode().replace('"', "'").splitlines()
 
 
-def test_every_file_of_the_package_is_in_the_wheel(wheel):
-    source = ROOT / "dit360-core" / "src"
+def test_the_wheel_for_comfyui_holds_the_whole_node_folder(dist):
+    inside = opened(dist, "dit360-comfy").namelist()
+    pack = {name.removeprefix("dit360_comfy/node_pack/") for name in inside if "/node_pack/" in name}
+    assert pack >= {"__init__.py", "pyproject.toml", "requirements.txt"}
+    for kind in ("web/*.js", "web/docs/*.md", "locales/*/*.json", "example_workflows/*.json"):
+        assert any(PurePath(name).match(kind) for name in pack), kind
+
+
+def test_the_wheel_for_comfyui_leaves_the_choice_of_torch_to_comfyui(dist):
+    """The core alone asks for one, of any build; what is there is kept."""
+    wheel = opened(dist, "dit360-comfy")
+    (about,) = (path for path in wheel.namelist() if path.endswith("METADATA"))
+    needed = [line for line in wheel.read(about).decode().splitlines() if line.startswith("Requires-Dist")]
+    assert "Requires-Dist: dit360-core>=0.1" in needed
+    assert not [line for line in needed if "torch" in line or "diffusers" in line]
+
+
+def test_the_installed_wheel_puts_its_nodes_into_comfyui(dist, tmp_path):
+    for name in ("site", "custom_nodes", "models", "user"):
+        (tmp_path / name).mkdir()
+    with opened(dist, "dit360-comfy") as wheel:
+        wheel.extractall(tmp_path / "site")
+    code = "import sys; sys.argv = ['dit360-comfy', 'install', '--comfyui', '.']; "
+    done = python(code + "from dit360_comfy.cli import main; main()", cwd=tmp_path, PYTHONPATH=tmp_path / "site")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    linked = (tmp_path / "custom_nodes" / "dit360-comfy").resolve()
+    assert linked == tmp_path / "site" / "dit360_comfy" / "node_pack"
+
+
+@pytest.mark.parametrize("name", ["dit360-core", "dit360-comfy"])
+def test_every_file_of_a_package_with_data_is_in_its_wheel(dist, name):
+    source = ROOT / name / "src"
     files = {
         p.relative_to(source).as_posix()
-        for p in (source / "dit360_core").rglob("*")
+        for p in (source / name.replace("-", "_")).rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     }
-    inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert inside == files
+    assert {path for path in opened(dist, name).namelist() if ".dist-info/" not in path} == files
+
+
+def test_the_cores_wheel_holds_the_embedded_model(wheel):
+    inside = wheel.namelist()
     assert "dit360_core/models/tiny/transformer/diffusion_pytorch_model.safetensors" in inside
-    assert "dit360_core/py.typed" in inside
 
 
 def test_the_embedded_model_is_small(wheel):

@@ -38,7 +38,7 @@ def check_names(
         if name != "auto":
             registry.find(kind, name)
     if sampling is not None:
-        _check_honoured(sampling, registry)
+        check_honoured(sampling, registry)
     return model
 
 
@@ -114,7 +114,7 @@ def check_request(
     width, height = picture_size(sampling, model)
     if sampling.attention_backend not in ("pipeline", "auto"):
         registry.find("attention", sampling.attention_backend)
-    _check_honoured(sampling, registry)
+    check_honoured(sampling, registry)
     if sampling.circular_mode == "bias" and padding_of(sampling, model) == 0:
         raise InputError("circular_mode=bias has no effect, because circular_padding is 0; set it to 1 or more.")
     _check_bias(sampling, loading, registry)
@@ -189,7 +189,7 @@ def _check_bias(sampling: SampleOptions, loading: LoadOptions, registry: Registr
         )
 
 
-def _check_honoured(sampling: SampleOptions, registry: Registry) -> None:
+def check_honoured(sampling: SampleOptions, registry: Registry) -> None:
     """Raises InputError if an option was changed from its default that the scheduler asked for would ignore."""
     any_may_be_used = sampling.scheduler_type == "auto"
     if any_may_be_used:

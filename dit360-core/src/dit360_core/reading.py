@@ -188,6 +188,15 @@ class Prepared:
             return None
         return read(self.lora_file).fitted(empty("transformer", self.folder / "transformer"))
 
+    def check_lora(self, name: str) -> None:
+        """Raises InputError or ModelError unless this is a LoRA that can be put beside the model once it is loaded."""
+        from dit360_core.flux.added import check_addable
+        from dit360_core.flux.lora import locate, read
+        from dit360_core.flux.stream import empty
+
+        check_addable(self.plan.offload)
+        read(locate(name)).fitted(empty("transformer", self.folder / "transformer")).check_beside()
+
     def quantizing(self, lora: Lora | None, home: torch.device) -> Quantizing:
         """How the weights are quantized on their way, and where they then rest."""
         import torch

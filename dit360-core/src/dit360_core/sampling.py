@@ -17,7 +17,8 @@ from dit360_core.wrap import Grid, rotation
 if TYPE_CHECKING:
     import torch
 
-    from dit360_core.flux.engine import Embedding, Engine, Velocity
+    from dit360_core.embedding import Embedding
+    from dit360_core.flux.engine import Engine, Velocity
     from dit360_core.offers import FlowModel, SchedulerImplementation
 
 

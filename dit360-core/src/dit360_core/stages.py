@@ -16,7 +16,8 @@ from dit360_core.registry import CORE
 if TYPE_CHECKING:
     import torch
 
-    from dit360_core.flux.engine import Embedding, Engine
+    from dit360_core.embedding import Embedding
+    from dit360_core.flux.engine import Engine
 
 Progress = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""

@@ -7,17 +7,11 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import attrs
 import typer
 
 from dit360_core.cli.output import told
-
-if TYPE_CHECKING:
-    from dit360_core.machine import Machine
-    from dit360_core.offers import Need
-    from dit360_core.registry import Registry
 
 
 def backends(
@@ -29,6 +23,7 @@ def backends(
     """List every backend, scheduler, tiling and model that is installed, and why not if one cannot be used here."""
     # The report says itself which plugins failed; what they print while they are looked at is no part of it.
     with told(logging.ERROR):
+        from dit360_core.listing import listing
         from dit360_core.machine import Machine
         from dit360_core.registry import default_registry
 
@@ -40,64 +35,8 @@ def backends(
             show(report)
 
 
-def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dict[str, Any]:
-    """All offers with their verdicts, all plugin failures, all plugins that were switched off.
-
-    Attention kernels of plugins that have nothing against this machine are tried on small data, in a process of their
-    own; what the core itself offers is known to work. probe: the core's are tried too, and all of them are timed.
-    """
-    from dit360_core.attention import try_kernels, typical_need
-    from dit360_core.hookspecs import KINDS
-    from dit360_core.plan import judge
-    from dit360_core.registry import by_priority
-
-    kernels = try_kernels(registry, machine, core=probe, timed=probe)
-    offers = []
-    for entry in (e for kind in KINDS for e in sorted(registry.entries(kind), key=by_priority)):
-        attention = entry.kind == "attention"
-        need = None if attention else _typical_need(entry.kind, machine)
-        reasons = kernels[entry.address].reasons if attention else judge(entry, machine, need)
-        offers.append(
-            {
-                "kind": entry.kind,
-                "name": entry.name,
-                "family": entry.family,
-                "distribution": entry.distribution,
-                "version": entry.version,
-                "priority": entry.offer.priority,
-                "summary": entry.offer.summary,
-                "available": not reasons,
-                "reasons": [attrs.asdict(reason) for reason in reasons],
-                **({"probe": kernels[entry.address].as_dict()} if probe and attention else {}),
-            }
-        )
-    return {
-        "device": machine.device,
-        **({"probed": attrs.asdict(typical_need(machine))} if probe else {}),
-        "offers": offers,
-        "failures": [{**attrs.asdict(failure), "sentence": str(failure)} for failure in registry.failures],
-        "disabled": list(registry.disabled),
-    }
-
-
-def _typical_need(kind: str, machine: Machine) -> Need | None:
-    """What DiT360 itself would ask of a backend."""
-    from dit360_core.attention import TEXT_TOKENS, typical_need
-    from dit360_core.builtin.models import DIT360
-    from dit360_core.offers import QuantizationNeed, SchedulingNeed, TilingNeed
-
-    need = typical_need(machine)
-    if kind == "quantization":
-        return QuantizationNeed(device=machine.device, dtype=need.dtype)
-    if kind == "scheduler":
-        return SchedulingNeed(steps=DIT360.steps, tokens=need.length - TEXT_TOKENS)
-    if kind == "tiling":
-        return TilingNeed(device=machine.device, dtype=need.dtype, width=DIT360.width, height=DIT360.height)
-    return None
-
-
 def show(report: dict[str, Any]) -> None:
-    """Prints a report of :func:`listing` as a table: of all kinds, or of the kernels that were tried."""
+    """Prints what :mod:`dit360_core.listing` tells as a table: of all kinds, or of the kernels that were tried."""
     from rich.console import Console
     from rich.table import Table
 

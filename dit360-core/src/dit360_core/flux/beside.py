@@ -49,10 +49,7 @@ def put_beside(transformer: torch.nn.Module, lora: Lora, shared: Strength, like:
 
     Raises ModelError if that would not be all of the LoRA, or nothing.
     """
-    if lora.text_encoder:
-        raise ModelError(
-            f"{lora.file} also changes CLIP, which cannot be kept beside it; use lora_mode=fuse, or give another file."
-        )
+    lora.check_beside()
     made = [LoraBeside(transformer.get_submodule(name), factors, shared, like) for name, factors in lora.layers.items()]
     vanished = not any(layer.down.any() and layer.up.any() for layer in made)
     if vanished and not all(factors.zero for factors in lora.layers.values()):

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import torch
 
+from dit360_core.embedding import Embedding
 from dit360_core.errors import Dit360Error
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.residency import Residency
@@ -32,14 +33,6 @@ REMEMBERED = 16
 def as_stored(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """Latents in model space as the autoencoder itself has them: neither scaled nor shifted."""
     return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)  # type: ignore[no-any-return]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Embedding:
-    """One prompt: T5's tokens ``(1, T, dim)`` and CLIP's pooled vector ``(1, dim)``."""
-
-    tokens: torch.Tensor
-    pooled: torch.Tensor
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -146,14 +139,18 @@ class Engine:
 
     def to_stored(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents in model space as the autoencoder has them: neither scaled nor shifted. The dtype stays."""
-        self.bring("vae")
-        return as_stored(self.pipe.vae, latents)
+        return as_stored(self._described_vae(), latents)
 
     def from_stored(self, latents: torch.Tensor) -> torch.Tensor:
         """The inverse of :meth:`to_stored`."""
-        self.bring("vae")
-        config = self.pipe.vae.config
+        config = self._described_vae().config
         return (latents - (config.shift_factor or 0.0)) * config.scaling_factor  # type: ignore[no-any-return]
+
+    def _described_vae(self) -> Any:
+        # Its configuration is enough, wherever its weights are.
+        if self.pipe.vae is None:
+            self.bring("vae")
+        return self.pipe.vae
 
     def _warn_if_cut(self, prompt: str, limit: int) -> None:
         with quiet():

@@ -96,6 +96,12 @@ def _told(folder: Path) -> Iterator[None]:
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
             if isinstance(error, ModelError) or is_out_of_memory(error):
                 raise
+            if str(error).startswith("Failed to import"):
+                # diffusers and transformers import their parts only now, and say the cause on the last line.
+                cause = str(error).strip().rpartition("\n")[2]
+                raise ModelError(
+                    f"diffusers or transformers cannot be imported here ({cause}); repair or uninstall what that names."
+                ) from error
             raise ModelError(
                 f"{folder} cannot be loaded ({first_line(error)}); its parts do not fit together."
             ) from error

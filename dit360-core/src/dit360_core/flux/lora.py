@@ -119,6 +119,14 @@ class Lora:
                 raise ModelError(f"{self.file} was made for another model: its layer {name} has another shape.")
         return attrs.evolve(self, layers=matched)
 
+    def check_beside(self) -> None:
+        """Raises ModelError if not all of it can be kept beside weights."""
+        if self.text_encoder:
+            raise ModelError(
+                f"{self.file} also changes CLIP, which cannot be kept beside it; use lora_mode=fuse, or give another "
+                f"file."
+            )
+
     def check_effect(self, changed: int, strength: float) -> None:
         """Raises ModelError if fusing it changed no weight although it holds something."""
         if not changed and strength and not all(factors.zero for factors in self.layers.values()):

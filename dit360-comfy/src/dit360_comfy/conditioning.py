@@ -1,0 +1,98 @@
+"""ComfyUI's CONDITIONING and the core's, which differ in form and not in content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dit360_core.embedding import Embedding
+from dit360_core.errors import InputError
+from dit360_core.stages import Conditioning
+
+from dit360_comfy import host
+
+_OURS = "dit360"
+_HARMLESS = ("pooled_output", "guidance", _OURS)
+UNKNOWN = "(of another node)"
+"""Stands for the prompt of a conditioning that carries none."""
+
+
+def conditioning_of(read: Conditioning) -> list[list[Any]]:
+    """``[[tokens (1, T, dim), {"pooled_output": (1, dim), …}]]``, fp32 on the CPU.
+
+    The words themselves, and the negative prompt, ride along under a key of our own; ComfyUI's nodes copy it.
+    """
+    told = {
+        "prompt": read.prompt,
+        "negative_prompt": read.negative_prompt,
+        "negative": None if read.negative is None else _plain(read.negative),
+        "max_sequence_length": read.max_sequence_length,
+    }
+    tokens, pooled = _plain(read.positive)
+    return [[tokens, {"pooled_output": pooled, _OURS: told}]]
+
+
+def conditioning_from(
+    given: Any, *, device: Any, dtype: Any, negative: Any = None
+) -> tuple[Conditioning, float | None]:
+    """The core's conditioning of one or more of ComfyUI's, and the guidance that a node such as FluxGuidance set.
+
+    device, dtype: of the model. negative: another CONDITIONING, instead of the negative prompt that rides along. Raises
+    InputError for what the panorama sampler does not do: areas, masks, time ranges, control nets.
+    """
+    entries = _entries(given, "conditioning")
+    told = [settings.get(_OURS) or {} for _, settings in entries]
+    embeddings = [_embedding(tokens, settings, device, dtype) for tokens, settings in entries]
+    if negative is not None:
+        against = [_embedding(tokens, settings, device, dtype) for tokens, settings in _entries(negative, "negative")]
+        if len(against) > 1:
+            raise InputError("negative combines several prompts; connect one, or concatenate them.")
+        words = (_entries(negative, "negative")[0][1].get(_OURS) or {}).get("prompt") or UNKNOWN
+    else:
+        riding = told[0].get("negative")
+        against = [] if riding is None else [_moved(*riding, device=device, dtype=dtype)]
+        words = told[0].get("negative_prompt")
+    guidances = {float(settings["guidance"]) for _, settings in entries if settings.get("guidance") is not None}
+    if len(guidances) > 1:
+        raise InputError(f"The combined prompts ask for the guidances {sorted(guidances)}; set one of them.")
+    prompts = list(dict.fromkeys(one.get("prompt") or UNKNOWN for one in told))
+    return Conditioning(
+        prompt=" + ".join(prompts),
+        negative_prompt=words if against else None,
+        positive=embeddings[0],
+        negative=against[0] if against else None,
+        max_sequence_length=max(int(embedding.tokens.shape[1]) for embedding in embeddings),
+        others=tuple(embeddings[1:]),
+    ), next(iter(guidances), None)
+
+
+def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
+    if not given:
+        raise InputError(f"{name} is empty; connect a DiT360 Text Encode, or another text encoder for FLUX.")
+    for tokens, settings in given:
+        # A strength of 1 and no mask are what some nodes write where nothing was asked.
+        asked = sorted(key for key in settings if key not in _HARMLESS and settings[key] not in (None, 1.0, False))
+        if asked:
+            raise InputError(
+                f"{name} has {', '.join(asked)}, which DiT360 Sampler does not do; leave that node out, or use "
+                f"ComfyUI's "
+                "KSampler with DiT360 Circular Padding."
+            )
+        if tokens.shape[0] != 1:
+            raise InputError(f"{name} is a batch of {tokens.shape[0]} prompts; DiT360 Sampler takes one at a time.")
+    return [(tokens, settings) for tokens, settings in given]
+
+
+def _embedding(tokens: Any, settings: Mapping[str, Any], device: Any, dtype: Any) -> Embedding:
+    pooled = settings.get("pooled_output")
+    if pooled is None:
+        raise InputError("The conditioning has no pooled_output, so it is of no FLUX text encoder; use one for FLUX.")
+    return _moved(tokens, pooled, device=device, dtype=dtype)
+
+
+def _moved(tokens: Any, pooled: Any, *, device: Any, dtype: Any) -> Embedding:
+    return Embedding(tokens=host.plain(tokens).to(device, dtype), pooled=host.plain(pooled).to(device, dtype))
+
+
+def _plain(embedding: Embedding) -> tuple[Any, Any]:
+    return host.plain(embedding.tokens), host.plain(embedding.pooled)

@@ -1,0 +1,143 @@
+"""Inputs of nodes, made from the options of the core: one default, one range and one sentence of help for both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from dit360_core.errors import InputError
+
+from dit360_comfy.choices import choices
+
+Spec = tuple[Any, dict[str, Any]]
+"""What ComfyUI knows of an input: its type, or the choices of a drop-down, and its settings."""
+
+SWITCH = ("model", "on", "off")
+"""For an option that is True, False or the model's own."""
+
+
+@attrs.frozen(kw_only=True)
+class Control:
+    """An input that is an option of the core. options: the class of it. option: its name there.
+
+    name: of the input, where workflows know it by another. unset: the value that leaves the option at None, which is
+    the model's own or none. settings: changes ComfyUI's, such as ``default``, ``min``, ``max``, ``step``. choices:
+    instead of those of the option. tooltip: instead of the option's help, whose meaning the input changes.
+    """
+
+    options: type
+    option: str
+    name: str = attrs.field()
+    unset: Any = None
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    choices: tuple[str, ...] | None = None
+    tooltip: str | None = None
+
+    @name.default
+    def _as_the_option(self) -> str:
+        return self.option
+
+    @property
+    def _field(self) -> attrs.Attribute[Any]:
+        return getattr(attrs.fields(self.options), self.option)  # type: ignore[no-any-return]
+
+    @property
+    def _kind(self) -> str:
+        return str(self._field.type).replace("| None", "").strip()
+
+    @property
+    def _optional(self) -> bool:
+        return "None" in str(self._field.type)
+
+    def spec(self) -> Spec:
+        """As INPUT_TYPES tells ComfyUI."""
+        limits, kind = self._field.metadata, self._kind
+        default = self.unset if self._field.default in (None, attrs.NOTHING) else self._field.default
+        settings: dict[str, Any] = {"default": default}
+        if kind == "bool" and self._optional:
+            return list(SWITCH), self._finished({"default": SWITCH[0]})
+        if kind == "bool":
+            return "BOOLEAN", self._finished(settings)
+        if kind in ("int", "float"):
+            settings |= {"min": limits["minimum"], "max": limits["maximum"], "step": limits["step"]}
+            if self.unset is not None:
+                settings["min"] = min(self.unset, settings["min"])
+            if kind == "float":
+                # Without them the front end rounds to whole numbers.
+                settings |= {"step": 0.05, "round": 0.01}
+            return kind.upper(), self._finished(settings)
+        if self.choices or limits["choices"]:
+            return list(self.choices or limits["choices"]), self._finished(settings)
+        if limits["offers"]:
+            found = choices(limits["offers"], first=[settings["default"]] if settings["default"] else [])
+            return list(found.names), self._finished(settings, found.unavailable)
+        return "STRING", self._finished({**settings, "default": settings["default"] or ""})
+
+    def _finished(self, settings: dict[str, Any], more: str = "") -> dict[str, Any]:
+        help_ = self.tooltip or in_comfyui(self._field.metadata["help"])
+        if self.unset is not None and not self.tooltip and self._field.metadata["unset"]:
+            help_ += f" {_shown(self.unset)}: {self._field.metadata['unset']}."
+        return {**settings, **self.settings, "tooltip": f"{help_} {more}".strip()}
+
+    def value(self, given: Any) -> Any:
+        """What the core is to be asked for."""
+        if self._optional and self._kind == "bool":
+            return {"model": None, "on": True, "off": False}[given]
+        if given is None or (self._optional and given in ("", self.unset)):
+            return None
+        return float(given) if self._kind == "float" else given
+
+
+def _shown(value: Any) -> str:
+    return "Empty" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def in_comfyui(help_: str) -> str:
+    """A sentence of help without what only the command line has."""
+    return help_.replace("see 'dit360 backends'", "the node DiT360 Backends tells of each")
+
+
+def asked(controls: Iterable[Control], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the core, from the inputs that are there. Those linked to another node are None before it ran,
+    and left out."""
+    found = {}
+    for control in controls:
+        if control.name in given and not (given[control.name] is None and control.unset is not None):
+            value = control.value(given[control.name])
+            if value is not None:
+                found[control.option] = value
+    return found
+
+
+def specs(controls: Iterable[Control], *, advanced: Sequence[str] = ()) -> dict[str, Spec]:
+    """Of all of them, by name. advanced: those that newer front ends show only when they are asked to."""
+    found = {}
+    for control in controls:
+        kind, settings = control.spec()
+        found[control.name] = (kind, {**settings, "advanced": True} if control.name in advanced else settings)
+    return found
+
+
+def check(node: Any, given: Mapping[str, Any], *, free: Sequence[str] = ()) -> None:
+    """Raises InputError for a value that its input does not allow.
+
+    ComfyUI leaves this to a node that checks its inputs itself. Linked inputs are None before the node runs, and pass.
+    free: drop-downs that take other values too, which somebody else looks at.
+    """
+    described = node.INPUT_TYPES()
+    every = {**described.get("required", {}), **described.get("optional", {})}
+    for name, value in given.items():
+        if name not in every or value is None:
+            continue
+        kind, settings = every[name][0], every[name][1] if len(every[name]) > 1 else {}
+        if isinstance(kind, list):
+            if value not in kind and name not in free:
+                raise InputError(f"{name} is {value!r}, but must be one of: {', '.join(map(str, kind))}.")
+        elif kind in ("INT", "FLOAT"):
+            if not math.isfinite(value):
+                raise InputError(f"{name} is {value}, but must be a number.")
+            low, high = settings.get("min", -math.inf), settings.get("max", math.inf)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}, but must be {low} … {high}.")

@@ -1,0 +1,185 @@
+"""DiT360Loader: which model, and everything that is decided once for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from dit360_core.checks import check_names
+from dit360_core.errors import InputError
+from dit360_core.options import OFFLOADS, PRECISIONS, LoadOptions, build
+from dit360_core.registry import default_registry
+
+from dit360_comfy import host
+from dit360_comfy.choices import choices
+from dit360_comfy.inputs import Control, Spec, asked, specs
+from dit360_comfy.nodes.base import Node
+
+OWN = "the model's"
+"""Choice of a drop-down of files that leaves it to the model."""
+
+_REQUIRED = (
+    Control(
+        options=LoadOptions,
+        option="precision",
+        choices=(*PRECISIONS, "fp8"),
+        tooltip="Numbers to compute with; auto takes what is fast here. fp8 computes in bf16 and keeps weights in 8 "
+        "bits, "
+        "as quantization_mode=fp8.",
+    ),
+)
+_OPTIONAL = (
+    Control(options=LoadOptions, option="attention_backend"),
+    Control(
+        options=LoadOptions, option="attention_slice_size", settings={"min": -1, "max": 65536},
+        tooltip="Query rows per attention call; less memory with eager attention. 0: all at once. -1: the default, "
+            "which "
+        "is 0.",
+    ),
+    Control(options=LoadOptions, option="quantization_mode"),
+    Control(options=LoadOptions, option="vae_tile_size"),
+    Control(options=LoadOptions, option="vae_tile_overlap"),
+    Control(options=LoadOptions, option="vae_auto_tile_pixels", settings={"step": 1048576}),
+    Control(options=LoadOptions, option="device"),
+    Control(
+        options=LoadOptions, option="offload", choices=("auto", *OFFLOADS), settings={"default": "auto"},
+        tooltip="Where weights wait: on the device (none), or in system memory: the text encoder only (text), whole "
+            "parts "
+        "(model), blocks that come while others compute (group), layers (sequential; slow); disk: blocks, in files. "
+        "auto: "
+        "as offload_to_cpu says.",
+    ),
+    Control(options=LoadOptions, option="evict"),
+    Control(options=LoadOptions, option="compile_blocks"),
+    Control(options=LoadOptions, option="vram", unset=""),
+    Control(options=LoadOptions, option="preset"),
+    Control(options=LoadOptions, option="quantization_parts"),
+    Control(options=LoadOptions, option="quantization_skip"),
+    Control(options=LoadOptions, option="lora_strength", name="lora_strength"),
+    Control(options=LoadOptions, option="lora_mode"),
+    Control(options=LoadOptions, option="strict"),
+)  # fmt: skip
+_FIRST = ("attention_backend", "attention_slice_size", "quantization_mode", "vae_tile_size", "vae_tile_overlap",
+          "vae_auto_tile_pixels")  # fmt: skip
+
+
+class DiT360Loader(Node):
+    """Loads nothing yet: it finds the files and decides on backends; weights are read when they are first used."""
+
+    DISPLAY_NAME = "DiT360 Loader"
+    DESCRIPTION = (
+        "A panorama model and what it runs on: attention kernel, quantization, offloading, tiles. Everything is "
+        "checked "
+        "here; the weights are read when another node first uses them, and DiT360 Unload drops them again."
+    )
+    RETURN_TYPES = ("DIT360_PIPE",)
+    OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
+    FUNCTION = "load"
+    FREE: ClassVar[tuple[str, ...]] = (
+        "model_path", "vae_path", "t5_path", "lora", "attention_backend", "quantization_mode",
+    )  # fmt: skip
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
+        known = choices("model")
+        here = host.in_comfyui()
+        models = [*known.names, *(host.model_folders() if here else ())]
+
+        def of_files(kind: str, tooltip: str) -> Spec:
+            return [OWN, *(host.files(kind) if here else ())], {"default": OWN, "tooltip": tooltip}
+
+        return {
+            "required": {
+                "model_path": (models, {
+                    "default": "dit360",
+                    "tooltip": "A known model, or a diffusers folder in models/dit360 or models/diffusers. tiny is "
+                        "embedded: "
+                    f"small pictures on any machine. For another folder or a Hub id: custom_model. "
+                    f"{known.unavailable}".strip(),
+                }),
+                **specs(_REQUIRED),
+                "vae_path": of_files("vae", "Autoencoder instead of the model's own, from models/vae."),
+                "t5_path": of_files("text_encoders", "T5 instead of the model's own, from models/text_encoders."),
+                "offload_to_cpu": ("BOOLEAN", {
+                    "default": True,
+                    "tooltip": "What to do where the model does not fit: offload as much as needed, without changing "
+                        "the "
+                    "picture. Off: all of it has to fit. Either way ComfyUI moves it away when another model needs the "
+                    "room.",
+                }),
+            },
+            "optional": {
+                **specs(_OPTIONAL, advanced=[c.name for c in _OPTIONAL if c.name not in _FIRST]),
+                "custom_model": ("STRING", {
+                    "default": "", "advanced": True,
+                    "tooltip": "Instead of model_path: a diffusers folder anywhere, or a Hub id (owner/name).",
+                }),
+                "lora": ([OWN, *(host.files("loras") if here else ())], {
+                    "default": OWN, "advanced": True,
+                    "tooltip": "LoRA to load with the model, from models/loras, instead of its own. To try several, or "
+                    "strengths, the node DiT360 LoRA Loader reads nothing again.",
+                }),
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        if "model_path" in given:
+            options = load_options(given, device="cpu", room=0)
+            check_names(options, None, default_registry(), lambda name: True)
+
+    def load(self, **given: Any) -> tuple[Any]:
+        from dit360_comfy.model import source_of
+        from dit360_comfy.pipe import Pipe
+
+        on = host.device()
+        room = host.device_room(on) if on.type == "cuda" else 0
+        with host.plain_mode():
+            return (Pipe.of(source_of(load_options(given, device=on.type, room=room))),)
+
+
+def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOptions:
+    """The core's options for the inputs of a loader.
+
+    device: ComfyUI's own, which ``auto`` means. room: bytes of it that ComfyUI would let the model have, for offloading
+    by itself on a CUDA device. Raises InputError.
+    """
+    found = asked((*_REQUIRED, *_OPTIONAL), given)
+    found["model"] = given.get("custom_model") or _model(given.get("model_path") or "dit360")
+    for option, name, kind in (
+        ("vae", "vae_path", "vae"),
+        ("t5", "t5_path", "text_encoders"),
+        ("lora", "lora", "loras"),
+    ):
+        value = given.get(name)
+        if value not in (None, "", OWN):
+            found[option] = _file(kind, value)
+    if found.get("attention_slice_size", 0) < 0:
+        del found["attention_slice_size"]
+    if found.get("precision") == "fp8":
+        if found.get("quantization_mode", "none") not in ("none", "fp8"):
+            raise InputError(
+                f"precision=fp8 and quantization_mode={found['quantization_mode']} say two things of the same weights; "
+                "set precision to auto."
+            )
+        found |= {"precision": "auto", "quantization_mode": "fp8"}
+    if found.get("device", "auto") == "auto":
+        found["device"] = device
+    if found.get("offload", "auto") == "auto":
+        found["offload"] = "none"
+        decides = "vram" in found or found.get("preset", "none") != "none"
+        if given.get("offload_to_cpu", True) and found["device"] == "cuda" and room and not decides:
+            found |= {"vram": f"{room / 2**30:.1f}", "preset": "quality"}
+    return build(LoadOptions, found)
+
+
+def _model(name: str) -> str:
+    folder = host.model_folders().get(name) if host.in_comfyui() else None
+    return name if folder is None else str(folder)
+
+
+def _file(kind: str, name: str) -> str:
+    return host.file_of(kind, name) if host.in_comfyui() else name
+
+
+NODES: dict[str, type[Any]] = {"DiT360Loader": DiT360Loader}
