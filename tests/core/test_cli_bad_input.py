@@ -58,6 +58,9 @@ def desk(tmp_path_factory):
     for name in ("a.safetensors", "b.safetensors"):
         (desk / "two-loras").mkdir(exist_ok=True)
         save_file({"lora_A": np.zeros(2, np.float32)}, desk / "two-loras" / name)
+    save_file({"encoder.block.0.layer.0.SelfAttention.q.weight": np.zeros(2, np.float32),
+               "shared.weight": np.zeros(2, np.float32), "scaled_fp8": np.zeros(2, np.float32)},
+              desk / "scaled.safetensors")  # fmt: skip
     (desk / "pickled-lora").mkdir()
     (desk / "pickled-lora" / "pytorch_lora_weights.bin").write_bytes(b"\x80\x04.")
     return desk
@@ -168,6 +171,20 @@ MODELS = {
     "LoRA is another file": (["--lora", "notes.txt"], r"notes\.txt is no safetensors file"),
     "LoRA is truncated": (["--lora", "cut.safetensors"], r"cut\.safetensors is damaged or cut off"),
     "LoRA is no LoRA": (["--lora", "plain.safetensors"], r"plain\.safetensors holds no LoRA"),
+    "autoencoder is not there": (
+        ["--vae", "vae/ae.safetensors"],
+        r"There is no autoencoder vae/ae\.safetensors; give a diffusers folder, a safetensors file, or a Hub id",
+    ),
+    "autoencoder is a pickle": (["--vae", "model.pt"], r"model\.pt is a pickle, which can run code"),
+    "autoencoder is a text": (["--vae", "notes.txt"], r"notes\.txt is no safetensors file"),
+    "autoencoder is another file": (["--vae", "plain.safetensors"], "plain.* holds no autoencoder of FLUX but tensors"),
+    "autoencoder is truncated": (["--vae", "cut.safetensors"], r"cut\.safetensors is damaged or cut off"),
+    "autoencoder is an empty folder": (["--vae", "folder.jpg"], "folder.jpg holds no autoencoder as diffusers"),
+    "autoencoder is of another class": (["--vae", "whole"], r"whole.vae holds something else, and FLUX's autoenc"),
+    "T5 is not there": (["--t5", "./nowhere"], r"There is no T5 text encoder \./nowhere; give a diffusers folder"),
+    "T5 is a pickle": (["--t5", "model.bin"], r"model\.bin is a pickle, which can run code"),
+    "T5 is another file": (["--t5", "plain.safetensors"], "holds no T5 text encoder of FLUX but tensors of another"),
+    "T5 needs scales": (["--t5", "scaled.safetensors"], "mean nothing without their scales .*plain fp8"),
 }
 
 UNCHECKED = {

@@ -70,8 +70,7 @@ def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
     if not given:
         raise InputError(f"{name} is empty; connect a DiT360 Text Encode, or another text encoder for FLUX.")
     for tokens, settings in given:
-        # A strength of 1 and no mask are what some nodes write where nothing was asked.
-        asked = sorted(key for key in settings if key not in _HARMLESS and settings[key] not in (None, 1.0, False))
+        asked = sorted(key for key, value in settings.items() if key not in _HARMLESS and not _nothing(value))
         if asked:
             raise InputError(
                 f"{name} has {', '.join(asked)}, which DiT360 Sampler does not do; leave that node out, or use "
@@ -81,6 +80,11 @@ def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
         if tokens.shape[0] != 1:
             raise InputError(f"{name} is a batch of {tokens.shape[0]} prompts; DiT360 Sampler takes one at a time.")
     return [(tokens, settings) for tokens, settings in given]
+
+
+def _nothing(value: Any) -> bool:
+    """Whether it is what some nodes write where nothing was asked: a strength of 1, no mask."""
+    return value is None or (isinstance(value, bool | int | float) and value in (False, 1.0))
 
 
 def _embedding(tokens: Any, settings: Mapping[str, Any], device: Any, dtype: Any) -> Embedding:

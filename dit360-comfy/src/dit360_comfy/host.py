@@ -1,12 +1,13 @@
 """What ComfyUI asks of those who work in it: progress, interruption, memory that is shared, its folders.
 
-The only module of the pipeline's nodes that imports ComfyUI, and only when a node runs.
+The only module of the pipeline's nodes that imports ComfyUI, and only when a node runs. Without ComfyUI nobody
+interrupts and nobody else wants the memory, so that the nodes run in any Python.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
-
-log = logging.getLogger("dit360")
 
 
 @contextmanager
@@ -36,6 +35,8 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
 
 def check_interrupt() -> None:
     """Raises ComfyUI's own exception if somebody pressed its button for that."""
+    if not in_comfyui():
+        return
     import comfy.model_management as management
 
     management.throw_exception_if_processing_interrupted()
@@ -45,11 +46,16 @@ class Progress:
     """The bar of the node that is running, with a picture above it."""
 
     def __init__(self, steps: int) -> None:
-        import comfy.utils
+        self._bar: Any = None
+        if in_comfyui():
+            import comfy.utils
 
-        self._bar = comfy.utils.ProgressBar(max(1, steps))
+            self._bar = comfy.utils.ProgressBar(max(1, steps))
 
     def done(self, steps: int, of: int, preview: Image | None = None) -> None:
+        """Steps that are done, of all, and the picture as it is expected by then."""
+        if self._bar is None:
+            return
         from comfy.cli_args import args
 
         shown = None if preview is None else ("JPEG", preview, args.preview_size)
@@ -58,6 +64,8 @@ class Progress:
 
 def shows_previews() -> bool:
     """Whether somebody wants to see pictures form: ComfyUI's --preview-method."""
+    if not in_comfyui():
+        return False
     from comfy.cli_args import LatentPreviewMethod, args
 
     return args.preview_method != LatentPreviewMethod.NoPreviews  # type: ignore[no-any-return]
@@ -78,6 +86,11 @@ class SharedDevice:
 
         ``working`` is what the stage takes beside the weights, in bytes.
         """
+        if not in_comfyui():
+            for part in parts.values():
+                if managed and part is not None:
+                    part.to(device)
+            return
         import comfy.model_management as management
 
         if not managed:
@@ -99,6 +112,8 @@ class SharedDevice:
 
     def forget(self) -> None:
         """Before the parts are dropped: takes them off ComfyUI's list."""
+        if not self._patchers:
+            return
         import comfy.model_management as management
 
         mine = [id(patcher) for patcher in self._patchers.values()]
@@ -123,16 +138,23 @@ def give_back_memory() -> None:
     """Collects what nobody holds any more, and gives it back to the device and to the system."""
     import gc
 
-    import comfy.model_management as management
     from dit360_core.memory import give_back_freed_memory
 
     gc.collect()
-    management.soft_empty_cache()
+    if in_comfyui():
+        import comfy.model_management as management
+
+        management.soft_empty_cache()
     give_back_freed_memory("cpu")
 
 
 def device() -> torch.device:
-    """Where ComfyUI computes."""
+    """Where ComfyUI computes; without it, where the core would."""
+    if not in_comfyui():
+        import torch
+        from dit360_core.machine import Machine
+
+        return torch.device(Machine.detect().device)
     import comfy.model_management as management
 
     return management.get_torch_device()  # type: ignore[no-any-return]
@@ -160,6 +182,8 @@ def register_folders() -> None:
 
 def model_folders() -> dict[str, Path]:
     """Diffusers folders in ComfyUI's models/dit360 and models/diffusers, by what drop-downs call them."""
+    if not in_comfyui():
+        return {}
     import folder_paths
 
     found: dict[str, Path] = {}
@@ -172,6 +196,8 @@ def model_folders() -> dict[str, Path]:
 
 def files(kind: str) -> tuple[str, ...]:
     """The files of one of ComfyUI's kinds (vae, text_encoders, loras), as its own drop-downs name them."""
+    if not in_comfyui():
+        return ()
     import folder_paths
 
     names = folder_paths.get_filename_list(kind) if kind in folder_paths.folder_names_and_paths else []
@@ -180,6 +206,8 @@ def files(kind: str) -> tuple[str, ...]:
 
 def file_of(kind: str, name: str) -> str:
     """The full path of a file that a drop-down names; anything else stays as it is."""
+    if not in_comfyui():
+        return name
     import folder_paths
 
     found = folder_paths.get_full_path(kind, name) if kind in folder_paths.folder_names_and_paths else None
@@ -187,17 +215,13 @@ def file_of(kind: str, name: str) -> str:
 
 
 def in_comfyui() -> bool:
-    """Whether this runs in ComfyUI: documentation and tests make the nodes' inputs without it."""
-    import sys
-
+    """Whether this runs in ComfyUI."""
     return "folder_paths" in sys.modules
-
-
-Hook = Callable[[Collection[str]], None]
 
 
 def unload_others() -> None:
     """Moves the models of all nodes off the device."""
-    import comfy.model_management as management
+    if in_comfyui():
+        import comfy.model_management as management
 
-    management.unload_all_models()
+        management.unload_all_models()

@@ -27,6 +27,9 @@ from dit360_core.varying import Configuration
 STAGES = ("encode", "step", "sampling", "decode", "whole")
 """What is timed of each run. step: the median of its steps without the first, which holds what comes before it."""
 
+_TO_END = 10.0
+"""Seconds."""
+
 Told = Callable[[str], None]
 """Called with what is being done."""
 
@@ -49,11 +52,13 @@ class Worker:
             stderr=self._said,
         )
         self.configuration = configuration
+        self._waits = True
 
     def ask(self, do: str, **more: Any) -> Any:
         """The answer to one request. Raises Failed if there is none."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._waits = False
         # A process that has died is told by the answer that does not come.
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
@@ -62,6 +67,7 @@ class Worker:
         if not line:
             raise Failed(self._why_it_ended())
         answer = json.loads(line)
+        self._waits = True
         if "failed" in answer:
             raise Failed(answer["failed"])
         return answer["done"]
@@ -78,6 +84,11 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process, whatever it is doing."""
+        if self._waits and self._process.stdin is not None:
+            # It ends by itself, and removes the files that it has for the time being, which a killed one cannot.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._process.stdin.close()
+                self._process.wait(_TO_END)
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._said):

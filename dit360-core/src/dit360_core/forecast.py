@@ -173,13 +173,18 @@ def subject_of(
     The machine: the one given; that of ``device``; or, where ``vram`` names gibibytes, there is no CUDA device and none
     was named, a common CUDA card of that size.
     """
+    from dit360_core.flux import composed
     from dit360_core.flux.files import existing, with_settings
 
     model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
+    replaced = composed.find(asked)
     folder = shape_folder(model)
     model = with_settings(model, folder)
     found, here = (machine, True) if machine is not None else machine_for(asked)
-    return subject_in(asked, sampling, decoding, registry, found, model, folder, here=here)
+    whole = composed.compose(folder, replaced, weights=False)
+    subject = subject_in(asked, sampling, decoding, registry, found, model, whole.folder, here=here)
+    whole.kept_by(subject.shapes)  # which looks at a part's configuration when it is first asked
+    return subject
 
 
 def subject_in(

@@ -50,6 +50,7 @@ def prepare(
 
     picture: the options of a picture that is to be made at once, which are checked too.
     """
+    from dit360_core.flux import composed
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
     from dit360_core.flux.files import existing, remembered_lora, with_settings
@@ -64,14 +65,17 @@ def prepare(
     lora = asked.lora or model.lora
     folder = model_files.locate(model.base) if existing(model.base) else None
     lora_file = lora_files.locate(lora) if lora and existing(lora) else None
+    replaced = composed.find(asked)
     if folder is not None:
         model = with_settings(model, folder)
+        composed.check_fits(replaced, folder)
 
     machine = machine or Machine.detect(asked.device)
     precision = precision_for(asked, model, machine)
     given = asked
     if asked.vram is not None or asked.preset != "none":
-        asked = within_budget(asked, picture, registry, machine, model, folder or shape_folder(model))
+        shaped = composed.compose(folder or shape_folder(model), replaced, weights=False)
+        asked = within_budget(asked, picture, registry, machine, model, shaped.folder)
     check_loading(asked, machine, model)
     if picture:
         check_request(*picture, loading=asked, model=model, registry=registry, machine=machine, precision=precision)
@@ -83,6 +87,8 @@ def prepare(
     if folder is None:
         folder = model_files.locate(model.base)
         model = with_settings(model, folder)
+    whole = composed.compose(folder, replaced)
+    folder = whole.folder
 
     heads, head_dim, takes_guidance = model_files.transformer_shape(folder)
     if picture:
@@ -108,7 +114,7 @@ def prepare(
     need = native_need(model, machine, precision, heads, head_dim)
     kernels = Kernels(registry, machine, asked.strict)
     attention, attend = kernels.choose(asked.attention_backend, need)
-    return Prepared(
+    prepared = Prepared(
         plan=make_plan(
             asked,
             machine,
@@ -116,7 +122,7 @@ def prepare(
             precision,
             attention,
             quantization,
-            [*slicing_notes(attention, registry, asked.attention_slice_size), *twice],
+            [*slicing_notes(attention, registry, asked.attention_slice_size), *twice, *whole.notes],
             fused_before=fused_before,
             asked=given,
         ),
@@ -129,6 +135,8 @@ def prepare(
         machine=machine,
         registry=registry,
     )
+    whole.kept_by(prepared)  # which the pipeline keeps, to read parts again
+    return prepared
 
 
 def within_budget(

@@ -120,6 +120,16 @@ class LoadOptions:
         help="Add the LoRA to the weights (fuse: costs nothing) or keep it beside them (adapter: strength can change).",
         choices=LORA_MODES,
     )
+    vae: str | None = option(
+        None,
+        help="Autoencoder instead of the model's own: a diffusers folder, a safetensors file, or a Hub id.",
+        unset="the model's",
+    )
+    t5: str | None = option(
+        None,
+        help="T5 text encoder instead of the model's own: a diffusers folder, a safetensors file, or a Hub id.",
+        unset="the model's",
+    )
     precision: str = option("auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS)
     device: str = option("auto", help="Where to compute.", choices=DEVICES)
     offload: str = option(

@@ -310,6 +310,7 @@ class Plan:
         """For the log: one line a subject."""
         model = self.options.model
         lines = [f"model: {model}, {self.precision} on {self.device}"]
+        lines += [f"{name}: {given}, instead of the model's own" for name, given in self.replaced().items()]
         if self.lora:
             how = "beside the weights" if self.lora_mode == "adapter" else "fused"
             kept = "" if self.lora_kept is None else f", {self.lora_kept:.0%} of its effect left by rounding"
@@ -348,11 +349,16 @@ class Plan:
                 **self.quantization.as_dict(),
                 "parts": {part.part: part.as_dict() for part in self.quantized},
             },
+            **self.replaced(),
             "lora": self.lora_as_dict(),
             **({"added_loras": [dict(lora) for lora in self.added_loras]} if self.added_loras else {}),
             **({"lora_in_stored_weights": dict(self.fused_before)} if self.fused_before else {}),
             "notes": list(self.notes),
         }
+
+    def replaced(self) -> dict[str, str]:
+        """Option → what was given for a part of the model, for the parts that are not its own."""
+        return {name: given for name in ("vae", "t5") if (given := getattr(self.options, name))}
 
     def lora_as_dict(self) -> dict[str, Any] | None:
         """What is told of the LoRA, or None if there is none."""

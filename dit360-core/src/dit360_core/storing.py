@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 
 _OPTIONS = {
-    "model", "lora", "lora_strength", "lora_mode", "precision", "device",
+    "model", "lora", "lora_strength", "lora_mode", "vae", "t5", "precision", "device",
     "quantization_mode", "quantization_parts", "quantization_skip",
 }  # fmt: skip
 
@@ -65,7 +65,8 @@ def quantize(
         raise InputError("lora_mode=adapter cannot be stored; leave it out to fuse the LoRA, or give it when loading.")
     prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
     if prepared.stored:
-        raise InputError(f"{model} is stored quantized already; give the original model.")
+        whole = asked.t5 if asked.t5 and "text_encoder_2" in prepared.stored else model
+        raise InputError(f"{whole} is stored quantized already; give the original model.")
     if prepared.quantizer is None:
         raise InputError(f"{model} fits in full precision here, so auto would store nothing; name a mode.")
     if not hasattr(prepared.quantizer, "restore"):
@@ -110,6 +111,7 @@ def _remember(plan: Plan, folder: Path) -> None:
         "format": 1,
         "made_from": plan.options.model if plan.model.name == "given" else plan.model.name,
         "lora": plan.lora_as_dict(),
+        **plan.replaced(),
         "model": {name: getattr(plan.model, name) for name in KEPT},
     }
     (folder / SETTINGS).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,6 +1,9 @@
 """What ComfyUI imports: this folder is linked into its ``custom_nodes`` by ``dit360-comfy install``."""
 
+from dit360_comfy.host import register_folders
 from dit360_comfy.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+register_folders()
 
 WEB_DIRECTORY = "./web"
 

@@ -60,10 +60,8 @@ class DiT360Decode(_Autoencoding):
                 "auto_blend_edges": ("BOOLEAN", {
                     "default": False,
                     "tooltip": "Even out the step over the left and right edge, if there is one that shows. Decoding "
-                        "wraps "
-                    "around and makes none, so this is for latents that have one. It stays where it is, and is told in "
-                    "the "
-                    "log.",
+                    "wraps around and makes none, so this is for latents that have one. It stays where it is, and is "
+                    "told in the log.",
                 }),
             },
             "optional": specs(_TILING, advanced=_ADVANCED),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from dit360_core.checks import check_names
@@ -24,8 +25,7 @@ _REQUIRED = (
         option="precision",
         choices=(*PRECISIONS, "fp8"),
         tooltip="Numbers to compute with; auto takes what is fast here. fp8 computes in bf16 and keeps weights in 8 "
-        "bits, "
-        "as quantization_mode=fp8.",
+        "bits, as quantization_mode=fp8.",
     ),
 )
 _OPTIONAL = (
@@ -33,8 +33,7 @@ _OPTIONAL = (
     Control(
         options=LoadOptions, option="attention_slice_size", settings={"min": -1, "max": 65536},
         tooltip="Query rows per attention call; less memory with eager attention. 0: all at once. -1: the default, "
-            "which "
-        "is 0.",
+        "which is 0.",
     ),
     Control(options=LoadOptions, option="quantization_mode"),
     Control(options=LoadOptions, option="vae_tile_size"),
@@ -44,10 +43,8 @@ _OPTIONAL = (
     Control(
         options=LoadOptions, option="offload", choices=("auto", *OFFLOADS), settings={"default": "auto"},
         tooltip="Where weights wait: on the device (none), or in system memory: the text encoder only (text), whole "
-            "parts "
-        "(model), blocks that come while others compute (group), layers (sequential; slow); disk: blocks, in files. "
-        "auto: "
-        "as offload_to_cpu says.",
+        "parts (model), blocks that come while others compute (group), layers (sequential; slow); disk: blocks, in "
+        "files. auto: as offload_to_cpu says.",
     ),
     Control(options=LoadOptions, option="evict"),
     Control(options=LoadOptions, option="compile_blocks"),
@@ -69,8 +66,7 @@ class DiT360Loader(Node):
     DISPLAY_NAME = "DiT360 Loader"
     DESCRIPTION = (
         "A panorama model and what it runs on: attention kernel, quantization, offloading, tiles. Everything is "
-        "checked "
-        "here; the weights are read when another node first uses them, and DiT360 Unload drops them again."
+        "checked here; the weights are read when another node first uses them, and DiT360 Unload drops them again."
     )
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
@@ -82,19 +78,17 @@ class DiT360Loader(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
         known = choices("model")
-        here = host.in_comfyui()
-        models = [*known.names, *(host.model_folders() if here else ())]
+        models = [*known.names, *host.model_folders()]
 
         def of_files(kind: str, tooltip: str) -> Spec:
-            return [OWN, *(host.files(kind) if here else ())], {"default": OWN, "tooltip": tooltip}
+            return [OWN, *host.files(kind)], {"default": OWN, "tooltip": tooltip}
 
         return {
             "required": {
                 "model_path": (models, {
                     "default": "dit360",
                     "tooltip": "A known model, or a diffusers folder in models/dit360 or models/diffusers. tiny is "
-                        "embedded: "
-                    f"small pictures on any machine. For another folder or a Hub id: custom_model. "
+                    "embedded: small pictures on any machine. For another folder or a Hub id: custom_model. "
                     f"{known.unavailable}".strip(),
                 }),
                 **specs(_REQUIRED),
@@ -103,9 +97,8 @@ class DiT360Loader(Node):
                 "offload_to_cpu": ("BOOLEAN", {
                     "default": True,
                     "tooltip": "What to do where the model does not fit: offload as much as needed, without changing "
-                        "the "
-                    "picture. Off: all of it has to fit. Either way ComfyUI moves it away when another model needs the "
-                    "room.",
+                    "the picture. Off: all of it has to fit. Either way ComfyUI moves it away when another model "
+                    "needs the room.",
                 }),
             },
             "optional": {
@@ -114,10 +107,10 @@ class DiT360Loader(Node):
                     "default": "", "advanced": True,
                     "tooltip": "Instead of model_path: a diffusers folder anywhere, or a Hub id (owner/name).",
                 }),
-                "lora": ([OWN, *(host.files("loras") if here else ())], {
+                "lora": ([OWN, *host.files("loras")], {
                     "default": OWN, "advanced": True,
-                    "tooltip": "LoRA to load with the model, from models/loras, instead of its own. To try several, or "
-                    "strengths, the node DiT360 LoRA Loader reads nothing again.",
+                    "tooltip": "LoRA to load with the model, from models/loras, instead of its own. To try several, "
+                    "or strengths, the node DiT360 LoRA Loader reads nothing again.",
                 }),
             },
         }  # fmt: skip
@@ -126,7 +119,7 @@ class DiT360Loader(Node):
     def check(cls, given: Mapping[str, Any]) -> None:
         if "model_path" in given:
             options = load_options(given, device="cpu", room=0)
-            check_names(options, None, default_registry(), lambda name: True)
+            check_names(options, None, default_registry(), _is_there)
 
     def load(self, **given: Any) -> tuple[Any]:
         from dit360_comfy.model import source_of
@@ -153,14 +146,14 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
     ):
         value = given.get(name)
         if value not in (None, "", OWN):
-            found[option] = _file(kind, value)
+            found[option] = host.file_of(kind, value)
     if found.get("attention_slice_size", 0) < 0:
         del found["attention_slice_size"]
     if found.get("precision") == "fp8":
         if found.get("quantization_mode", "none") not in ("none", "fp8"):
             raise InputError(
-                f"precision=fp8 and quantization_mode={found['quantization_mode']} say two things of the same weights; "
-                "set precision to auto."
+                f"precision=fp8 and quantization_mode={found['quantization_mode']} say two things of the same "
+                "weights; set precision to auto."
             )
         found |= {"precision": "auto", "quantization_mode": "fp8"}
     if found.get("device", "auto") == "auto":
@@ -173,13 +166,16 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
     return build(LoadOptions, found)
 
 
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # as dit360_core.flux.files.existing
+        return False
+
+
 def _model(name: str) -> str:
-    folder = host.model_folders().get(name) if host.in_comfyui() else None
+    folder = host.model_folders().get(name)
     return name if folder is None else str(folder)
-
-
-def _file(kind: str, name: str) -> str:
-    return host.file_of(kind, name) if host.in_comfyui() else name
 
 
 NODES: dict[str, type[Any]] = {"DiT360Loader": DiT360Loader}

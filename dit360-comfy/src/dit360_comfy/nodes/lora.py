@@ -30,10 +30,10 @@ class DiT360LoRALoader(Node):
         return {
             "required": {
                 "dit360_pipe": pipe_input(),
-                "lora_path": ([NONE, *(host.files("loras") if host.in_comfyui() else ())], {
+                "lora_path": ([NONE, *host.files("loras")], {
                     "default": NONE,
                     "tooltip": "A LoRA for FLUX, from models/loras. Workflows may also name a file elsewhere or a Hub "
-                        "id.",
+                    "id.",
                 }),
                 "strength": ("FLOAT", {
                     "default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05, "round": 0.01,
@@ -41,8 +41,8 @@ class DiT360LoRALoader(Node):
                 }),
                 "merge_mode": (["merge", "unmerge"], {
                     "default": "merge",
-                    "tooltip": "merge: apply it. unmerge: take away what an earlier DiT360 LoRA Loader applied of this "
-                        "file.",
+                    "tooltip": "merge: apply it. unmerge: take away what an earlier DiT360 LoRA Loader applied of "
+                    "this file.",
                 }),
             },
         }  # fmt: skip
@@ -59,8 +59,7 @@ class DiT360LoRALoader(Node):
                 there = ", ".join(name for name, _ in before) or "none"
                 raise InputError(
                     f"{lora_path} cannot be taken away, because no DiT360 LoRA Loader before this one applied it "
-                    f"(applied: "
-                    f"{there}); one that the model was loaded with is chosen in DiT360 Loader."
+                    f"(applied: {there}); one that the model was loaded with is chosen in DiT360 Loader."
                 )
             return (pipe.with_loras(left),)
         with host.plain_mode():

@@ -31,8 +31,7 @@ class DiT360Unload(Node):
     DISPLAY_NAME = "DiT360 Unload"
     DESCRIPTION = (
         "Drops the weights of DiT360 models from the device and from system memory, when what is connected to it is "
-        "done. "
-        "They are read again when they are next used."
+        "done. They are read again when they are next used."
     )
     RETURN_TYPES = (ANY, "STRING")
     RETURN_NAMES = ("value", "report")

@@ -45,8 +45,8 @@ class DiT360PipeCombine(Node):
     DISPLAY_NAME = "DiT360 Pipe Combine"
     DESCRIPTION = (
         "A model made of the parts of several, or one with other settings. Kernel, slices and tiles are other choices "
-        "for "
-        "the same weights; another precision, device or quantization means other weights, which are read beside them."
+        "for the same weights; another precision, device or quantization means other weights, which are read beside "
+        "them."
     )
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
@@ -60,15 +60,15 @@ class DiT360PipeCombine(Node):
         return {
             "required": {
                 "base_pipe": ("DIT360_PIPE", {"tooltip": "The model whose parts and settings are taken where nothing "
-                    "else is given."}),
+                "else is given."}),
             },
             "optional": {
                 "model": ("DIT360_MODEL", {"tooltip": "A transformer, of a DiT360 Pipe Breakout."}),
                 "vae": ("DIT360_VAE", {"tooltip": "An autoencoder, of a DiT360 Pipe Breakout."}),
                 "text_encoder": ("DIT360_TEXT_ENCODER", {"tooltip": "Text encoders, of a DiT360 Pipe Breakout."}),
                 "dtype_override": ("STRING", {
-                    "default": "", "tooltip": f"Another precision: {', '.join(PRECISIONS)} or fp8. Empty: as base_pipe "
-                        f"has it.",
+                    "default": "", "tooltip": f"Another precision: {', '.join(PRECISIONS)} or fp8. Empty: as "
+                    "base_pipe has it.",
                 }),
                 "device_override": ("STRING", {
                     "default": "", "tooltip": f"Another device: {', '.join(DEVICES)}. Empty: as base_pipe has it.",
@@ -76,8 +76,7 @@ class DiT360PipeCombine(Node):
                 "offload_device_override": ("STRING", {
                     "default": "",
                     "tooltip": "Where parts wait that are not used: cpu (whole parts in system memory), or none (they "
-                        "stay). "
-                    "Empty: as base_pipe has it.",
+                    "stay). Empty: as base_pipe has it.",
                 }),
                 "quantization_override": (list(quantization.names), {
                     "default": KEEP, "tooltip": f"Weights in fewer bits. {own} {quantization.unavailable}".strip(),
@@ -100,13 +99,12 @@ class DiT360PipeCombine(Node):
                 "vae_auto_tile_override": ("INT", {
                     "default": -1, "min": -1, "max": 268435456, "step": 1048576,
                     "tooltip": "Pixels above which a picture is cut into tiles anyhow. 0: no limit. -1: as base_pipe "
-                        "has it.",
+                    "has it.",
                 }),
                 "refresh_metadata_from_components": ("BOOLEAN", {
                     "default": True,
                     "tooltip": "Take size, steps, guidance and padding, where a node leaves them to the model, from "
-                        "the "
-                    "transformer's model. Off: from base_pipe's.",
+                    "the transformer's model. Off: from base_pipe's.",
                 }),
             },
         }  # fmt: skip

@@ -15,8 +15,7 @@ class Equirect360Process(Node):
     DISPLAY_NAME = "Equirect 360 Process"
     DESCRIPTION = (
         "Makes a picture twice as wide as high, and evens out the step from its right edge to its left one. What a "
-        "DiT360 "
-        "Decode made needs neither, and stays as it is."
+        "DiT360 Decode made needs neither, and stays as it is."
     )
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The panorama.",)
@@ -28,18 +27,16 @@ class Equirect360Process(Node):
             "required": {
                 "image": ("IMAGE", {"tooltip": "One picture or several of one size."}),
                 "enforce_2_1_ratio": ("BOOLEAN", {"default": True, "tooltip": "Make it twice as wide as high, by "
-                    "fix_mode."}),
+                "fix_mode."}),
                 "fix_mode": (list(FIX_MODES), {
                     "default": "pad",
                     "tooltip": "How: crop what is too much, pad by repeating the outermost rows or columns, stretch, "
-                        "or none: "
-                    "stop with an error.",
+                    "or none: stop with an error.",
                 }),
                 "blend_edges": ("BOOLEAN", {
                     "default": True,
                     "tooltip": "Take the step over the edge out, where it shows (seam ratio above 1.25). Other "
-                        "pictures are "
-                    "left as they are.",
+                    "pictures are left as they are.",
                 }),
                 "blend_width": ("INT", {
                     "default": 10, "min": 0, "max": 100, "step": 1,

@@ -21,8 +21,7 @@ class DiT360TextEncode(Node):
     DISPLAY_NAME = "DiT360 Text Encode"
     DESCRIPTION = (
         "Reads a prompt with the model's text encoders. The words that the model wants before every prompt are added "
-        "by "
-        "themselves. Nodes that combine, average or concatenate conditioning take the result."
+        "by themselves. Nodes that combine, average or concatenate conditioning take the result."
     )
     RETURN_TYPES = ("CONDITIONING",)
     OUTPUT_TOOLTIPS = ("The prompt, for DiT360 Sampler; ComfyUI's own FLUX samplers take it too.",)
@@ -38,7 +37,7 @@ class DiT360TextEncode(Node):
                                       "tooltip": "What the panorama shows."}),
                 "negative_prompt": ("STRING", {**text, "default": "",
                                                "tooltip": "What it must not show; used where the sampler's "
-                                                   "true_guidance is above 1."}),
+                                               "true_guidance is above 1."}),
                 **specs([_LENGTH]),
             },
         }  # fmt: skip

@@ -16,8 +16,7 @@ class DiT360Backends(Node):
     DISPLAY_NAME = "DiT360 Backends"
     DESCRIPTION = (
         "Every attention kernel, quantization, scheduler, tiling and model that is installed, whether it can be used "
-        "on "
-        "this machine, and if not, why and what helps."
+        "on this machine, and if not, why and what helps."
     )
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("report",)

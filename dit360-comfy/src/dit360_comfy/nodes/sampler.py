@@ -54,8 +54,8 @@ _SECOND = (
 _ADVANCED = ("true_guidance", "circular_mode", "latent_rotation", "position_interpolation", "log_memory_stats")
 _YAW = Control(
     options=SampleOptions, option="yaw_consistency", name="yaw_loss_weight", settings={"default": 0.1, "step": 0.01},
-    tooltip="If enable_yaw_loss is on: how far the model's view of the panorama and of it turned round are reconciled. "
-    "Twice the work.",
+    tooltip="If enable_yaw_loss is on: how far the model's view of the panorama and of it turned round are "
+    "reconciled. Twice the work.",
 )  # fmt: skip
 _CUBE = Control(
     options=SampleOptions, option="cube_consistency", name="cube_loss_weight", settings={"default": 0.1, "step": 0.01},
@@ -89,8 +89,7 @@ class DiT360Sampler(Node):
                 "dit360_pipe": pipe_input(),
                 "conditioning": ("CONDITIONING", {
                     "tooltip": "The prompt: of DiT360 Text Encode or any FLUX text encoder. Of several that were "
-                        "combined, "
-                    "the mean is followed, each step asking about each.",
+                    "combined, the mean is followed, each step asking about each.",
                 }),
                 **specs(_REQUIRED),
             },
@@ -102,7 +101,7 @@ class DiT360Sampler(Node):
                 "enable_yaw_loss": ("BOOLEAN", {"default": False, "tooltip": "Reconcile views, by yaw_loss_weight."}),
                 **specs([_YAW]),
                 "enable_cube_loss": ("BOOLEAN", {"default": False, "tooltip": "Smooth the poles, by "
-                    "cube_loss_weight."}),
+                "cube_loss_weight."}),
                 **specs([_CUBE]),
                 **specs(_SECOND, advanced=_ADVANCED),
                 "negative": ("CONDITIONING", {
@@ -186,8 +185,7 @@ def _begin(pipeline: Pipeline, latent_image: Any, options: dict[str, Any]) -> li
     if wanted != (width, height):
         raise InputError(
             f"latent_image has {width}×{height} pixels, and {wanted[0]}×{wanted[1]} are asked for; set width and "
-            f"height to "
-            "0, or to its size."
+            "height to 0, or to its size."
         )
     options |= {"width": width, "height": height}
     if options.get("denoise", 1.0) == 1.0:

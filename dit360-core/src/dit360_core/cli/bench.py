@@ -166,7 +166,7 @@ def _show(report: Mapping[str, Any], output: Path | None) -> None:
 
 
 def _of_decoding(name: str) -> bool:
-    return name.startswith("vae_") or name in [field.name for field in attrs.fields(DecodeOptions)]
+    return name == "vae" or name.startswith("vae_") or name in [field.name for field in attrs.fields(DecodeOptions)]
 
 
 def _cells(one: Mapping[str, Any], shown: tuple[str, ...], is_base: bool) -> list[str]:

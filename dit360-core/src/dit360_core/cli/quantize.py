@@ -29,6 +29,14 @@ def quantize(
         str | None, typer.Option("--lora", help="LoRA to fuse first.", show_default="the model's own, if any")
     ] = None,
     lora_strength: Annotated[float, typer.Option("--lora-strength", help="How strongly.")] = 1.0,
+    vae: Annotated[
+        str | None,
+        typer.Option("--vae", help="Autoencoder to store instead of the model's.", show_default="the model's"),
+    ] = None,
+    t5: Annotated[
+        str | None,
+        typer.Option("--t5", help="T5 text encoder to take instead of the model's.", show_default="the model's"),
+    ] = None,
     parts: Annotated[str, typer.Option("--parts", help="What is quantized.", metavar="|".join(QUANTIZED))] = "both",
     skip: Annotated[
         str, typer.Option("--skip", help="Layers to leave in full precision: patterns, separated by commas.")
@@ -45,6 +53,8 @@ def quantize(
             "quantization_skip": skip,
             "lora": lora,
             "lora_strength": lora_strength,
+            "vae": vae,
+            "t5": t5,
             "precision": precision,
             "device": device,
         }
