@@ -48,6 +48,7 @@ class Server:
     """One running ComfyUI. base: a folder with its own custom_nodes, models, output, input, temp and user."""
 
     def __init__(self, base: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        folder = comfyui_dir()
         self.base = base
         for name in ("custom_nodes", "models", "output", "input", "temp", "user"):
             (base / name).mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ class Server:
         self._log = self.log_file.open("w")
         self._process = subprocess.Popen(
             [
-                PYTHON, str(Path(__file__).with_name("comfy_serve.py")), str(comfyui_dir()),
+                PYTHON, str(Path(__file__).with_name("comfy_serve.py")), str(folder),
                 "--cpu", "--listen", "127.0.0.1", "--port", str(self.port),
                 "--base-directory", str(base), "--disable-auto-launch", *arguments,
             ],

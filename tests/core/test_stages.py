@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from dit360_core.errors import InputError
+from dit360_core.registry import Registry
 from dit360_core.stages import Conditioning
+from invented_plugins import attention, installed, offering
 
 SMALL = {"width": 64, "height": 32, "steps": 1, "seed": 3}
 
@@ -88,6 +90,27 @@ def test_a_stage_stops_between_its_layers_and_the_model_stays_usable(tiny, words
             run()
     assert torch.equal(tiny.sample(words, **SMALL).tensor, latents.tensor)
     assert not any(module._forward_pre_hooks for module in tiny.engine.transformer.modules())
+
+
+class Stopped(Exception):
+    """As ComfyUI's own, in versions that derive it from Exception."""
+
+
+def test_who_stops_a_plugins_kernel_is_not_taken_for_the_plugin(words):
+    def attend(q, k, v, *, scale):
+        return torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale=scale
+        ).transpose(1, 2)
+
+    plugin = installed("third-party", offering(attention("theirs", load=lambda: attend, priority=99)))
+    pipe = dit360_core.load("tiny", registry=Registry(entry_points=plugin))
+    assert pipe.plan.attention.used == "theirs"
+
+    def stop() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped), pipe.interruptible(stop):
+        pipe.sample(words, **SMALL)
 
 
 def test_parts_that_come_while_somebody_looks_in_are_watched_too(words):

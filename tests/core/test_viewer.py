@@ -1,21 +1,9 @@
-"""The HTML viewer: one file that asks nothing of the network, and a view that shows the direction it says.
-
-The browser tests drive a headless Chromium through its DevTools pipe (file descriptors 3 and 4, JSON ended by
-NUL), which needs nothing but the standard library.
-"""
+"""The HTML viewer: one file that asks nothing of the network, and a view that shows the direction it says."""
 
 import base64
-import io
-import json
 import os
 import re
-import select
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,25 +11,9 @@ import pytest
 from dit360_core.errors import InputError
 from dit360_core.panorama import Panorama
 from dit360_core.viewer import write_viewer
-from PIL import Image
+from headless_browser import Browser, chromium, expected, picture
 
 WIDTH, HEIGHT = 240, 180  # of the window in most tests: small, since software draws it
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-
-
-def direction(yaw: np.ndarray | float, pitch: np.ndarray | float) -> np.ndarray:
-    """Unit vector (…, 3) to the right, up and ahead, of angles in degrees."""
-    yaw, pitch = np.broadcast_arrays(np.radians(yaw), np.radians(pitch))
-    return np.stack((np.cos(pitch) * np.sin(yaw), np.sin(pitch), np.cos(pitch) * np.cos(yaw)), axis=-1)
-
-
-def picture(height: int) -> Image.Image:
-    """Each pixel's colour is its direction, 127.5 · (vector + 1), which changes evenly over the whole sphere."""
-    yaw = ((np.arange(2 * height) + 0.5) / (2 * height) - 0.5) * 360
-    pitch = (0.5 - (np.arange(height) + 0.5) / height) * 180
-    return Image.fromarray((127.5 * (direction(yaw[None, :], pitch[:, None]) + 1)).round().astype(np.uint8))
-
 
 # ------------------------------------------------------------------------------------------------- the file
 
@@ -96,130 +68,32 @@ def test_what_cannot_be_read_or_written_is_refused(panorama, tmp_path):
 # ------------------------------------------------------------------------------------------------- in a browser
 
 
-class Browser:
-    """A headless Chromium with one page. Every message that it sends by itself is kept in ``events``."""
+class Viewer(Browser):
+    """One page of dit360's."""
 
     def __init__(self, read: int, write: int) -> None:
-        self.read, self.write, self.buffer, self.count, self.session = read, write, b"", 0, None
-        self.events: list[dict] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
+        super().__init__(read, write)
         self.emulate()
 
-    def call(self, method: str, **params: object) -> dict:
-        self.count += 1
-        message = {"id": self.count, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.write, json.dumps(message).encode() + b"\0")
-        answer = self.wait(lambda message: message.get("id") == self.count)
-        assert "error" not in answer, (method, answer["error"])
-        return answer["result"]
-
-    def wait(self, wanted) -> dict:
-        """The next message for which ``wanted`` holds; fails after 30 s."""
-        deadline = time.monotonic() + 30
-        while True:
-            while b"\0" not in self.buffer:
-                ready, _, _ = select.select([self.read], [], [], deadline - time.monotonic())
-                chunk = os.read(self.read, 1 << 20) if ready else b""
-                assert chunk, "Chromium closed its pipe or gave no answer in 30 s"
-                self.buffer += chunk
-            line, self.buffer = self.buffer.split(b"\0", 1)
-            message = json.loads(line)
-            if "method" in message:
-                self.events.append(message)
-            if wanted(message):
-                return message
-
-    def run(self, code: str) -> object:
-        """The value of a JavaScript expression, awaited if it is a promise."""
-        answer = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, (code, answer["exceptionDetails"])
-        return answer["result"].get("value")
-
-    def until(self, condition: str) -> None:
-        """Waits until a JavaScript expression is true; fails after 10 s."""
-        code = (
-            "new Promise((done) => { const end = performance.now() + 1e4; const watch = setInterval(() => {"
-            f"const met = {condition};"
-            "if (met || performance.now() > end) { clearInterval(watch); done(met); } }, 30); })"
-        )
-        assert self.run(code), (condition, self.run("dit360.view()"))
-
     def emulate(self, width: int = WIDTH, height: int = HEIGHT, ratio: float = 1) -> None:
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=ratio, mobile=False
-        )
+        super().emulate(width, height, ratio)
 
     def open(self, page: Path, fragment: str = "", before: str = "") -> None:
         """Loads a page until it can be looked around in. ``before``: script that runs before the page's own."""
-        self.events.clear()
-        script = self.call("Page.addScriptToEvaluateOnNewDocument", source=before)["identifier"]
         # A query of its own: a change of the fragment alone would load nothing.
-        self.call("Page.navigate", url=f"{page.as_uri()}?{self.count}{fragment}")
-        self.wait(lambda message: message.get("method") == "Page.loadEventFired")
+        self.load(f"{page.as_uri()}?{self.count}{fragment}", before)
         self.run("dit360.ready")
-        self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
     def see(self) -> np.ndarray:
         """What the canvas shows now, without the texts over it, (H, W, 3) as float."""
         self.run("document.querySelectorAll('#about, #controls, #hint').forEach((part) => { part.hidden = true })")
         self.run("document.querySelector('canvas').style.transition = 'none'")  # it fades in
-        data = self.call("Page.captureScreenshot", format="png")["data"]
-        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-            return np.asarray(image.convert("RGB")).astype(float)
-
-    def key(self, name: str, kind: str) -> None:
-        text = name if len(name) == 1 and kind == "keyDown" else ""
-        self.call("Input.dispatchKeyEvent", type=kind, key=name, text=text)
-
-    def mouse(self, kind: str, x: float, y: float, **more: object) -> None:
-        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
-
-
-# dup2 gives the pipe the two numbers that Chromium expects; exec keeps the process that the test will end.
-LAUNCH = "import os, sys; r, w, *a = sys.argv[1:]; os.dup2(int(r), 3); os.dup2(int(w), 4); os.execv(a[0], a)"
-FLAGS = [
-    "--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run", "--disable-background-networking",
-    "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--hide-scrollbars",
-    "--disable-dev-shm-usage", "--disable-extensions", "--force-color-profile=srgb",
-]  # fmt: skip
-
-
-@contextmanager
-def chromium(profile: Path) -> Iterator[Browser]:
-    to_read, to_write = os.pipe()
-    from_read, from_write = os.pipe()
-    # High numbers, so that neither end is already 3 or 4.
-    ends = [os.dup(end) for end in (to_read, from_write)]
-    command = [sys.executable, "-c", LAUNCH, *map(str, ends), CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
-    process = subprocess.Popen(command, pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for end in (to_read, from_write, *ends):
-        os.close(end)
-    try:
-        browser = Browser(from_read, to_write)
-        yield browser
-        browser.session = None
-        browser.call("Browser.close")
-        process.wait(10)
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-        os.close(from_read)
-        os.close(to_write)
+        return self.screenshot()
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the PATH")
-    if not hasattr(os, "fork"):
-        pytest.skip("the DevTools pipe needs file descriptors 3 and 4 of a POSIX system")
-    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+def browser(tmp_path_factory) -> Iterator[Viewer]:
+    with chromium(tmp_path_factory.mktemp("profile"), Viewer) as browser:
         yield browser
 
 
@@ -231,15 +105,6 @@ def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     panorama = Panorama(image=picture(600), settings={"prompt": "a quiet harbour, <b>dawn</b>"})
     return write_viewer(panorama.save(folder / "a.png"), folder / "a.html", title="Harbour")
-
-
-def expected(yaw: float, pitch: float, fov: float, width: int, height: int) -> np.ndarray:
-    """Colours (H, W, 3) of that view of ``picture``, from the geometry of a pinhole camera."""
-    pixel = 2 * np.tan(np.radians(fov / 2)) / max(width, height)
-    x, y = np.meshgrid((np.arange(width) + 0.5 - width / 2) * pixel, (height / 2 - np.arange(height) - 0.5) * pixel)
-    turn = np.stack((direction(yaw + 90, 0), direction(yaw, pitch + 90), direction(yaw, pitch)))
-    rays = np.stack((x, y, np.ones_like(x)), axis=-1) @ turn
-    return 127.5 * (rays / np.linalg.norm(rays, axis=-1, keepdims=True) + 1)
 
 
 VIEWS = [

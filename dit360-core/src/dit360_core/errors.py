@@ -28,6 +28,16 @@ class UnknownName(InputError):
     """No offer of that kind has that name; the sentence holds the nearest names."""
 
 
+def mark_as_callers(error: BaseException) -> None:
+    """Says of an exception that it is of code that the user gave us, so that it is passed on as it is."""
+    error.__dict__["dit360_callers"] = True
+
+
+def is_callers(error: BaseException) -> bool:
+    """Whether :func:`mark_as_callers` was said of it."""
+    return "dit360_callers" in error.__dict__
+
+
 def first_line(error: BaseException) -> str:
     """What another library's exception says first, or its class if it says nothing: its part of our sentence."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

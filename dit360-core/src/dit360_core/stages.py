@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.errors import Dit360Error
+from dit360_core.errors import Dit360Error, is_callers, mark_as_callers
 from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import Choice, Plan
 from dit360_core.registry import CORE
@@ -76,14 +76,13 @@ class Stage:
 
     def __init__(self, doing: str) -> None:
         self.doing = doing
-        self.callers_error: Exception | None = None
 
     @contextlib.contextmanager
     def callers(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            self.callers_error = error
+            mark_as_callers(error)
             raise
 
 
@@ -106,17 +105,14 @@ def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice) -> Iterator[
 
 @contextlib.contextmanager
 def told_of(*choices: Choice, working: Stage | None = None) -> Iterator[None]:
-    """Errors in this block that may be those of plugins are told as theirs.
-
-    working: the stage whose callers' errors are their own.
-    """
+    """Errors in this block that may be those of plugins are told as theirs. working: the stage, if not a decoding."""
     try:
         yield
     except Dit360Error:
         raise
     except Exception as error:
         foreign = [choice.origin for choice in choices if choice.distribution != CORE]
-        if not foreign or is_out_of_memory(error) or (working is not None and error is working.callers_error):
+        if not foreign or is_out_of_memory(error) or is_callers(error):
             raise
         doing = working.doing if working is not None else "running the autoencoder"
         raise Dit360Error(

@@ -2,6 +2,160 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-NODES: dict[str, type[Any]] = {}
+from dit360_comfy import native_attention, native_padding, native_vae
+
+if TYPE_CHECKING:
+    import torch
+
+CATEGORY = "dit360/native"
+
+
+class DiT360Attention:
+    """MODEL → MODEL with the registry's attention."""
+
+    CATEGORY = CATEGORY
+    DISPLAY_NAME = "DiT360 Attention"
+    DESCRIPTION = (
+        "Makes a model compute attention with a backend of dit360, chosen and tried for what the model asks. "
+        "The backends agree within rounding; they differ in speed and memory. Other models are left as they are."
+    )
+    RETURN_TYPES = ("MODEL",)
+    OUTPUT_TOOLTIPS = ("The model with this attention.",)
+    FUNCTION = "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        unavailable = native_attention.unavailable_here()
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The model, as ComfyUI's loaders give it; fp8 and GGUF are fine."}),
+                "attention_backend": (
+                    native_attention.attention_names(),
+                    {
+                        "default": "auto",
+                        "tooltip": "What computes attention. auto: the best that works here."
+                        + (f" Not on this machine: {unavailable}." if unavailable else ""),
+                    },
+                ),
+                "attention_slice_size": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 65536,
+                        "tooltip": "Queries at a time; 0: all at once. Saves memory with backends that store all "
+                        "scores, such as eager.",
+                    },
+                ),
+                "strict": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": "Whether a backend that cannot run is an error. Otherwise another is used, and the "
+                        "log says why.",
+                    },
+                ),
+            }
+        }
+
+    def patch(self, model: Any, attention_backend: str, attention_slice_size: int, strict: bool) -> tuple[Any]:
+        return (native_attention.with_attention(model, attention_backend, attention_slice_size, strict),)
+
+
+class DiT360CircularPadding:
+    """MODEL → MODEL that wraps in longitude."""
+
+    CATEGORY = CATEGORY
+    DISPLAY_NAME = "DiT360 Circular Padding"
+    DESCRIPTION = (
+        "Lets a FLUX model see a panorama's left and right edge as neighbours, in every step of any sampler. "
+        "Give the model DiT360's LoRA, latents of 2:1 (2048×1024 pixels was trained), a guidance of 2.8 and a prompt "
+        "that begins with 'This is a panorama. The image shows'. This node leaves the noise levels alone: DiT360's "
+        "come from ModelSamplingFlux with max_shift 1.15, base_shift 0.5 and the padded size, 2080×1024 for 2048×1024 "
+        "(32 pixels more for each column of padding). Decode with DiT360 VAE Decode (seamless), since ComfyUI's own "
+        "does not wrap."
+    )
+    RETURN_TYPES = ("MODEL",)
+    OUTPUT_TOOLTIPS = ("The model that wraps; the model as it was if the padding is 0.",)
+    FUNCTION = "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "A FLUX model with DiT360's LoRA; fp8 and GGUF are fine."}),
+                "circular_padding": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 0,
+                        "max": 100,
+                        "tooltip": "Columns of tokens (16 pixels) that are repeated on either side. 1: as DiT360 was "
+                        "trained; 0: none.",
+                    },
+                ),
+            }
+        }
+
+    def patch(self, model: Any, circular_padding: int) -> tuple[Any]:
+        return (native_padding.with_padding(model, circular_padding),)
+
+
+class DiT360VAEDecode:
+    """LATENT → IMAGE without a seam."""
+
+    CATEGORY = CATEGORY
+    DISPLAY_NAME = "DiT360 VAE Decode (seamless)"
+    DESCRIPTION = (
+        "Decodes a panorama so that its left and right edge meet exactly, in as much memory as there is: where one "
+        "piece does not fit, it is decoded in parts that give the very same picture. For the VAEs of FLUX, SD3, SDXL "
+        "and SD 1.5."
+    )
+    RETURN_TYPES = ("IMAGE",)
+    OUTPUT_TOOLTIPS = ("The panorama.",)
+    FUNCTION = "decode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "samples": ("LATENT", {"tooltip": "The latents of a panorama."}),
+                "vae": ("VAE", {"tooltip": "The VAE that belongs to the model."}),
+            }
+        }
+
+    def decode(self, samples: dict[str, torch.Tensor], vae: Any) -> tuple[torch.Tensor]:
+        return (native_vae.decode_seamless(vae, samples["samples"]),)
+
+
+class DiT360VAEEncode:
+    """IMAGE → LATENT without a seam."""
+
+    CATEGORY = CATEGORY
+    DISPLAY_NAME = "DiT360 VAE Encode (seamless)"
+    DESCRIPTION = "Encodes a panorama so that its left and right edge stay neighbours, in as much memory as there is."
+    RETURN_TYPES = ("LATENT",)
+    OUTPUT_TOOLTIPS = ("The latents of the panorama.",)
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "pixels": ("IMAGE", {"tooltip": "A panorama; height and width are multiples of 8 pixels."}),
+                "vae": ("VAE", {"tooltip": "The VAE that belongs to the model."}),
+            }
+        }
+
+    def encode(self, pixels: torch.Tensor, vae: Any) -> tuple[dict[str, torch.Tensor]]:
+        return ({"samples": native_vae.encode_seamless(vae, pixels)},)
+
+
+NODES: dict[str, type[Any]] = {
+    "DiT360Attention": DiT360Attention,
+    "DiT360CircularPadding": DiT360CircularPadding,
+    "DiT360VAEDecode": DiT360VAEDecode,
+    "DiT360VAEEncode": DiT360VAEEncode,
+}

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from dit360_core.errors import mark_as_callers
+
 
 class Watch:
     """Calls ``check`` before each Linear layer of the parts that it is put over; what that raises comes out of them.
@@ -18,7 +20,7 @@ class Watch:
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self.check = check
+        self._check = check
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._hooks: list[Any] = []
 
@@ -33,6 +35,14 @@ class Watch:
         """Lets go of all of them."""
         while self._hooks:
             self._hooks.pop().remove()
+
+    def check(self) -> None:
+        """Looks in once. What is raised is the caller's own, whatever plugin was running."""
+        try:
+            self._check()
+        except Exception as error:
+            mark_as_callers(error)
+            raise
 
     def _look(self, *_: Any) -> None:
         self.check()

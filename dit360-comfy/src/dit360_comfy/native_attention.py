@@ -1,0 +1,185 @@
+"""The registry's attention in ComfyUI's own models, by way of the one slot that ComfyUI has for it.
+
+``transformer_options["optimized_attention_override"]`` is called as ``f(func, q, k, v, heads, …)`` wherever a model
+asks for attention; ``func`` is the kernel that ComfyUI would have used. The slot is in a model's options, which each
+clone has of its own, so nothing here is global.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from dit360_core.attention import Kernels, slicing_notes, typical_need
+from dit360_core.machine import Machine
+from dit360_core.offers import Attend, AttentionNeed
+from dit360_core.plan import in_words, judge
+from dit360_core.registry import by_priority, default_registry
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("dit360")
+
+SLOT = "optimized_attention_override"
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+_WITHOUT_EFFECT = {"transformer_options", "_inside_attn_wrapper", "low_precision_attention"}
+"""What ComfyUI hands to its kernels besides, that changes no number of a kernel which is exact."""
+
+
+def attention_names() -> list[str]:
+    """``auto``, every attention backend of the registry and every family; by address where two have one name."""
+    entries = sorted(default_registry().entries("attention"), key=by_priority)
+    names = [entry.name for entry in entries]
+    clear = [entry.name if names.count(entry.name) == 1 else entry.address for entry in entries]
+    return list(dict.fromkeys(["auto", *clear, *sorted({name for entry in entries for name in entry.families})]))
+
+
+def unavailable_here() -> str:
+    """Which of them cannot serve DiT360 on this machine and why, for a tooltip; empty if all can."""
+    machine = machine_of("auto")
+    need = typical_need(machine)
+    verdicts = [(entry.name, judge(entry, machine, need)) for entry in default_registry().entries("attention")]
+    return in_words((name, why) for name, why in verdicts if why)
+
+
+@functools.cache
+def machine_of(device: str) -> Machine:
+    """This machine with a device by torch's name, or ``auto``; for one that the core does not know, only the name."""
+    return Machine.detect(device) if device in ("auto", "cpu", "cuda", "mps") else Machine(device=device)
+
+
+@functools.cache
+def kernels_of(device: str, strict: bool) -> Kernels:
+    """One for the process: a kernel is loaded and tried once for a need, not once for each workflow."""
+    return Kernels(default_registry(), machine_of(device), strict)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Override:
+    """One choice of attention, in the form of ComfyUI's slot.
+
+    backend: a name of :func:`attention_names`. slice_size: queries at a time, 0 for all. strict: whether another
+    kernel in place of the named one is an error. earlier: what the slot held, which is given what is none of ours.
+    """
+
+    backend: str
+    slice_size: int
+    strict: bool
+    earlier: Callable[..., Any] | None = None
+    _chosen: dict[tuple[Any, ...], Attend] = attrs.field(factory=dict, init=False, repr=False)
+    _told: set[str] = attrs.field(factory=set, init=False, repr=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Override:
+        # ComfyUI copies a model's options with each clone. What is remembered here holds for every one of them.
+        return self
+
+    def __call__(
+        self,
+        func: Callable[..., Any],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        mask: torch.Tensor | None = None,
+        attn_precision: torch.dtype | None = None,
+        skip_reshape: bool = False,
+        skip_output_reshape: bool = False,
+        **others: Any,
+    ) -> Any:
+        """q, k, v ``(B, L, H·D)``, or ``(B, H, L, D)`` with skip_reshape; the result is ``(B, L, H·D)``, or
+        ``(B, H, L, D)`` with skip_output_reshape. heads: H."""
+        why = _beyond_us(q, k, v, heads, mask, attn_precision, skip_reshape, others)
+        if why:
+            self._warn_once(f"attention: {why}, so {'an earlier override' if self.earlier else 'ComfyUI'} computes it")
+            use = functools.partial(self.earlier, func) if self.earlier else func
+            return use(
+                q,
+                k,
+                v,
+                heads,
+                mask=mask,
+                attn_precision=attn_precision,
+                skip_reshape=skip_reshape,
+                skip_output_reshape=skip_output_reshape,
+                **others,
+            )
+        if skip_reshape:
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        else:
+            q, k, v = (t.reshape(*t.shape[:2], heads, -1) for t in (q, k, v))
+        need = (q.device.type, q.dtype, heads, q.shape[-1], max(q.shape[1], k.shape[1]))
+        attend = self._chosen.get(need) or self._choose(need)
+        scale = others.get("scale")
+        out = attend(q, k, v, scale=q.shape[-1] ** -0.5 if scale is None else scale).to(q.dtype)
+        return out.transpose(1, 2) if skip_output_reshape else out.flatten(2)
+
+    def _choose(self, key: tuple[Any, ...]) -> Attend:
+        from dit360_core.precision import precision_of
+        from dit360_core.slicing import sliced
+
+        device, dtype, heads, head_dim, length = key
+        need = AttentionNeed(device=device, dtype=precision_of(dtype), heads=heads, head_dim=head_dim, length=length)
+        choice, attend = kernels_of(device, self.strict).choose(self.backend, need)
+        if choice.fell_back:
+            self._warn_once(choice.sentence())
+        else:
+            log.info("%s, for %d tokens", choice.sentence(), length)
+        for note in slicing_notes(choice, default_registry(), self.slice_size):
+            self._warn_once(note)
+        self._chosen[key] = sliced(attend, self.slice_size) if self.slice_size else attend
+        return self._chosen[key]
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            log.warning("%s.", sentence.rstrip("."))
+
+
+def _beyond_us(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    skip_reshape: bool,
+    others: dict[str, Any],
+) -> str:
+    """Why a call is none that the registry's kernels are made and tried for; empty if it is one."""
+    if mask is not None:
+        return "the model gives a mask, which the kernels of dit360 do not take"
+    if str(q.dtype).removeprefix("torch.") not in _PRECISIONS or not q.dtype == k.dtype == v.dtype:
+        return f"the model asks for it in {q.dtype}, {k.dtype} and {v.dtype}"
+    if attn_precision is not None and attn_precision != q.dtype:
+        return f"the model asks for {attn_precision} inside, and its tensors are {q.dtype}"
+    layout = 4 if skip_reshape else 3
+    if not q.ndim == k.ndim == v.ndim == layout or (skip_reshape and not q.shape[1] == k.shape[1] == heads):
+        return "the model has other heads for queries than for keys"
+    unknown = sorted(n for n, x in others.items() if n not in _WITHOUT_EFFECT | {"scale"} and x not in (None, False))
+    return f"the model asks for {', '.join(unknown)}, which dit360 does not know" if unknown else ""
+
+
+def with_attention(model: Any, backend: str, slice_size: int, strict: bool) -> Any:
+    """A clone of a MODEL whose attention is the registry's. Raises UnknownName.
+
+    The second of two such nodes replaces the first; another pack's override stays, for calls that are none of ours.
+    """
+    if backend != "auto":
+        default_registry().find("attention", backend)
+    clone = model.clone()
+    options = clone.model_options.setdefault("transformer_options", {})
+    earlier = options.get(SLOT)
+    if isinstance(earlier, Override):
+        earlier = earlier.earlier
+    elif earlier is not None:
+        log.warning("attention: dit360's replaces another override of this model, which keeps the calls with a mask.")
+    # A new dict, since a clone might share this one.
+    clone.model_options["transformer_options"] = {
+        **options,
+        SLOT: Override(backend=backend, slice_size=slice_size, strict=strict, earlier=earlier),
+    }
+    return clone

@@ -1,0 +1,841 @@
+"""The nodes for ComfyUI's own FLUX: alone, and inside a real ComfyUI against the core's pipeline with equal weights."""
+
+import copy
+import inspect
+import json
+import logging
+import os
+import subprocess
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import attrs
+import pytest
+import torch
+from comfy_server import PYTHON, Server, comfyui_dir, errors
+from dit360_comfy.native_attention import SLOT, Override, attention_names, with_attention
+from dit360_comfy.native_padding import CircularPadding, refuse_areas
+from dit360_comfy.native_vae import as_diffusers
+from dit360_comfy.nodes.native import NODES
+from dit360_core.errors import BackendUnavailable, InputError, UnknownName
+from dit360_core.registry import default_registry
+
+# ---------------------------------------------------------------------------------------------------- without ComfyUI
+
+
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_every_node_says_what_it_is_and_every_input_what_it_does(node):
+    assert node.CATEGORY == "dit360/native"
+    assert node.DISPLAY_NAME.startswith("DiT360 ")
+    assert node.DESCRIPTION.endswith(".")
+    assert len(node.RETURN_TYPES) == len(node.OUTPUT_TOOLTIPS)
+    inputs = node.INPUT_TYPES()["required"]
+    names = list(inspect.signature(getattr(node, node.FUNCTION)).parameters)
+    assert names == ["self", *inputs]
+    assert all(len(given[-1]["tooltip"]) > 15 for given in inputs.values())
+
+
+def test_the_ids_that_workflows_know():
+    assert {"DiT360Attention", "DiT360CircularPadding", "DiT360VAEDecode"} <= set(NODES)
+
+
+def test_the_drop_down_has_every_backend_and_family_of_the_registry():
+    names = NODES["DiT360Attention"].INPUT_TYPES()["required"]["attention_backend"][0]
+    entries = default_registry().entries("attention")
+    assert names[0] == "auto"
+    assert {e.name for e in entries} | {f for e in entries for f in e.families} <= set(names)
+
+
+def test_padding_is_one_column_by_default_as_in_training():
+    (_, settings) = NODES["DiT360CircularPadding"].INPUT_TYPES()["required"]["circular_padding"]
+    assert (settings["default"], settings["min"], settings["max"]) == (1, 0, 100)
+
+
+def _model(**options):
+    """As much of a MODEL as a choice of attention asks for."""
+    model = SimpleNamespace(model_options={"transformer_options": options})
+    model.clone = lambda: SimpleNamespace(model_options=copy.deepcopy(model.model_options), clone=model.clone)
+    return model
+
+
+def _slot(model):
+    return model.model_options["transformer_options"].get(SLOT)
+
+
+def test_attention_is_set_on_a_clone_and_survives_further_clones():
+    model = _model()
+    patched = with_attention(model, "eager", 0, False)
+    assert _slot(model) is None
+    assert _slot(patched) is not None
+    assert copy.deepcopy(patched.model_options)["transformer_options"][SLOT] is _slot(patched)
+
+
+def test_a_second_choice_of_attention_replaces_the_first_and_keeps_what_was_there_before():
+    def earlier(func, *args, **kwargs):
+        return "earlier"
+
+    patched = _model(**{SLOT: earlier})
+    for name in ("eager", "sdpa"):
+        patched = SimpleNamespace(model_options=with_attention(patched, name, 0, False).model_options)
+        options = patched.model_options
+        patched.clone = lambda options=options: SimpleNamespace(model_options=copy.deepcopy(options))
+    assert _slot(patched).backend == "sdpa"
+    assert _slot(patched).earlier is earlier
+    q = torch.zeros(1, 4, 8)
+    assert _slot(patched)(None, q, q, q, 2, mask=torch.zeros(4, 4)) == "earlier"
+
+
+def test_an_unknown_backend_is_refused_when_the_node_runs():
+    with pytest.raises(UnknownName, match="eagre"):
+        with_attention(_model(), "eagre", 0, False)
+
+
+def _stock(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False, skip_output_reshape=False, **kwargs):
+    """What ComfyUI's kernels do, written plainly."""
+    if not skip_reshape:
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=kwargs.get("scale"))
+    return out if skip_output_reshape else out.transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager", "sdpa", "sdpa-math"])
+@pytest.mark.parametrize("slices", [0, 5])
+@pytest.mark.parametrize("skip_reshape", [False, True])
+@pytest.mark.parametrize("skip_output_reshape", [False, True])
+@pytest.mark.parametrize("scale", [None, 0.5])
+def test_every_layout_comes_back_as_comfyui_s_own_kernels_give_it(
+    backend, slices, skip_reshape, skip_output_reshape, scale
+):
+    q, k, v = torch.randn(3, 2, 13, 24, generator=torch.Generator().manual_seed(0)).unbind(0)
+    if skip_reshape:
+        q, k, v = (t.unflatten(-1, (3, -1)).transpose(1, 2) for t in (q, k, v))
+    layout = {"skip_reshape": skip_reshape, "skip_output_reshape": skip_output_reshape, "scale": scale}
+    override = Override(backend=backend, slice_size=slices, strict=True)
+    out = override(_refusing, q, k, v, 3, transformer_options={}, _inside_attn_wrapper=True, **layout)
+    wanted = _stock(q, k, v, 3, **layout)
+    assert out.shape == wanted.shape
+    assert (out - wanted).abs().max() < 1e-6
+
+
+def _refusing(*args, **kwargs):
+    raise AssertionError("the stock kernel was asked")
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"mask": torch.zeros(13, 13)}, "mask"),
+        ({"attn_precision": torch.float64}, "float64"),
+        ({"enable_gqa": True}, "enable_gqa"),
+    ],
+)
+def test_a_call_that_is_none_of_ours_goes_to_the_stock_kernel_and_the_log_says_so_once(given, word, caplog):
+    q = torch.randn(1, 13, 24)
+    calls = []
+
+    def stock(*args, **kwargs):
+        calls.append(kwargs)
+        return "stock"
+
+    override = Override(backend="eager", slice_size=0, strict=False)
+    with caplog.at_level(logging.WARNING, "dit360"):
+        assert [override(stock, q, q, q, 3, **given) for _ in range(3)] == ["stock"] * 3
+    assert calls[0].items() >= given.items()
+    (record,) = caplog.records
+    assert word in record.message
+
+
+def test_a_kernel_is_chosen_once_for_a_need(monkeypatch):
+    from dit360_comfy import native_attention
+
+    asked = []
+
+    class Kernels:
+        def choose(self, requested, need):
+            asked.append((requested, need.device, need.dtype, need.heads, need.head_dim, need.length))
+            (entry,) = default_registry().find("attention", "eager")
+            choice = SimpleNamespace(fell_back=False, sentence=lambda: "", address=entry.address, used="eager")
+            return choice, entry.offer.load()
+
+    monkeypatch.setattr(native_attention, "kernels_of", lambda device, strict: Kernels())
+    override = Override(backend="eager", slice_size=0, strict=False)
+    for length in (13, 13, 20, 13):
+        q = torch.randn(2, length, 24)
+        override(_refusing, q, q, q, 3)
+    assert asked == [("eager", "cpu", "fp32", 3, 8, 13), ("eager", "cpu", "fp32", 3, 8, 20)]
+
+
+def test_a_backend_that_cannot_run_is_replaced_with_a_warning_or_refused_if_strict(caplog):
+    # PyTorch's memory-efficient kernel exists for CUDA only.
+    q = torch.randn(1, 13, 24)
+    with caplog.at_level(logging.WARNING, "dit360"):
+        out = Override(backend="sdpa-efficient", slice_size=0, strict=False)(_refusing, q, q, q, 3)
+    assert (out - _stock(q, q, q, 3)).abs().max() < 1e-6
+    assert "instead of sdpa-efficient, because it needs a CUDA device" in caplog.text
+    with pytest.raises(BackendUnavailable, match="CUDA device"):
+        Override(backend="sdpa-efficient", slice_size=0, strict=True)(_refusing, q, q, q, 3)
+
+
+class _Executor:
+    """What ComfyUI hands to a wrapper. seen: what the model was given."""
+
+    class_obj = SimpleNamespace(patch_size=2)
+
+    def __call__(self, x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs):
+        self.seen = {"x": x, "control": control, "options": transformer_options, **kwargs}
+        return x
+
+
+def _call(padding, x, **kwargs):
+    executor = _Executor()
+    out = CircularPadding(padding)(executor, x, None, torch.zeros(1, 3, 8), **kwargs)
+    return out, executor.seen
+
+
+@pytest.mark.parametrize("padding", [1, 2, 4])
+def test_latents_are_wrapped_and_what_comes_out_is_cropped(padding):
+    x = torch.arange(8.0).expand(1, 1, 2, 8)
+    out, seen = _call(padding, x)
+    assert seen["x"][0, 0, 0].tolist() == [i % 8 for i in range(-2 * padding, 8 + 2 * padding)]
+    assert torch.equal(out, x)
+
+
+def test_the_options_of_the_model_stay_as_they_are():
+    def other(given):
+        return given
+
+    options = {"patches": {"post_input": [other]}, "sample_sigmas": 1}
+    _, seen = _call(1, torch.zeros(1, 1, 2, 8), transformer_options=options)
+    assert options == {"patches": {"post_input": [other]}, "sample_sigmas": 1}
+    assert seen["options"]["patches"]["post_input"][1:] == [other]
+
+
+@pytest.mark.parametrize(
+    ("padding", "shape", "message"),
+    [
+        (1, (1, 1, 2, 7), "multiple of 2 latent columns"),
+        (5, (1, 1, 2, 8), "wider than the picture, which has 4 token columns"),
+        (1, (1, 1, 1, 2, 8), "do not wrap"),
+    ],
+)
+def test_latents_that_do_not_wrap_are_refused(padding, shape, message):
+    with pytest.raises(InputError, match=message):
+        _call(padding, torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"control": {"input": [torch.zeros(1, 5, 8)]}}, "ControlNet"),
+        ({"attention_mask": torch.zeros(1, 9, 9)}, "attention mask"),
+        ({"ref_latents": [torch.zeros(1, 1, 2, 2)], "ref_latents_method": "new"}, "placed by 'new'"),
+    ],
+)
+def test_what_cannot_be_padded_with_the_picture_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        _call(1, torch.zeros(1, 1, 2, 8), **given)
+
+
+def test_a_conditioning_for_a_part_of_the_width_is_refused_and_one_for_some_rows_is_not():
+    x = torch.zeros(1, 16, 8, 16)
+
+    def ask(area):
+        return refuse_areas(lambda *given: "computed", None, [[{"area": area}], None], x, None, {})
+
+    assert ask((4, 16, 2, 0)) == "computed"
+    with pytest.raises(InputError, match="part of the panorama's width"):
+        ask((8, 8, 0, 4))
+
+
+def test_an_autoencoder_of_another_build_is_refused():
+    with pytest.raises(InputError, match="Linear, cannot be made seamless"):
+        as_diffusers(torch.nn.Linear(1, 1))
+
+
+def test_two_backends_of_one_name_are_offered_by_address(monkeypatch):
+    from dit360_comfy import native_attention
+
+    entries = default_registry().entries("attention")
+    (eager,) = (entry for entry in entries if entry.name == "eager")
+    both = (*entries, attrs.evolve(eager, distribution="other-plugin"))
+    monkeypatch.setattr(native_attention, "default_registry", lambda: SimpleNamespace(entries=lambda kind: both))
+    names = attention_names()
+    assert {"dit360-core:eager", "other-plugin:eager", "sdpa"} <= set(names)
+    assert "eager" not in names
+
+
+# --------------------------------------------------------------------------------------------------- inside a ComfyUI
+# The functions from here to in_comfyui run in another process, which has ComfyUI and no pytest: they import what they
+# use themselves, and what they return is told as JSON.
+
+
+def small_flux(**config):
+    """A MODEL of ComfyUI with random weights, and its network."""
+    import dataclasses
+
+    import comfy.ldm.flux.model
+    import comfy.model_patcher
+    import comfy.supported_models
+    import torch
+
+    config = {
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 16, "context_in_dim": 32,
+        "hidden_size": 32, "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
+        "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True,
+        **config,
+    }  # fmt: skip
+    if "txt_ids_dims" in {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}:
+        config["txt_ids_dims"] = []
+    described = comfy.supported_models.Flux({**config, "dtype": torch.float32})
+    described.set_inference_dtype(torch.float32, None)
+    model = described.get_model({})
+    net = model.diffusion_model
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            # Sharp attention, or no difference between positions would be seen.
+            parameter.normal_(2.0 if "norm" in name else 0.0, 0.2)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, cpu, cpu), net, config
+
+
+def sample(model, *, cfg=1.0, sampler="euler", width=16, height=8, extra=None):
+    """Three steps of the stock KSampler for a batch of two: the latents, and each call of the model."""
+    import nodes
+    import torch
+
+    generator = torch.Generator().manual_seed(3)
+
+    def condition(tokens):
+        pooled = torch.randn(1, 16, generator=generator)
+        text = torch.randn(1, tokens, 32, generator=generator)
+        return [[text, {"pooled_output": pooled, "guidance": 2.8, **(extra or {})}]]
+
+    positive, negative = condition(7), condition(7)
+    calls = []
+    net = model.model.diffusion_model
+    hook = net.register_forward_hook(lambda net, a, k, out: calls.append((a, k, out)), with_kwargs=True)
+    latent = {"samples": torch.zeros(2, 16, height, width)}
+    try:
+        with torch.inference_mode():
+            (out,) = nodes.common_ksampler(model, 5, 3, cfg, sampler, "simple", positive, negative, latent)
+    finally:
+        hook.remove()
+    return out["samples"], calls
+
+
+def same_in_diffusers(net, config):
+    """The core's engine around a FluxTransformer2DModel with the weights of a network of ComfyUI."""
+    import comfy.utils
+    import torch
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+    from dit360_core.builtin.attention_kernels import eager
+    from dit360_core.flux.engine import Engine
+    from dit360_core.flux.load import attach
+    from dit360_core.testing.models import small_autoencoder
+
+    transformer = FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=config["depth"],
+        num_single_layers=config["depth_single_blocks"],
+        attention_head_dim=16,
+        num_attention_heads=config["num_heads"],
+        joint_attention_dim=config["context_in_dim"],
+        pooled_projection_dim=config["vec_in_dim"],
+        guidance_embeds=True,
+        axes_dims_rope=tuple(config["axes_dim"]),
+    )
+    theirs, ours = net.state_dict(), {}
+    for name, place in comfy.utils.flux_to_diffusers(config).items():
+        key, part, *change = (place, None) if isinstance(place, str) else place
+        # The map is of every kind of FLUX there is.
+        if key in theirs:
+            tensor = theirs[key] if part is None else theirs[key].narrow(*part)
+            ours[name] = change[0](tensor) if change else tensor
+    transformer.load_state_dict(ours, strict=True)
+    attach(transformer, eager, 0)
+    pipe = FluxPipeline(
+        transformer=transformer, vae=small_autoencoder(), scheduler=None, text_encoder=None, text_encoder_2=None,
+        tokenizer=None, tokenizer_2=None,
+    )  # fmt: skip
+    return Engine(pipe=pipe, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def off_from_core(engine, calls, padding, biased=False):
+    """How far the recorded calls are from the core's velocity for the same latents, noise level and embeddings.
+
+    At most, in units of the largest velocity.
+    """
+    import torch
+    from dit360_core.flux.engine import Embedding
+    from dit360_core.wrap import Grid
+
+    worst = 0.0
+    size = max(float(out.abs().max()) for _, _, out in calls)
+    with torch.no_grad():
+        for positional, named, out in calls:
+            x, sigmas = positional
+            grid = Grid(x.shape[-2] // 2, x.shape[-1] // 2, padding)
+            for i in range(len(x)):
+                text = named["context"][i : i + 1]
+                bias = grid.key_bias(text.shape[1]) if biased else None
+                velocity = engine.velocity(grid.real if biased else grid, float(named["guidance"][i]), None, bias)
+                embedding = Embedding(tokens=text, pooled=named["y"][i : i + 1])
+                v = engine.unpack(velocity(engine.pack(x[i : i + 1]), float(sigmas[i]), embedding), grid.real)
+                worst = max(worst, float((v - out[i]).abs().max()))
+    return worst / size
+
+
+def sampling():
+    """Both patches against the core, call by call, under the stock KSampler."""
+    from dit360_comfy.nodes.native import NODES
+
+    model, net, config = small_flux()
+    engine = same_in_diffusers(net, config)
+    pad, attention = NODES["DiT360CircularPadding"]().patch, NODES["DiT360Attention"]().patch
+    told = {"off": {}, "finite": {}}
+    plain, calls = sample(model)
+    told["off"]["unpatched"] = off_from_core(engine, calls, 0)
+    for padding in (1, 2, 8):
+        out, calls = sample(pad(model, padding)[0])
+        told["off"][f"padding {padding}"] = off_from_core(engine, calls, padding)
+        told[f"moved by {padding}"] = float((out - plain).abs().max())
+    for backend in ("auto", "eager", "sdpa", "sdpa-math", "sdpa-flash"):
+        for slices in (0, 16):
+            patched = attention(pad(model, 1)[0], backend, slices, True)[0]
+            _, calls = sample(patched, cfg=2.0)
+            told["off"][f"{backend} {slices}"] = off_from_core(engine, calls, 1)
+            told["off"][f"{backend} {slices} as bias"] = off_from_core(engine, calls, 1, biased=True)
+            told["calls"] = [len(calls), len(calls[0][0][0])]
+    # In the other order, and by other solvers.
+    _, calls = sample(pad(attention(model, "eager", 16, True)[0], 1)[0], cfg=2.0)
+    told["off"]["attention first"] = off_from_core(engine, calls, 1)
+    for sampler in ("euler_ancestral", "dpmpp_2m", "heun", "lcm"):
+        out, calls = sample(pad(model, 1)[0], sampler=sampler)
+        told["off"][sampler] = off_from_core(engine, calls, 1)
+        told["finite"][sampler] = bool(out.isfinite().all())
+    again, _ = sample(model)
+    told["unpatched as before"] = bool(again.equal(plain))
+    return told
+
+
+def as_bias(grid, text, references):
+    """ComfyUI's attention, without padding but with log 2 (or more) on the keys that padding would repeat."""
+    import torch
+
+    bias = torch.cat([grid.key_bias(text), torch.zeros(references, dtype=torch.float64)]).float()
+
+    def attend(func, q, k, v, heads, mask=None, **kwargs):
+        whole = bias[None] if mask is None else mask + bias
+        if whole.ndim == 3:
+            whole = whole[:, None]
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=whole)
+        return out.transpose(1, 2).flatten(2)
+
+    return attend
+
+
+def oracle():
+    """What goes into a call of the model besides the picture, against attention with a bias instead of pad columns."""
+    import torch
+    from dit360_comfy.native_padding import KEY, CircularPadding
+    from dit360_core.wrap import Grid
+
+    generator = torch.Generator().manual_seed(4)
+
+    def noise(*shape):
+        return torch.randn(shape, generator=generator)
+
+    told = {}
+
+    def compare(name, padding=1, rows=4, height=8, references=0, channels=16, tokens=(4, 8), **given):
+        _, net, _ = small_flux(in_channels=channels)
+        grid = Grid(rows, 8, padding)
+        x, context, y = noise(2, channels, height, 16), noise(2, 7, 32), noise(2, 16)
+        sigma, guidance = torch.tensor([0.9, 0.4]), torch.tensor([2.8, 1.0])
+        outs = []
+        for options in (
+            {"wrappers": {"diffusion_model": {KEY: [CircularPadding(padding)]}}},
+            {"optimized_attention_override": as_bias(grid, 7, references)},
+            {},
+        ):
+            with torch.inference_mode():
+                copied = {k: v.clone() if hasattr(v, "clone") else v for k, v in given.items()}
+                outs.append(net(x, sigma, context, y=y, guidance=guidance, transformer_options=options, **copied))
+        size = outs[1].abs().max()
+        off, moved = ((one - outs[1]).abs().max() / size for one in (outs[0], outs[2]))
+        told[name] = {"off": float(off), "moved": float(moved)}
+
+    compare("nothing")
+    compare("five columns", padding=5)
+    compare("odd height", height=7)
+    compare("channels beside", channels=32)
+    compare("control", control={"input": [noise(2, 32, 32), None], "output": [None, noise(2, 32, 32)]})
+    compare("mask", attention_mask=noise(2, 39, 39))
+    for method in ("offset", "index", "uxo", None):
+        chosen = {} if method is None else {"ref_latents_method": method}
+        compare(f"reference {method}", references=12, ref_latents=[noise(2, 16, 4, 6), noise(2, 16, 6, 4)], **chosen)
+    return told
+
+
+def composing():
+    """Patches on top of patches, and what is not touched by them."""
+    import torch
+    from dit360_comfy.native_padding import KEY
+    from dit360_comfy.nodes.native import NODES
+
+    model, _, _ = small_flux()
+    pad, attention = NODES["DiT360CircularPadding"]().patch, NODES["DiT360Attention"]().patch
+    (one,), (two,) = pad(model, 1), pad(model, 2)
+    (replaced,) = pad(one, 2)
+    (none,) = pad(replaced, 0)
+    plain, padded, wider = (sample(m)[0] for m in (model, one, two))
+    told = {
+        "zero is the model itself": pad(model, 0)[0] is model,
+        "wrappers after two nodes": len(replaced.get_wrappers("diffusion_model", KEY)),
+        "second replaces first": bool(sample(replaced)[0].equal(wider)),
+        "zero takes it off": bool(sample(none)[0].equal(plain)),
+        "first as before": bool(sample(one)[0].equal(padded)),
+        "survives a clone": bool(sample(one.clone())[0].equal(padded)),
+        "unpatched as before": bool(sample(model)[0].equal(plain)),
+        "moved": float((padded - plain).abs().max()),
+    }
+
+    seen = []
+
+    class Other:
+        def __call__(self, executor, *args, **kwargs):
+            seen.append(args[0].shape[-1])
+            return executor(*args, **kwargs)
+
+    for order in ("before", "after"):
+        seen.clear()
+        base = model.clone() if order == "before" else one.clone()
+        base.add_wrapper_with_key("diffusion_model", "other", Other())
+        told[f"other wrapper {order}"] = bool(sample(pad(base, 1)[0])[0].equal(padded)) and sorted(set(seen))
+
+    mask = torch.rand(1, 39, 39, generator=torch.Generator().manual_seed(0))
+    extra = {"attention_mask": mask, "attention_mask_img_shape": (4, 8)}
+    masked, _ = sample(one, extra=extra)
+    (patched,) = attention(one, "eager", 0, True)
+    told["mask goes to the stock kernel"] = bool(sample(patched, extra=extra)[0].equal(masked))
+    told["mask has an effect"] = float((masked - padded).abs().max())
+
+    refused = {}
+    for name, ask in {
+        "no flux": lambda: pad(stranger(), 1),
+        "odd width": lambda: sample(one, width=15),
+        "too wide": lambda: sample(pad(model, 9)[0]),
+        "area": lambda: sample(one, extra={"area": (8, 8, 0, 4), "strength": 1.0}),
+        "strict": lambda: sample(attention(model, "sdpa-efficient", 0, True)[0]),
+    }.items():
+        try:
+            ask()
+        except Exception as error:  # noqa: BLE001 (which one it is, is what is told)
+            refused[name] = [type(error).__name__, str(error)]
+    return {**told, "refused": refused}
+
+
+def stranger():
+    """A MODEL of another kind."""
+    import comfy.model_patcher
+    import torch
+
+    model = torch.nn.Module()
+    model.diffusion_model = torch.nn.Linear(1, 1)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
+
+
+def small_vae(flux):
+    """A VAE of ComfyUI with the weights of an AutoencoderKL of diffusers, and that. flux: without quant_conv."""
+    import comfy.diffusers_convert
+    import comfy.model_patcher
+    import comfy.sd
+    import torch
+    from comfy.ldm.models.autoencoder import AutoencodingEngine
+    from dit360_core.testing.models import small_autoencoder
+
+    kl = small_autoencoder(
+        block_out_channels=(32, 32, 64, 64), layers_per_block=2, norm_num_groups=32,
+        use_quant_conv=not flux, use_post_quant_conv=not flux,
+    )  # fmt: skip
+    ours = {name: tensor.clone() for name, tensor in kl.state_dict().items()}
+    state = comfy.diffusers_convert.convert_vae_state_dict(dict(ours))
+    shape = {
+        "double_z": True, "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
+        "ch_mult": [1, 1, 2, 2], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    vae = comfy.sd.VAE(sd=dict(state), config={"params": {"ddconfig": shape, "embed_dim": 16}}, dtype=torch.float32)
+    if flux:
+        parts = "comfy.ldm.modules.diffusionmodules.model."
+        vae.first_stage_model = AutoencodingEngine(
+            regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
+            encoder_config={"target": parts + "Encoder", "params": shape},
+            decoder_config={"target": parts + "Decoder", "params": shape},
+        ).eval()
+        vae.first_stage_model.load_state_dict(state, strict=True)
+        vae.patcher = comfy.model_patcher.ModelPatcher(vae.first_stage_model, vae.device, torch.device("cpu"))
+    return vae, kl
+
+
+def decoding():
+    """The seamless decode and encode, with ComfyUI's own memory management, against the core's and ComfyUI's."""
+    import comfy.taesd.taesd
+    import torch
+    from dit360_comfy.native_vae import as_diffusers, encode_seamless
+    from dit360_comfy.nodes.native import NODES
+    from dit360_core.machine import Machine
+    from dit360_core.metrics import seam_ratio
+    from dit360_core.offers import TilingSettings
+    from dit360_core.plan import choose_tiling
+    from dit360_core.registry import default_registry
+    from dit360_core.vae import decode_whole, encode_whole
+
+    decode = NODES["DiT360VAEDecode"]().decode
+    latents = torch.randn(2, 16, 8, 16, generator=torch.Generator().manual_seed(1))
+    told = {}
+    for kind in ("flux", "sd"):
+        vae, kl = small_vae(kind == "flux")
+        before = vae.decode(latents)
+        state = {name: tensor.clone() for name, tensor in vae.first_stage_model.state_dict().items()}
+        with torch.inference_mode():
+            (image,) = decode({"samples": latents}, vae)
+            (rolled,) = decode({"samples": latents.roll(5, -1)}, vae)
+            back = encode_seamless(vae, image)
+        after = vae.decode(latents)
+        core = torch.cat([decode_whole(kl, one) for one in latents.split(1)])
+        core = (core / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+        # ComfyUI's own modules, with convolutions that wrap.
+        wrapping = [m for m in vae.first_stage_model.modules() if isinstance(m, torch.nn.Conv2d) and any(m.padding)]
+        for conv in wrapping:
+
+            def forward(x, w, b, conv=conv):
+                x = torch.cat([x[..., -1:], x, x[..., :1]], dim=-1)
+                return torch.nn.functional.conv2d(x, w, b, conv.stride, (1, 0))
+
+            conv._conv_forward = forward
+        theirs = vae.decode(latents)
+        for conv in wrapping:
+            del conv._conv_forward
+
+        machine = Machine(device="cpu")
+        tiled = {}
+        for level in ("stored", "mixed", "recomputed"):
+            settings = TilingSettings(mode="always", level=level, tile_size=64)
+            mine = as_diffusers(vae.first_stage_model)
+            _, tiling = choose_tiling(
+                "exact", settings, 128, 64, registry=default_registry(), machine=machine, precision="fp32", vae=mine
+            )
+            pixels = tiling.decode(mine, latents) / 2 + 0.5
+            tiled[level] = float((pixels.clamp(0, 1).movedim(1, -1) - image).abs().max())
+        edge = (before - image).abs().amax(dim=(0, 1, 3))
+        told[kind] = {
+            "shape": list(image.shape),
+            "range": [float(image.min()), float(image.max())],
+            "yaw": float((rolled.roll(-40, 2) - image).abs().max()),
+            "core": float((core - image).abs().max()),
+            "comfyui's modules, wrapping": float((theirs - image).abs().max()),
+            "tiled": tiled,
+            "encode": float((encode_whole(kl, image.movedim(-1, 1) * 2 - 1) - back).abs().max()),
+            "stock differs at the edge": float(edge[0]),
+            "stock as before": bool(after.equal(before)),
+            "weights as before": all(t.equal(state[n]) for n, t in vae.first_stage_model.state_dict().items()),
+            "shared": mine.decoder.conv_in.weight.data_ptr() == vae.first_stage_model.decoder.conv_in.weight.data_ptr(),
+        }
+
+    # A sky without detail, in which a seam shows.
+    away = torch.exp(-((torch.fft.fftfreq(32)[:, None] * 20) ** 2) - (torch.fft.rfftfreq(64)[None] * 20) ** 2)
+    noise = torch.randn(1, 16, 32, 64, generator=torch.Generator().manual_seed(2))
+    smooth = 2 * torch.fft.irfft2(torch.fft.rfft2(noise) * away)
+    vae, _ = small_vae(True)
+    with torch.inference_mode():
+        seams = {"ours": decode({"samples": smooth}, vae)[0], "stock": vae.decode(smooth)}
+
+    class Film:
+        first_stage_model, latent_dim = torch.nn.Linear(1, 1), 3
+
+        def throw_exception_if_invalid(self):
+            pass
+
+    class Small(Film):
+        first_stage_model, latent_dim = comfy.taesd.taesd.TAESD(latent_channels=16), 2
+
+    refused = {}
+    for name, given, other in (
+        ("five axes", latents[:, :, None], vae),
+        ("four channels", latents[:, :4], vae),
+        ("film", latents, Film()),
+        ("taesd", latents, Small()),
+    ):
+        try:
+            decode({"samples": given}, other)
+        except Exception as error:  # noqa: BLE001 (which one it is, is what is told)
+            refused[name] = [type(error).__name__, str(error)]
+    return {**told, "refused": refused, "seams": {k: float(seam_ratio(v[0].numpy())) for k, v in seams.items()}}
+
+
+_START = """
+import json, os, sys
+folder = sys.argv[1]
+sys.path.insert(0, folder)
+os.chdir(folder)
+sys.argv = ["main.py", "--cpu"]
+import torch
+torch.set_num_threads(1)
+# A torch without its torchvision: ComfyUI imports it and uses none of its operators.
+declared = torch.library.Library("torchvision", "DEF")
+try:
+    import torchvision
+except RuntimeError:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    for name in ("nms", "qnms"):
+        try:
+            declared.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        except RuntimeError:
+            pass
+import comfy.options
+comfy.options.enable_args_parsing()
+"""
+
+_INSIDE = (small_flux, sample, same_in_diffusers, off_from_core, sampling, as_bias, oracle, composing, stranger,
+           small_vae, decoding)  # fmt: skip
+
+
+def in_comfyui(function):
+    """What a function above returns in a process of ComfyUI's."""
+    folder = comfyui_dir()
+    source = "\n".join([_START, *(textwrap.dedent(inspect.getsource(f)) for f in _INSIDE)])
+    source += f"\nprint('told:' + json.dumps({function.__name__}()))\n"
+    done = subprocess.run(
+        [PYTHON, "-c", source, str(folder.resolve())],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parent,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("told:")]
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert lines, done.stdout[-4000:]
+    return json.loads(lines[-1].removeprefix("told:"))
+
+
+@pytest.mark.comfyui
+def test_under_the_stock_sampler_every_call_of_the_model_is_the_core_s():
+    told = in_comfyui(sampling)
+    assert max(told["off"].values()) <= 1e-5, told
+    assert told["calls"] == [3, 4]  # both conditionings of a batch of two, in one call a step
+    assert min(told["moved by 1"], told["moved by 2"], told["moved by 8"]) > 1e-2
+    assert all(told["finite"].values())
+    assert told["unpatched as before"]
+
+
+@pytest.mark.comfyui
+def test_what_goes_beside_the_picture_is_padded_with_it_or_left_alone():
+    told = in_comfyui(oracle)
+    assert max(case["off"] for case in told.values()) <= 1e-5, told
+    assert min(case["moved"] for case in told.values()) > 1e-3, told
+
+
+@pytest.mark.comfyui
+def test_patches_compose_and_the_model_they_came_from_stays_as_it_was():
+    told = in_comfyui(composing)
+    refused = told.pop("refused")
+    assert told.pop("moved") > 1e-2
+    assert told.pop("mask has an effect") > 1e-3
+    assert told.pop("wrappers after two nodes") == 1
+    # A wrapper that was there before sees the picture as it is; one that comes later sees it padded.
+    assert told.pop("other wrapper before") == [16]
+    assert told.pop("other wrapper after") == [16]
+    assert all(told.values()), told
+    kinds = {name: kind for name, (kind, _) in refused.items()}
+    assert kinds == {
+        "no flux": "InputError",
+        "odd width": "InputError",
+        "too wide": "InputError",
+        "area": "InputError",
+        "strict": "BackendUnavailable",
+    }
+    assert "Linear is no FLUX" in refused["no flux"][1]
+
+
+@pytest.mark.comfyui
+def test_the_decode_wraps_exactly_and_leaves_the_vae_as_it_was():
+    told = in_comfyui(decoding)
+    refused, seams = told.pop("refused"), told.pop("seams")
+    assert 0.8 < seams["ours"] < 1.25 < seams["stock"]
+    for kind in told.values():
+        assert kind["shape"] == [2, 64, 128, 3]
+        assert 0 <= kind["range"][0] < kind["range"][1] <= 1
+        for name in ("yaw", "core", "comfyui's modules, wrapping", "encode"):
+            assert kind[name] <= 1e-5, (name, kind)
+        assert max(kind["tiled"].values()) <= 1e-5
+        assert kind["stock differs at the edge"] > 1e-3
+        assert all(kind[name] for name in ("stock as before", "weights as before", "shared")), kind
+    assert {kind for kind, _ in refused.values()} == {"InputError"}
+    assert set(refused) == {"five axes", "four channels", "film", "taesd"}
+
+
+_TINY = """
+import torch
+from dit360_comfy.nodes.native import NODES
+
+class Tiny:
+    CATEGORY, FUNCTION = "tests", "make"
+    RETURN_TYPES = ("MODEL", "VAE", "CONDITIONING", "LATENT")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        with torch.inference_mode(False):
+            text = [[torch.randn(1, 7, 32), {"pooled_output": torch.randn(1, 16), "guidance": 2.8}]]
+            return small_flux()[0], small_vae(True)[0], text, {"samples": torch.zeros(2, 16, 8, 16)}
+
+NODE_CLASS_MAPPINGS = {"Tiny": Tiny, **NODES}
+"""
+
+
+@pytest.mark.comfyui
+def test_in_a_running_server_the_nodes_work_with_stock_ones_and_tell_their_errors(tmp_path):
+    comfyui_dir()
+    pack = tmp_path / "custom_nodes" / "tiny"
+    pack.mkdir(parents=True)
+    (pack / "__init__.py").write_text("\n".join(inspect.getsource(f) for f in (small_flux, small_vae)) + _TINY)
+
+    def graph(padding, backend="eager"):
+        chosen = {"attention_backend": backend, "attention_slice_size": 16, "strict": True}
+        numbers = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        ends = {"positive": ["tiny", 2], "negative": ["tiny", 2], "latent_image": ["tiny", 3]}
+        return {
+            "tiny": {"class_type": "Tiny", "inputs": {}},
+            "attention": {"class_type": "DiT360Attention", "inputs": {"model": ["tiny", 0], **chosen}},
+            "pad": {
+                "class_type": "DiT360CircularPadding",
+                "inputs": {"model": ["attention", 0], "circular_padding": padding},
+            },
+            "sample": {"class_type": "KSampler", "inputs": {"model": ["pad", 0], **numbers, **ends}},
+            "decode": {"class_type": "DiT360VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["tiny", 1]}},
+            "encode": {"class_type": "DiT360VAEEncode", "inputs": {"pixels": ["decode", 0], "vae": ["tiny", 1]}},
+            "again": {"class_type": "DiT360VAEDecode", "inputs": {"samples": ["encode", 0], "vae": ["tiny", 1]}},
+            "save": {"class_type": "SaveImage", "inputs": {"images": ["again", 0], "filename_prefix": "native"}},
+        }
+
+    with Server(tmp_path) as server:
+        assert "(IMPORT FAILED)" not in server.log()  # which it says of custom nodes
+        told = server.get("/object_info/DiT360CircularPadding").body["DiT360CircularPadding"]
+        assert told["input"]["required"]["circular_padding"][1]["tooltip"]
+        entry = server.run(graph(1))
+        assert [error["exception_message"] for error in errors(entry)] == []
+        images = entry["outputs"]["save"]["images"]
+        assert len(images) == 2
+        assert all(server.view(image).startswith(b"\x89PNG") for image in images)
+        (error,) = errors(server.run(graph(20)))
+        assert "circular_padding=20 is wider than the picture" in error["exception_message"]
+        (error,) = errors(server.run(graph(1, "sdpa-efficient")))
+        assert "needs a CUDA device" in error["exception_message"]

@@ -1,0 +1,271 @@
+"""The nodes in a real ComfyUI, headless and on the CPU, over HTTP."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import dit360_comfy
+import numpy as np
+import psutil
+import pytest
+from comfy_server import PYTHON, Server, errors
+from command_line import install
+from dit360_core.panorama import Panorama
+from PIL import Image
+
+from bench.scaled import make_model
+
+pytestmark = pytest.mark.comfyui
+
+PACK = Path(dit360_comfy.__file__).parent / "node_pack"
+PLUGINS = ("good", "raises_on_import", "needs_missing_library", "wrong_numbers")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / "custom_nodes").mkdir()
+    os.symlink(PACK, base / "custom_nodes" / "dit360-comfy")
+    helpers = base / "custom_nodes" / "helpers"
+    helpers.mkdir()
+    shutil.copy(Path(__file__).with_name("helper_nodes.py"), helpers / "__init__.py")
+    site = install(tmp_path_factory.mktemp("site"), *PLUGINS)
+    with Server(base, "--preview-method", "auto", environment={"PYTHONPATH": str(site)}) as running:
+        yield running
+
+
+def graph(*, loader=None, sampler=None, **more):
+    """Prompt to saved panorama with the embedded model, 256×128 in three steps if nothing else is said."""
+    made = {
+        "load": {
+            "class_type": "DiT360Loader",
+            "inputs": {
+                "model_path": "tiny", "precision": "auto", "vae_path": "the model's", "t5_path": "the model's",
+                "offload_to_cpu": True, **(loader or {}),
+            },
+        },
+        "read": {
+            "class_type": "DiT360TextEncode",
+            "inputs": {
+                "dit360_pipe": ["load", 0], "prompt": "a castle above a meadow at sunset", "negative_prompt": "",
+                "max_length": 0,
+            },
+        },
+        "sample": {
+            "class_type": "DiT360Sampler",
+            "inputs": {
+                "dit360_pipe": ["load", 0], "conditioning": ["read", 0], "width": 256, "height": 128, "steps": 3,
+                "cfg_scale": -1, "seed": 7, "circular_padding": -1, **(sampler or {}),
+            },
+        },
+        "decode": {
+            "class_type": "DiT360Decode",
+            "inputs": {"samples": ["sample", 0], "dit360_pipe": ["load", 0], "auto_blend_edges": False},
+        },
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "pano"}},
+    }  # fmt: skip
+    return {**made, **more}
+
+
+def saved(server, entry) -> Image.Image:
+    assert entry["status"]["status_str"] == "success", errors(entry)
+    (told,) = entry["outputs"]["save"]["images"]
+    return Panorama.open(server.base / "output" / told["subfolder"] / told["filename"])
+
+
+def sentence(entry) -> str:
+    (told,) = errors(entry)
+    return told["exception_message"].strip()
+
+
+def cached(entry) -> set[str]:
+    return {name for kind, told in entry["status"]["messages"] if kind == "execution_cached" for name in told["nodes"]}
+
+
+def test_all_nodes_are_there_and_drop_downs_hold_plugins_and_why_not(server):
+    nodes = server.get("/object_info").body
+    assert not [line for line in server.log().splitlines() if "(IMPORT FAILED)" in line]
+    attention, about = nodes["DiT360Loader"]["input"]["optional"]["attention_backend"]
+    assert {"auto", "sdpa", "eager", "mine", "needy"} <= set(attention)
+    assert "surely-not-installed is not installed" in about["tooltip"]
+
+
+def test_a_graph_makes_the_panorama_that_the_library_makes(server, tiny):
+    panorama = saved(server, server.run(graph()))
+    expected = tiny.generate("a castle above a meadow at sunset", width=256, height=128, steps=3, seed=7)
+    difference = np.abs(np.asarray(panorama.image, dtype=int) - np.asarray(expected.image, dtype=int))
+    # ComfyUI rounds down where the library rounds.
+    assert difference.max() <= 1
+
+
+def test_another_seed_reads_nothing_again_and_the_same_one_is_not_made_again(server):
+    first = graph(loader={"vae_tile_size": 1024})
+    server.run(first)
+    log = server.log()
+    other = server.run(graph(loader={"vae_tile_size": 1024}, sampler={"seed": 8}))
+    assert cached(other) == {"load", "read"}
+    again = server.run(graph(loader={"vae_tile_size": 1024}, sampler={"seed": 8}))
+    assert cached(again) == {"load", "read", "sample", "decode", "save"}
+    assert "model: tiny" not in server.log()[len(log) :]
+
+
+def test_the_panorama_and_its_previews_have_no_seam(server, tmp_path):
+    listener = subprocess.Popen(
+        [PYTHON, str(Path(__file__).parent.parent / "comfy_previews.py"),
+         f"ws://127.0.0.1:{server.port}/ws?clientId={server.client}", str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert listener.stdout.readline() == "listening\n"
+    panorama = saved(server, server.run(graph(sampler={"width": 0, "height": 0, "steps": 0})))
+    listener.communicate("\n", timeout=20)
+    assert panorama.size == (512, 256)
+    assert panorama.seam.ratio < 1.25
+    assert abs(panorama.seam.z_score) < 2
+    previews = sorted(tmp_path.glob("*.jpg"))
+    assert len(previews) == 28
+    with Image.open(previews[-1]) as last:
+        shown = Panorama(last.convert("RGB"))
+    small = np.asarray(panorama.image.resize(shown.size), dtype=float)
+    assert np.corrcoef(np.asarray(shown.image, dtype=float).ravel(), small.ravel())[0, 1] > 0.8
+    assert abs(shown.seam.z_score) < 2
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory) -> Path:
+    """A model of FLUX's structure, 200 MB of random weights."""
+    return make_model(tmp_path_factory.mktemp("scaled") / "narrow", "narrow")
+
+
+def test_latents_and_conditioning_pass_through_comfyuis_own_nodes(server, scaled, tmp_path):
+    def numbers(name, images):
+        return {"class_type": "SaveNumbers", "inputs": {"images": images, "path": str(tmp_path / f"{name}.npy")}}
+
+    sampled = graph(
+        loader={"custom_model": str(scaled), "precision": "fp32"},
+        sampler={"conditioning": ["combine", 0]},
+        other={"class_type": "DiT360TextEncode", "inputs": {
+            "dit360_pipe": ["load", 0], "prompt": "a dark cave", "negative_prompt": "", "max_length": 0}},
+        combine={"class_type": "ConditioningCombine", "inputs": {"conditioning_1": ["read", 0], "conditioning_2": ["other", 0]}},
+        vae={"class_type": "SmallVAE", "inputs": {"folder": str(scaled)}},
+        stock={"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["vae", 0]}},
+        seamless={"class_type": "DiT360VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["vae", 0]}},
+        a=numbers("ours", ["decode", 0]), b=numbers("stock", ["stock", 0]), c=numbers("seamless", ["seamless", 0]),
+    )  # fmt: skip
+    saved(server, server.run(sampled))
+    ours, stock, seamless = (np.load(tmp_path / f"{name}.npy") for name in ("ours", "stock", "seamless"))
+    assert ours.shape == stock.shape == (1, 128, 256, 3)
+    assert np.abs(ours - seamless).max() < 1e-4
+    # Their decoder does not wrap, which changes the edges and, through its attention and norms, a little of the rest.
+    assert np.abs(ours - stock)[:, :, 96:-96].mean() < 0.02
+
+
+def test_it_stops_within_a_step_and_goes_on_serving(server):
+    large = graph(sampler={"width": 2048, "height": 1024, "steps": 4, "seed": 3})
+    began = server.queue(large).body["prompt_id"]
+    until = time.monotonic() + 60
+    while "4 steps, 4 evaluations" not in server.log()[-600:] and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(1)
+    asked = time.monotonic()
+    server.post("/interrupt")
+    entry = server.wait(began)
+    took = time.monotonic() - asked
+    assert not errors(entry), sentence(entry)
+    assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
+    assert took < 2, f"it took {took:.1f} s, and a step takes longer than that"
+    saved(server, server.run(graph(sampler={"seed": 21})))
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "told"),
+    [
+        ("load", {"model_path": "tinny"}, "did you mean tiny"),
+        ("load", {"attention_backend": "fancy"}, "There is no attention backend named 'fancy'"),
+        ("sample", {"width": 256, "height": 64}, "take 256×128"),
+        ("sample", {"scheduler_type": "eular"}, "There is no scheduler named 'eular'"),
+        ("sample", {"steps": 500}, "steps is 500, but must be 0 … 150"),
+    ],
+)
+def test_bad_input_is_one_sentence_at_its_node_before_anything_runs(server, node, inputs, told):
+    bad = graph()
+    bad[node]["inputs"] |= inputs
+    answer = server.queue(bad)
+    assert answer.status == 400
+    assert list(answer.body["node_errors"]) == [node]
+    (error,) = answer.body["node_errors"][node]["errors"]
+    assert told in error["details"]
+    assert "\n" not in error["details"]
+
+
+def test_what_only_running_can_tell_is_one_sentence_and_the_server_goes_on(server):
+    begun = graph(sampler={"denoise": 0.5})
+    assert sentence(server.run(begun)).startswith("denoise=0.5 keeps a part of a picture, and none is given")
+    strict = graph(loader={"attention_backend": "needy", "strict": True})
+    told = sentence(server.run(strict))
+    assert "'needy' cannot be used here" in told
+    assert "surely-not-installed" in told
+    saved(server, server.run(graph(sampler={"seed": 31})))
+
+
+def test_a_plugin_that_fails_stops_nothing_and_is_named_in_the_report(server):
+    report = server.run(graph(report={"class_type": "DiT360Backends", "inputs": {"try_kernels": False}}))
+    (text,) = report["outputs"]["report"]["text"]
+    assert "raises-on-import 0.1.0" in text
+    assert "- needy: surely-not-installed is not installed" in text
+    assert "+ mine" in text
+
+
+def test_a_kernel_of_a_plugin_makes_the_picture_that_any_makes(server, tmp_path):
+    pictures = [
+        np.asarray(saved(server, server.run(graph(loader={"attention_backend": name}))).image, dtype=int)
+        for name in ("sdpa", "mine")
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+@contextmanager
+def resident(server):
+    """Bytes that the server holds; yields a function."""
+    process = psutil.Process(server.pid)
+    yield lambda: process.memory_info().rss
+
+
+def test_memory_returns_by_the_node_and_by_comfyuis_own_button(server, scaled):
+    weights = sum(file.stat().st_size for file in scaled.glob("*/*.safetensors"))
+    big = {"custom_model": str(scaled), "precision": "fp32"}
+    with resident(server) as held:
+        server.post("/free", {"unload_models": True, "free_memory": True})
+        before = _settled(held)
+        unload = {"class_type": "DiT360Unload", "inputs": {"value": ["decode", 0], "dit360_pipe": ["load", 0]}}
+        entry = server.run(graph(loader=big, sampler={"steps": 1}, unload=unload))
+        saved(server, entry)
+        assert "Dropped 1 model" in entry["outputs"]["unload"]["text"][0]
+        assert _settled(held) - before < 0.3 * weights
+
+        saved(server, server.run(graph(loader=big, sampler={"steps": 1, "seed": 2})))
+        assert _settled(held) - before > 0.4 * weights
+        server.post("/free", {"unload_models": True, "free_memory": True})
+        assert _settled(held, below=before + 0.3 * weights) - before < 0.3 * weights
+
+
+def _settled(held, below: float = 0.0, seconds: float = 15.0) -> int:
+    """What is held when it has come down, which ComfyUI does some seconds after a graph."""
+    until = time.monotonic() + (seconds if below else 1.0)
+    while time.monotonic() < until and held() > below:
+        time.sleep(0.2)
+    return held()
+
+
+def test_a_graph_leaves_its_settings_in_the_panorama(server):
+    view = {"class_type": "Equirect360Preview", "inputs": {"images": ["decode", 0]}}
+    entry = server.run(graph(view=view))
+    (told,) = entry["outputs"]["view"]["dit360_panoramas"]
+    file = server.base / told["type"] / told["subfolder"] / told["filename"]
+    panorama = Panorama.open(file)
+    assert panorama.settings["prompt"] == "a castle above a meadow at sunset"
+    assert panorama.settings["used"]["seed"] == 7
+    assert json.dumps(panorama.settings)
