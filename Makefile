@@ -8,7 +8,7 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test lint bench bench-attention bench-decode bench-memory bench-phases presets bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels clean
+.PHONY: help install demo test lint bench bench-attention bench-decode bench-memory bench-phases presets bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels comfy-pack clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
@@ -27,6 +27,7 @@ help:
 	@echo "                 (MINUTES=195 DEVICE=auto; FLAGS=--go-on trains the shipped weights further)"
 	@echo "make eval-tiny   measure the embedded model; fails if it breaks a promise"
 	@echo "make ablation    measure what each of DiT360's losses does, after train-tiny"
+	@echo "make comfy-pack  what ComfyUI shows beside the nodes (help, translation, examples), anew from the nodes"
 	@echo "make wheels   build the distributions into dist/"
 
 install: .venv/.installed
@@ -116,6 +117,9 @@ eval-tiny: .venv/.installed
 ablation: .venv/.installed
 	@echo "==> Training once with each of DiT360's losses"
 	@$(BIN)/python -m training.ablation $(FLAGS)
+
+comfy-pack: .venv/.installed
+	@$(BIN)/python dit360-comfy/pack $(FLAGS)
 
 wheels: .venv/.installed-dev
 	@echo "==> Building wheels into dist/"

@@ -10,11 +10,10 @@ import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
-import attrs
 import pytest
 import torch
 from comfy_server import PYTHON, Server, comfyui_dir, errors
-from dit360_comfy.native_attention import SLOT, Override, attention_names, with_attention
+from dit360_comfy.native_attention import SLOT, Override, with_attention
 from dit360_comfy.native_padding import CircularPadding, refuse_areas
 from dit360_comfy.native_vae import as_diffusers
 from dit360_comfy.nodes.native import NODES
@@ -44,7 +43,7 @@ def test_the_drop_down_has_every_backend_and_family_of_the_registry():
     names = NODES["DiT360Attention"].INPUT_TYPES()["required"]["attention_backend"][0]
     entries = default_registry().entries("attention")
     assert names[0] == "auto"
-    assert {e.name for e in entries} | {f for e in entries for f in e.families} <= set(names)
+    assert {e.name for e in entries} | {e.family for e in entries if e.family} <= set(names)
 
 
 def test_padding_is_one_column_by_default_as_in_training():
@@ -251,18 +250,6 @@ def test_a_conditioning_for_a_part_of_the_width_is_refused_and_one_for_some_rows
 def test_an_autoencoder_of_another_build_is_refused():
     with pytest.raises(InputError, match="Linear, cannot be made seamless"):
         as_diffusers(torch.nn.Linear(1, 1))
-
-
-def test_two_backends_of_one_name_are_offered_by_address(monkeypatch):
-    from dit360_comfy import native_attention
-
-    entries = default_registry().entries("attention")
-    (eager,) = (entry for entry in entries if entry.name == "eager")
-    both = (*entries, attrs.evolve(eager, distribution="other-plugin"))
-    monkeypatch.setattr(native_attention, "default_registry", lambda: SimpleNamespace(entries=lambda kind: both))
-    names = attention_names()
-    assert {"dit360-core:eager", "other-plugin:eager", "sdpa"} <= set(names)
-    assert "eager" not in names
 
 
 # --------------------------------------------------------------------------------------------------- inside a ComfyUI

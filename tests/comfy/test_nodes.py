@@ -19,6 +19,8 @@ from dit360_comfy.settings import recall, remember
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.metrics import seam
 from dit360_core.options import LoadOptions, SampleOptions
+from dit360_core.registry import Registry
+from invented_plugins import attention, installed, offering
 
 SMALL = {"width": 128, "height": 64, "steps": 1, "cfg_scale": -1.0, "seed": 5, "circular_padding": -1}
 TINY = {"model_path": "tiny", "precision": "auto", "vae_path": "", "t5_path": "", "offload_to_cpu": True}
@@ -345,6 +347,19 @@ def test_drop_downs_hold_what_is_registered():
     assert {"none", "int8", "fp8"} <= set(choices("quantization").names)
     assert {"flow_match", "unipc"} <= set(choices("scheduler").names)
     assert "tiny" in choices("model").names
+
+
+def test_two_plugins_of_one_name_are_offered_by_address(monkeypatch):
+    from dit360_comfy import choices as module
+
+    twins = [
+        *installed("twin-a", offering(attention("same", priority=3))),
+        *installed("twin-b", offering(attention("same"))),
+    ]
+    monkeypatch.setattr(module, "default_registry", lambda: Registry(entry_points=twins))
+    found = module._judged.__wrapped__("attention")
+    assert {"twin-a:same", "twin-b:same", "eager"} <= set(found.names)
+    assert "same" not in found.names
 
 
 @pytest.mark.parametrize("cls", [LoadOptions, SampleOptions])

@@ -33,6 +33,8 @@ class Source:
         self._pipeline: Pipeline | None = None
         self._device = host.SharedDevice()
         self._lock = threading.RLock()
+        # ComfyUI drops it with the results of a graph, and knows nothing of what the C library then keeps.
+        weakref.finalize(self, _give_back_soon).atexit = False
 
     @property
     def prepared(self) -> Prepared:
@@ -101,6 +103,16 @@ def source_of(options: LoadOptions) -> Source:
 def unload_all() -> int:
     """Drops the weights of every model. Returns of how many."""
     return sum(source.unload() for source in list(_sources.values()))
+
+
+GRACE = 2.0
+"""Seconds, in which ComfyUI collects what a graph left."""
+
+
+def _give_back_soon() -> None:
+    timer = threading.Timer(GRACE, host.give_back_memory)
+    timer.daemon = True
+    timer.start()
 
 
 def _make_room(coming: Source) -> None:

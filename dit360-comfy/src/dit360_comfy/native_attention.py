@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from dit360_core.attention import Kernels, slicing_notes, typical_need
+from dit360_core.attention import Kernels, slicing_notes
 from dit360_core.machine import Machine
 from dit360_core.offers import Attend, AttentionNeed
-from dit360_core.plan import in_words, judge
-from dit360_core.registry import by_priority, default_registry
+from dit360_core.registry import default_registry
 
 if TYPE_CHECKING:
     import torch
@@ -28,22 +27,6 @@ SLOT = "optimized_attention_override"
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 _WITHOUT_EFFECT = {"transformer_options", "_inside_attn_wrapper", "low_precision_attention"}
 """What ComfyUI hands to its kernels besides, that changes no number of a kernel which is exact."""
-
-
-def attention_names() -> list[str]:
-    """``auto``, every attention backend of the registry and every family; by address where two have one name."""
-    entries = sorted(default_registry().entries("attention"), key=by_priority)
-    names = [entry.name for entry in entries]
-    clear = [entry.name if names.count(entry.name) == 1 else entry.address for entry in entries]
-    return list(dict.fromkeys(["auto", *clear, *sorted({name for entry in entries for name in entry.families})]))
-
-
-def unavailable_here() -> str:
-    """Which of them cannot serve DiT360 on this machine and why, for a tooltip; empty if all can."""
-    machine = machine_of("auto")
-    need = typical_need(machine)
-    verdicts = [(entry.name, judge(entry, machine, need)) for entry in default_registry().entries("attention")]
-    return in_words((name, why) for name, why in verdicts if why)
 
 
 @functools.cache
@@ -62,8 +45,8 @@ def kernels_of(device: str, strict: bool) -> Kernels:
 class Override:
     """One choice of attention, in the form of ComfyUI's slot.
 
-    backend: a name of :func:`attention_names`. slice_size: queries at a time, 0 for all. strict: whether another
-    kernel in place of the named one is an error. earlier: what the slot held, which is given what is none of ours.
+    backend: ``auto``, a name or a family of the registry. slice_size: queries at a time, 0 for all. strict: whether
+    another kernel in place of the named one is an error. earlier: what the slot held, which gets what is none of ours.
     """
 
     backend: str

@@ -39,6 +39,9 @@ _OPTIONAL = (
     Control(options=LoadOptions, option="vae_tile_size"),
     Control(options=LoadOptions, option="vae_tile_overlap"),
     Control(options=LoadOptions, option="vae_auto_tile_pixels", settings={"step": 1048576}),
+    # Workflows keep values by their order: ours come after those that other packs' nodes of this name have.
+    Control(options=LoadOptions, option="preset"),
+    Control(options=LoadOptions, option="vram", unset=""),
     Control(options=LoadOptions, option="device"),
     Control(
         options=LoadOptions, option="offload", choices=("auto", *OFFLOADS), settings={"default": "auto"},
@@ -48,16 +51,16 @@ _OPTIONAL = (
     ),
     Control(options=LoadOptions, option="evict"),
     Control(options=LoadOptions, option="compile_blocks"),
-    Control(options=LoadOptions, option="vram", unset=""),
-    Control(options=LoadOptions, option="preset"),
     Control(options=LoadOptions, option="quantization_parts"),
     Control(options=LoadOptions, option="quantization_skip"),
     Control(options=LoadOptions, option="lora_strength", name="lora_strength"),
     Control(options=LoadOptions, option="lora_mode"),
     Control(options=LoadOptions, option="strict"),
 )  # fmt: skip
-_FIRST = ("attention_backend", "attention_slice_size", "quantization_mode", "vae_tile_size", "vae_tile_overlap",
-          "vae_auto_tile_pixels")  # fmt: skip
+_FIRST = (
+    "preset", "vram", "attention_backend", "attention_slice_size", "quantization_mode", "vae_tile_size",
+    "vae_tile_overlap", "vae_auto_tile_pixels",
+)  # fmt: skip
 
 
 class DiT360Loader(Node):

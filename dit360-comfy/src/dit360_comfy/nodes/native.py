@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dit360_core.registry import default_registry
 
 from dit360_comfy import native_attention, native_padding, native_vae
+from dit360_comfy.choices import choices
+from dit360_comfy.nodes.base import Node
 
 if TYPE_CHECKING:
     import torch
@@ -12,7 +17,7 @@ if TYPE_CHECKING:
 CATEGORY = "dit360/native"
 
 
-class DiT360Attention:
+class DiT360Attention(Node):
     """MODEL → MODEL with the registry's attention."""
 
     CATEGORY = CATEGORY
@@ -24,19 +29,20 @@ class DiT360Attention:
     RETURN_TYPES = ("MODEL",)
     OUTPUT_TOOLTIPS = ("The model with this attention.",)
     FUNCTION = "patch"
+    FREE: ClassVar[tuple[str, ...]] = ("attention_backend",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        unavailable = native_attention.unavailable_here()
+        found = choices("attention", first=["auto"])
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model, as ComfyUI's loaders give it; fp8 and GGUF are fine."}),
                 "attention_backend": (
-                    native_attention.attention_names(),
+                    list(found.names),
                     {
                         "default": "auto",
-                        "tooltip": "What computes attention. auto: the best that works here."
-                        + (f" Not on this machine: {unavailable}." if unavailable else ""),
+                        "tooltip": "What computes attention. auto: the best that works here. "
+                        f"{found.unavailable}".strip(),
                     },
                 ),
                 "attention_slice_size": (
@@ -59,6 +65,11 @@ class DiT360Attention:
                 ),
             }
         }
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        if given.get("attention_backend") not in (None, "auto"):
+            default_registry().find("attention", given["attention_backend"])
 
     def patch(self, model: Any, attention_backend: str, attention_slice_size: int, strict: bool) -> tuple[Any]:
         return (native_attention.with_attention(model, attention_backend, attention_slice_size, strict),)
