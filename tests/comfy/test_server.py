@@ -248,6 +248,10 @@ def test_memory_returns_by_the_node_and_by_comfyuis_own_button(server, scaled):
         assert "Dropped 1 model" in entry["outputs"]["unload"]["text"][0]
         assert _settled(held) - before < 0.3 * weights
 
+        lean = graph(loader={**big, "evict": "all"}, sampler={"steps": 1})
+        saved(server, server.run(lean))
+        assert _settled(held) - before < 0.3 * weights
+
         again = graph(loader=big, sampler={"steps": 1, "seed": 2})
         again["read"]["inputs"]["prompt"] = "so that the text encoders are used, whose files are not in memory before"
         saved(server, server.run(again))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from dit360_core.errors import InputError
-from dit360_core.registry import Registry
+from dit360_core.loading import prepare
+from dit360_core.options import LoadOptions
+from dit360_core.registry import Registry, default_registry
 from dit360_core.stages import Conditioning
 from invented_plugins import attention, installed, offering
 
@@ -138,15 +140,26 @@ def test_pixels_of_the_wrong_shape_are_refused(tiny):
 # ----------------------------------------------------------------------------------------------------- a host
 
 
-def test_a_host_is_told_of_each_part_before_it_is_used(words):
-    from dit360_core.loading import prepare
-    from dit360_core.options import LoadOptions
-    from dit360_core.registry import default_registry
+class Host:
+    """Writes down what it is told."""
 
-    used = []
+    def __init__(self) -> None:
+        self.used: list[tuple[str, ...]] = []
+        self.let_go: list[str] = []
+
+    def use(self, names) -> None:
+        self.used.append(tuple(names))
+
+    def dropped(self, names) -> None:
+        self.let_go += names
+
+
+def test_a_host_is_told_of_each_part_before_it_is_used_and_when_it_goes(words):
+    host = Host()
     prepared = prepare(LoadOptions(evict="text"), registry=default_registry())
-    pipe = attrs.evolve(prepared, host=lambda names: used.append(tuple(names))).load()
+    pipe = attrs.evolve(prepared, host=host).load()
     pipe.decode(pipe.sample(pipe.encode("a meadow"), **SMALL))
-    assert used[0] == ("text_encoder", "text_encoder_2")
-    assert ("transformer",) in used
-    assert used[-1] == ("vae",)
+    assert host.used[0] == ("text_encoder", "text_encoder_2")
+    assert ("transformer",) in host.used
+    assert host.used[-1] == ("vae",)
+    assert set(host.let_go) == {"text_encoder_2"}

@@ -7,7 +7,7 @@ interrupts and nobody else wants the memory, so that the nodes run in any Python
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,8 @@ class SharedDevice:
         import comfy.model_management as management
 
         if not managed:
+            # From here on the core moves them itself, and ComfyUI must not.
+            self.forget(parts, move=False)
             if device.type != "cpu":
                 management.free_memory(self.working, device)
             return
@@ -110,18 +112,19 @@ class SharedDevice:
             known = self._patchers[name] = comfy.model_patcher.ModelPatcher(_shell(part), device, away)
         return known
 
-    def forget(self) -> None:
-        """Before the parts are dropped: takes them off ComfyUI's list."""
-        if not self._patchers:
+    def forget(self, names: Collection[str] | None = None, *, move: bool = True) -> None:
+        """Before parts are dropped: takes them off ComfyUI's list. None: all. move: off the device, too."""
+        gone = [self._patchers.pop(name) for name in list(self._patchers) if names is None or name in names]
+        if not gone:
             return
         import comfy.model_management as management
 
-        mine = [id(patcher) for patcher in self._patchers.values()]
+        mine = [id(patcher) for patcher in gone]
         for loaded in list(management.current_loaded_models):
             if id(loaded.model) in mine:
-                loaded.model_unload()
+                if move:
+                    loaded.model_unload()
                 management.current_loaded_models.remove(loaded)
-        self._patchers.clear()
 
 
 def _shell(part: Any) -> Any:

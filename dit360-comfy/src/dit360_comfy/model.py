@@ -58,16 +58,21 @@ class Source:
     def _loaded(self) -> Pipeline:
         if self._pipeline is None:
             _make_room(self)
-            with_host = attrs.evolve(self.prepared, host=self._bring)
+            with_host = attrs.evolve(self.prepared, host=_Host(self))
             self._pipeline = with_host.load()
         return self._pipeline
 
-    def _bring(self, names: Collection[str]) -> None:
+    def bring(self, names: Collection[str]) -> None:
+        """Has ComfyUI make room for parts, and put them on the device unless the core offloads them."""
         pipeline = self._pipeline
         assert pipeline is not None, "a part is used before its pipeline is there"
         offload = pipeline.engine.residency.offload
         parts = {name: getattr(pipeline.engine.pipe, name, None) for name in names}
         self._device.use(parts, pipeline.engine.device, managed=offload == "none")
+
+    def let_go(self, names: Collection[str]) -> None:
+        """Of parts that are to be freed."""
+        self._device.forget(names)
 
     def expect(self, phase: str, **options: Any) -> None:
         """Tells ComfyUI what the next stage takes beside the weights. phase: as a prediction has it (text encoding,
@@ -85,6 +90,24 @@ class Source:
             self._pipeline = None
         host.give_back_memory()
         return True
+
+
+class _Host:
+    """What the core tells of a source's parts.
+
+    The source holds the pipeline, which holds this: the source has to go when its node's result does.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = weakref.ref(source)
+
+    def use(self, names: Collection[str]) -> None:
+        if (source := self._source()) is not None:
+            source.bring(names)
+
+    def dropped(self, names: Collection[str]) -> None:
+        if (source := self._source()) is not None:
+            source.let_go(names)
 
 
 _sources: weakref.WeakValueDictionary[LoadOptions, Source] = weakref.WeakValueDictionary()

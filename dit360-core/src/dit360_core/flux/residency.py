@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -13,7 +13,15 @@ from dit360_core.flux.placement import place_part
 from dit360_core.memory import give_back_freed_memory, told_when_full
 from dit360_core.offloads import BY_BLOCKS, EVICTED
 
-Host = Callable[[Collection[str]], None]
+
+class Host(Protocol):
+    """A program that shares the device among its models."""
+
+    def use(self, names: Collection[str]) -> None:
+        """Parts are about to be used: it puts those on the device that nothing here puts there."""
+
+    def dropped(self, names: Collection[str]) -> None:
+        """Parts are to be freed: it lets go of them."""
 
 
 def _unreadable(name: str) -> Any:
@@ -25,8 +33,7 @@ class Residency:
     """Which parts of one pipeline come and go. read: a part by its name, on the CPU or where it rests.
 
     foreign: somebody else offloaded the pipeline, so that nothing here may. offload, device: as in
-    :func:`dit360_core.flux.placement.place`. host: a program that shares the device among its models, and is told the
-    names of the parts that are about to be used: it puts those on the device that nothing here puts there.
+    :func:`dit360_core.flux.placement.place`. host: who shares the device, if anybody does.
     """
 
     device: torch.device
@@ -52,13 +59,15 @@ class Residency:
                         place_part(name, part, self.offload, self.device)
                 pipe.register_modules(**{name: part})
         if self.host is not None:
-            self.host(names)
+            self.host.use(names)
 
     def drop(self, pipe: Any, keep: Collection[str] = ()) -> None:
         """Lets go of every part that is to be evicted. keep: those that are in use."""
         gone = [name for name in EVICTED[self.evict] if name not in keep and getattr(pipe, name, None) is not None]
         if gone:
             pipe.register_modules(**dict.fromkeys(gone))
+            if self.host is not None:
+                self.host.dropped(gone)
             # diffusers' hooks, which every cache context makes, and their modules hold each other.
             gc.collect()
             give_back_freed_memory(self.device.type)

@@ -1,0 +1,82 @@
+/** The viewer in the node Equirect360Preview. ComfyUI imports this file; the others beside it are imported from here. */
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+const NODE = "Equirect360Preview";
+const OUTPUT = "dit360_panoramas";      // as the node in Python calls it
+const SIZE = [420, 400];                // of a new node, in units of the graph
+const LEAST = 160;                      // height of the viewer, in the same
+
+// ComfyUI has a browser ask anew for *.js, but not for *.mjs: after an update, old helpers could meet a new script.
+const HELPERS = ["viewer.mjs", "renderer.mjs", "style.mjs"];
+await Promise.allSettled(HELPERS.map((name) => fetch(new URL(name, import.meta.url), { cache: "no-cache" })));
+const { Viewer } = await import("./viewer.mjs");
+const { addStyle } = await import("./style.mjs");
+
+/** @typedef {{filename: string, subfolder: string, type: string, width: number, height: number}} Told of one picture */
+
+/** @param {Told} told @returns {import("./viewer.mjs").Picture} */
+function picture({ filename, subfolder, type, width, height }) {
+  return { url: api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`), name: filename, width, height };
+}
+
+/** What the front end remembers of a node's last run, also after the tab of another workflow was open. */
+function remembered(node) {
+  const inside = node.graph && node.graph !== app.graph ? `${node.graph.id}:${node.id}` : null;   // of a subgraph
+  return (app.nodeOutputs?.[inside] ?? app.nodeOutputs?.[node.id])?.[OUTPUT];
+}
+
+function chain(node, name, call) {
+  const before = node[name];
+  node[name] = function (...given) {
+    const result = before?.apply(this, given);
+    call(...given);
+    return result;
+  };
+}
+
+function addViewer(node) {
+  const viewer = new Viewer();
+  let last = null, shown = "";
+  const show = (told) => {
+    if (!told || told === last) return;
+    last = told;
+    if (shown === JSON.stringify(told)) return;            // the same files again, as when nothing had to run
+    shown = JSON.stringify(told);
+    viewer.show(told.map(picture));
+  };
+  const widget = node.addDOMWidget("panorama", "dit360_viewer", viewer.element, {
+    serialize: false,                   // not into the prompt: looking around must not make the graph run again
+    hideOnZoom: false,
+    getMinHeight: () => LEAST,
+    onDraw: () => {                     // the only word that comes when outputs are restored or the graph is zoomed
+      show(remembered(node));
+      viewer.rescaled(app.canvas?.ds?.scale ?? 1);
+    },
+  });
+  widget.serialize = false;             // nor into the workflow
+  chain(node, "onExecuted", (output) => show(output?.[OUTPUT]));
+  chain(node, "onRemoved", () => viewer.dispose());
+  // What else an element over the graph would keep from it: the middle button moves the graph.
+  viewer.element.addEventListener("pointerdown", (event) => {
+    if (event.button === 1) app.canvas?.processMouseDown?.(event);
+  });
+  node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
+  node.dit360 = viewer;
+}
+
+// The front end zooms the graph with two fingers wherever they are, and hears of them before an element does.
+for (const kind of ["touchstart", "touchmove", "touchend", "touchcancel"]) {
+  document.addEventListener(kind, (event) => {
+    if (event.target.closest?.(".dit360")) event.stopPropagation();
+  }, { capture: true, passive: true });
+}
+
+addStyle();
+app.registerExtension({
+  name: "dit360.Equirect360Preview",
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) addViewer(node);
+  },
+});

@@ -1,0 +1,463 @@
+"""The viewer in ComfyUI's own front end: it shows the direction it says, and leaves the graph and the page alone.
+
+``COMFYUI_FRONTEND`` may name a folder with another version of the front end than ComfyUI's own.
+"""
+
+import base64
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dit360_comfy
+import numpy as np
+import pytest
+from comfy_server import Server, comfyui_dir
+from dit360_core.metadata import parse_xmp
+from dit360_core.panorama import Panorama
+from headless_browser import CHROMIUM, Browser, chromium, expected, picture
+from PIL import Image
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.browser]
+
+NODE = "Equirect360Preview"
+VIEWER = "window.node360.dit360"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    comfyui_dir()  # skips before the work of the pictures
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on the PATH")
+    base = tmp_path_factory.mktemp("comfyui")
+    for folder in ("custom_nodes", "input", "user/default"):
+        (base / folder).mkdir(parents=True)
+    (base / "custom_nodes" / "dit360-comfy").symlink_to(Path(dit360_comfy.__file__).parent / "node_pack")
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.Window.UnloadConfirmation": False}
+    (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(settings))
+    panorama = picture(600)  # 1200 columns: no power of two
+    panorama.save(base / "input" / "panorama.png")
+    panorama.crop((0, 0, 700, 600)).save(base / "input" / "wrong.png")
+    # A photograph's worth of detail, or decoding it would be no work.
+    rough = np.asarray(panorama.resize((8192, 4096), Image.Resampling.BICUBIC)).astype(np.int16)
+    rough += np.random.default_rng(0).integers(-20, 20, rough.shape, np.int16)
+    Image.fromarray(rough.clip(0, 255).astype(np.uint8)).save(base / "input" / "large.jpg", quality=95)
+    other = os.environ.get("COMFYUI_FRONTEND")
+    with Server(base, *(("--front-end-root", other) if other else ())) as server:
+        yield server
+
+
+class FrontEnd(Browser):
+    """ComfyUI's page, with a graph of a picture and its preview: ``node360``."""
+
+    def enter(self, url: str, before: str = "") -> None:
+        self.emulate(1280, 860)
+        self.load(url, before)
+        self.until("window.app?.graph && window.LiteGraph?.registered_node_types.Equirect360Preview", 50)
+        self.until("document.querySelector('#graph-canvas')?.width > 300 && app.canvas", 50)
+        time.sleep(1)  # its own start-up graph comes a little later, and would replace ours
+
+    def graph(self, image: str = "panorama.png", many: int = 1, **widgets: object) -> None:
+        """A new graph, not yet run."""
+        self.run(
+            f"""(() => {{
+              document.activeElement?.blur();
+              app.graph.clear();
+              app.nodeOutputs = {{}};
+              app.canvas.ds.scale = 1;
+              app.canvas.ds.offset = [0, 0];
+              const add = (name, x) => {{
+                const node = LiteGraph.createNode(name);
+                app.graph.add(node);
+                node.pos = [x, 100];
+                return node;
+              }};
+              const set = (node, name, value) => {{ node.widgets.find((w) => w.name === name).value = value; }};
+              const load = add("LoadImage", 60), repeat = add("RepeatImageBatch", 60), node = add("{NODE}", 420);
+              repeat.pos = [60, 560];
+              set(load, "image", {json.dumps(image)});
+              set(repeat, "amount", {many});
+              for (const [name, value] of Object.entries({json.dumps(widgets)})) set(node, name, value);
+              load.connect(0, repeat, 0);
+              repeat.connect(0, node, 0);
+              window.node360 = node;
+              app.graph.setDirtyCanvas(true, true);
+            }})()"""
+        )
+        self.until(f"{VIEWER}.element.clientWidth > 0")
+
+    def queue(self) -> None:
+        """Runs the graph as the button does, until the viewer can be looked around in."""
+        self.run("app.queuePrompt(0)")
+        self.until(f"{VIEWER}.pictures.length", 50)
+        assert self.run(f"{VIEWER}.ready") is True
+
+    def view(self, **wanted: float) -> dict:
+        return self.run(f"{VIEWER}.view({json.dumps(wanted) if wanted else ''})")
+
+    def pixels(self) -> np.ndarray:
+        """What the viewer's canvas holds, (H, W, 3) as float."""
+        url = self.run(f"{VIEWER}.canvas.toDataURL('image/png')")
+        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+            return np.asarray(image.convert("RGB")).astype(float)
+
+    def box(self) -> tuple[float, float, float, float]:
+        """x, y, width and height of the viewer in the window."""
+        code = (
+            f"(() => {{ const r = {VIEWER}.canvas.getBoundingClientRect(); return [r.x, r.y, r.width, r.height] }})()"
+        )
+        return tuple(self.run(code))
+
+    def middle(self) -> tuple[float, float]:
+        x, y, width, height = self.box()
+        return x + width / 2, y + height / 2
+
+    def place(self) -> list:
+        """Of the node in the graph, and of the graph in the window."""
+        return self.run("[...node360.pos, ...app.canvas.ds.offset, app.canvas.ds.scale]")
+
+    def press(self, *names: str) -> None:
+        for name in names:
+            self.key(name, "keyDown")
+            self.key(name, "keyUp")
+
+    def draws(self) -> int:
+        return self.run(f"{VIEWER}.draws")
+
+
+@pytest.fixture(scope="module")
+def browser(server, tmp_path_factory) -> Iterator[FrontEnd]:
+    with chromium(tmp_path_factory.mktemp("profile"), FrontEnd) as browser:
+        browser.enter(server.url)
+        yield browser
+
+
+@pytest.fixture
+def shown(browser) -> FrontEnd:
+    """With a lossless picture in the viewer, so that colours can be compared exactly."""
+    browser.graph(format="png")
+    browser.queue()
+    return browser
+
+
+# ------------------------------------------------------------------------------------------------- what is seen
+
+
+def test_every_pixel_shows_its_direction_also_over_the_seam_and_the_poles(shown):
+    off = {}
+    for yaw, pitch, fov in [(0, 0, 90), (90, 0, 90), (180, 0, 90), (0, 90, 90), (40, -90, 60), (-170, 20, 20)]:
+        shown.view(yaw=yaw, pitch=pitch, fov=fov)
+        seen = shown.pixels()
+        height, width, _ = seen.shape
+        assert width > 300
+        off[yaw, pitch, fov] = np.abs(seen - expected(yaw, pitch, fov, width, height)).max()
+    assert max(off.values()) <= 2, off
+
+
+def test_before_the_first_run_it_says_what_to_do(browser):
+    browser.graph()
+    assert "No picture yet" in browser.run(f"{VIEWER}.element.innerText")
+    assert browser.run(f"{VIEWER}.ready") is False
+
+
+def test_dragging_turns_the_view_and_nothing_else(shown):
+    before, (x, y) = shown.place(), shown.middle()
+    _, _, width, height = shown.box()
+    shown.mouse("mousePressed", x, y, button="left", clickCount=1)
+    for step in range(1, 6):
+        shown.mouse("mouseMoved", x - 12 * step, y + 6 * step, button="left", buttons=1)
+    shown.mouse("mouseReleased", x - 60, y + 30, button="left", clickCount=1)
+    pixel = np.degrees(2 * np.tan(np.radians(45)) / max(width, height))
+    view = shown.view()
+    assert view["pitch"] == pytest.approx(30 * pixel, rel=0.02)
+    assert view["yaw"] == pytest.approx(60 * pixel, rel=0.03)  # faster the farther up
+    assert shown.place() == before
+    assert shown.run(f"document.activeElement === {VIEWER}.element") is True
+    # Once it rests, it is drawn at its best, and without one more question.
+    time.sleep(0.6)
+    seen = shown.pixels()
+    assert np.abs(seen - expected(view["yaw"], view["pitch"], 90, seen.shape[1], seen.shape[0])).max() <= 2
+
+
+def test_two_fingers_zoom(shown):
+    before, (x, y) = shown.place(), shown.middle()
+
+    def touch(kind: str, *distances: float) -> None:
+        points = [{"x": x + side * d, "y": y, "id": n} for d in distances for n, side in enumerate((-1, 1))]
+        shown.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+
+    touch("touchStart", 40)
+    for distance in (50, 60, 70, 80):
+        touch("touchMove", distance)
+    touch("touchEnd")
+    assert shown.view()["fov"] == pytest.approx(45, rel=0.05)
+    assert shown.place() == before
+
+
+def test_the_wheel_zooms_the_view_and_not_the_graph(shown):
+    before, (x, y) = shown.place(), shown.middle()
+    shown.mouse("mouseWheel", x, y, deltaX=0, deltaY=-120)
+    shown.until(f"{VIEWER}.view().fov < 80")
+    shown.mouse("mouseWheel", x, y, deltaX=0, deltaY=240)
+    shown.until(f"{VIEWER}.view().fov > 100")
+    assert shown.place() == before
+
+
+def test_keys_look_around_and_are_no_shortcuts_meanwhile(shown):
+    shown.run(f"window.leaked = []; window.onkeydown = (event) => leaked.push(event.key); {VIEWER}.element.focus()")
+    shown.press("ArrowRight", "ArrowUp")
+    view = shown.view()
+    assert view["yaw"] == pytest.approx(7.2)
+    assert view["pitch"] == pytest.approx(7.2)
+    shown.press("+")
+    assert shown.view()["fov"] == pytest.approx(75)
+    shown.press("-", "ArrowLeft", "ArrowDown", "Home")
+    assert shown.view() == {"yaw": 0, "pitch": 0, "fov": 90}
+    shown.press("f")
+    shown.until(f"document.fullscreenElement === {VIEWER}.element")
+    shown.until(f"{VIEWER}.canvas.width > 1000")
+    seen = shown.pixels()
+    assert np.abs(seen - expected(0, 0, 90, seen.shape[1], seen.shape[0])).max() <= 2
+    shown.press("f")
+    shown.until("!document.fullscreenElement")
+    shown.until(f"{VIEWER}.canvas.width < 1000")
+    assert shown.run("leaked") == []
+    shown.press("q")
+    assert shown.run("leaked") == ["q"]
+    shown.run("window.onkeydown = null")
+
+
+def test_a_batch_is_turned_over(browser):
+    browser.graph(many=3)
+    browser.queue()
+    assert browser.run(f"{VIEWER}.count.textContent") == "1 / 3"
+    urls = browser.run(f"{VIEWER}.pictures.map((p) => p.url)")
+    assert len(set(urls)) == 3
+    browser.run(f"{VIEWER}.element.querySelector('[title^=Next]').click()")
+    assert browser.run(f"{VIEWER}.ready") is True
+    assert browser.run(f"{VIEWER}.count.textContent") == "2 / 3"
+    browser.run(f"{VIEWER}.element.focus()")
+    browser.press("PageUp", "PageUp")
+    assert browser.run(f"{VIEWER}.ready") is True
+    assert browser.run(f"{VIEWER}.count.textContent") == "3 / 3"
+    assert browser.run(f"new URL({VIEWER}.link.href).search") == urls[2][urls[2].index("?") :]
+
+
+def test_where_the_graph_is_zoomed_the_view_is_drawn_finer(shown):
+    width = shown.run(f"{VIEWER}.canvas.width")
+    shown.run("app.canvas.ds.scale = 2; app.canvas.ds.offset = [-300, 0]; app.graph.setDirtyCanvas(true, true)")
+    shown.until(f"Math.abs({VIEWER}.canvas.width - {2 * width}) < 4")
+    seen = shown.pixels()
+    assert np.abs(seen - expected(0, 0, 90, seen.shape[1], seen.shape[0])).max() <= 2
+
+
+# ------------------------------------------------------------------------------------------------- the file
+
+
+def test_the_save_button_gives_the_very_file(shown, server, tmp_path):
+    shown.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    shown.run(f"{VIEWER}.link.click()")
+    name = shown.run(f"{VIEWER}.pictures[0].name")
+    until = time.monotonic() + 10
+    while not (tmp_path / name).exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert (tmp_path / name).read_bytes() == (server.base / "temp" / name).read_bytes()
+    panorama = Panorama.open(tmp_path / name)
+    assert np.array_equal(np.asarray(panorama.image), np.asarray(picture(600)))
+    with Image.open(tmp_path / name) as image:
+        image.load()
+        assert parse_xmp(image.info["xmp"]).gpano["ProjectionType"] == "equirectangular"
+
+
+@pytest.mark.parametrize("format", ["png", "webp"])
+def test_a_file_dropped_into_comfyui_opens_its_graph(browser, format):
+    browser.graph(format=format, save=True)
+    browser.queue()
+    assert browser.run(f"{VIEWER}.pictures[0].url.includes('type=output')") is True
+    url = browser.run(f"{VIEWER}.link.href")
+    browser.run("app.graph.clear()")
+    browser.run(
+        f"fetch({json.dumps(url)}).then((answer) => answer.blob())"
+        f".then((blob) => app.handleFile(new File([blob], 'a.{format}', {{ type: 'image/{format}' }})))"
+    )
+    browser.until("app.graph._nodes.length === 3")
+    code = f"app.graph._nodes.find((n) => n.comfyClass === '{NODE}').widgets.find((w) => w.name === 'format').value"
+    assert browser.run(code) == format
+
+
+# ------------------------------------------------------------------------------------------------- the graph
+
+
+def test_looking_around_is_no_change_of_the_graph(shown):
+    prompt = "app.graphToPrompt().then(({ output }) => output)"
+    workflow = "JSON.stringify(app.graph.serialize().nodes.map((n) => n.widgets_values))"
+    before = shown.run(prompt), shown.run(workflow)
+    ours = next(node for node in before[0].values() if node["class_type"] == NODE)
+    assert set(ours["inputs"]) == {"images", "save", "filename_prefix", "format", "quality"}
+    shown.view(yaw=50, pitch=10, fov=40)
+    assert (shown.run(prompt), shown.run(workflow)) == before
+    draws, pictures = shown.draws(), shown.run(f"{VIEWER}.pictures")
+    shown.run("window.done = 0; app.api.addEventListener('execution_success', () => { done += 1 }, { once: true })")
+    shown.run("app.queuePrompt(0)")
+    shown.until("window.done", 30)
+    # Nothing ran again, and nothing was fetched or drawn again.
+    assert (shown.draws(), shown.run(f"{VIEWER}.pictures")) == (draws, pictures)
+    assert shown.view() == {"yaw": 50, "pitch": 10, "fov": 40}
+
+
+def test_outputs_that_the_front_end_restores_are_shown_again(shown):
+    pictures = shown.run(f"{VIEWER}.pictures")
+    shown.run(
+        "(async () => { const outputs = app.nodeOutputs; await app.loadGraphData(app.graph.serialize());"
+        f"window.node360 = app.graph._nodes.find((n) => n.comfyClass === '{NODE}');"
+        "app.nodeOutputs = outputs; app.graph.setDirtyCanvas(true, true); })()"
+    )
+    shown.until(f"{VIEWER}.draws")
+    assert shown.run(f"{VIEWER}.pictures") == pictures
+
+
+def test_a_picture_that_is_no_panorama_is_one_sentence_at_its_node_and_the_server_goes_on(browser, server):
+    browser.graph("wrong.png")
+    browser.run(
+        "window.failed = null;"
+        "app.api.addEventListener('execution_error', ({ detail }) => { failed = detail }, { once: true })"
+    )
+    browser.run("app.queuePrompt(0)")
+    browser.until("window.failed", 30)
+    failed = browser.run("window.failed")
+    assert failed["node_type"] == NODE
+    assert "twice as wide as high, but this picture is 700×600" in failed["exception_message"]
+    assert "\n" not in failed["exception_message"].strip()
+    assert browser.run("String(app.lastExecutionError?.node_id) === String(node360.id)") is True  # which draws it red
+    browser.press("Escape")  # the front end's dialog
+    browser.graph()
+    browser.queue()
+    assert server.get("/system_stats").status == 200
+
+
+def test_a_file_that_is_gone_is_told(shown, server):
+    file = server.base / "temp" / shown.run(f"{VIEWER}.pictures[0].name")
+    file.rename(file.with_suffix(".away"))
+    try:
+        shown.run(f"{VIEWER}.choose(0)")
+        assert shown.run(f"{VIEWER}.ready") is False
+        assert "no longer on the server" in shown.run(f"{VIEWER}.element.innerText")
+    finally:
+        file.with_suffix(".away").rename(file)  # the server still counts on it
+
+
+# ------------------------------------------------------------------------------------------------- what it costs
+
+
+def test_a_still_view_is_not_drawn(shown):
+    time.sleep(0.5)
+    before = shown.draws()
+    time.sleep(1)
+    assert shown.draws() == before
+
+
+GAPS = """
+  window.watchGaps = (job) => new Promise(async (done) => {
+    let last = performance.now(), worst = 0, on = true;
+    const tick = () => {
+      const now = performance.now();
+      worst = Math.max(worst, now - last);
+      last = now;
+      if (on) setTimeout(tick, 0);
+    };
+    tick();
+    const begun = performance.now();
+    await job();
+    const took = performance.now() - begun;
+    setTimeout(() => { on = false; done([worst, took]); }, 100);
+  });"""
+
+
+def test_the_page_goes_on_moving_while_a_large_panorama_loads(browser):
+    browser.graph()
+    browser.run(GAPS)
+    idle, _ = browser.run("watchGaps(() => new Promise((done) => setTimeout(done, 2000)))")
+    load = (
+        f"watchGaps(async () => {{ {VIEWER}.show([{{ url: '/view?type=input&filename=large.jpg', name: 'large.jpg',"
+        f"width: 8192, height: 4096 }}]); await {VIEWER}.ready; }})"
+    )
+    worst, took = min(browser.run(load) for _ in range(2))  # other processes only ever make it longer
+    print(f"8192×4096: longest gap {worst:.0f} ms (an idle page: {idle:.0f} ms), shown after {took:.0f} ms")
+    assert browser.draws() > 0
+    assert worst < 1500
+    seen = browser.pixels()
+    assert np.abs(seen - expected(0, 0, 90, seen.shape[1], seen.shape[0])).mean() < 4
+
+
+def test_nodes_share_one_context_and_give_back_what_they_held(shown):
+    shown.run(
+        "import('/extensions/dit360-comfy/renderer.mjs').then((module) => { window.renderer360 = module.renderer() })"
+    )
+    before = shown.run("renderer360.bytes")
+    assert before == 4 * 1200 * 600
+    shown.run(
+        "(async () => { window.many = []; for (let i = 0; i < 20; i++) {"
+        f"const node = LiteGraph.createNode('{NODE}');"
+        "app.graph.add(node); node.pos = [900, 100]; many.push(node); node.dit360.show(node360.dit360.pictures); }"
+        "app.graph.setDirtyCanvas(true, true);"
+        "await Promise.all(many.map((node) => node.dit360.ready)); })()"
+    )
+    assert shown.run("renderer360.bytes") == 21 * before
+    shown.view(yaw=90)  # the first one draws still
+    seen = shown.pixels()
+    assert np.abs(seen - expected(90, 0, 90, seen.shape[1], seen.shape[0])).max() <= 2
+    shown.run("many.forEach((node) => app.graph.remove(node))")
+    assert shown.run("renderer360.bytes") == before
+    shown.run("app.graph.clear()")
+    assert shown.run("renderer360.bytes") == 0
+
+
+def test_a_device_with_small_textures_gets_a_smaller_copy(shown):
+    shown.run(
+        "(() => { const kind = WebGL2RenderingContext.prototype; window.get = kind.getParameter;"
+        "kind.getParameter = function (name) {"
+        "return name === kind.MAX_TEXTURE_SIZE ? 256 : get.call(this, name) } })()"
+    )
+    try:
+        shown.run(f"{VIEWER}.choose(0)")
+        assert shown.run(f"{VIEWER}.ready") is True
+        assert "256×128" in shown.run(f"{VIEWER}.element.innerText")
+        shown.view(yaw=180, pitch=10, fov=60)
+        seen = shown.pixels()
+        assert np.abs(seen - expected(180, 10, 60, seen.shape[1], seen.shape[0])).max() <= 4
+    finally:
+        shown.run("WebGL2RenderingContext.prototype.getParameter = window.get")
+
+
+def test_the_view_comes_back_after_a_lost_context(shown):
+    shown.run(
+        "(() => { const kind = WebGL2RenderingContext.prototype, bind = kind.bindTexture;"
+        "kind.bindTexture = function (...given) { window.context = this; return bind.apply(this, given) } })()"
+    )
+    shown.view(yaw=30, fov=60)
+    shown.run("window.lose = context.getExtension('WEBGL_lose_context'); lose.loseContext()")
+    time.sleep(0.3)
+    before = shown.draws()
+    shown.run("lose.restoreContext()")
+    shown.until(f"{VIEWER}.draws > {before}")
+    seen = shown.pixels()
+    assert np.abs(seen - expected(30, 0, 60, seen.shape[1], seen.shape[0])).max() <= 2
+
+
+def test_without_webgl_the_whole_panorama_is_shown_flat(browser, server):
+    browser.enter(
+        server.url,
+        before="const get = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext ="
+        "function (kind, ...more) { return kind === 'webgl2' ? null : get.call(this, kind, ...more) }",
+    )
+    try:
+        browser.graph()
+        browser.run("app.queuePrompt(0)")
+        browser.until(f"{VIEWER}.pictures.length", 30)
+        assert browser.run(f"{VIEWER}.ready") is False
+        browser.until(f"{VIEWER}.flat.complete && {VIEWER}.flat.naturalWidth === 1200")
+        assert "offers no WebGL 2" in browser.run(f"{VIEWER}.element.innerText")
+    finally:
+        browser.enter(server.url)
