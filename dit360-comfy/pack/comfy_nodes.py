@@ -36,9 +36,6 @@ NODES: dict[str, dict[str, Any]] = {
         "outputs": [{"name": "CLIP", "type": "CLIP"}],
     },
     "VAELoader": _node({"vae_name": _choice(FILES)}, "VAE"),
-    "LoraLoaderModelOnly": _node(
-        {"model": _MODEL, "lora_name": _choice(FILES), "strength_model": _number(1.0)}, "MODEL"
-    ),
     "ModelSamplingFlux": _node(
         {
             "model": _MODEL,

@@ -72,7 +72,6 @@ stores them in fewer bits. 50 steps of `flow_match`, as FLUX is published, with 
 )
 
 PREFIX = "This is a panorama. The image shows "
-_LORA = "dit360_lora.safetensors"
 _FILES = "https://huggingface.co/{}/resolve/main/{}"
 
 
@@ -84,29 +83,10 @@ _NATIVE = Workflow(
     "DiT360 on native FLUX",
     _paragraphs(
         "# DiT360 on native FLUX",
-        """For those who have FLUX.1-dev in ComfyUI already: its own loaders and KSampler, and three nodes that close
-the seam. fp8 files work too.""",
-        """**Needs** flux1-dev, clip_l, t5xxl and ae.safetensors in their folders, and DiT360's LoRA in `models/loras`:
-`adapter_model.safetensors` of Insta360-Research/DiT360-Panorama-Image-Generation. ComfyUI knows a LoRA of FLUX by names
-that begin with `transformer.`, and leaves out, with no more than lines in its log, those that begin with
-`base_model.model.`, as PEFT writes them. This makes the one of the other:""",
-    )
-    + f"""
-
-```python
-from safetensors.torch import load_file, save_file
-
-lora = load_file("adapter_model.safetensors")
-lora = {{
-    "transformer."
-    + name.removeprefix("base_model.model.").removeprefix("transformer."): value
-    for name, value in lora.items()
-}}
-save_file(lora, "{_LORA}")
-```
-
-"""
-    + _paragraphs(
+        """For those who have FLUX.1-dev in ComfyUI already: its own loaders and KSampler, and nodes that make a
+panorama of it. fp8 files work too.""",
+        """**Needs** flux1-dev, clip_l, t5xxl and ae.safetensors in their folders. DiT360's LoRA is downloaded from the
+Hugging Face Hub, once.""",
         """**What is set** as DiT360 has it: noise levels for the padded width (ModelSamplingFlux, 2080×1024 for
 2048×1024), 512 tokens of T5, guidance 2.8, 28 steps of euler.""",
         """**First** change what follows *The image shows*, and keep what stands before it. For another size, set it
@@ -129,7 +109,7 @@ examples.)""",
             )),
         )),
         Column("2 · Made a panorama's", 340, (
-            Placed("lora", "LoraLoaderModelOnly", {"model": Of("unet"), "lora_name": _LORA}),
+            Placed("lora", "DiT360NativeLoRA", {"model": Of("unet")}),
             Placed("levels", "ModelSamplingFlux", {"model": Of("lora"), "width": 2080, "height": 1024}),
             Placed("attention", "DiT360Attention", {"model": Of("levels")}),
             Placed("padding", "DiT360CircularPadding", {"model": Of("attention")}),

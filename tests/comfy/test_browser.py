@@ -461,3 +461,21 @@ def test_without_webgl_the_whole_panorama_is_shown_flat(browser, server):
         assert "offers no WebGL 2" in browser.run(f"{VIEWER}.element.innerText")
     finally:
         browser.enter(server.url)
+
+
+def test_a_report_stands_in_its_node(browser):
+    browser.run(
+        """(() => {
+          app.graph.clear();
+          window.report = LiteGraph.createNode("DiT360Backends");
+          app.graph.add(report);
+          report.pos = [60, 100];
+        })()"""
+    )
+    browser.run("app.queuePrompt(0)")
+    browser.until("report.widgets.find((w) => w.name === 'report').element.value.includes('sdpa')", 50)
+    said = browser.run("report.widgets.find((w) => w.name === 'report').element.value")
+    assert said.startswith("On cpu:")
+    assert "+ flow_match" in said
+    # It is of this machine: neither the workflow nor the prompt has it.
+    assert browser.run("app.graphToPrompt().then((p) => JSON.stringify(p).includes('flow_match'))") is False

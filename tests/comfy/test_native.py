@@ -664,6 +664,59 @@ def decoding():
     return {**told, "refused": refused, "seams": {k: float(seam_ratio(v[0].numpy())) for k, v in seams.items()}}
 
 
+def loras():
+    """How far weights of a patched model are from those that a LoRA makes of them, for each way to name its layers."""
+    import json
+    import tempfile
+    from pathlib import Path
+
+    import torch
+    from dit360_comfy.native_lora import with_lora
+    from dit360_core.errors import Dit360Error
+    from safetensors.torch import save_file
+
+    model, net, _ = small_flux()
+    generator = torch.Generator().manual_seed(4)
+    down, up = torch.randn(2, 4, 32, generator=generator), torch.randn(2, 32, 4, generator=generator)
+    # The second part of the image's qkv, and the first of a single block's linear1.
+    layers = ("transformer_blocks.1.attn.to_k", "single_transformer_blocks.0.attn.to_q")
+
+    def weights():
+        return [
+            net.double_blocks[1].img_attn.qkv.weight[32:64].clone(),
+            net.single_blocks[0].linear1.weight[:32].clone(),
+        ]
+
+    before, told = weights(), {}
+    heads = {"peft": "base_model.model.", "diffusers": "transformer.", "plain": ""}
+    for style, alpha in (("peft", 8), ("peft", 4), ("diffusers", None), ("plain", None)):
+        folder = Path(tempfile.mkdtemp())
+        save_file(
+            {
+                f"{heads[style]}{layer}.lora_{kind}.weight": factor[i].contiguous()
+                for i, layer in enumerate(layers)
+                for kind, factor in (("A", down), ("B", up))
+            },
+            folder / "lora.safetensors",
+        )
+        if alpha is not None:
+            (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": alpha}))
+        patched = with_lora(model, folder / "lora.safetensors", 0.5)
+        patched.patch_model()
+        made = weights()
+        patched.unpatch_model()
+        scale = 0.5 * (alpha or 4) / 4
+        off = [float((m - b - scale * u @ d).abs().max()) for m, b, u, d in zip(made, before, up, down, strict=True)]
+        told[f"{style}, alpha {alpha}"] = max(off)
+    told["as before"] = all(torch.equal(a, b) for a, b in zip(weights(), before, strict=True))
+    save_file({"transformer.blocks.0.lora_A.weight": down[0].contiguous()}, folder / "other.safetensors")
+    try:
+        with_lora(model, folder / "other.safetensors", 1.0)
+    except Dit360Error as error:
+        told["refused"] = str(error)
+    return told
+
+
 _START = """
 import json, os, sys
 folder = sys.argv[1]
@@ -689,7 +742,7 @@ comfy.options.enable_args_parsing()
 """
 
 _INSIDE = (small_flux, sample, same_in_diffusers, off_from_core, sampling, as_bias, oracle, composing, stranger,
-           small_vae, decoding)  # fmt: skip
+           small_vae, decoding, loras)  # fmt: skip
 
 
 def in_comfyui(function):
@@ -748,6 +801,16 @@ def test_patches_compose_and_the_model_they_came_from_stays_as_it_was():
         "strict": "BackendUnavailable",
     }
     assert "Linear is no FLUX" in refused["no flux"][1]
+
+
+@pytest.mark.comfyui
+def test_a_lora_is_applied_whatever_its_layers_are_called_and_never_none_of_it():
+    told = in_comfyui(loras)
+    refused = told.pop("refused")
+    assert "other.safetensors does not fit this model (Flux): none of its 1 tensors" in refused
+    assert told.pop("as before") is True
+    assert max(told.values()) <= 1e-5, told
+    assert len(told) == 4
 
 
 @pytest.mark.comfyui

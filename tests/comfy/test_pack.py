@@ -324,25 +324,6 @@ def test_help_is_short_and_names_only_inputs_that_are_there(pack, nodes):
     assert {path.stem for path in pack.help_pages.WRITTEN.glob("*.md")} == set(nodes)
 
 
-@pytest.mark.parametrize("style", ["peft", "diffusers", "plain"])
-def test_the_lines_that_help_gives_make_a_lora_s_names_comfyui_s(pack, tmp_path, monkeypatch, style):
-    from lora_files import LAYERS, write
-    from safetensors import safe_open
-
-    text = (pack.help_pages.WRITTEN / "DiT360CircularPadding.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (note,) = [node for node in loaded("DiT360 on native FLUX")["nodes"] if node["type"] == "MarkdownNote"]
-    assert "".join(code.split()) == "".join(
-        re.findall(r"```python\n(.*?)```", note["widgets_values"][0], re.DOTALL)[0].split()
-    )
-    write(tmp_path, style).rename(tmp_path / "adapter_model.safetensors")
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    with safe_open("dit360_lora.safetensors", "pt") as lora:
-        names = set(lora.keys())
-    assert names == {f"transformer.{layer}.lora_{factor}.weight" for layer in LAYERS for factor in "AB"}
-
-
 # ------------------------------------------------------------------------------------------------- in a real ComfyUI
 
 

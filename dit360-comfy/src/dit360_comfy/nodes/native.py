@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dit360_core.loading import find_lora
 from dit360_core.registry import default_registry
 
-from dit360_comfy import native_attention, native_padding, native_vae
+from dit360_comfy import host, native_attention, native_lora, native_padding, native_vae
 from dit360_comfy.choices import choices
 from dit360_comfy.nodes.base import Node
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 CATEGORY = "dit360/native"
+
+
+def dit360_lora() -> str:
+    """The Hub id of DiT360's own."""
+    (known,) = default_registry().find("model", "dit360")
+    return str(known.offer.lora)
 
 
 class DiT360Attention(Node):
@@ -114,6 +121,55 @@ class DiT360CircularPadding:
         return (native_padding.with_padding(model, circular_padding),)
 
 
+class DiT360NativeLoRA(Node):
+    """MODEL → MODEL with a LoRA."""
+
+    CATEGORY = CATEGORY
+    DISPLAY_NAME = "DiT360 LoRA (native FLUX)"
+    DESCRIPTION = (
+        "Applies a LoRA to a FLUX model of ComfyUI's own loaders, whatever names its layers go by: ComfyUI's LoRA "
+        "loader passes over those of DiT360's. A LoRA of which nothing fits is an error."
+    )
+    RETURN_TYPES = ("MODEL",)
+    OUTPUT_TOOLTIPS = ("The model with the LoRA.",)
+    FUNCTION = "patch"
+    FREE: ClassVar[tuple[str, ...]] = ("lora_path",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        own = dit360_lora()
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "A FLUX.1 model, as ComfyUI's loaders give it; fp8 and GGUF are fine."}),
+                "lora_path": (
+                    [own, *host.files("loras")],
+                    {
+                        "default": own,
+                        "tooltip": "A LoRA for FLUX, from models/loras. The first is DiT360's own, which is downloaded "
+                        "once from the Hugging Face Hub.",
+                    },
+                ),
+                "strength": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": -2.0,
+                        "max": 2.0,
+                        "step": 0.05,
+                        "round": 0.01,
+                        "tooltip": "How strongly it is applied. 0: not at all.",
+                    },
+                ),
+            }
+        }
+
+    def patch(self, model: Any, lora_path: str, strength: float) -> tuple[Any]:
+        if not strength:
+            return (model,)
+        file = find_lora(host.file_of("loras", lora_path))
+        return (native_lora.with_lora(model, file, strength),)
+
+
 class DiT360VAEDecode:
     """LATENT → IMAGE without a seam."""
 
@@ -167,6 +223,7 @@ class DiT360VAEEncode:
 NODES: dict[str, type[Any]] = {
     "DiT360Attention": DiT360Attention,
     "DiT360CircularPadding": DiT360CircularPadding,
+    "DiT360NativeLoRA": DiT360NativeLoRA,
     "DiT360VAEDecode": DiT360VAEDecode,
     "DiT360VAEEncode": DiT360VAEEncode,
 }

@@ -1,4 +1,4 @@
-/** The viewer in the node Equirect360Preview. ComfyUI imports this file; the others beside it are imported from here. */
+/** What nodes of dit360 show in themselves: a viewer, and reports. ComfyUI imports this file, and it the others beside it. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -6,12 +6,14 @@ import { app } from "../../scripts/app.js";
 const NODE = "Equirect360Preview";
 const OUTPUT = "dit360_panoramas";      // as the node in Python calls it
 const SIZE = [420, 400];                // of a new node, in units of the graph
+const REPORTS = { DiT360Backends: [520, 420], DiT360Unload: [360, 200] };   // nodes that tell something, and their sizes
 const LEAST = 160;                      // height of the viewer, in the same
 
 // ComfyUI has a browser ask anew for *.js, but not for *.mjs: after an update, old helpers could meet a new script.
-const HELPERS = ["viewer.mjs", "renderer.mjs", "style.mjs"];
+const HELPERS = ["viewer.mjs", "renderer.mjs", "report.mjs", "style.mjs"];
 await Promise.allSettled(HELPERS.map((name) => fetch(new URL(name, import.meta.url), { cache: "no-cache" })));
 const { Viewer } = await import("./viewer.mjs");
+const { addReport } = await import("./report.mjs");
 const { addStyle } = await import("./style.mjs");
 
 /** @typedef {{filename: string, subfolder: string, type: string, width: number, height: number}} Told of one picture */
@@ -75,8 +77,13 @@ for (const kind of ["touchstart", "touchmove", "touchend", "touchcancel"]) {
 
 addStyle();
 app.registerExtension({
-  name: "dit360.Equirect360Preview",
+  name: "dit360",
   nodeCreated(node) {
     if (node.comfyClass === NODE) addViewer(node);
+    const size = REPORTS[node.comfyClass];
+    if (size) {
+      const show = addReport(node, size);
+      chain(node, "onExecuted", (output) => show(output?.text?.join("\n") ?? ""));
+    }
   },
 });

@@ -1,4 +1,4 @@
-/** How the viewer looks. A sheet made by script, since ComfyUI loads no style sheets of nodes. */
+/** How the viewer and the reports look. A sheet made by script, since ComfyUI loads no style sheets of nodes. */
 
 const CSS = `
   .dit360 {
@@ -47,6 +47,12 @@ const CSS = `
     font-variant-numeric: tabular-nums; opacity: 0; pointer-events: none; transition: opacity .2s;
   }
   .dit360:hover .direction, .dit360:focus-within .direction { opacity: .85; }
+  .dit360-report {
+    box-sizing: border-box; width: 100%; height: 100%; min-height: 60px; padding: 8px 10px; resize: none; border: 0;
+    border-radius: 8px; background: #0b0d10; color: #d8dce0; font: 11px/1.5 ui-monospace, Menlo, Consolas, monospace;
+    white-space: pre-wrap;
+  }
+  .dit360-report::placeholder { color: rgb(255 255 255 / 45%); font-family: system-ui, sans-serif; }
   @media (hover: none) { .dit360 .bar { opacity: 1; } .dit360 .bar button, .dit360 .bar a { width: 34px; height: 32px; } }
   @media (prefers-reduced-motion: reduce) { .dit360 * { transition: none !important; } }
 `;

@@ -1,0 +1,30 @@
+/** What a node says of its last run, as text that can be selected and scrolled in the node itself. */
+
+const LEAST = 60;                       // height, in units of the graph
+
+/**
+ * Adds a place for text under the inputs of a node; empty until the node has run.
+ * @param {object} node of the front end
+ * @param {[number, number]} size of the node, at least
+ * @returns {(text: string) => void} shows another text
+ */
+export function addReport(node, size) {
+  const element = document.createElement("textarea");
+  element.className = "dit360-report";
+  element.readOnly = true;
+  element.spellcheck = false;
+  element.placeholder = "Run the graph to see the report.";
+  element.setAttribute("aria-label", "Report of this node");
+  // The wheel scrolls the text, as long as there is something to scroll; else it zooms the graph.
+  element.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && element.scrollHeight > element.clientHeight) event.stopPropagation();
+  }, { passive: true });
+  const widget = node.addDOMWidget("report", "dit360_report", element, {
+    serialize: false,                   // what it says is of this machine and this run
+    hideOnZoom: true,
+    getMinHeight: () => LEAST,
+  });
+  widget.serialize = false;
+  node.setSize([Math.max(node.size[0], size[0]), Math.max(node.size[1], size[1])]);
+  return (text) => { element.value = text; };
+}
