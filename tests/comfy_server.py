@@ -1,7 +1,8 @@
 """A real ComfyUI, headless and on the CPU, for tests that are marked ``comfyui``.
 
 ``COMFYUI_DIR`` names a checkout; ``COMFYUI_PYTHON`` the interpreter that has its requirements and dit360-comfy (by
-default that of the tests). Without the first, tests skip and say so.
+default that of the tests), ``COMFYUI_ARGUMENTS`` what ComfyUI is started with instead of ``--cpu``. Without the first,
+tests skip and say so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import attrs
 import pytest
 
+ARGUMENTS = os.environ.get("COMFYUI_ARGUMENTS", "--cpu").split()
 PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 
 
@@ -61,7 +63,7 @@ class Server:
         self._process = subprocess.Popen(
             [
                 PYTHON, str(Path(__file__).with_name("comfy_serve.py")), str(folder),
-                "--cpu", "--listen", "127.0.0.1", "--port", str(self.port),
+                *ARGUMENTS, "--listen", "127.0.0.1", "--port", str(self.port),
                 "--base-directory", str(base), "--disable-auto-launch", *arguments,
             ],
             stdout=self._log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
