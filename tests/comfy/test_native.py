@@ -30,7 +30,7 @@ def test_every_node_says_what_it_is_and_every_input_what_it_does(node):
     assert node.DESCRIPTION.endswith(".")
     assert len(node.RETURN_TYPES) == len(node.OUTPUT_TOOLTIPS)
     inputs = node.INPUT_TYPES()["required"]
-    names = list(inspect.signature(getattr(node, node.FUNCTION)).parameters)
+    names = list(inspect.signature(node.run).parameters)
     assert names == ["self", *inputs]
     assert all(len(given[-1]["tooltip"]) > 15 for given in inputs.values())
 

@@ -14,13 +14,16 @@ from dit360_comfy.inputs import Control
 from dit360_comfy.model import source_of, unload_all
 from dit360_comfy.nodes import NODE_CLASS_MAPPINGS
 from dit360_comfy.nodes.loader import load_options
+from dit360_comfy.nodes.parts import load_changes
 from dit360_comfy.pipe import Pipe
-from dit360_comfy.settings import recall, remember
+from dit360_comfy.settings import recall, remember, riding
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.metrics import seam
 from dit360_core.options import LoadOptions, SampleOptions
+from dit360_core.panorama import Panorama
 from dit360_core.registry import Registry
 from invented_plugins import attention, installed, offering
+from PIL import Image
 
 SMALL = {"width": 128, "height": 64, "steps": 1, "cfg_scale": -1.0, "seed": 5, "circular_padding": -1}
 TINY = {"model_path": "tiny", "precision": "auto", "vae_path": "", "t5_path": "", "offload_to_cpu": True}
@@ -34,8 +37,8 @@ def run(name: str, **inputs):
     """As ComfyUI runs a node: checked first, in inference mode."""
     cls = NODE_CLASS_MAPPINGS[name]
     if hasattr(cls, "VALIDATE_INPUTS"):
-        plain = {key: value for key, value in inputs.items() if isinstance(value, bool | int | float | str)}
-        assert cls.VALIDATE_INPUTS(**plain) is True
+        linked = {key: value if isinstance(value, bool | int | float | str) else None for key, value in inputs.items()}
+        assert cls.VALIDATE_INPUTS(**linked) is True
     with torch.inference_mode():
         return getattr(cls(), cls.FUNCTION)(**inputs)
 
@@ -83,7 +86,7 @@ def test_latents_are_those_of_the_autoencoder_itself(pipe, latents, tiny):
 
 def test_what_is_left_to_the_model_is_the_models_own(pipe, words):
     asked = {**SMALL, "width": 0, "height": 0, "steps": 1}
-    used = run("DiT360Sampler", dit360_pipe=pipe, conditioning=words, **asked)[0]["dit360_settings"][0]["used"]
+    used = run("DiT360Sampler", dit360_pipe=pipe, conditioning=words, **asked)[0]["samples"].dit360_told[0]["used"]
     assert (used["width"], used["height"], used["guidance"], used["circular_padding"]) == (512, 256, 3.0, 1)
     assert used["latent_rotation"] is True
 
@@ -102,7 +105,7 @@ def test_a_picture_to_begin_with_goes_by_encode_or_by_any_latents(pipe, words, l
     (encoded,) = run("DiT360Encode", image=image, dit360_pipe=pipe)
     begun = {**SMALL, "width": 0, "height": 0, "denoise": 0.5}
     (changed,) = run("DiT360Sampler", dit360_pipe=pipe, conditioning=words, latent_image=encoded, **begun)
-    assert changed["dit360_settings"][0]["used"]["denoise"] == 0.5
+    assert changed["samples"].dit360_told[0]["used"]["denoise"] == 0.5
     assert changed["samples"].shape == encoded["samples"].shape
     (kept,) = run(
         "DiT360Sampler", dit360_pipe=pipe, conditioning=words, latent_image=encoded, **{**begun, "denoise": 0.0}
@@ -139,17 +142,22 @@ def test_combined_conditioning_is_followed_in_the_mean(pipe, words):
     mixed = run("DiT360Sampler", dit360_pipe=pipe, conditioning=words + other, **SMALL)[0]
     # One Euler step is linear in the velocity.
     assert torch.allclose(mixed["samples"], (alone[0] + alone[1]) / 2, atol=1e-3)
-    assert mixed["dit360_settings"][0]["prompt"] == "a meadow + a cave"
+    assert mixed["samples"].dit360_told[0]["prompt"] == "a meadow + a cave"
 
 
-def test_a_negative_prompt_rides_along_or_comes_by_itself(pipe, caplog):
+def test_a_negative_prompt_rides_along_or_comes_by_itself(pipe, tiny, caplog):
     (with_it,) = run("DiT360TextEncode", dit360_pipe=pipe, prompt="a meadow", negative_prompt="fog", max_length=0)
     (fog,) = run("DiT360TextEncode", dit360_pipe=pipe, prompt="fog", negative_prompt="", max_length=0)
     (meadow,) = run("DiT360TextEncode", dit360_pipe=pipe, prompt="a meadow", negative_prompt="", max_length=0)
-    riding = run("DiT360Sampler", dit360_pipe=pipe, conditioning=with_it, true_guidance=3.0, **SMALL)[0]["samples"]
+    within = run("DiT360Sampler", dit360_pipe=pipe, conditioning=with_it, true_guidance=3.0, **SMALL)[0]["samples"]
     beside = run("DiT360Sampler", dit360_pipe=pipe, conditioning=meadow, negative=fog, true_guidance=3.0, **SMALL)[0]
-    assert torch.equal(riding, beside["samples"])
-    assert beside["dit360_settings"][0]["negative_prompt"] == "fog"
+    assert torch.equal(within, beside["samples"])
+    assert beside["samples"].dit360_told[0]["negative_prompt"] == "fog"
+    ((tokens, _),) = meadow
+    assert riding(tokens)["negative"] is None  # not read until a sampler wants it
+    without = run("DiT360Sampler", dit360_pipe=pipe, conditioning=meadow, true_guidance=3.0, **SMALL)[0]
+    expected = tiny.generate("a meadow", negative_prompt=None, true_guidance=3.0, width=128, height=64, steps=1, seed=5)
+    assert without["samples"].dit360_told[0]["used"]["evaluations"] == expected.settings["used"]["evaluations"] == 2
     with caplog.at_level(logging.WARNING, "dit360"):
         run("DiT360Sampler", dit360_pipe=pipe, conditioning=with_it, **SMALL)
     assert "negative prompt is not used" in caplog.text
@@ -157,8 +165,8 @@ def test_a_negative_prompt_rides_along_or_comes_by_itself(pipe, caplog):
 
 def test_a_conditioning_of_another_node_is_read_and_its_guidance_obeyed(pipe, words):
     ((tokens, settings),) = words
-    plain = [[tokens, {"pooled_output": settings["pooled_output"], "guidance": 5.0}]]
-    told = run("DiT360Sampler", dit360_pipe=pipe, conditioning=plain, **SMALL)[0]["dit360_settings"][0]
+    plain = [[tokens.clone(), {"pooled_output": settings["pooled_output"], "guidance": 5.0}]]
+    told = run("DiT360Sampler", dit360_pipe=pipe, conditioning=plain, **SMALL)[0]["samples"].dit360_told[0]
     assert (told["prompt"], told["used"]["guidance"]) == (UNKNOWN, 5.0)
 
 
@@ -177,6 +185,35 @@ def test_what_the_sampler_cannot_do_is_said_by_name(words, change, told):
         conditioning_from([[tokens, {**settings, **change}]], device="cpu", dtype=torch.float32)
     with pytest.raises(InputError, match="is empty"):
         conditioning_from([], device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "asks"),
+    [
+        ({"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "mask": None}, False),
+        ({"strength": 0.0}, True),
+        ({"end_percent": 0.0}, True),
+        ({"start_percent": 1.0}, True),
+    ],
+)
+def test_what_asks_for_nothing_passes_and_nothing_else(words, change, asks):
+    ((tokens, settings),) = words
+    entry = [[tokens, {**settings, **change}]]
+    if asks:
+        with pytest.raises(InputError, match=next(iter(change))):
+            conditioning_from(entry, device="cpu", dtype=torch.float32)
+    else:
+        conditioning_from(entry, device="cpu", dtype=torch.float32)
+
+
+def test_what_is_told_of_latents_and_prompts_is_told_of_those_numbers_alone(pipe, words, latents):
+    # As ComfyUI's nodes do: a copy of the dictionary, with other numbers in it.
+    flipped = {**latents, "samples": latents["samples"].flip(3)}
+    (image,) = run("DiT360Decode", samples=flipped, dit360_pipe=pipe, auto_blend_edges=False)
+    assert "prompt" not in recall(image)[0]
+    ((tokens, settings),) = words
+    (made,) = run("DiT360Sampler", dit360_pipe=pipe, conditioning=[[tokens * 0.5, settings]], **SMALL)
+    assert recall(made["samples"])[0]["prompt"] == UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -237,7 +274,7 @@ def test_parts_that_were_taken_apart_and_put_together_are_the_same_model(pipe, w
 def test_another_kernel_is_another_choice_for_the_same_weights(pipe, words):
     (eager,) = run("DiT360PipeCombine", base_pipe=pipe, attention_backend_override="eager", attention_slice_override=16)
     assert eager.model.source is pipe.model.source
-    used = run("DiT360Sampler", dit360_pipe=eager, conditioning=words, **SMALL)[0]["dit360_settings"][0]["used"]
+    used = run("DiT360Sampler", dit360_pipe=eager, conditioning=words, **SMALL)[0]["samples"].dit360_told[0]["used"]
     assert (used["attention"]["used"], used["attention_slice_size"]) == ("eager", 16)
 
 
@@ -252,20 +289,23 @@ def test_an_autoencoder_of_another_model_is_read_alone(pipe, tiny_copy, latents)
     other = run("DiT360Loader", **{**TINY, "custom_model": str(tiny_copy)})[0]
     (combined,) = run("DiT360PipeCombine", base_pipe=pipe, vae=other.vae)
     run("DiT360Decode", samples=latents, dit360_pipe=combined, auto_blend_edges=False)
-    source = combined.vae.source
-    assert source.options.evict == "all"
+    source = combined.vae.at_hand
     with source.pipeline() as pipeline:
-        assert pipeline.engine.pipe.transformer is None
+        kept = pipeline.engine.pipe
+        assert kept.transformer is None
+        assert kept.vae is not None  # another seed does not read it again
     assert not other.model.source.in_memory
+    with other.model.source.pipeline():
+        assert combined.vae.at_hand is other.model.source
 
 
 def test_what_is_left_to_the_model_may_be_the_base_pipes(pipe, words, tiny_copy):
     other = run("DiT360Loader", **{**TINY, "custom_model": str(tiny_copy)})[0]
     (combined,) = run("DiT360PipeCombine", base_pipe=pipe, model=other.model, refresh_metadata_from_components=False)
-    used = run("DiT360Sampler", dit360_pipe=combined, conditioning=words, **SMALL)[0]["dit360_settings"][0]["used"]
+    used = run("DiT360Sampler", dit360_pipe=combined, conditioning=words, **SMALL)[0]["samples"].dit360_told[0]["used"]
     assert used["latent_rotation"] is True  # a folder alone would say nothing of it
     (refreshed,) = run("DiT360PipeCombine", base_pipe=pipe, model=other.model)
-    used = run("DiT360Sampler", dit360_pipe=refreshed, conditioning=words, **SMALL)[0]["dit360_settings"][0]["used"]
+    used = run("DiT360Sampler", dit360_pipe=refreshed, conditioning=words, **SMALL)[0]["samples"].dit360_told[0]["used"]
     assert used["latent_rotation"] is False
 
 
@@ -277,7 +317,7 @@ def test_a_lora_changes_this_pipe_and_no_other(pipe, words, latents, tmp_path):
     merged = run("DiT360LoRALoader", dit360_pipe=pipe, lora_path=file, strength=1.0, merge_mode="merge")[0]
     (changed,) = run("DiT360Sampler", dit360_pipe=merged, conditioning=words, **SMALL)
     assert not torch.equal(changed["samples"], latents["samples"])
-    assert changed["dit360_settings"][0]["used"]["added_loras"] == [{"from": file, "strength": 1.0}]
+    assert changed["samples"].dit360_told[0]["used"]["added_loras"] == [{"from": file, "strength": 1.0}]
     (before,) = run("DiT360Sampler", dit360_pipe=pipe, conditioning=words, **SMALL)
     assert torch.equal(before["samples"], latents["samples"])
     unmerged = run("DiT360LoRALoader", dit360_pipe=merged, lora_path=file, strength=1.0, merge_mode="unmerge")[0]
@@ -334,6 +374,37 @@ def test_bad_input_is_one_sentence_before_anything_runs(name, inputs, told):
     sentence = refused(name, **inputs)
     assert told in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", "abc"), ("seed", 10**400), ("steps", True)])
+def test_values_that_are_no_numbers_are_told_with_the_name_of_their_input(name, value):
+    assert refused("DiT360Sampler", **{**SMALL, name: value}).startswith(f"{name} is ")
+
+
+def test_what_another_node_gives_is_checked_when_it_is_there():
+    image = torch.rand(1, 20, 40, 3)
+    given = {
+        "image": image, "enforce_2_1_ratio": True, "fix_mode": "pad", "blend_edges": True, "blend_width": 10,
+        "blend_mode": "bar",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="blend_mode is 'bar'"):
+        node("Equirect360Process").execute(**given)
+    with pytest.raises(InputError, match="steps is 500"):
+        node("DiT360Sampler").execute(dit360_pipe=None, conditioning=None, **{**SMALL, "steps": 500})
+
+
+def test_overrides_of_a_device_let_go_of_what_was_decided_for_another():
+    base = LoadOptions(model="tiny", device="cuda", vram="23.0", preset="quality")
+    there = load_changes({"device_override": "cpu"}, base)
+    assert (there.device, there.vram, there.preset, there.offload) == ("cpu", None, "none", "none")
+    stays = load_changes({"offload_device_override": "none"}, base)
+    assert (stays.device, stays.vram, stays.preset, stays.offload) == ("cuda", None, "none", "none")
+    assert load_changes({"quantization_override": "int8"}, base).vram == "23.0"
+
+
+def test_a_device_that_the_core_does_not_know_is_told_with_what_to_do():
+    with pytest.raises(InputError, match="ComfyUI computes on xpu"):
+        load_options(TINY, device="xpu", room=0)
 
 
 def test_pipes_of_other_packs_are_refused():
@@ -395,7 +466,7 @@ def test_a_step_over_the_edge_goes_and_comes_up_nowhere_else(mode):
     image = stripes()
     out, report = blended(image, 10, mode)
     assert seam((image[0] * 255).byte().numpy()).ratio > 5
-    assert 0.5 < report["seam_ratio_after"][0] < 1.25
+    assert 0.5 < report[0]["seam_ratio_after"] < 1.25
     columns = (out[0].roll(1, 1) - out[0]).abs().mean((0, 2))
     assert columns.max() < 4 * columns.median()
     assert torch.equal(out[:, :, 10:-10], image[:, :, 10:-10])
@@ -405,7 +476,24 @@ def test_a_picture_without_a_seam_stays_as_it_is():
     image = torch.cat([stripes(32), stripes(32).flip(2)], dim=2)
     out, report = blended(image, 10, "cosine")
     assert out is image
-    assert report["blended"] is False
+    assert report == [{"blended": False, "seam_ratio": report[0]["seam_ratio"]}]
+
+
+def test_a_good_picture_is_left_as_it_is_beside_a_bad_one():
+    good = torch.cat([stripes(32), stripes(32).flip(2)], dim=2)
+    bad = stripes(64)[:, :32]
+    out, (first, second) = blended(torch.cat([good, bad]), 10, "cosine")
+    assert torch.equal(out[:1], good)
+    assert (first["blended"], second["blended"]) == (False, True)
+
+
+def test_a_square_picture_becomes_a_panorama_whose_settings_a_file_can_hold(tmp_path):
+    (out,) = run(
+        "Equirect360Process", image=torch.rand(1, 40, 40, 3), enforce_2_1_ratio=True, fix_mode="pad", blend_edges=True,
+        blend_width=10, blend_mode="cosine",
+    )  # fmt: skip
+    pixels = Image.fromarray((out[0].numpy() * 255).astype(np.uint8))
+    Panorama(pixels, recall(out)[0]).save(tmp_path / "a.png")
 
 
 def test_decoding_blends_only_if_it_is_asked_to(pipe, latents):

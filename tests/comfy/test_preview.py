@@ -57,7 +57,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def preview(images: torch.Tensor, **inputs: object) -> list[dict]:
-    answer = Equirect360Preview().preview(images, **inputs)
+    answer = Equirect360Preview().run(images, **inputs)
     assert set(answer) == {"ui"}
     assert set(answer["ui"]) == {UI_KEY}
     return answer["ui"][UI_KEY]
@@ -87,7 +87,7 @@ def test_every_input_says_what_it_is_for():
 
 def test_the_defaults_are_those_of_the_inputs(comfy):
     told = {name: options["default"] for name, (_, options) in Equirect360Preview.INPUT_TYPES()["optional"].items()}
-    given = {name: p.default for name, p in inspect.signature(Equirect360Preview.preview).parameters.items()}
+    given = {name: p.default for name, p in inspect.signature(Equirect360Preview.run).parameters.items()}
     assert told == {name: given[name] for name in told}
 
 

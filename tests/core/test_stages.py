@@ -5,9 +5,13 @@ import dit360_core
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxPipeline
 from dit360_core.errors import InputError
+from dit360_core.flux import placement, residency
+from dit360_core.flux.files import WEIGHTS
 from dit360_core.loading import prepare
-from dit360_core.options import LoadOptions
+from dit360_core.offloads import moved_by_the_core
+from dit360_core.options import OFFLOADS, LoadOptions
 from dit360_core.registry import Registry, default_registry
 from dit360_core.stages import Conditioning
 from invented_plugins import attention, installed, offering
@@ -153,6 +157,9 @@ class Host:
     def dropped(self, names) -> None:
         self.let_go += names
 
+    def make_room(self) -> None:
+        raise AssertionError("no memory ran out")
+
 
 def test_a_host_is_told_of_each_part_before_it_is_used_and_when_it_goes(words):
     host = Host()
@@ -163,3 +170,24 @@ def test_a_host_is_told_of_each_part_before_it_is_used_and_when_it_goes(words):
     assert ("transformer",) in host.used
     assert host.used[-1] == ("vae",)
     assert set(host.let_go) == {"text_encoder_2"}
+
+
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_every_part_is_brought_by_the_core_or_by_the_host(offload, monkeypatch, tmp_path):
+    placed: list[str] = []
+
+    def place_part(name, part, how, device) -> None:
+        assert part is not None
+        placed.append(name)
+
+    for module in (placement, residency):
+        monkeypatch.setattr(module, "place_part", place_part)
+    # What accelerate does needs an accelerator; that it is asked to is what is looked at.
+    for name in ("enable_model_cpu_offload", "enable_sequential_cpu_offload"):
+        monkeypatch.setattr(FluxPipeline, name, lambda self, device: placed.extend(WEIGHTS))
+    prepared = prepare(LoadOptions(evict="none"), registry=default_registry())
+    plan = attrs.evolve(prepared.plan, offload=offload)
+    attrs.evolve(prepared, plan=plan, host=Host()).load()
+    hosts = {name for name in WEIGHTS if not moved_by_the_core(offload, name)}
+    assert set(placed) | hosts == set(WEIGHTS)
+    assert not set(placed) & hosts

@@ -10,9 +10,11 @@ from dit360_core.errors import InputError
 from dit360_core.stages import Conditioning
 
 from dit360_comfy import host
+from dit360_comfy.settings import ride, riding
 
-_OURS = "dit360"
-_HARMLESS = ("pooled_output", "guidance", _OURS)
+_NEUTRAL = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+"""What some nodes write where nothing was asked."""
+_READ = ("pooled_output", "guidance")
 UNKNOWN = "(of another node)"
 """Stands for the prompt of a conditioning that carries none."""
 
@@ -20,7 +22,7 @@ UNKNOWN = "(of another node)"
 def conditioning_of(read: Conditioning) -> list[list[Any]]:
     """``[[tokens (1, T, dim), {"pooled_output": (1, dim), …}]]``, fp32 on the CPU.
 
-    The words themselves, and the negative prompt, ride along under a key of our own; ComfyUI's nodes copy it.
+    The words themselves, and the negative prompt, ride on the tensor of tokens.
     """
     told = {
         "prompt": read.prompt,
@@ -29,7 +31,7 @@ def conditioning_of(read: Conditioning) -> list[list[Any]]:
         "max_sequence_length": read.max_sequence_length,
     }
     tokens, pooled = _plain(read.positive)
-    return [[tokens, {"pooled_output": pooled, _OURS: told}]]
+    return [[ride(tokens, told), {"pooled_output": pooled}]]
 
 
 def conditioning_from(
@@ -41,16 +43,16 @@ def conditioning_from(
     InputError for what the panorama sampler does not do: areas, masks, time ranges, control nets.
     """
     entries = _entries(given, "conditioning")
-    told = [settings.get(_OURS) or {} for _, settings in entries]
+    told = [riding(tokens) or {} for tokens, _ in entries]
     embeddings = [_embedding(tokens, settings, device, dtype) for tokens, settings in entries]
     if negative is not None:
         against = [_embedding(tokens, settings, device, dtype) for tokens, settings in _entries(negative, "negative")]
         if len(against) > 1:
             raise InputError("negative combines several prompts; connect one, or concatenate them.")
-        words = (_entries(negative, "negative")[0][1].get(_OURS) or {}).get("prompt") or UNKNOWN
+        words = (riding(_entries(negative, "negative")[0][0]) or {}).get("prompt") or UNKNOWN
     else:
-        riding = told[0].get("negative")
-        against = [] if riding is None else [_moved(*riding, device=device, dtype=dtype)]
+        own = told[0].get("negative")
+        against = [] if own is None else [_embedded(own[0], own[1], device, dtype)]
         words = told[0].get("negative_prompt")
     guidances = {float(settings["guidance"]) for _, settings in entries if settings.get("guidance") is not None}
     if len(guidances) > 1:
@@ -70,7 +72,7 @@ def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
     if not given:
         raise InputError(f"{name} is empty; connect a DiT360 Text Encode, or another text encoder for FLUX.")
     for tokens, settings in given:
-        asked = sorted(key for key, value in settings.items() if key not in _HARMLESS and not _nothing(value))
+        asked = sorted(key for key, value in settings.items() if key not in _READ and not _nothing(key, value))
         if asked:
             raise InputError(
                 f"{name} has {', '.join(asked)}, which DiT360 Sampler does not do; leave that node out, or use "
@@ -82,19 +84,26 @@ def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
     return [(tokens, settings) for tokens, settings in given]
 
 
-def _nothing(value: Any) -> bool:
-    """Whether it is what some nodes write where nothing was asked: a strength of 1, no mask."""
-    return value is None or (isinstance(value, bool | int | float) and value in (False, 1.0))
+def _nothing(key: str, value: Any) -> bool:
+    """Whether it asks for nothing."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    return key in _NEUTRAL and isinstance(value, int | float) and value == _NEUTRAL[key]
 
 
 def _embedding(tokens: Any, settings: Mapping[str, Any], device: Any, dtype: Any) -> Embedding:
     pooled = settings.get("pooled_output")
     if pooled is None:
         raise InputError("The conditioning has no pooled_output, so it is of no FLUX text encoder; use one for FLUX.")
-    return _moved(tokens, pooled, device=device, dtype=dtype)
+    return _embedded(tokens, pooled, device, dtype)
 
 
-def _moved(tokens: Any, pooled: Any, *, device: Any, dtype: Any) -> Embedding:
+def moved(embedding: Embedding | None, device: Any, dtype: Any) -> Embedding | None:
+    """An embedding of one model where another wants it."""
+    return None if embedding is None else _embedded(embedding.tokens, embedding.pooled, device, dtype)
+
+
+def _embedded(tokens: Any, pooled: Any, device: Any, dtype: Any) -> Embedding:
     return Embedding(tokens=host.plain(tokens).to(device, dtype), pooled=host.plain(pooled).to(device, dtype))
 
 

@@ -55,44 +55,53 @@ def fitted(image: torch.Tensor, mode: str) -> torch.Tensor:
     return planes.permute(0, 2, 3, 1).contiguous()
 
 
-def blended(image: torch.Tensor, width: int, mode: str) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Pictures ``[B, H, W, C]`` whose step over the edge is taken out where it shows, and what was done.
+def blended(image: torch.Tensor, width: int, mode: str) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Pictures ``[B, H, W, C]`` whose step over the edge is taken out where it shows, and what was done to each.
 
     Each row's step beyond what its slope explains is shared by both sides, and fades over ``width`` columns: no content
     moves, and no other column gets a step. A picture whose edge is like any other column is left as it is, bit by bit.
     """
     import torch
 
-    before = _ratios(image)
-    width = min(width, image.shape[2] // 4)
-    if width < 1 or max(before) <= SHOWS:
-        done = {"blended": False, "seam_ratio": before}
-        log.info("Edges: nothing is blended, the step over the edge is %s any other.", _told(before))
-        return image, done
+    pairs = [_blended(one, min(width, image.shape[2] // 4), mode) for one in image]
+    if not any(report["blended"] for _, report in pairs):
+        return image, [report for _, report in pairs]
+    return torch.stack([picture for picture, _ in pairs]), [report for _, report in pairs]
+
+
+def _blended(image: torch.Tensor, width: int, mode: str) -> tuple[torch.Tensor, dict[str, Any]]:
+    """One picture ``[H, W, C]``."""
+    import torch
+
+    before = _ratio(image)
+    if width < 1 or before <= SHOWS:
+        log.info("Edges: nothing is blended, the step over the edge is %.2f times any other.", before)
+        return image, {"blended": False, "seam_ratio": _finite(before)}
     faded = torch.arange(width, dtype=image.dtype, device=image.device) / width
     weight = {
         "linear": 1 - faded,
         "cosine": (1 + torch.cos(math.pi * faded)) / 2,
         "smooth": 1 - faded * faded * (3 - 2 * faded),
     }[mode]
-    first, last = image[:, :, 0], image[:, :, -1]
+    first, last = image[:, 0], image[:, -1]
     # What the neighbours' slopes, inwards on both sides, let one expect from one edge to the other.
-    slope = ((image[:, :, 1] - first) + (last - image[:, :, -2])) / 2
-    step = (first - last) - slope
+    slope = ((image[:, 1] - first) + (last - image[:, -2])) / 2
+    half = ((first - last) - slope)[:, None] / 2 * weight[None, :, None]
     out = image.clone()
-    half = step[:, :, None] / 2 * weight[None, None, :, None]
-    out[:, :, :width] -= half
-    out[:, :, -width:] += half.flip(2)
+    out[:, :width] -= half
+    out[:, -width:] += half.flip(1)
     out = out.clamp_(0, 1)
-    after = _ratios(out)
-    log.info("Edges: the step over the edge was %s any other and is %s now.", _told(before), _told(after))
-    return out, {"blended": True, "width": width, "mode": mode, "seam_ratio": before, "seam_ratio_after": after}
+    after = _ratio(out)
+    log.info("Edges: the step over the edge was %.2f times any other and is %.2f times now.", before, after)
+    told = {"blended": True, "width": width, "mode": mode}
+    return out, {**told, "seam_ratio": _finite(before), "seam_ratio_after": _finite(after)}
 
 
-def _ratios(image: torch.Tensor) -> list[float]:
-    pixels = (image * 255).round().clamp(0, 255).byte().cpu().numpy()
-    return [round(float(seam(one).ratio), 3) for one in pixels]
+def _ratio(image: torch.Tensor) -> float:
+    """Infinite where most neighbouring columns are the same."""
+    return float(seam((image * 255).round().clamp(0, 255).byte().cpu().numpy()).ratio)
 
 
-def _told(ratios: list[float]) -> str:
-    return ", ".join(f"{ratio:.2f} times" for ratio in ratios)
+def _finite(ratio: float) -> float | None:
+    # Files hold the settings as JSON, which knows no infinity.
+    return round(ratio, 3) if math.isfinite(ratio) else None

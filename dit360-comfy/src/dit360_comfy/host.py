@@ -1,13 +1,13 @@
-"""What ComfyUI asks of those who work in it: progress, interruption, memory that is shared, its folders.
+"""What ComfyUI asks of those who work in it: progress, interruption, its folders.
 
-The only module of the pipeline's nodes that imports ComfyUI, and only when a node runs. Without ComfyUI nobody
-interrupts and nobody else wants the memory, so that the nodes run in any Python.
+Beside :mod:`dit360_comfy.device` the only module of the pipeline's nodes that imports ComfyUI, and only when a node
+runs. Without ComfyUI nobody interrupts and nothing is shown, so that the nodes run in any Python.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,105 +71,6 @@ def shows_previews() -> bool:
     return args.preview_method != LatentPreviewMethod.NoPreviews  # type: ignore[no-any-return]
 
 
-# ------------------------------------------------------------------------------------------------------------ memory
-
-
-class SharedDevice:
-    """The parts of one pipeline, as ComfyUI knows models: it puts them on the device, and away for those of others."""
-
-    def __init__(self) -> None:
-        self.working = 0
-        self._patchers: dict[str, Any] = {}
-
-    def use(self, parts: Mapping[str, Any], device: torch.device, managed: bool) -> None:
-        """Parts are about to be used. managed: by ComfyUI; the core itself moves those that are offloaded.
-
-        ``working`` is what the stage takes beside the weights, in bytes.
-        """
-        if not in_comfyui():
-            for part in parts.values():
-                if managed and part is not None:
-                    part.to(device)
-            return
-        import comfy.model_management as management
-
-        if not managed:
-            # From here on the core moves them itself, and ComfyUI must not.
-            self.forget(parts, move=False)
-            if device.type != "cpu":
-                management.free_memory(self.working, device)
-            return
-        patchers = [self._patcher(name, part, device) for name, part in parts.items() if part is not None]
-        management.load_models_gpu(patchers, memory_required=self.working, force_full_load=True)
-
-    def _patcher(self, name: str, part: Any, device: torch.device) -> Any:
-        import comfy.model_management as management
-        import comfy.model_patcher
-
-        known = self._patchers.get(name)
-        if known is None or known.model.part is not part:
-            away = management.unet_offload_device() if device.type != "cpu" else device
-            known = self._patchers[name] = comfy.model_patcher.ModelPatcher(_shell(part), device, away)
-        return known
-
-    def forget(self, names: Collection[str] | None = None, *, move: bool = True) -> None:
-        """Before parts are dropped: takes them off ComfyUI's list. None: all. move: off the device, too."""
-        gone = [self._patchers.pop(name) for name in list(self._patchers) if names is None or name in names]
-        if not gone:
-            return
-        import comfy.model_management as management
-
-        mine = [id(patcher) for patcher in gone]
-        for loaded in list(management.current_loaded_models):
-            if id(loaded.model) in mine:
-                if move:
-                    loaded.model_unload()
-                management.current_loaded_models.remove(loaded)
-
-
-def _shell(part: Any) -> Any:
-    """A part in a module of its own: ComfyUI writes attributes such as ``device``, which are diffusers' properties."""
-    import torch
-
-    # ComfyUI's log tells what it loads by the name of the class.
-    shell: Any = type(f"DiT360{type(part).__name__}", (torch.nn.Module,), {})()
-    shell.part = part
-    return shell
-
-
-def give_back_memory() -> None:
-    """Collects what nobody holds any more, and gives it back to the device and to the system."""
-    import gc
-
-    from dit360_core.memory import give_back_freed_memory
-
-    gc.collect()
-    if in_comfyui():
-        import comfy.model_management as management
-
-        management.soft_empty_cache()
-    give_back_freed_memory("cpu")
-
-
-def device() -> torch.device:
-    """Where ComfyUI computes; without it, where the core would."""
-    if not in_comfyui():
-        import torch
-        from dit360_core.machine import Machine
-
-        return torch.device(Machine.detect().device)
-    import comfy.model_management as management
-
-    return management.get_torch_device()  # type: ignore[no-any-return]
-
-
-def device_room(on: torch.device) -> int:
-    """Bytes of the device's memory that a graph may take, whatever models are there now: ComfyUI moves those away."""
-    import comfy.model_management as management
-
-    return int(management.get_total_memory(on) - management.extra_reserved_memory())
-
-
 # ----------------------------------------------------------------------------------------------------------- folders
 
 MODELS = "dit360"
@@ -220,11 +121,3 @@ def file_of(kind: str, name: str) -> str:
 def in_comfyui() -> bool:
     """Whether this runs in ComfyUI."""
     return "folder_paths" in sys.modules
-
-
-def unload_others() -> None:
-    """Moves the models of all nodes off the device."""
-    if in_comfyui():
-        import comfy.model_management as management
-
-        management.unload_all_models()

@@ -135,8 +135,10 @@ def check(node: Any, given: Mapping[str, Any], *, free: Sequence[str] = ()) -> N
         if isinstance(kind, list):
             if value not in kind and name not in free:
                 raise InputError(f"{name} is {value!r}, but must be one of: {', '.join(map(str, kind))}.")
-        elif kind in ("INT", "FLOAT"):
-            if not math.isfinite(value):
+        elif type(kind) is str and kind in ("INT", "FLOAT"):  # not the type that equals every other
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"{name} is {value!r}, but must be a number.")
+            if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{name} is {value}, but must be a number.")
             low, high = settings.get("min", -math.inf), settings.get("max", math.inf)
             if not low <= value <= high:

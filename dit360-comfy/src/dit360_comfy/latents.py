@@ -10,8 +10,7 @@ from dit360_core.pipeline import Pipeline
 from dit360_core.stages import Latents
 
 from dit360_comfy import host
-
-_SETTINGS = "dit360_settings"
+from dit360_comfy.settings import recall, remember
 
 
 def to_comfy(made: Sequence[Latents], pipeline: Pipeline) -> dict[str, Any]:
@@ -19,7 +18,7 @@ def to_comfy(made: Sequence[Latents], pipeline: Pipeline) -> dict[str, Any]:
     import torch
 
     samples = torch.cat([pipeline.engine.to_stored(latents.tensor.float()) for latents in made])
-    return {"samples": samples.cpu(), _SETTINGS: [dict(latents.settings) for latents in made]}
+    return {"samples": remember(samples.cpu(), [dict(latents.settings) for latents in made])}
 
 
 def from_comfy(given: Mapping[str, Any], pipeline: Pipeline) -> Iterator[Latents]:
@@ -34,10 +33,7 @@ def from_comfy(given: Mapping[str, Any], pipeline: Pipeline) -> Iterator[Latents
             f"The latents have {samples.shape[1]} channels, and this model's have {pipeline.engine.latent_channels}; "
             "encode the picture with DiT360 Encode, or with FLUX's autoencoder."
         )
-    settings: Any = given.get(_SETTINGS) or [{}] * len(samples)
-    if len(settings) != len(samples):
-        settings = [{}] * len(samples)
-    for sample, told in zip(samples, settings, strict=True):
+    for sample, told in zip(samples, recall(given["samples"]), strict=True):
         yield Latents(tensor=pipeline.engine.from_stored(sample[None]), settings=told)
 
 

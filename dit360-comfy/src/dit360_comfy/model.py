@@ -13,35 +13,36 @@ from typing import Any
 import attrs
 from dit360_core.loading import prepare
 from dit360_core.memory import free_memory, gib
+from dit360_core.offloads import moved_by_the_core
 from dit360_core.options import LoadOptions
 from dit360_core.pipeline import Pipeline
 from dit360_core.reading import Prepared
 from dit360_core.registry import default_registry
 
 from dit360_comfy import host
+from dit360_comfy.device import SharedDevice, give_back_memory
 
 log = logging.getLogger("dit360")
 
 
 class Source:
-    """One set of load options, and its pipeline while that is in memory. Made by :func:`source_of`."""
+    """One set of load options, and its pipeline while that is in memory. Made by :func:`source_of`.
 
-    def __init__(self, options: LoadOptions) -> None:
+    only: the parts that are wanted of it; others are read where they are needed all the same, and dropped. None: all.
+    """
+
+    def __init__(self, options: LoadOptions, only: frozenset[str] | None = None) -> None:
         """Raises what loading would raise, but for the weights themselves, which are not read yet."""
         self.options = options
-        self._prepared: Prepared | None = prepare(options, registry=default_registry())
+        self.only = only
+        host.check_interrupt()
+        self.prepared: Prepared = prepare(options, registry=default_registry())
         self._pipeline: Pipeline | None = None
-        self._device = host.SharedDevice()
+        self._device = SharedDevice()
+        self._at_hand: frozenset[str] = frozenset()
         self._lock = threading.RLock()
         # ComfyUI drops it with the results of a graph, and knows nothing of what the C library then keeps.
         weakref.finalize(self, _give_back_soon).atexit = False
-
-    @property
-    def prepared(self) -> Prepared:
-        """Its files and backends, found and checked."""
-        if self._prepared is None:
-            self._prepared = prepare(self.options, registry=default_registry())
-        return self._prepared
 
     @property
     def in_memory(self) -> bool:
@@ -50,36 +51,50 @@ class Source:
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
         """The pipeline at work: nobody else uses it meanwhile, ComfyUI can stop it, and its memory is ComfyUI's."""
-        with self._lock, host.plain_mode():
+        with self._lock, _at_work, host.plain_mode():
+            host.check_interrupt()
             pipeline = self._loaded()
+            self._at_hand = frozenset()
             with pipeline.interruptible(host.check_interrupt):
                 yield pipeline
 
     def _loaded(self) -> Pipeline:
         if self._pipeline is None:
             _make_room(self)
-            with_host = attrs.evolve(self.prepared, host=_Host(self))
-            self._pipeline = with_host.load()
+            self._pipeline = attrs.evolve(self.prepared, host=_Host(self)).load()
+            self._pipeline.engine.residency.kept = self.only or frozenset()
         return self._pipeline
 
     def bring(self, names: Collection[str]) -> None:
-        """Has ComfyUI make room for parts, and put them on the device unless the core offloads them."""
+        """Has ComfyUI make room for parts, and put those on the device that the core does not."""
         pipeline = self._pipeline
         assert pipeline is not None, "a part is used before its pipeline is there"
+        if self._at_hand.issuperset(names):
+            return  # of the same stage: each step asks again, and nobody else ran since the last one
         offload = pipeline.engine.residency.offload
-        parts = {name: getattr(pipeline.engine.pipe, name, None) for name in names}
-        self._device.use(parts, pipeline.engine.device, managed=offload == "none")
+        parts = {name: part for name in names if (part := getattr(pipeline.engine.pipe, name, None)) is not None}
+        core_s = [name for name in parts if moved_by_the_core(offload, name)]
+        ours = {name: part for name, part in parts.items() if name not in core_s}
+        self._device.use(ours, core_s, pipeline.engine.device)
+        self._at_hand = frozenset(names)
 
     def let_go(self, names: Collection[str]) -> None:
         """Of parts that are to be freed."""
+        self._at_hand -= set(names)
         self._device.forget(names)
 
+    def make_room(self) -> None:
+        """Has ComfyUI move the models of other nodes away."""
+        if self._pipeline is not None:
+            self._device.make_room(self._pipeline.engine.device)
+
     def expect(self, phase: str, **options: Any) -> None:
-        """Tells ComfyUI what the next stage takes beside the weights. phase: as a prediction has it (text encoding,
-        step, decode). options: of the picture, for Pipeline.predict."""
+        """Tells ComfyUI what the next stage takes. phase: as a prediction has it (text encoding, step, decode).
+        options: of the picture, for Pipeline.predict."""
         pipeline = self._pipeline
         if pipeline is not None and pipeline.plan.device != "cpu":
-            self._device.working = int(pipeline.predict(**options).phase(phase).working)
+            predicted = pipeline.predict(**options).phase(phase)
+            self._device.weights, self._device.working = int(predicted.weights), int(predicted.working)
 
     def unload(self) -> bool:
         """Drops the weights. They are read again when they are next used. Returns whether there were any."""
@@ -88,12 +103,12 @@ class Source:
                 return False
             self._device.forget()
             self._pipeline = None
-        host.give_back_memory()
+        give_back_memory()
         return True
 
 
 class _Host:
-    """What the core tells of a source's parts.
+    """What the core tells of a source's parts (``dit360_core.flux.residency.Host``).
 
     The source holds the pipeline, which holds this: the source has to go when its node's result does.
     """
@@ -109,18 +124,34 @@ class _Host:
         if (source := self._source()) is not None:
             source.let_go(names)
 
+    def make_room(self) -> None:
+        if (source := self._source()) is not None:
+            source.make_room()
 
-_sources: weakref.WeakValueDictionary[LoadOptions, Source] = weakref.WeakValueDictionary()
+
+_Key = tuple[LoadOptions, frozenset[str] | None]
+_sources: weakref.WeakValueDictionary[_Key, Source] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
+_at_work = threading.RLock()
+"""Held while a model computes."""
 
 
-def source_of(options: LoadOptions) -> Source:
+def source_of(options: LoadOptions, only: frozenset[str] | None = None) -> Source:
     """The source of these options: nodes that ask for the same share one."""
     with _lock:
-        found = _sources.get(options)
-        if found is None:
-            found = _sources[options] = Source(options)
-        return found
+        found = _sources.get((options, only))
+    if found is None:
+        # Not under the lock: a model may have to be downloaded first.
+        made = Source(options, only)
+        with _lock:
+            found = _sources.setdefault((options, only), made)
+    return found
+
+
+def alone(source: Source, *parts: str) -> Source:
+    """A source of the same model for some of its parts only, which is read if all of it is not in memory anyhow."""
+    options = attrs.evolve(source.options, evict="all", offload="none", vram=None, preset="none", compile_blocks=False)
+    return source_of(options, frozenset(parts))
 
 
 def unload_all() -> int:
@@ -133,13 +164,23 @@ GRACE = 2.0
 
 
 def _give_back_soon() -> None:
-    timer = threading.Timer(GRACE, host.give_back_memory)
+    timer = threading.Timer(GRACE, _give_back)
     timer.daemon = True
     timer.start()
 
 
+def _give_back() -> None:
+    # Emptying a device's caches would make a picture wait that another thread is at; the next model does it then.
+    if _at_work.acquire(blocking=False):
+        try:
+            give_back_memory()
+        finally:
+            _at_work.release()
+
+
 def _make_room(coming: Source) -> None:
-    """Drops models that another graph used, if this one would not fit into system memory beside them."""
+    """Drops models that another graph used, if this one, as it is stored, would not fit into memory beside them."""
+    give_back_memory()
     needed = weights_on_disk(coming.prepared.folder)
     for other in list(_sources.values()):
         if other is not coming and other.in_memory and free_memory("cpu") < needed:

@@ -20,12 +20,19 @@ PARTS = {"model": "transformer", "vae": "vae", "text_encoder": "text encoder"}
 class Part:
     """One part of a model: DIT360_MODEL, DIT360_VAE or DIT360_TEXT_ENCODER. kind: a key of ``PARTS``.
 
-    loras: put beside the weights of a transformer.
+    loras: put beside the weights of a transformer. alone: a source of this part only, where nothing else of its model
+    is used.
     """
 
     kind: str
     source: Source
     loras: tuple[Lora, ...] = ()
+    alone: Source | None = None
+
+    @property
+    def at_hand(self) -> Source:
+        """Where to use it: the whole model if that is in memory anyhow."""
+        return self.source if self.alone is None or self.source.in_memory else self.alone
 
 
 @attrs.frozen(kw_only=True)

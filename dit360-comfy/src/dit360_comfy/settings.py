@@ -1,8 +1,8 @@
 """What made a picture, carried from the node that made it to the one that saves it.
 
-ComfyUI's IMAGE is a tensor and nothing else. The settings ride on the tensor object, which ComfyUI passes on as it is;
-a node in between that makes another picture makes another tensor, and the settings, which would not be true of it, are
-gone.
+ComfyUI's IMAGE is a tensor and nothing else, and what other nodes make of a LATENT or a CONDITIONING keeps the keys of
+its dictionary with other numbers beside them. So what is told of a tensor rides on the tensor object, which ComfyUI
+passes on as it is; whatever makes other numbers makes another tensor, and what would not be true of it is gone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NAME = "dit360_settings"
+_NAME = "dit360_told"
 
 
-def remember(image: Any, settings: Sequence[Mapping[str, Any]]) -> Any:
-    """Returns the IMAGE ``[B, H, W, C]`` with the settings of each of its pictures."""
-    setattr(image, _NAME, tuple(settings))
-    return image
+def ride(tensor: Any, told: Any) -> Any:
+    """Returns the tensor, with something to tell of it."""
+    setattr(tensor, _NAME, told)
+    return tensor
 
 
-def recall(image: Any) -> tuple[Mapping[str, Any], ...]:
-    """The settings of each picture of an IMAGE; empty ones where nothing is known."""
-    return getattr(image, _NAME, None) or tuple({} for _ in range(len(image)))
+def riding(tensor: Any) -> Any:
+    """What :func:`ride` put on a tensor; None where nothing is known of it."""
+    return getattr(tensor, _NAME, None)
+
+
+def remember(pictures: Any, settings: Sequence[Mapping[str, Any]]) -> Any:
+    """Returns an IMAGE ``[B, H, W, C]``, or the samples of a LATENT, with the settings of each of its pictures."""
+    return ride(pictures, tuple(settings))
+
+
+def recall(pictures: Any) -> tuple[Mapping[str, Any], ...]:
+    """The settings of each picture; empty ones where nothing is known."""
+    return riding(pictures) or tuple({} for _ in range(len(pictures)))

@@ -66,7 +66,7 @@ class Denoising:
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         grid = Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0)
 
-        text = conditioning.positive.tokens.shape[1]
+        text = max(embedding.tokens.shape[1] for embedding in conditioning.embeddings)
         biased = asked.circular_mode == "bias"
         _check_conditioning(conditioning, engine, biased)
         seen, key_bias = (grid.real, grid.key_bias(text)) if biased else (grid, None)
@@ -260,8 +260,7 @@ def _check_conditioning(conditioning: Conditioning, engine: Engine, biased: bool
 
     biased: the bias on the keys counts the prompt's tokens, so that all prompts need as many.
     """
-    embeddings = [conditioning.positive, *conditioning.others]
-    embeddings += [conditioning.negative] if conditioning.negative is not None else []
+    embeddings = conditioning.embeddings
     wanted = (int(engine.config.joint_attention_dim), int(engine.config.pooled_projection_dim))
     for embedding in embeddings:
         found = (int(embedding.tokens.shape[-1]), int(embedding.pooled.shape[-1]))

@@ -83,6 +83,8 @@ class Ladder:
         give_back_freed_memory(device)
         if not self._freed:
             self._freed = True
+            if (host := self.loaded.engine.residency.host) is not None:
+                host.make_room()
             return "memory that was freed is given back"
         told = self._slice() or self._evict() or self._offload()
         if told is not None:
@@ -114,7 +116,7 @@ class Ladder:
         return "the text encoders are dropped" if level == "text" else "parts that are not needed now are dropped"
 
     def _offload(self) -> str | None:
-        from dit360_core.flux.placement import displace, place
+        from dit360_core.flux.placement import place
 
         engine, plan = self.loaded.engine, self.loaded.plan
         ladder, homeless = OFFLOADS.get(plan.device, ()), False
@@ -126,7 +128,7 @@ class Ladder:
             checked = attrs.evolve(options, evict="none") if level == "disk" else options
             if contradicts(checked) or not self._quantizer_allows(level):
                 continue
-            displace(engine.pipe)
+            engine.residency.displace(engine.pipe)
             try:
                 place(engine.pipe, level, engine.device)
             except Exception as error:
@@ -138,7 +140,7 @@ class Ladder:
                         f"Memory ran out while {self.doing}, and then its files could not be written ({error}); load "
                         "the model again."
                     ) from None
-                displace(engine.pipe)
+                engine.residency.displace(engine.pipe)
                 homeless = True
                 continue
             engine.residency.offload = level

@@ -17,3 +17,8 @@ EVICTED: Mapping[str, tuple[str, ...]] = {
     "all": ("text_encoder_2", "transformer", "vae"),
 }
 """What the option ``evict`` drops after use. CLIP, a hundredth of the weights, always stays."""
+
+
+def moved_by_the_core(offload: str, part: str) -> bool:
+    """Whether this way to offload brings a part to the device by itself, and only while it is used."""
+    return offload in ("model", "sequential") or part in BY_BLOCKS.get(offload, ())

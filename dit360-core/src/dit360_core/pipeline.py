@@ -327,7 +327,7 @@ class Pipeline:
         """
         from dit360_core.flux.added import check_addable
         from dit360_core.flux.lora import locate
-        from dit360_core.flux.placement import displace, place
+        from dit360_core.flux.placement import place
 
         wanted: dict[Path, float] = {}
         for name, strength in loras:
@@ -341,7 +341,7 @@ class Pipeline:
             check_addable(offload)
             moved = offload in ("model", "group", "sequential") and not engine.residency.foreign
             if moved:
-                displace(engine.pipe)
+                engine.residency.displace(engine.pipe)
             try:
                 transformer = engine.pipe.transformer
                 added.change(transformer, engine.config, wanted, self._loaded.like_factors(transformer))

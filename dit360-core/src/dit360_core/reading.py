@@ -86,7 +86,8 @@ class Prepared:
                 place(pipe, plan.offload, device)
             else:
                 for name in BY_BLOCKS.get(plan.offload, ()):
-                    place_part(name, getattr(pipe, name), plan.offload, device)
+                    if getattr(pipe, name) is not None:
+                        place_part(name, getattr(pipe, name), plan.offload, device)
             give_back_freed_memory("cpu")  # of loading, which would be missing from the first picture
         for line in plan.sentences():
             log.info("%s", line)

@@ -40,6 +40,11 @@ class Conditioning:
     max_sequence_length: int
     others: tuple[Embedding, ...] = ()
 
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """All that the model may be asked about."""
+        return (self.positive, *self.others, *([] if self.negative is None else [self.negative]))
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Latents:

@@ -49,7 +49,6 @@ class DiT360Decode(_Autoencoding):
     )
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The panorama, twice as wide as high.",)
-    FUNCTION = "decode"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
@@ -67,21 +66,21 @@ class DiT360Decode(_Autoencoding):
             "optional": specs(_TILING, advanced=_ADVANCED),
         }  # fmt: skip
 
-    def decode(self, samples: Any, dit360_pipe: Any, auto_blend_edges: bool, **given: Any) -> tuple[Any]:
+    def run(self, samples: Any, dit360_pipe: Any, auto_blend_edges: bool, **given: Any) -> tuple[Any]:
         import torch
 
         pipe = pipe_of(dit360_pipe)
         options = tiling_options(pipe, given)
         images, settings = [], []
-        with pipe.vae.source.pipeline() as pipeline:
+        source = pipe.vae.at_hand
+        with source.pipeline() as pipeline:
             for latents in from_comfy(samples, pipeline):
                 check_size(*latents.size)
-                pipe.vae.source.expect("decode", width=latents.width, height=latents.height, **options)
+                source.expect("decode", width=latents.width, height=latents.height, **options)
                 decoded = pipeline.decode_pixels(latents, **options)
                 image, told = decoded.tensor.permute(0, 2, 3, 1), dict(decoded.settings)
                 if auto_blend_edges:
-                    image, report = blended(image, width=10, mode="cosine")
-                    told["edges"] = report
+                    image, (told["edges"],) = blended(image, width=10, mode="cosine")
                 images.append(image)
                 settings.append(told)
         return (remember(torch.cat(images).contiguous(), settings),)
@@ -92,7 +91,6 @@ class DiT360Encode(_Autoencoding):
     DESCRIPTION = "A panorama becomes latents to begin another with (the sampler's latent_image, with denoise below 1)."
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The latents of the panorama, as seamless as it is.",)
-    FUNCTION = "encode"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
@@ -104,18 +102,19 @@ class DiT360Encode(_Autoencoding):
             "optional": specs(_TILING, advanced=_ADVANCED),
         }
 
-    def encode(self, image: Any, dit360_pipe: Any, **given: Any) -> tuple[Any]:
+    def run(self, image: Any, dit360_pipe: Any, **given: Any) -> tuple[Any]:
         pipe = pipe_of(dit360_pipe)
         options = tiling_options(pipe, given)
         if image.ndim != 4 or image.shape[-1] not in (3, 4):
             raise InputError(f"The image has the shape {tuple(image.shape)}, but must be pictures in RGB.")
         pixels = host.plain(image[..., :3]).permute(0, 3, 1, 2)
-        with pipe.vae.source.pipeline() as pipeline:
+        source = pipe.vae.at_hand
+        with source.pipeline() as pipeline:
             made = []
             for one in pixels:
                 width, height = int(one.shape[-1]), int(one.shape[-2])
                 check_size(width, height)
-                pipe.vae.source.expect("decode", width=width, height=height, **options)
+                source.expect("decode", width=width, height=height, **options)
                 made.append(pipeline.encode_image(one[None], **options))
             return (to_comfy(made, pipeline),)
 

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from dit360_core.checks import check_names
 from dit360_core.errors import InputError
-from dit360_core.options import OFFLOADS, PRECISIONS, LoadOptions, build
+from dit360_core.options import DEVICES, OFFLOADS, PRECISIONS, LoadOptions, build
 from dit360_core.registry import default_registry
 
 from dit360_comfy import host
 from dit360_comfy.choices import choices
+from dit360_comfy.device import device, device_room
 from dit360_comfy.inputs import Control, Spec, asked, specs
 from dit360_comfy.nodes.base import Node
 
@@ -73,7 +74,6 @@ class DiT360Loader(Node):
     )
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
-    FUNCTION = "load"
     FREE: ClassVar[tuple[str, ...]] = (
         "model_path", "vae_path", "t5_path", "lora", "attention_backend", "quantization_mode",
     )  # fmt: skip
@@ -124,12 +124,12 @@ class DiT360Loader(Node):
             options = load_options(given, device="cpu", room=0)
             check_names(options, None, default_registry(), _is_there)
 
-    def load(self, **given: Any) -> tuple[Any]:
+    def run(self, **given: Any) -> tuple[Any]:
         from dit360_comfy.model import source_of
         from dit360_comfy.pipe import Pipe
 
-        on = host.device()
-        room = host.device_room(on) if on.type == "cuda" else 0
+        on = device()
+        room = device_room(on) if on.type == "cuda" else 0
         with host.plain_mode():
             return (Pipe.of(source_of(load_options(given, device=on.type, room=room))),)
 
@@ -160,6 +160,11 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
             )
         found |= {"precision": "auto", "quantization_mode": "fp8"}
     if found.get("device", "auto") == "auto":
+        if device not in DEVICES:
+            raise InputError(
+                f"ComfyUI computes on {device} here, which dit360 does not; set device to cpu, or start ComfyUI with "
+                "--cpu."
+            )
         found["device"] = device
     if found.get("offload", "auto") == "auto":
         found["offload"] = "none"

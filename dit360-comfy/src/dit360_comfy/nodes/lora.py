@@ -22,7 +22,6 @@ class DiT360LoRALoader(Node):
     )
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model with the LoRA. The one that came in stays without it.",)
-    FUNCTION = "apply"
     FREE: ClassVar[tuple[str, ...]] = ("lora_path",)
 
     @classmethod
@@ -47,7 +46,7 @@ class DiT360LoRALoader(Node):
             },
         }  # fmt: skip
 
-    def apply(self, dit360_pipe: Any, lora_path: str, strength: float, merge_mode: str) -> tuple[Any]:
+    def run(self, dit360_pipe: Any, lora_path: str, strength: float, merge_mode: str) -> tuple[Any]:
         pipe = pipe_of(dit360_pipe)
         if lora_path in ("", NONE):
             return (pipe,)

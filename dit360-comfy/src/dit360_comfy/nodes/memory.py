@@ -6,7 +6,8 @@ from typing import Any
 
 from dit360_core.memory import gib, used_memory
 
-from dit360_comfy import host, model
+from dit360_comfy import model
+from dit360_comfy.device import give_back_memory, unload_others
 from dit360_comfy.inputs import Spec
 from dit360_comfy.nodes.base import Node
 from dit360_comfy.pipe import pipe_of
@@ -36,7 +37,6 @@ class DiT360Unload(Node):
     RETURN_TYPES = (ANY, "STRING")
     RETURN_NAMES = ("value", "report")
     OUTPUT_TOOLTIPS = ("What came in, for whatever is to run after this.", "What was dropped, and what that gave back.")
-    FUNCTION = "unload"
     OUTPUT_NODE = True
 
     @classmethod
@@ -53,16 +53,18 @@ class DiT360Unload(Node):
             },
         }  # fmt: skip
 
-    def unload(self, value: Any, dit360_pipe: Any = None, everything: bool = False) -> dict[str, Any]:
+    def run(self, value: Any, dit360_pipe: Any = None, everything: bool = False) -> dict[str, Any]:
         before = used_memory("cpu")
         if dit360_pipe is None:
             count = model.unload_all()
         else:
             pipe = pipe_of(dit360_pipe)
-            count = sum(source.unload() for source in {pipe.model.source, pipe.vae.source, pipe.text_encoder.source})
+            parts = (pipe.model, pipe.vae, pipe.text_encoder)
+            sources = {part.source for part in parts} | {part.alone for part in parts if part.alone is not None}
+            count = sum(source.unload() for source in sources)
         if everything:
-            host.unload_others()
-        host.give_back_memory()
+            unload_others()
+        give_back_memory()
         what = f"{count} model{'' if count == 1 else 's'}" if count else "nothing, since no model was in memory"
         report = f"Dropped {what}; {gib(max(0, before - used_memory('cpu')))} of system memory came back."
         return {"ui": {"text": [report]}, "result": (value, report)}

@@ -35,7 +35,6 @@ class DiT360Attention(Node):
     )
     RETURN_TYPES = ("MODEL",)
     OUTPUT_TOOLTIPS = ("The model with this attention.",)
-    FUNCTION = "patch"
     FREE: ClassVar[tuple[str, ...]] = ("attention_backend",)
 
     @classmethod
@@ -78,11 +77,11 @@ class DiT360Attention(Node):
         if given.get("attention_backend") not in (None, "auto"):
             default_registry().find("attention", given["attention_backend"])
 
-    def patch(self, model: Any, attention_backend: str, attention_slice_size: int, strict: bool) -> tuple[Any]:
+    def run(self, model: Any, attention_backend: str, attention_slice_size: int, strict: bool) -> tuple[Any]:
         return (native_attention.with_attention(model, attention_backend, attention_slice_size, strict),)
 
 
-class DiT360CircularPadding:
+class DiT360CircularPadding(Node):
     """MODEL → MODEL that wraps in longitude."""
 
     CATEGORY = CATEGORY
@@ -97,7 +96,6 @@ class DiT360CircularPadding:
     )
     RETURN_TYPES = ("MODEL",)
     OUTPUT_TOOLTIPS = ("The model that wraps; the model as it was if the padding is 0.",)
-    FUNCTION = "patch"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -117,7 +115,7 @@ class DiT360CircularPadding:
             }
         }
 
-    def patch(self, model: Any, circular_padding: int) -> tuple[Any]:
+    def run(self, model: Any, circular_padding: int) -> tuple[Any]:
         return (native_padding.with_padding(model, circular_padding),)
 
 
@@ -132,7 +130,6 @@ class DiT360NativeLoRA(Node):
     )
     RETURN_TYPES = ("MODEL",)
     OUTPUT_TOOLTIPS = ("The model with the LoRA.",)
-    FUNCTION = "patch"
     FREE: ClassVar[tuple[str, ...]] = ("lora_path",)
 
     @classmethod
@@ -163,14 +160,14 @@ class DiT360NativeLoRA(Node):
             }
         }
 
-    def patch(self, model: Any, lora_path: str, strength: float) -> tuple[Any]:
+    def run(self, model: Any, lora_path: str, strength: float) -> tuple[Any]:
         if not strength:
             return (model,)
         file = find_lora(host.file_of("loras", lora_path))
         return (native_lora.with_lora(model, file, strength),)
 
 
-class DiT360VAEDecode:
+class DiT360VAEDecode(Node):
     """LATENT → IMAGE without a seam."""
 
     CATEGORY = CATEGORY
@@ -182,7 +179,6 @@ class DiT360VAEDecode:
     )
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The panorama.",)
-    FUNCTION = "decode"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -193,11 +189,11 @@ class DiT360VAEDecode:
             }
         }
 
-    def decode(self, samples: dict[str, torch.Tensor], vae: Any) -> tuple[torch.Tensor]:
+    def run(self, samples: dict[str, torch.Tensor], vae: Any) -> tuple[torch.Tensor]:
         return (native_vae.decode_seamless(vae, samples["samples"]),)
 
 
-class DiT360VAEEncode:
+class DiT360VAEEncode(Node):
     """IMAGE → LATENT without a seam."""
 
     CATEGORY = CATEGORY
@@ -205,7 +201,6 @@ class DiT360VAEEncode:
     DESCRIPTION = "Encodes a panorama so that its left and right edge stay neighbours, in as much memory as there is."
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The latents of the panorama.",)
-    FUNCTION = "encode"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -216,7 +211,7 @@ class DiT360VAEEncode:
             }
         }
 
-    def encode(self, pixels: torch.Tensor, vae: Any) -> tuple[dict[str, torch.Tensor]]:
+    def run(self, pixels: torch.Tensor, vae: Any) -> tuple[dict[str, torch.Tensor]]:
         return ({"samples": native_vae.encode_seamless(vae, pixels)},)
 
 

@@ -13,7 +13,7 @@ from dit360_core.registry import default_registry
 from dit360_comfy import host
 from dit360_comfy.choices import choices
 from dit360_comfy.inputs import Spec
-from dit360_comfy.model import Source, source_of
+from dit360_comfy.model import Source, alone, source_of
 from dit360_comfy.nodes.base import Node, pipe_input
 from dit360_comfy.pipe import PARTS, Part, part_of, pipe_of
 
@@ -30,13 +30,12 @@ class DiT360PipeBreakout(Node):
         "Both text encoders.",
         "The model as it came in.",
     )
-    FUNCTION = "parts"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
         return {"required": {"dit360_pipe": pipe_input()}}
 
-    def parts(self, dit360_pipe: Any) -> tuple[Any, ...]:
+    def run(self, dit360_pipe: Any) -> tuple[Any, ...]:
         pipe = pipe_of(dit360_pipe)
         return pipe.model, pipe.vae, pipe.text_encoder, pipe
 
@@ -50,7 +49,6 @@ class DiT360PipeCombine(Node):
     )
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
-    FUNCTION = "combine"
     FREE: ClassVar[tuple[str, ...]] = ("quantization_override", "attention_backend_override")
 
     @classmethod
@@ -116,7 +114,7 @@ class DiT360PipeCombine(Node):
             if given.get(name) not in (None, KEEP, "auto"):
                 default_registry().find(kind, given[name])
 
-    def combine(self, base_pipe: Any, **given: Any) -> tuple[Any]:
+    def run(self, base_pipe: Any, **given: Any) -> tuple[Any]:
         base = pipe_of(base_pipe)
         parts = {
             kind: part_of(given[kind], kind) if given.get(kind) is not None else getattr(base, kind) for kind in PARTS
@@ -156,12 +154,16 @@ def load_changes(given: Mapping[str, Any], options: LoadOptions) -> LoadOptions:
         changes["precision"] = dtype
     if device:
         changes["device"] = device
+        changes.setdefault("offload", "none")
     if away and away not in ("cpu", "none"):
         raise InputError(f"offload_device_override is {away!r}, but must be cpu, none, or empty.")
     if away:
         # Only on an accelerator do parts have another memory to wait in.
         on_cpu = (device or options.device) == "cpu"
         changes["offload"] = "model" if away == "cpu" and not on_cpu else "none"
+    if away or device:
+        # What the loader decided by the memory of its device, or was told to, is not what is asked for here.
+        changes |= {"vram": None, "preset": "none"}
     if mode != KEEP:
         changes["quantization_mode"] = mode
     if not changes:
@@ -175,12 +177,11 @@ def _changed(part: Part, given: Mapping[str, Any]) -> Part:
 
 
 def _alone(part: Part, beside: Source) -> Part:
-    """A part whose model is used for nothing else: no more than this part of it is then read."""
-    source = part.source
-    if source is beside or source.in_memory:
-        return part
-    options = attrs.evolve(source.options, evict="all", offload="none", vram=None, preset="none", compile_blocks=False)
-    return attrs.evolve(part, source=source_of(options))
+    """A part of another model than the transformer's, of which no more than this part need be read."""
+    if part.source is beside:
+        return attrs.evolve(part, alone=None)
+    names = {"vae": ("vae",), "text_encoder": ("text_encoder", "text_encoder_2")}[part.kind]
+    return attrs.evolve(part, alone=alone(part.source, *names))
 
 
 NODES: dict[str, type[Any]] = {"DiT360PipeBreakout": DiT360PipeBreakout, "DiT360PipeCombine": DiT360PipeCombine}

@@ -16,6 +16,7 @@ from dit360_core.atomic import write_atomic
 from dit360_core.errors import InputError
 from dit360_core.panorama import Panorama
 
+from dit360_comfy.nodes.base import Node
 from dit360_comfy.settings import recall
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 UI_KEY = "dit360_panoramas"
 
 
-class Equirect360Preview:
+class Equirect360Preview(Node):
     """ComfyUI's node of that id. Its viewer is ``node_pack/web/dit360.js``."""
 
     DISPLAY_NAME = "Preview 360° Panorama"
@@ -34,9 +35,7 @@ class Equirect360Preview:
         "Look around in panoramas inside the node: drag, scroll to zoom, F for full screen. Each picture is a file "
         "with the GPano metadata that makes other viewers open it as 360°, and temporary unless you choose to save it."
     )
-    CATEGORY = "dit360"
     RETURN_TYPES = ()
-    FUNCTION = "preview"
     OUTPUT_NODE = True
 
     @classmethod
@@ -90,7 +89,7 @@ class Equirect360Preview:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
-    def preview(
+    def run(
         self,
         images: torch.Tensor,
         save: bool = False,

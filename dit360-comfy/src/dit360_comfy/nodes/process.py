@@ -19,7 +19,6 @@ class Equirect360Process(Node):
     )
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The panorama.",)
-    FUNCTION = "process"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
@@ -46,7 +45,7 @@ class Equirect360Process(Node):
             },
         }  # fmt: skip
 
-    def process(
+    def run(
         self, image: Any, enforce_2_1_ratio: bool, fix_mode: str, blend_edges: bool, blend_width: int, blend_mode: str
     ) -> tuple[Any]:
         settings = [dict(told) for told in recall(image)]
@@ -58,8 +57,8 @@ class Equirect360Process(Node):
                 for told in settings:
                     told["fitted"] = {"mode": fix_mode, "from": list(reversed(pixels.shape[1:3]))}
         if blend_edges:
-            changed, report = blended(changed, blend_width, blend_mode)
-            for told in settings:
+            changed, reports = blended(changed, blend_width, blend_mode)
+            for told, report in zip(settings, reports, strict=True):
                 told["edges"] = report
         return (remember(changed, settings),)
 

@@ -25,7 +25,6 @@ class DiT360TextEncode(Node):
     )
     RETURN_TYPES = ("CONDITIONING",)
     OUTPUT_TOOLTIPS = ("The prompt, for DiT360 Sampler; ComfyUI's own FLUX samplers take it too.",)
-    FUNCTION = "encode"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
@@ -42,12 +41,13 @@ class DiT360TextEncode(Node):
             },
         }  # fmt: skip
 
-    def encode(self, dit360_pipe: Any, prompt: str, negative_prompt: str, max_length: int) -> tuple[Any]:
-        source = pipe_of(dit360_pipe).text_encoder.source
+    def run(self, dit360_pipe: Any, prompt: str, negative_prompt: str, max_length: int) -> tuple[Any]:
+        source = pipe_of(dit360_pipe).text_encoder.at_hand
         options = asked([_LENGTH], {"max_length": max_length})
         with source.pipeline() as pipeline:
             source.expect("text encoding", **options)
-            return (conditioning_of(pipeline.encode(prompt, negative_prompt=negative_prompt, **options)),)
+            # An empty one is read only where a sampler asks for it: few do.
+            return (conditioning_of(pipeline.encode(prompt, negative_prompt=negative_prompt or None, **options)),)
 
 
 NODES: dict[str, type[Any]] = {"DiT360TextEncode": DiT360TextEncode}

@@ -21,7 +21,6 @@ class DiT360Backends(Node):
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("report",)
     OUTPUT_TOOLTIPS = ("The report as text.",)
-    FUNCTION = "report"
     OUTPUT_NODE = True
 
     @classmethod
@@ -34,7 +33,7 @@ class DiT360Backends(Node):
             },
         }  # fmt: skip
 
-    def report(self, try_kernels: bool) -> dict[str, Any]:
+    def run(self, try_kernels: bool) -> dict[str, Any]:
         text = as_text(listing(default_registry(), Machine.detect(), probe=try_kernels))
         return {"ui": {"text": [text]}, "result": (text,)}
 

@@ -16,7 +16,7 @@ from dit360_core.registry import default_registry
 from dit360_core.stages import Conditioning, Latents
 
 from dit360_comfy import host
-from dit360_comfy.conditioning import conditioning_from
+from dit360_comfy.conditioning import UNKNOWN, conditioning_from, moved
 from dit360_comfy.inputs import Control, Spec, asked, specs
 from dit360_comfy.latents import from_comfy, size_of, to_comfy
 from dit360_comfy.nodes.base import Node, pipe_input
@@ -79,7 +79,6 @@ class DiT360Sampler(Node):
     )
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The panorama before decoding, as ComfyUI's own FLUX latents.",)
-    FUNCTION = "sample"
     FREE: ClassVar[tuple[str, ...]] = ("scheduler_type", "attention_backend")
 
     @classmethod
@@ -119,7 +118,7 @@ class DiT360Sampler(Node):
         if asked_for.attention_backend not in ("pipeline", "auto"):
             default_registry().find("attention", asked_for.attention_backend)
 
-    def sample(
+    def run(
         self, dit360_pipe: Any, conditioning: Any, latent_image: Any = None, negative: Any = None, **given: Any
     ) -> tuple[Any]:
         pipe = pipe_of(dit360_pipe)
@@ -131,7 +130,9 @@ class DiT360Sampler(Node):
             )
             if guidance is not None and engine.takes_guidance:
                 options["guidance"] = guidance
-            if options.get("true_guidance", 1.0) <= 1 and words.negative_prompt:
+            if options.get("true_guidance", 1.0) > 1:
+                words = _with_negative(words, pipe, engine.device, engine.dtype)
+            elif words.negative_prompt:
                 log.warning("The negative prompt is not used, because true_guidance is 1; 4 is usual.")
             begun = _begin(pipeline, latent_image, options)
             pipeline.set_loras(pipe.model.loras)
@@ -174,6 +175,15 @@ def _told_by(pipe: Pipe, options: dict[str, Any]) -> dict[str, Any]:
     if found.get("attention_slice_size", -1) < 0:
         found["attention_slice_size"] = pipe.attention_slice_size
     return found
+
+
+def _with_negative(words: Conditioning, pipe: Pipe, device: Any, dtype: Any) -> Conditioning:
+    """The conditioning with an empty negative prompt, if it has none at all."""
+    if words.negative is not None:
+        return words
+    with pipe.text_encoder.at_hand.pipeline() as pipeline:
+        read = pipeline.encode(UNKNOWN, negative_prompt="", max_sequence_length=words.max_sequence_length)
+    return attrs.evolve(words, negative_prompt="", negative=moved(read.negative, device, dtype))
 
 
 def _begin(pipeline: Pipeline, latent_image: Any, options: dict[str, Any]) -> list[Latents | None]:

@@ -9,19 +9,23 @@ from typing import Any, Protocol
 import attrs
 import torch
 
-from dit360_core.flux.placement import place_part
+from dit360_core.flux.files import WEIGHTS
+from dit360_core.flux.placement import displace, place_part
 from dit360_core.memory import give_back_freed_memory, told_when_full
-from dit360_core.offloads import BY_BLOCKS, EVICTED
+from dit360_core.offloads import EVICTED, moved_by_the_core
 
 
 class Host(Protocol):
     """A program that shares the device among its models."""
 
     def use(self, names: Collection[str]) -> None:
-        """Parts are about to be used: it puts those on the device that nothing here puts there."""
+        """Parts are about to be used: it puts those on the device that the core does not (``moved_by_the_core``)."""
 
     def dropped(self, names: Collection[str]) -> None:
         """Parts are to be freed: it lets go of them."""
+
+    def make_room(self) -> None:
+        """Memory ran out: it moves whatever else there is off the device."""
 
 
 def _unreadable(name: str) -> Any:
@@ -33,7 +37,8 @@ class Residency:
     """Which parts of one pipeline come and go. read: a part by its name, on the CPU or where it rests.
 
     foreign: somebody else offloaded the pipeline, so that nothing here may. offload, device: as in
-    :func:`dit360_core.flux.placement.place`. host: who shares the device, if anybody does.
+    :func:`dit360_core.flux.placement.place`. host: who shares the device, if anybody does. kept: parts that stay all
+    the same once they were read.
     """
 
     device: torch.device
@@ -42,6 +47,7 @@ class Residency:
     read: Callable[[str], Any] = _unreadable
     foreign: bool = False
     host: Host | None = None
+    kept: frozenset[str] = frozenset()
 
     @property
     def can_read(self) -> bool:
@@ -55,15 +61,22 @@ class Residency:
                 with told_when_full(f"reading the {name.replace('_2', '')} again", self.device.type):
                     part = self.read(name)
                     # Not "model", whose hooks chain the parts that were there at first; alone on the device, it fits.
-                    if self.host is None or name in BY_BLOCKS.get(self.offload, ()):
+                    if self.host is None or moved_by_the_core(self.offload, name):
                         place_part(name, part, self.offload, self.device)
                 pipe.register_modules(**{name: part})
         if self.host is not None:
             self.host.use(names)
 
+    def displace(self, pipe: Any) -> None:
+        """Brings all weights to the CPU, free of any offloading, to be placed anew."""
+        displace(pipe)
+        if self.host is not None:
+            self.host.dropped(WEIGHTS)
+
     def drop(self, pipe: Any, keep: Collection[str] = ()) -> None:
         """Lets go of every part that is to be evicted. keep: those that are in use."""
-        gone = [name for name in EVICTED[self.evict] if name not in keep and getattr(pipe, name, None) is not None]
+        stay = {*keep, *self.kept}
+        gone = [name for name in EVICTED[self.evict] if name not in stay and getattr(pipe, name, None) is not None]
         if gone:
             pipe.register_modules(**dict.fromkeys(gone))
             if self.host is not None:

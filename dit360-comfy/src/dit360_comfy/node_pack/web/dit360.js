@@ -26,8 +26,11 @@ function picture({ filename, subfolder, type, width, height }) {
 /** What the front end remembers of a node's last run, also after the tab of another workflow was open. */
 function remembered(node) {
   const inside = node.graph && node.graph !== app.graph ? `${node.graph.id}:${node.id}` : null;   // of a subgraph
-  return (app.nodeOutputs?.[inside] ?? app.nodeOutputs?.[node.id])?.[OUTPUT];
+  return app.nodeOutputs?.[inside] ?? app.nodeOutputs?.[node.id];
 }
+
+/** @returns {string | undefined} what a node of REPORTS tells */
+const said = (output) => output?.text?.join("\n");
 
 function chain(node, name, call) {
   const before = node[name];
@@ -53,7 +56,7 @@ function addViewer(node) {
     hideOnZoom: false,
     getMinHeight: () => LEAST,
     onDraw: () => {                     // the only word that comes when outputs are restored or the graph is zoomed
-      show(remembered(node));
+      show(remembered(node)?.[OUTPUT]);
       viewer.rescaled(app.canvas?.ds?.scale ?? 1);
     },
   });
@@ -82,8 +85,8 @@ app.registerExtension({
     if (node.comfyClass === NODE) addViewer(node);
     const size = REPORTS[node.comfyClass];
     if (size) {
-      const show = addReport(node, size);
-      chain(node, "onExecuted", (output) => show(output?.text?.join("\n") ?? ""));
+      const show = addReport(node, size, () => said(remembered(node)));
+      chain(node, "onExecuted", (output) => show(said(output)));
     }
   },
 });

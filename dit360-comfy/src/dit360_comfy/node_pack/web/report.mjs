@@ -6,15 +6,17 @@ const LEAST = 60;                       // height, in units of the graph
  * Adds a place for text under the inputs of a node; empty until the node has run.
  * @param {object} node of the front end
  * @param {[number, number]} size of the node, at least
- * @returns {(text: string) => void} shows another text
+ * @param {() => string | undefined} remembered what it said, where a tab or a workflow is opened again
+ * @returns {(text: string | undefined) => void} shows another text
  */
-export function addReport(node, size) {
+export function addReport(node, size, remembered) {
   const element = document.createElement("textarea");
   element.className = "dit360-report";
   element.readOnly = true;
   element.spellcheck = false;
   element.placeholder = "Run the graph to see the report.";
   element.setAttribute("aria-label", "Report of this node");
+  const show = (text) => { if (text) element.value = text; };
   // The wheel scrolls the text, as long as there is something to scroll; else it zooms the graph.
   element.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && element.scrollHeight > element.clientHeight) event.stopPropagation();
@@ -23,8 +25,9 @@ export function addReport(node, size) {
     serialize: false,                   // what it says is of this machine and this run
     hideOnZoom: true,
     getMinHeight: () => LEAST,
+    onDraw: () => { if (!element.value) show(remembered()); },
   });
   widget.serialize = false;
   node.setSize([Math.max(node.size[0], size[0]), Math.max(node.size[1], size[1])]);
-  return (text) => { element.value = text; };
+  return show;
 }
