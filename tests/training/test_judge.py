@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from training import judge
 from training.evaluate import BOUNDS, met, unseen
 
 
-def test_the_shipped_judge_is_right_about_renders() -> None:
-    pictures, scenes = unseen(60)
+@pytest.fixture(scope="module")
+def renders():
+    """Sixty pictures that nothing was trained on, and what is in them."""
+    return unseen(60)
+
+
+def test_the_shipped_judge_is_right_about_renders(renders) -> None:
+    pictures, scenes = renders
     right = judge.accuracy(judge.load(), pictures, scenes)
     assert set(right) == set(judge.JUDGED)
     assert min(right.values()) >= 0.95, right
 
 
-def test_blur_does_not_deceive_it() -> None:
-    pictures, scenes = unseen(30)
-    small = torch.nn.functional.avg_pool2d(pictures, 4)
-    assert min(judge.accuracy(judge.load(), small, scenes).values()) >= 0.85
+def test_blur_does_not_deceive_it(renders) -> None:
+    pictures, scenes = renders
+    small = torch.nn.functional.avg_pool2d(pictures[:30], 4)
+    assert min(judge.accuracy(judge.load(), small, scenes[:30]).values()) >= 0.85
 
 
-def test_it_judges_every_turn_alike() -> None:
-    pictures, _ = unseen(10)
+def test_it_judges_every_turn_alike(renders) -> None:
+    pictures = renders[0][:10]
     rolled = pictures.roll(100, -1)
     assert judge.verdicts(judge.load(), pictures) == judge.verdicts(judge.load(), rolled)
 
