@@ -380,7 +380,7 @@ def sampling():
 
     model, net, config = small_flux()
     engine = same_in_diffusers(net, config)
-    pad, attention = NODES["DiT360CircularPadding"]().patch, NODES["DiT360Attention"]().patch
+    pad, attention = NODES["DiT360CircularPadding"]().run, NODES["DiT360Attention"]().run
     told = {"off": {}, "finite": {}}
     plain, calls = sample(model)
     told["off"]["unpatched"] = off_from_core(engine, calls, 0)
@@ -473,7 +473,7 @@ def composing():
     from dit360_comfy.nodes.native import NODES
 
     model, _, _ = small_flux()
-    pad, attention = NODES["DiT360CircularPadding"]().patch, NODES["DiT360Attention"]().patch
+    pad, attention = NODES["DiT360CircularPadding"]().run, NODES["DiT360Attention"]().run
     (one,), (two,) = pad(model, 1), pad(model, 2)
     (replaced,) = pad(one, 2)
     (none,) = pad(replaced, 0)
@@ -580,7 +580,7 @@ def decoding():
     from dit360_core.registry import default_registry
     from dit360_core.vae import decode_whole, encode_whole
 
-    decode = NODES["DiT360VAEDecode"]().decode
+    decode = NODES["DiT360VAEDecode"]().run
     latents = torch.randn(2, 16, 8, 16, generator=torch.Generator().manual_seed(1))
     told = {}
     for kind in ("flux", "sd"):
