@@ -5,17 +5,15 @@ Importing this imports neither torch nor any node.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
-from dit360_core.cli.output import told
+from dit360_core.cli.output import show_what_can_be_shown, told
 
 if TYPE_CHECKING:
     from dit360_comfy.diagnosis import Check
@@ -134,8 +132,5 @@ def _main(
 
 def main() -> None:
     """Entry point of the ``dit360-comfy`` command."""
-    # A terminal or a pipe that cannot show a sign (cp1252 on Windows) gets a question mark, not a traceback.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    show_what_can_be_shown()
     app()

@@ -8,7 +8,6 @@ shared and nothing is changed, so other nodes that use the VAE, at the same time
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +27,6 @@ log = logging.getLogger("dit360")
 PIXELS = 8
 """Pixels to a latent column, of every autoencoder that can be taken here."""
 
-# What is called otherwise in diffusers, but for the levels of the decoder, which ComfyUI counts from the finest.
-_NAMES = (
-    (r"\.norm_out\.", ".conv_norm_out."),
-    (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
-    (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
-    (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
-    (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
-    (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
-    (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
-    (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
-    (r"\.nin_shortcut\.", ".conv_shortcut."),
-)
-
 
 def as_diffusers(net: Any) -> Any:
     """ComfyUI's autoencoder ``net`` as an AutoencoderKL that shares its weights, wherever they are.
@@ -57,7 +43,7 @@ def as_diffusers(net: Any) -> Any:
         with torch.device("meta"):
             kl: Any = AutoencoderKL(**_config(net, coarsest_to_finest))  # type: ignore[no-untyped-call]
     try:
-        kl.load_state_dict(_renamed(net.state_dict(), len(coarsest_to_finest)), strict=True, assign=True)
+        kl.load_state_dict(_renamed(net.state_dict(), kl, len(coarsest_to_finest)), strict=True, assign=True)
     except RuntimeError as error:
         raise InputError(_refusal(net, first_line(error))) from error
     return kl.eval().requires_grad_(False)
@@ -101,20 +87,18 @@ def _config(net: Any, channels: list[int]) -> dict[str, Any]:
     }
 
 
-def _renamed(state: Mapping[str, torch.Tensor], levels: int) -> dict[str, torch.Tensor]:
-    """A state dict with diffusers' names. Its attention has Linear layers where ComfyUI's has 1×1 convolutions."""
+def _renamed(state: Mapping[str, torch.Tensor], kl: Any, levels: int) -> dict[str, torch.Tensor]:
+    """ComfyUI's tensors, which have Black Forest Labs' names, with those of an AutoencoderKL of so many levels.
+
+    What is none of its tensors keeps its name. Its attention has Linear layers where ComfyUI's has 1×1 convolutions.
+    """
+    from dit360_core.flux.composed import original_name
+
+    wanted = {original_name(name, levels): (name, tensor.ndim) for name, tensor in kl.state_dict().items()}
     renamed = {}
     for name, tensor in state.items():
-        new = re.sub(
-            r"\.up\.(\d+)\.(block|upsample)\.",
-            lambda m: f".up_blocks.{levels - 1 - int(m[1])}.{'resnets' if m[2] == 'block' else 'upsamplers.0'}.",
-            name,
-        )
-        for pattern, other in _NAMES:
-            new = re.sub(pattern, other, new)
-        if ".attentions." in new and tensor.ndim == 4:
-            tensor = tensor.flatten(1)
-        renamed[new] = tensor
+        new, ndim = wanted.get(name, (name, tensor.ndim))
+        renamed[new] = tensor.flatten(1) if ndim == 2 < tensor.ndim else tensor
     return renamed
 
 

@@ -14,7 +14,7 @@ from types import FrameType
 import typer
 
 from dit360_core.cli import bench, doctor, generate, picture, plan, quantize, registered
-from dit360_core.cli.output import Terminated
+from dit360_core.cli.output import Terminated, show_what_can_be_shown
 
 app = typer.Typer(
     name="dit360",
@@ -56,8 +56,5 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point of the ``dit360`` command."""
     signal.signal(signal.SIGTERM, _terminated)
-    # A terminal or a pipe that cannot show a sign (cp1252 on Windows) gets a question mark, not a traceback.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    show_what_can_be_shown()
     app()

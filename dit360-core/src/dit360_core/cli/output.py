@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -22,6 +24,13 @@ TERMINATED = 143
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM. Unwinds the stack as Ctrl-C does; a SystemExit could be taken for one of a plugin, and survived."""
+
+
+def show_what_can_be_shown() -> None:
+    """A terminal or a pipe that cannot show a sign (cp1252 on Windows) gets a question mark, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager
