@@ -17,13 +17,18 @@ def _paragraphs(*texts: str) -> str:
 
 
 def _pipeline(
-    name: str, *about: str, prompt: str, loader: dict[str, Any], sampler: dict[str, Any] | None = None
+    name: str,
+    *about: str,
+    prompt: str,
+    loader: dict[str, Any],
+    sampler: dict[str, Any] | None = None,
+    needs: tuple[str, ...] = (_WHAT_IT_NEEDS,),
 ) -> Workflow:
     """The five nodes of every one of our own."""
     pipe = Of("loader")
     return Workflow(
         name,
-        _paragraphs(f"# {name}", *about, _WHAT_IT_NEEDS),
+        _paragraphs(f"# {name}", *about, *needs),
         (
             Column("1 · The model", 360, (Placed("loader", "DiT360Loader", {"model_path": "dit360", **loader}),)),
             Column("2 · What to paint", 400, (
@@ -34,12 +39,25 @@ def _pipeline(
             )),
             Column("3 · The panorama", 620, (
                 Placed("decode", "DiT360Decode", {"samples": Of("sampler"), "dit360_pipe": pipe}),
-                Placed("preview", "Equirect360Preview", {"images": Of("decode"), "save": True}, _PREVIEW),
+                Placed("preview", "Equirect360Preview", {
+                    "images": Of("decode"), "save": True, "format": "png",
+                }, _PREVIEW),
             )),
         ),
     )  # fmt: skip
 
 
+_START = _pipeline(
+    "DiT360 start here",
+    """A panorama in seconds, on any machine, without a download: the embedded model **tiny** paints it, small and
+simple. Run it, then drag in the picture to look around, scroll to zoom, and press F for the full screen.""",
+    """**First** write your own prompt. tiny knows seas, meadows, deserts, snow and stone plazas, with mountains, a
+forest, a city or a castle on the horizon, at noon, sunset, dawn or night, and plain rooms. Then open one of the other
+examples for the real model.""",
+    prompt="a castle above a meadow at sunset",
+    loader={"model_path": "tiny"},
+    needs=(),
+)
 _LOW_VRAM = _pipeline(
     "DiT360 low VRAM",
     """A 2048×1024 panorama on a card of 8 GB: the preset `low-vram` lets weights wait in system memory, or stores
@@ -53,8 +71,8 @@ and it is decided anew what has to wait where.""",
 _FAST = _pipeline(
     "DiT360 fast",
     """Few steps with a solver that needs few: `unipc` with 16 steps is as near to the exact picture as the usual
-`flow_match` with 50 (measured on the embedded model with a fixed longitude, as DiT360 has). The preset `speed` takes
-the quickest combination of what fits.""",
+`flow_match` with 50 (measured on the embedded model). The preset `speed` takes the quickest combination of what
+fits.""",
     """**First** write your own prompt. Then try `steps` 8 for a sketch, or 20, and `timestep_schedule` cosine.""",
     prompt="a calm sea under a starry night sky",
     loader={"preset": "speed"},
@@ -130,9 +148,9 @@ examples.)""",
         )),
         Column("4 · The panorama", 620, (
             Placed("decode", "DiT360VAEDecode", {"samples": Of("sampler"), "vae": Of("vae")}),
-            Placed("preview", "Equirect360Preview", {"images": Of("decode"), "save": True}, _PREVIEW),
+            Placed("preview", "Equirect360Preview", {"images": Of("decode"), "save": True, "format": "png"}, _PREVIEW),
         )),
     ),
 )  # fmt: skip
 
-EXAMPLES = (_LOW_VRAM, _FAST, _QUALITY, _NATIVE)
+EXAMPLES = (_START, _LOW_VRAM, _FAST, _QUALITY, _NATIVE)

@@ -189,6 +189,7 @@ def test_it_stops_within_a_step_and_goes_on_serving(server):
         ("sample", {"width": 256, "height": 64}, "take 256×128"),
         ("sample", {"scheduler_type": "eular"}, "There is no scheduler named 'eular'"),
         ("sample", {"steps": 500}, "steps is 500, but must be 0 … 150"),
+        ("sample", {"denoise": 0.5}, "connect a DiT360 Encode to it"),
     ],
 )
 def test_bad_input_is_one_sentence_at_its_node_before_anything_runs(server, node, inputs, told):
@@ -203,8 +204,9 @@ def test_bad_input_is_one_sentence_at_its_node_before_anything_runs(server, node
 
 
 def test_what_only_running_can_tell_is_one_sentence_and_the_server_goes_on(server):
-    begun = graph(sampler={"denoise": 0.5})
-    assert sentence(server.run(begun)).startswith("denoise=0.5 keeps a part of a picture, and none is given")
+    empty = {"class_type": "EmptyLatentImage", "inputs": {"width": 256, "height": 128, "batch_size": 1}}
+    begun = graph(sampler={"denoise": 0.5, "latent_image": ["empty", 0]}, empty=empty)
+    assert sentence(server.run(begun)).startswith("The latents have 4 channels, and this model's have 16")
     strict = graph(loader={"attention_backend": "needy", "strict": True})
     told = sentence(server.run(strict))
     assert "'needy' cannot be used here" in told

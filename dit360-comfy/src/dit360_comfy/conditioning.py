@@ -15,6 +15,10 @@ from dit360_comfy.settings import ride, riding
 _NEUTRAL = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
 """What some nodes write where nothing was asked."""
 _READ = ("pooled_output", "guidance")
+_CALLED = {
+    "area": "an area", "mask": "a mask", "strength": "a strength", "start_percent": "a time range",
+    "end_percent": "a time range", "control": "a control net", "hooks": "hooks",
+}  # fmt: skip
 UNKNOWN = "(of another node)"
 """Stands for the prompt of a conditioning that carries none."""
 
@@ -74,8 +78,9 @@ def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
     for tokens, settings in given:
         asked = sorted(key for key, value in settings.items() if key not in _READ and not _nothing(key, value))
         if asked:
+            told = " and ".join(dict.fromkeys(_CALLED.get(key, key) for key in asked))
             raise InputError(
-                f"{name} has {', '.join(asked)}, which DiT360 Sampler does not do; leave that node out, or use "
+                f"{name} has {told}, which DiT360 Sampler does not do; leave that node out, or use "
                 f"ComfyUI's "
                 "KSampler with DiT360 Circular Padding."
             )

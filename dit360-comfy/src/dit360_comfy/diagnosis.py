@@ -114,7 +114,7 @@ def interpreter(comfy: Comfy) -> Check:
     here = Path(sys.prefix).resolve()
     beside = _environments(comfy)
     if not beside:
-        told = f"no environment is beside ComfyUI; start it with {sys.executable}, or install {NAME} in its own"
+        told = f"which one starts ComfyUI cannot be seen; it has to be {sys.executable}, or one with {NAME} of its own"
         return Check("Python", "ok", told)
     if any(prefix.resolve() == here for prefix, _ in beside):
         return Check("Python", "ok", f"{sys.executable}, ComfyUI's own")

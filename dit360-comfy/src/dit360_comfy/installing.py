@@ -72,6 +72,8 @@ def locate(given: Path | None, here: Path) -> Comfy:
         raise InputError("No ComfyUI was named and the current folder is none; add --comfyui DIR or set COMFYUI_DIR.")
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the one in which ComfyUI is.")
+    if _has(folder.parent, "main.py", "comfy"):
+        raise InputError(f"{folder} is a folder of ComfyUI; give the one above it, {folder.parent}.")
     raise InputError(
         f"{folder} is no ComfyUI: it holds neither main.py, comfy and custom_nodes, nor a folder ComfyUI with them, "
         "nor, as a base directory does, custom_nodes, models and one of user and output; give the one that does."

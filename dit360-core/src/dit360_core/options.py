@@ -233,7 +233,11 @@ class SampleOptions:
         None, help="Same seed, same picture.", minimum=0, maximum=MAX_SEED, unset="drawn, and told"
     )
     circular_padding: int | None = option(
-        None, help="Token columns wrapped around on either side. 0: none.", minimum=0, maximum=100, unset="the model's"
+        None,
+        help="Columns of tokens (16 pixels) copied over either edge, so that the other side is seen there. 0: none.",
+        minimum=0,
+        maximum=100,
+        unset="the model's",
     )
     circular_mode: str = option(
         "pad",
@@ -248,7 +252,8 @@ class SampleOptions:
     )
     position_interpolation: bool | None = option(
         None,
-        help="Number positions as at the model's native size, so that a direction keeps its number at every size.",
+        help="At other sizes than the model's own, number positions as at that one, so that a direction keeps its "
+        "number.",
         unset="the model's",
     )
     scheduler_type: str = option("flow_match", help="Solver; see 'dit360 backends'.", offers="scheduler")
@@ -311,7 +316,8 @@ class DecodeOptions:
 
     tiling_mode: str = option(
         "auto",
-        help="Decode in tiles: always, never (one piece whatever the size), or auto (as size and memory ask).",
+        help="Run the autoencoder in tiles: always, never (one piece whatever the size), or auto (as size and memory "
+        "ask).",
         choices=TILING_MODES,
     )
     tiling_backend: str = option("auto", help="How tiles are made; see 'dit360 backends'.", offers="tiling")

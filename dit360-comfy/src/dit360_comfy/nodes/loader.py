@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dit360_core.checks import check_names
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, ModelError
 from dit360_core.options import DEVICES, OFFLOADS, PRECISIONS, LoadOptions, build
 from dit360_core.registry import default_registry
 
@@ -33,8 +33,7 @@ _OPTIONAL = (
     Control(options=LoadOptions, option="attention_backend"),
     Control(
         options=LoadOptions, option="attention_slice_size", settings={"min": -1, "max": 65536},
-        tooltip="Query rows per attention call; less memory with eager attention. 0: all at once. -1: the default, "
-        "which is 0.",
+        tooltip="Query rows per attention call; less memory with eager attention. 0 or -1: all at once.",
     ),
     Control(options=LoadOptions, option="quantization_mode"),
     Control(options=LoadOptions, option="vae_tile_size"),
@@ -42,7 +41,13 @@ _OPTIONAL = (
     Control(options=LoadOptions, option="vae_auto_tile_pixels", settings={"step": 1048576}),
     # Workflows keep values by their order: ours come after those that other packs' nodes of this name have.
     Control(options=LoadOptions, option="preset"),
-    Control(options=LoadOptions, option="vram", unset=""),
+    Control(
+        options=LoadOptions, option="vram", unset="no limit",
+        choices=("no limit", "auto", "8", "12", "16", "24", "32", "48"),
+        tooltip="Memory to keep to, in GiB, or auto for what is free: decides offload, quantization, eviction and "
+            "slices "
+        "where those are not set to anything.",
+    ),
     Control(options=LoadOptions, option="device"),
     Control(
         options=LoadOptions, option="offload", choices=("auto", *OFFLOADS), settings={"default": "auto"},
@@ -75,7 +80,7 @@ class DiT360Loader(Node):
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
     FREE: ClassVar[tuple[str, ...]] = (
-        "model_path", "vae_path", "t5_path", "lora", "attention_backend", "quantization_mode",
+        "model_path", "vae_path", "t5_path", "lora", "attention_backend", "quantization_mode", "vram",
     )  # fmt: skip
 
     @classmethod
@@ -131,7 +136,18 @@ class DiT360Loader(Node):
         on = device()
         room = device_room(on) if on.type == "cuda" else 0
         with host.plain_mode():
-            return (Pipe.of(source_of(load_options(given, device=on.type, room=room))),)
+            try:
+                source = source_of(load_options(given, device=on.type, room=room))
+                source.prepared.lora()  # whether it fits is seen here, and not when the weights are read
+            except ModelError as error:
+                if "the Hub cannot be reached" not in str(error):
+                    raise
+                raise ModelError(
+                    f"{str(error).rstrip('.')}. Files that you have: FLUX's folder at custom_model, the LoRA in "
+                    f"models/loras "
+                    "at lora. To try without any, choose tiny."
+                ) from error
+        return (Pipe.of(source),)
 
 
 def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOptions:

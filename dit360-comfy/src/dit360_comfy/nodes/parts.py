@@ -49,7 +49,14 @@ class DiT360PipeCombine(Node):
     )
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
-    FREE: ClassVar[tuple[str, ...]] = ("quantization_override", "attention_backend_override")
+    FREE: ClassVar[tuple[str, ...]] = (
+        "quantization_override", "attention_backend_override", "dtype_override", "device_override",
+        "offload_device_override",
+    )  # fmt: skip
+    WORDS: ClassVar[Mapping[str, str]] = {
+        "precision": "dtype_override", "device": "device_override", "offload": "offload_device_override",
+        "quantization_mode": "quantization_override",
+    }  # fmt: skip
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
@@ -64,17 +71,14 @@ class DiT360PipeCombine(Node):
                 "model": ("DIT360_MODEL", {"tooltip": "A transformer, of a DiT360 Pipe Breakout."}),
                 "vae": ("DIT360_VAE", {"tooltip": "An autoencoder, of a DiT360 Pipe Breakout."}),
                 "text_encoder": ("DIT360_TEXT_ENCODER", {"tooltip": "Text encoders, of a DiT360 Pipe Breakout."}),
-                "dtype_override": ("STRING", {
-                    "default": "", "tooltip": f"Another precision: {', '.join(PRECISIONS)} or fp8. Empty: as "
-                    "base_pipe has it.",
+                "dtype_override": ([KEEP, *PRECISIONS, "fp8"], {
+                    "default": KEEP, "tooltip": f"Another precision, or fp8: weights in 8 bits. {own}",
                 }),
-                "device_override": ("STRING", {
-                    "default": "", "tooltip": f"Another device: {', '.join(DEVICES)}. Empty: as base_pipe has it.",
-                }),
-                "offload_device_override": ("STRING", {
-                    "default": "",
+                "device_override": ([KEEP, *DEVICES], {"default": KEEP, "tooltip": f"Another device. {own}"}),
+                "offload_device_override": ([KEEP, "cpu", "none"], {
+                    "default": KEEP,
                     "tooltip": "Where parts wait that are not used: cpu (whole parts in system memory), or none (they "
-                    "stay). Empty: as base_pipe has it.",
+                    f"stay). {own}",
                 }),
                 "quantization_override": (list(quantization.names), {
                     "default": KEEP, "tooltip": f"Weights in fewer bits. {own} {quantization.unavailable}".strip(),
@@ -142,9 +146,11 @@ class DiT360PipeCombine(Node):
 def load_changes(given: Mapping[str, Any], options: LoadOptions) -> LoadOptions:
     """Load options with what these inputs say instead. Raises InputError."""
     changes: dict[str, Any] = {}
-    dtype = (given.get("dtype_override") or "").strip().lower()
-    device = (given.get("device_override") or "").strip().lower()
-    away = (given.get("offload_device_override") or "").strip().lower()
+    # Older workflows have texts there, empty ones for what is now called pipeline.
+    dtype, device, away = (
+        (given.get(f"{name}_override") or "").strip().lower().replace(KEEP, "")
+        for name in ("dtype", "device", "offload_device")
+    )
     mode = given.get("quantization_override") or KEEP
     if dtype == "fp8":
         if mode not in (KEEP, "fp8"):
@@ -156,7 +162,7 @@ def load_changes(given: Mapping[str, Any], options: LoadOptions) -> LoadOptions:
         changes["device"] = device
         changes.setdefault("offload", "none")
     if away and away not in ("cpu", "none"):
-        raise InputError(f"offload_device_override is {away!r}, but must be cpu, none, or empty.")
+        raise InputError(f"offload_device_override is {away!r}, but must be cpu, none or {KEEP}.")
     if away:
         # Only on an accelerator do parts have another memory to wait in.
         on_cpu = (device or options.device) == "cpu"

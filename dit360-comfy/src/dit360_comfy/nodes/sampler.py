@@ -25,13 +25,20 @@ from dit360_comfy.pipe import Pipe, pipe_of
 log = logging.getLogger("dit360")
 
 _REQUIRED = (
-    Control(options=SampleOptions, option="width", unset=0, settings={"max": 8192, "step": 64}),
-    Control(options=SampleOptions, option="height", unset=0, settings={"max": 4096, "step": 64}),
+    Control(
+        options=SampleOptions, option="width", unset=0, settings={"max": 8192, "step": 64},
+        tooltip="Width in pixels. 0: twice the height, or the model's own.",
+    ),
+    Control(
+        options=SampleOptions, option="height", unset=0, settings={"max": 4096, "step": 32},
+        tooltip="Height in pixels, half the width. 0: that, or the model's own.",
+    ),
     Control(options=SampleOptions, option="steps", unset=0, settings={"max": 150}),
     Control(
         options=SampleOptions, option="guidance", name="cfg_scale", unset=-1.0, settings={"max": 20.0, "step": 0.1},
-        tooltip="How closely to follow the prompt (FLUX's embedded guidance; 2.8 for DiT360). A guidance that the "
-        "conditioning brings, as of FluxGuidance, goes before it. -1: the model's.",
+        tooltip="How closely to follow the prompt (FLUX's embedded guidance; 2.8 for DiT360). One that the "
+            "conditioning "
+        "brings, as of FluxGuidance, is used instead. -1: the model's.",
     ),
     Control(
         options=SampleOptions, option="seed",
@@ -80,6 +87,9 @@ class DiT360Sampler(Node):
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The panorama before decoding, as ComfyUI's own FLUX latents.",)
     FREE: ClassVar[tuple[str, ...]] = ("scheduler_type", "attention_backend")
+    WORDS: ClassVar[Mapping[str, str]] = {
+        "guidance": "cfg_scale", "yaw_consistency": "yaw_loss_weight", "cube_consistency": "cube_loss_weight",
+    }  # fmt: skip
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
@@ -97,7 +107,8 @@ class DiT360Sampler(Node):
                     "tooltip": "A picture to begin with (denoise below 1), or only its size and number (denoise 1).",
                 }),
                 **specs([_DENOISE]),
-                "enable_yaw_loss": ("BOOLEAN", {"default": False, "tooltip": "Reconcile views, by yaw_loss_weight."}),
+                "enable_yaw_loss": ("BOOLEAN", {"default": False, "tooltip": "Try it where the way round "
+                "does not look like one place: reconciles views of the model, by yaw_loss_weight. Twice the work."}),
                 **specs([_YAW]),
                 "enable_cube_loss": ("BOOLEAN", {"default": False, "tooltip": "Smooth the poles, by "
                 "cube_loss_weight."}),
@@ -112,7 +123,16 @@ class DiT360Sampler(Node):
     @classmethod
     def check(cls, given: Mapping[str, Any]) -> None:
         options = sample_options(given)
-        check_size(options.get("width"), options.get("height"))
+        try:
+            check_size(options.get("width"), options.get("height"))
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}, or leave height at 0.") from None
+        if options.get("denoise", 1.0) < 1.0 and "latent_image" not in given:
+            raise InputError(
+                f"denoise is {options['denoise']:g}, which keeps a part of latent_image, and nothing is connected "
+                f"there; "
+                "connect a DiT360 Encode to it, or set denoise to 1."
+            )
         asked_for = build(SampleOptions, {"prompt": "any", **options})
         check_honoured(asked_for, default_registry())
         if asked_for.attention_backend not in ("pipeline", "auto"):
@@ -129,6 +149,8 @@ class DiT360Sampler(Node):
                 conditioning, device=engine.device, dtype=engine.dtype, negative=negative
             )
             if guidance is not None and engine.takes_guidance:
+                if "guidance" in options:
+                    log.info("cfg_scale is not used: the conditioning brings a guidance of %g.", guidance)
                 options["guidance"] = guidance
             if options.get("true_guidance", 1.0) > 1:
                 words = _with_negative(words, pipe, engine.device, engine.dtype)
@@ -200,6 +222,8 @@ def _begin(pipeline: Pipeline, latent_image: Any, options: dict[str, Any]) -> li
     options |= {"width": width, "height": height}
     if options.get("denoise", 1.0) == 1.0:
         return [None] * count
+    if not bool(latent_image["samples"].any()):
+        log.warning("latent_image is empty, and denoise keeps a part of it; denoise is usually 1 then.")
     return list(from_comfy(latent_image, pipeline))
 
 

@@ -6,9 +6,7 @@ commands that need them, so that ``--help`` is immediate.
 
 from __future__ import annotations
 
-import io
 import signal
-import sys
 from types import FrameType
 
 import typer

@@ -144,7 +144,7 @@ def read(file: Path) -> Lora:
         raise
     except (ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
         raise ModelError(
-            f"{file} cannot be read as a LoRA for FLUX ({first_line(error)}); give another file."
+            f"{file} cannot be read as a LoRA for FLUX ({first_line(error).rstrip(': ')}); give another file."
         ) from error
     layers: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in state.items():
