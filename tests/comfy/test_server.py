@@ -279,3 +279,11 @@ def test_a_graph_leaves_its_settings_in_the_panorama(server):
     assert panorama.settings["prompt"] == "a castle above a meadow at sunset"
     assert panorama.settings["used"]["seed"] == 7
     assert json.dumps(panorama.settings)
+    # Its result is a file. If that is gone, the same graph writes it again, and paints nothing again for it.
+    again = server.run(graph(view=view))
+    assert "view" in cached(again)
+    file.unlink()
+    again = server.run(graph(view=view))
+    assert {"load", "read", "sample", "decode"} <= cached(again)
+    (told,) = again["outputs"]["view"]["dit360_panoramas"]
+    assert (server.base / told["type"] / told["subfolder"] / told["filename"]).is_file()

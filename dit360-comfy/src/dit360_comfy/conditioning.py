@@ -80,9 +80,8 @@ def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
         if asked:
             told = " and ".join(dict.fromkeys(_CALLED.get(key, key) for key in asked))
             raise InputError(
-                f"{name} has {told}, which DiT360 Sampler does not do; leave that node out, or use "
-                f"ComfyUI's "
-                "KSampler with DiT360 Circular Padding."
+                f"{name} has {told}, which DiT360 Sampler does not do; leave that node out, or use ComfyUI's KSampler "
+                "with DiT360 Circular Padding."
             )
         if tokens.shape[0] != 1:
             raise InputError(f"{name} is a batch of {tokens.shape[0]} prompts; DiT360 Sampler takes one at a time.")

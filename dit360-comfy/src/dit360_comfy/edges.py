@@ -34,8 +34,7 @@ def fitted(image: torch.Tensor, mode: str) -> torch.Tensor:
     if mode == "none":
         raise InputError(
             f"The picture has {width}×{height} pixels, and a panorama is twice as wide as high; set fix_mode to crop, "
-            f"pad "
-            "or stretch, or switch enforce_2_1_ratio off."
+            "pad or stretch, or switch enforce_2_1_ratio off."
         )
     planes = image.permute(0, 3, 1, 2)
     if mode == "stretch":

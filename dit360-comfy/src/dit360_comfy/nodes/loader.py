@@ -45,8 +45,7 @@ _OPTIONAL = (
         options=LoadOptions, option="vram", unset="no limit",
         choices=("no limit", "auto", "8", "12", "16", "24", "32", "48"),
         tooltip="Memory to keep to, in GiB, or auto for what is free: decides offload, quantization, eviction and "
-            "slices "
-        "where those are not set to anything.",
+        "slices where those are not set to anything.",
     ),
     Control(options=LoadOptions, option="device"),
     Control(
@@ -144,8 +143,7 @@ class DiT360Loader(Node):
                     raise
                 raise ModelError(
                     f"{str(error).rstrip('.')}. Files that you have: FLUX's folder at custom_model, the LoRA in "
-                    f"models/loras "
-                    "at lora. To try without any, choose tiny."
+                    "models/loras at lora. To try without any, choose tiny."
                 ) from error
         return (Pipe.of(source),)
 

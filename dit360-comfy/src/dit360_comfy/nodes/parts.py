@@ -77,8 +77,8 @@ class DiT360PipeCombine(Node):
                 "device_override": ([KEEP, *DEVICES], {"default": KEEP, "tooltip": f"Another device. {own}"}),
                 "offload_device_override": ([KEEP, "cpu", "none"], {
                     "default": KEEP,
-                    "tooltip": "Where parts wait that are not used: cpu (whole parts in system memory), or none (they "
-                    f"stay). {own}",
+                    "tooltip": "Where parts wait that are not used: cpu (whole parts in system memory), or none "
+                    f"(they stay). {own}",
                 }),
                 "quantization_override": (list(quantization.names), {
                     "default": KEEP, "tooltip": f"Weights in fewer bits. {own} {quantization.unavailable}".strip(),

@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from dit360_core.atomic import write_atomic
@@ -86,8 +86,17 @@ class Equirect360Preview(Node):
                     },
                 ),
             },
-            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"},
         }
+
+    _written: ClassVar[dict[str, list[Path]]] = {}
+    """Files of each node's last run, by its id."""
+
+    @classmethod
+    def IS_CHANGED(cls, unique_id: str = "", **_: Any) -> str:
+        """Another answer than before if files of the last run are gone, which ComfyUI would take for its result."""
+        gone = [path for path in cls._written.get(unique_id, ()) if not path.is_file()]
+        return secrets.token_hex(8) if gone else ""
 
     def run(
         self,
@@ -98,6 +107,7 @@ class Equirect360Preview(Node):
         quality: int = 95,
         prompt: object = None,
         extra_pnginfo: Mapping[str, object] | None = None,
+        unique_id: str = "",
     ) -> dict[str, Any]:
         """Writes every picture of the batch and tells the front end where they are.
 
@@ -116,15 +126,17 @@ class Equirect360Preview(Node):
         height, width = _check(images)
         place = _place(save, filename_prefix, width, height)
         texts = {} if args.disable_metadata else _texts(prompt, extra_pnginfo)
-        told = []
+        told, written = [], []
         for number, (image, settings) in enumerate(zip(_pictures(images), recall(images), strict=True)):
             throw_exception_if_processing_interrupted()
             name = f"{place.name.replace('%batch_num%', str(number))}_{place.counter + number:05}_.{format}"
             path = Panorama(image, settings).save(place.folder / name, quality=quality)
             if texts and format in _EMBED:
                 _embed(path, _EMBED[format], texts)
+            written.append(path)
             file = {"filename": name, "subfolder": place.subfolder, "type": place.type}
             told.append({**file, "width": width, "height": height})
+        self._written[unique_id] = written
         return {"ui": {UI_KEY: told}}
 
 

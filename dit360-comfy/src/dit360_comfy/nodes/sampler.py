@@ -37,8 +37,7 @@ _REQUIRED = (
     Control(
         options=SampleOptions, option="guidance", name="cfg_scale", unset=-1.0, settings={"max": 20.0, "step": 0.1},
         tooltip="How closely to follow the prompt (FLUX's embedded guidance; 2.8 for DiT360). One that the "
-            "conditioning "
-        "brings, as of FluxGuidance, is used instead. -1: the model's.",
+        "conditioning brings, as of FluxGuidance, is used instead. -1: the model's.",
     ),
     Control(
         options=SampleOptions, option="seed",
@@ -74,6 +73,9 @@ _DENOISE = Control(
 )  # fmt: skip
 
 
+_OF_THE_MODEL = (
+    "width", "height", "steps", "guidance", "circular_padding", "latent_rotation", "position_interpolation",
+)  # fmt: skip
 PREVIEW = 512
 """Width of previews, about, in pixels."""
 
@@ -107,11 +109,17 @@ class DiT360Sampler(Node):
                     "tooltip": "A picture to begin with (denoise below 1), or only its size and number (denoise 1).",
                 }),
                 **specs([_DENOISE]),
-                "enable_yaw_loss": ("BOOLEAN", {"default": False, "tooltip": "Try it where the way round "
-                "does not look like one place: reconciles views of the model, by yaw_loss_weight. Twice the work."}),
+                "enable_yaw_loss": ("BOOLEAN", {
+                    "default": False,
+                    "tooltip": "Try it where the way round does not look like one place: reconciles views of the "
+                    "model, by yaw_loss_weight. Twice the work.",
+                }),
                 **specs([_YAW]),
-                "enable_cube_loss": ("BOOLEAN", {"default": False, "tooltip": "Smooth the poles, by "
-                "cube_loss_weight."}),
+                "enable_cube_loss": ("BOOLEAN", {
+                    "default": False,
+                    "tooltip": "Try it where rays run to the top or the bottom: smooths rows near the poles, by "
+                    "cube_loss_weight. Costs no time.",
+                }),
                 **specs([_CUBE]),
                 **specs(_SECOND, advanced=_ADVANCED),
                 "negative": ("CONDITIONING", {
@@ -130,8 +138,7 @@ class DiT360Sampler(Node):
         if options.get("denoise", 1.0) < 1.0 and "latent_image" not in given:
             raise InputError(
                 f"denoise is {options['denoise']:g}, which keeps a part of latent_image, and nothing is connected "
-                f"there; "
-                "connect a DiT360 Encode to it, or set denoise to 1."
+                "there; connect a DiT360 Encode to it, or set denoise to 1."
             )
         asked_for = build(SampleOptions, {"prompt": "any", **options})
         check_honoured(asked_for, default_registry())
@@ -148,7 +155,9 @@ class DiT360Sampler(Node):
             words, guidance = conditioning_from(
                 conditioning, device=engine.device, dtype=engine.dtype, negative=negative
             )
-            if guidance is not None and engine.takes_guidance:
+            if not engine.takes_guidance and given.get("cfg_scale", -1.0) < 0:
+                options.pop("guidance", None)
+            elif guidance is not None and engine.takes_guidance:
                 if "guidance" in options:
                     log.info("cfg_scale is not used: the conditioning brings a guidance of %g.", guidance)
                 options["guidance"] = guidance
@@ -179,16 +188,7 @@ def _told_by(pipe: Pipe, options: dict[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     if pipe.described is not pipe.model.source:
         model: Model = pipe.described.prepared.plan.model
-        names = (
-            "width",
-            "height",
-            "steps",
-            "guidance",
-            "circular_padding",
-            "latent_rotation",
-            "position_interpolation",
-        )
-        own = {name: getattr(model, name) for name in names}
+        own = {name: getattr(model, name) for name in _OF_THE_MODEL}
         if "width" in options or "height" in options:
             del own["width"], own["height"]
     found = {**own, **options}
