@@ -80,7 +80,7 @@ def test_every_input_says_what_it_is_for():
     inputs = types["required"] | types["optional"]
     assert set(types["required"]) == {"images"}  # which is all that existing graphs give
     assert all(options["tooltip"] for _, options in inputs.values())
-    assert types["hidden"] == {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+    assert types["hidden"] == {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"}
     assert (Equirect360Preview.OUTPUT_NODE, Equirect360Preview.RETURN_TYPES) == (True, ())
     assert callable(getattr(Equirect360Preview, Equirect360Preview.FUNCTION))
 
@@ -259,3 +259,12 @@ def test_the_script_knows_the_key_of_the_node():
     assert f'"{UI_KEY}"' in (WEB / "dit360.js").read_text(encoding="utf-8")
     helpers = {path.name for path in WEB.glob("*.mjs")}
     assert all(f'"{name}"' in (WEB / "dit360.js").read_text(encoding="utf-8") for name in helpers)
+
+
+def test_a_file_that_was_deleted_is_written_again(comfy):
+    node = Equirect360Preview()
+    node.run(noise(1, 16, 32, 3), unique_id="7")
+    assert node.IS_CHANGED(unique_id="7") == node.IS_CHANGED(unique_id="8") == ""
+    for path in node._written["7"]:
+        path.unlink()
+    assert node.IS_CHANGED(unique_id="7") != node.IS_CHANGED(unique_id="7")
