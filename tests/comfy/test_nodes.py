@@ -15,8 +15,10 @@ from dit360_comfy.model import source_of, unload_all
 from dit360_comfy.nodes import NODE_CLASS_MAPPINGS
 from dit360_comfy.nodes.loader import load_options
 from dit360_comfy.nodes.parts import load_changes
+from dit360_comfy.nodes.sampler import sample_options
 from dit360_comfy.pipe import Pipe
 from dit360_comfy.settings import recall, remember, riding
+from dit360_comfy.words import in_words_of_nodes
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.metrics import seam
 from dit360_core.options import LoadOptions, SampleOptions
@@ -370,7 +372,7 @@ def test_fp8_is_eight_bits_of_storage():
         ("DiT360Sampler", {**SMALL, "cfg_scale": -0.5}, "cfg_scale is -0.5"),
         ("DiT360Sampler", {**SMALL, "width": 1600, "height": 832}, "or leave height at 0"),
         ("DiT360Sampler", {**SMALL, "denoise": 0.5}, "connect a DiT360 Encode to it, or set denoise to 1"),
-        ("DiT360Loader", {**TINY, "quantization_mode": "int7"}, "the node DiT360 Backends lists them"),
+        ("DiT360Loader", {**TINY, "quantization_mode": "int7"}, "The node DiT360 Backends lists them"),
         ("Equirect360Process", {"blend_width": 101}, "blend_width is 101, but must be 0 … 100"),
     ],
 )  # fmt: skip
@@ -409,6 +411,33 @@ def test_overrides_of_a_device_let_go_of_what_was_decided_for_another():
 def test_a_device_that_the_core_does_not_know_is_told_with_what_to_do():
     with pytest.raises(InputError, match="ComfyUI computes on xpu"):
         load_options(TINY, device="xpu", room=0)
+
+
+def test_an_option_is_told_by_its_inputs_name_and_paths_stay_paths():
+    names = {"device": "device_override", "guidance": "cfg_scale"}
+    told = in_words_of_nodes("guidance is -1, see /data/device/guidance.safetensors; device=cpu", names)
+    assert told == "cfg_scale is -1, see /data/device/guidance.safetensors; device_override=cpu"
+
+
+def test_numbers_of_numpy_are_numbers_and_linked_switches_wait():
+    given = {**SMALL, "width": np.int64(256), "height": np.int64(128), "latent_rotation": None}
+    assert NODE_CLASS_MAPPINGS["DiT360Sampler"].VALIDATE_INPUTS(**given) is True
+    assert type(sample_options(given)["width"]) is int
+
+
+def test_a_model_that_waits_for_another_is_not_dropped_for_it(monkeypatch, pipe, words):
+    from dit360_comfy import model
+
+    other = source_of(LoadOptions(model="tiny", strict=True))
+    other.unload()
+    monkeypatch.setattr(model, "free_memory", lambda device: 0)
+    with pipe.model.source.pipeline() as waiting:
+        with other.pipeline():
+            pass
+        waiting.sample(waiting.encode("a meadow"), width=64, height=32, steps=1)
+    assert pipe.model.source.in_memory
+    with source_of(LoadOptions(model="tiny", vae_tile_size=1088)).pipeline():
+        assert not pipe.model.source.in_memory  # now nobody waits
 
 
 def test_pipes_of_other_packs_are_refused():

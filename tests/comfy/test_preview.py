@@ -261,10 +261,15 @@ def test_the_script_knows_the_key_of_the_node():
     assert all(f'"{name}"' in (WEB / "dit360.js").read_text(encoding="utf-8") for name in helpers)
 
 
-def test_a_file_that_was_deleted_is_written_again(comfy):
+def test_a_file_that_was_deleted_is_written_again_and_once(comfy):
     node = Equirect360Preview()
     node.run(noise(1, 16, 32, 3), unique_id="7")
-    assert node.IS_CHANGED(unique_id="7") == node.IS_CHANGED(unique_id="8") == ""
-    for path in node._written["7"]:
+    before = node.IS_CHANGED(unique_id="7")
+    assert node.IS_CHANGED(unique_id="7") == before
+    for path in written(comfy):
         path.unlink()
-    assert node.IS_CHANGED(unique_id="7") != node.IS_CHANGED(unique_id="7")
+    after = node.IS_CHANGED(unique_id="7")
+    assert after != before
+    node.run(noise(1, 16, 32, 3), unique_id="7")
+    assert node.IS_CHANGED(unique_id="7") == after
+    assert node.IS_CHANGED(unique_id="8") == ""

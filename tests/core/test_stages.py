@@ -166,7 +166,7 @@ def test_a_host_is_told_of_each_part_before_it_is_used_and_when_it_goes(words):
     prepared = prepare(LoadOptions(evict="text"), registry=default_registry())
     pipe = attrs.evolve(prepared, host=host).load()
     pipe.decode(pipe.sample(pipe.encode("a meadow"), **SMALL))
-    assert host.used[0] == ("text_encoder", "text_encoder_2")
+    assert ("text_encoder", "text_encoder_2") in host.used
     assert ("transformer",) in host.used
     assert host.used[-1] == ("vae",)
     assert set(host.let_go) == {"text_encoder_2"}

@@ -42,7 +42,7 @@ def device_room(on: torch.device) -> int:
 
     free, _ = torch.cuda.mem_get_info(on)
     room = free + torch.cuda.memory_reserved(on) - management.extra_reserved_memory()
-    return int(room // 2**29 * 2**29)
+    return max(0, int(room // 2**29 * 2**29))
 
 
 class SharedDevice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,10 +84,14 @@ class Control:
 
     def value(self, given: Any) -> Any:
         """What the core is to be asked for."""
+        if given is None:
+            return None
         if self._optional and self._kind == "bool":
             return {"model": None, "on": True, "off": False}[given]
-        if given is None or (self._optional and given in ("", self.unset)):
+        if self._optional and given in ("", self.unset):
             return None
+        if self._kind == "int" and given == int(given):
+            return int(given)  # other packs' nodes give numbers of numpy
         return float(given) if self._kind == "float" else given
 
 
@@ -136,9 +141,9 @@ def check(node: Any, given: Mapping[str, Any], *, free: Sequence[str] = ()) -> N
             if value not in kind and name not in free:
                 raise InputError(f"{name} is {value!r}, but must be one of: {', '.join(map(str, kind))}.")
         elif type(kind) is str and kind in ("INT", "FLOAT"):  # not the type that equals every other
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise InputError(f"{name} is {value!r}, but must be a number.")
-            if isinstance(value, float) and not math.isfinite(value):
+            if not isinstance(value, numbers.Integral) and not math.isfinite(value):
                 raise InputError(f"{name} is {value}, but must be a number.")
             low, high = settings.get("min", -math.inf), settings.get("max", math.inf)
             if not low <= value <= high:

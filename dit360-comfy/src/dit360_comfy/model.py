@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import queue
 import threading
+import time
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -41,12 +44,18 @@ class Source:
         self._device = SharedDevice()
         self._at_hand: frozenset[str] = frozenset()
         self._lock = threading.RLock()
+        self._depth = 0
         # ComfyUI drops it with the results of a graph, and knows nothing of what the C library then keeps.
-        weakref.finalize(self, _give_back_soon).atexit = False
+        weakref.finalize(self, _gone.put, None).atexit = False
 
     @property
     def in_memory(self) -> bool:
         return self._pipeline is not None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a stage of it waits for another model, so that it must not be dropped for that."""
+        return self._depth > 0
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
@@ -55,8 +64,12 @@ class Source:
             host.check_interrupt()
             pipeline = self._loaded()
             self._at_hand = frozenset()
-            with pipeline.interruptible(host.check_interrupt):
-                yield pipeline
+            self._depth += 1
+            try:
+                with pipeline.interruptible(host.check_interrupt):
+                    yield pipeline
+            finally:
+                self._depth -= 1
 
     def _loaded(self) -> Pipeline:
         if self._pipeline is None:
@@ -75,6 +88,7 @@ class Source:
         parts = {name: part for name in names if (part := getattr(pipeline.engine.pipe, name, None)) is not None}
         core_s = [name for name in parts if moved_by_the_core(offload, name)]
         ours = {name: part for name, part in parts.items() if name not in core_s}
+        self._at_hand = frozenset()  # what was there may have to go
         self._device.use(ours, core_s, pipeline.engine.device)
         self._at_hand = frozenset(names)
 
@@ -138,6 +152,7 @@ _at_work = threading.RLock()
 
 def source_of(options: LoadOptions, only: frozenset[str] | None = None) -> Source:
     """The source of these options: nodes that ask for the same share one."""
+    _start_giving_back()
     with _lock:
         found = _sources.get((options, only))
     if found is None:
@@ -149,8 +164,12 @@ def source_of(options: LoadOptions, only: frozenset[str] | None = None) -> Sourc
 
 
 def alone(source: Source, *parts: str) -> Source:
-    """A source of the same model for some of its parts only, which is read if all of it is not in memory anyhow."""
-    options = attrs.evolve(source.options, evict="all", offload="none", vram=None, preset="none", compile_blocks=False)
+    """A source of the same model for some of its parts only, which is read if all of it is not in memory anyhow.
+
+    They are what they are in the whole: with the precision and quantization that were decided for it.
+    """
+    decided = source.prepared.plan.options
+    options = attrs.evolve(decided, evict="all", offload="none", vram=None, preset="none", compile_blocks=False)
     return source_of(options, frozenset(parts))
 
 
@@ -162,28 +181,36 @@ def unload_all() -> int:
 GRACE = 2.0
 """Seconds, in which ComfyUI collects what a graph left."""
 
-
-def _give_back_soon() -> None:
-    timer = threading.Timer(GRACE, _give_back)
-    timer.daemon = True
-    timer.start()
+_gone: queue.SimpleQueue[None] = queue.SimpleQueue()
+"""Gets something when a source goes: alone among queues it may be filled wherever a garbage collection happens."""
 
 
-def _give_back() -> None:
-    # Emptying a device's caches would make a picture wait that another thread is at; the next model does it then.
-    if _at_work.acquire(blocking=False):
-        try:
-            give_back_memory()
-        finally:
-            _at_work.release()
+def _give_back_what_goes() -> None:
+    while True:
+        _gone.get()
+        time.sleep(GRACE)
+        while not _gone.empty():
+            _gone.get()
+        # Emptying a device's caches would make a picture wait that another thread is at; the next model does it then.
+        if _at_work.acquire(blocking=False):
+            try:
+                give_back_memory()
+            finally:
+                _at_work.release()
+
+
+@functools.cache
+def _start_giving_back() -> None:
+    threading.Thread(target=_give_back_what_goes, name="dit360-memory", daemon=True).start()
 
 
 def _make_room(coming: Source) -> None:
     """Drops models that another graph used, if this one, as it is stored, would not fit into memory beside them."""
     give_back_memory()
-    needed = weights_on_disk(coming.prepared.folder)
+    needed = weights_on_disk(coming.prepared.folder, coming.only)
     for other in list(_sources.values()):
-        if other is not coming and other.in_memory and free_memory("cpu") < needed:
+        droppable = other is not coming and other.in_memory and not other.at_work
+        if droppable and free_memory("cpu") < needed:
             log.info(
                 "%s is dropped from memory: %s needs %s there.",
                 other.options.model, coming.options.model, gib(needed),
@@ -191,6 +218,7 @@ def _make_room(coming: Source) -> None:
             other.unload()
 
 
-def weights_on_disk(folder: Path) -> int:
-    """Bytes of a model's weights as they are stored."""
-    return sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
+def weights_on_disk(folder: Path, only: Collection[str] | None = None) -> int:
+    """Bytes of a model's weights as they are stored. only: of these parts; None: of all."""
+    files = [file for file in folder.glob("*/*.safetensors") if only is None or file.parent.name in only]
+    return sum(file.stat().st_size for file in files)

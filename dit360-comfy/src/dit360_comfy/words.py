@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 _PHRASES = (
-    ("'dit360 backends' lists them", "the node DiT360 Backends lists them"),
+    ("'dit360 backends' lists them", "The node DiT360 Backends lists them"),
     ("; leave it out, or", "; set it back to its default, or"),
     ("or leave it out", "or set it back to its default"),
     ("leave it out", "set it back to its default"),
@@ -20,7 +20,8 @@ _PHRASES = (
 def in_words_of_nodes(sentence: str, names: Mapping[str, str]) -> str:
     """names: what options are called as inputs, where that differs."""
     for option, name in names.items():
-        sentence = re.sub(rf"\b{option}\b", name, sentence)
+        # Where it is said of the option what it is, and not in a path or another word.
+        sentence = re.sub(rf"(?<![\w/\\.'-]){option}(?==|\s(?:is|must)\b)", name, sentence)
     for phrase, other in _PHRASES:
         sentence = sentence.replace(phrase, other)
     return sentence

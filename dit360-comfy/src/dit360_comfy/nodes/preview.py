@@ -89,14 +89,17 @@ class Equirect360Preview(Node):
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"},
         }
 
-    _written: ClassVar[dict[str, list[Path]]] = {}
-    """Files of each node's last run, by its id."""
+    _written: ClassVar[dict[str, tuple[str, list[Path]]]] = {}
+    """Node's id → what IS_CHANGED says of it, and the files of its last run."""
 
     @classmethod
     def IS_CHANGED(cls, unique_id: str = "", **_: Any) -> str:
-        """Another answer than before if files of the last run are gone, which ComfyUI would take for its result."""
-        gone = [path for path in cls._written.get(unique_id, ()) if not path.is_file()]
-        return secrets.token_hex(8) if gone else ""
+        """Another answer than before once files of the last run are gone, which ComfyUI would take for its result."""
+        told, paths = cls._written.get(unique_id, ("", []))
+        if any(not path.is_file() for path in paths):
+            told = secrets.token_hex(8)
+            cls._written[unique_id] = (told, [])
+        return told
 
     def run(
         self,
@@ -136,7 +139,7 @@ class Equirect360Preview(Node):
             written.append(path)
             file = {"filename": name, "subfolder": place.subfolder, "type": place.type}
             told.append({**file, "width": width, "height": height})
-        self._written[unique_id] = written
+        self._written[unique_id] = (self._written.get(unique_id, ("",))[0], written)
         return {"ui": {UI_KEY: told}}
 
 

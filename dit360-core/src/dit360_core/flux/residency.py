@@ -59,13 +59,22 @@ class Residency:
         for name in names:
             if name in EVICTED[self.evict] and getattr(pipe, name, None) is None:
                 with told_when_full(f"reading the {name.replace('_2', '')} again", self.device.type):
-                    part = self.read(name)
-                    # Not "model", whose hooks chain the parts that were there at first; alone on the device, it fits.
-                    if self.host is None or moved_by_the_core(self.offload, name):
-                        place_part(name, part, self.offload, self.device)
-                pipe.register_modules(**{name: part})
+                    pipe.register_modules(**{name: self.read(name)})
+                    try:
+                        self._place(pipe, name)
+                    except Exception:
+                        # Or it would be taken for one that is where it belongs.
+                        pipe.register_modules(**{name: None})
+                        raise
         if self.host is not None:
             self.host.use(names)
+
+    def _place(self, pipe: Any, name: str) -> None:
+        if self.host is not None:
+            self.host.use((name,))  # makes room, or puts it on the device itself
+        if self.host is None or moved_by_the_core(self.offload, name):
+            # Not "model", whose hooks chain the parts that were there at first; alone on the device, it fits.
+            place_part(name, getattr(pipe, name), self.offload, self.device)
 
     def displace(self, pipe: Any) -> None:
         """Brings all weights to the CPU, free of any offloading, to be placed anew."""
