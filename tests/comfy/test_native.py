@@ -701,7 +701,7 @@ def loras():
         )
         if alpha is not None:
             (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": alpha}))
-        patched = with_lora(model, folder / "lora.safetensors", 0.5)
+        patched = with_lora(model, str(folder / "lora.safetensors"), 0.5)
         patched.patch_model()
         made = weights()
         patched.unpatch_model()
@@ -711,7 +711,7 @@ def loras():
     told["as before"] = all(torch.equal(a, b) for a, b in zip(weights(), before, strict=True))
     save_file({"transformer.blocks.0.lora_A.weight": down[0].contiguous()}, folder / "other.safetensors")
     try:
-        with_lora(model, folder / "other.safetensors", 1.0)
+        with_lora(model, str(folder / "other.safetensors"), 1.0)
     except Dit360Error as error:
         told["refused"] = str(error)
     return told

@@ -32,7 +32,6 @@ def conditioning_of(read: Conditioning) -> list[list[Any]]:
         "prompt": read.prompt,
         "negative_prompt": read.negative_prompt,
         "negative": None if read.negative is None else _plain(read.negative),
-        "max_sequence_length": read.max_sequence_length,
     }
     tokens, pooled = _plain(read.positive)
     return [[ride(tokens, told), {"pooled_output": pooled}]]
@@ -50,10 +49,12 @@ def conditioning_from(
     told = [riding(tokens) or {} for tokens, _ in entries]
     embeddings = [_embedding(tokens, settings, device, dtype) for tokens, settings in entries]
     if negative is not None:
-        against = [_embedding(tokens, settings, device, dtype) for tokens, settings in _entries(negative, "negative")]
-        if len(against) > 1:
+        opposed = _entries(negative, "negative")
+        if len(opposed) > 1:
             raise InputError("negative combines several prompts; connect one, or concatenate them.")
-        words = (riding(_entries(negative, "negative")[0][0]) or {}).get("prompt") or UNKNOWN
+        ((tokens, settings),) = opposed
+        against = [_embedding(tokens, settings, device, dtype)]
+        words = (riding(tokens) or {}).get("prompt") or UNKNOWN
     else:
         own = told[0].get("negative")
         against = [] if own is None else [_embedded(own[0], own[1], device, dtype)]

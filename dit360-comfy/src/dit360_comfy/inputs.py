@@ -109,10 +109,9 @@ def asked(controls: Iterable[Control], given: Mapping[str, Any]) -> dict[str, An
     and left out."""
     found = {}
     for control in controls:
-        if control.name in given and not (given[control.name] is None and control.unset is not None):
-            value = control.value(given[control.name])
-            if value is not None:
-                found[control.option] = value
+        value = control.value(given.get(control.name))
+        if value is not None:
+            found[control.option] = value
     return found
 
 

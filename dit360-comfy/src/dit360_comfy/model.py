@@ -32,6 +32,7 @@ class Source:
     """One set of load options, and its pipeline while that is in memory. Made by :func:`source_of`.
 
     only: the parts that are wanted of it; others are read where they are needed all the same, and dropped. None: all.
+    changes_clip: whether its LoRA does.
     """
 
     def __init__(self, options: LoadOptions, only: frozenset[str] | None = None) -> None:
@@ -40,6 +41,9 @@ class Source:
         self.only = only
         host.check_interrupt()
         self.prepared: Prepared = prepare(options, registry=default_registry())
+        # Whether it fits is seen here, and not when the weights are read.
+        lora = self.prepared.lora()
+        self.changes_clip = lora is not None and bool(lora.text_encoder)
         self._pipeline: Pipeline | None = None
         self._device = SharedDevice()
         self._at_hand: frozenset[str] = frozenset()

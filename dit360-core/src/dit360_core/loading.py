@@ -39,13 +39,6 @@ def load(
     return prepare(asked, registry=registry or default_registry(), machine=machine).load()
 
 
-def find_lora(name: str) -> Path:
-    """The safetensors file meant by a path or a Hub id, which is downloaded. Raises ModelError if it is no LoRA."""
-    from dit360_core.flux.lora import locate
-
-    return locate(name)
-
-
 def prepare(
     asked: LoadOptions,
     *,

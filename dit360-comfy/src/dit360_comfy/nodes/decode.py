@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,8 +16,6 @@ from dit360_comfy.latents import from_comfy, to_comfy
 from dit360_comfy.nodes.base import Node, pipe_input
 from dit360_comfy.pipe import Pipe, pipe_of
 from dit360_comfy.settings import remember
-
-log = logging.getLogger("dit360")
 
 _TILING = (
     Control(options=DecodeOptions, option="tiling_mode"),

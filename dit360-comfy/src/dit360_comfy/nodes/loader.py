@@ -137,7 +137,6 @@ class DiT360Loader(Node):
         with host.plain_mode():
             try:
                 source = source_of(load_options(given, device=on.type, room=room))
-                source.prepared.lora()  # whether it fits is seen here, and not when the weights are read
             except ModelError as error:
                 if "the Hub cannot be reached" not in str(error):
                     raise

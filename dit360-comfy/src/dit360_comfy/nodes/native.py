@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dit360_core.loading import find_lora
 from dit360_core.registry import default_registry
 
 from dit360_comfy import host, native_attention, native_lora, native_padding, native_vae
@@ -163,8 +162,7 @@ class DiT360NativeLoRA(Node):
     def run(self, model: Any, lora_path: str, strength: float) -> tuple[Any]:
         if not strength:
             return (model,)
-        file = find_lora(host.file_of("loras", lora_path))
-        return (native_lora.with_lora(model, file, strength),)
+        return (native_lora.with_lora(model, host.file_of("loras", lora_path), strength),)
 
 
 class DiT360VAEDecode(Node):

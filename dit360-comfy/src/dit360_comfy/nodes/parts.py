@@ -184,9 +184,8 @@ def _changed(part: Part, given: Mapping[str, Any]) -> Part:
 
 def _alone(part: Part, beside: Source) -> Part:
     """A part of another model than the transformer's, of which no more than this part need be read."""
-    lora = part.source.prepared.lora()
-    # One that changes CLIP is fused into a model that is there as a whole.
-    if part.source is beside or (lora is not None and lora.text_encoder):
+    # A LoRA that changes CLIP is fused into a model that is there as a whole.
+    if part.source is beside or part.source.changes_clip:
         return attrs.evolve(part, alone=None)
     names = {"vae": ("vae",), "text_encoder": ("text_encoder", "text_encoder_2")}[part.kind]
     return attrs.evolve(part, alone=alone(part.source, *names))

@@ -37,8 +37,7 @@ class Added:
         """Puts beside a transformer what is wanted and not there, and takes away what is there and not wanted.
 
         transformer: None if it is not in memory now; see :meth:`onto`. config: of it. like: dtype and device of the
-        factors. Raises ModelError, leaving everything as it was,
-        for a file that is no LoRA of it.
+        factors. Raises ModelError, leaving everything as it was, for a file that is no LoRA of it.
         """
         bare = _bare(config)
         new = {file: read(file).fitted(bare) for file in wanted if file not in self.strengths}
@@ -56,8 +55,10 @@ class Added:
 
     def onto(self, transformer: torch.nn.Module, config: Any, like: torch.Tensor) -> None:
         """Puts all of them beside a transformer that was read again."""
+        bare = _bare(config) if self.strengths else None
         for file, strength in self.strengths.items():
-            put_beside(transformer, read(file).fitted(_bare(config)), strength, like)
+            assert bare is not None
+            put_beside(transformer, read(file).fitted(bare), strength, like)
 
     def _forget(self, transformer: torch.nn.Module | None, files: Any) -> None:
         gone = [self.strengths.pop(file) for file in list(files)]

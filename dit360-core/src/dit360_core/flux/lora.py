@@ -124,7 +124,7 @@ class Lora:
         if self.text_encoder:
             raise ModelError(
                 f"{self.file} also changes CLIP, which cannot be kept beside it; use lora_mode=fuse, or give another "
-                f"file."
+                "file."
             )
 
     def check_effect(self, changed: int, strength: float) -> None:
@@ -216,11 +216,19 @@ def _as_diffusers(file: Path) -> dict[str, torch.Tensor]:
     raw = load_file(file)
     if weights := next((k for k in raw if "dora_scale" in k or "lora_magnitude" in k), None):
         raise ModelError(f"{file} is a DoRA (it holds {weights!r}), which changes weights otherwise; give a LoRA.")
+    plain = of_plain_factors(file, raw)
+    if plain is not None:
+        return plain
+    reader: Any = FluxPipeline
+    state, alphas = reader.lora_state_dict(raw, return_alphas=True)
+    return _scaled(state, alphas or {})
+
+
+def of_plain_factors(file: Path, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """The tensors of a file as PEFT or diffusers writes it, named and scaled as above; None for another format."""
     named = {_plain_name(key): value for key, value in raw.items()}
     if not all(re.match(_FACTOR, key) for key in named):
-        reader: Any = FluxPipeline
-        state, alphas = reader.lora_state_dict(raw, return_alphas=True)
-        return _scaled(state, alphas or {})
+        return None
     state = {key if key.startswith("text_encoder.") else f"transformer.{key}": value for key, value in named.items()}
     for key in [key for key in state if ".lora_B." in key]:
         part = key.partition(".")[0]
