@@ -916,3 +916,11 @@ def test_storing_takes_only_options_that_matter_and_a_mode_that_does_something(t
 def test_stored_files_can_be_read_by_whoever_can_read_the_folder(stored_int8):
     modes = {file.stat().st_mode & 0o777 for file in stored_int8.rglob("*") if file.is_file()}
     assert len(modes) == 1
+
+
+def test_a_model_that_is_stored_in_eight_bit_floats_can_be_quantized(tiny_copy, tmp_path):
+    """What is left in full is looked at for numbers that are none, which PyTorch cannot ask of these."""
+    for file in (tiny_copy / "transformer").glob("*.safetensors"):
+        save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(file).items()}, file)
+    plan = dit360_core.quantize(str(tiny_copy), tmp_path / "small", quantization_mode="int8")
+    assert plan.quantized

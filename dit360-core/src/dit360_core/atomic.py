@@ -1,15 +1,24 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO
 
 from dit360_core.errors import Dit360Error, InputError
+
+PART = ".dit360-{}.part"
+"""The name of a file while it is being written; what a killed process leaves of it is found by that."""
+
+
+class NameTaken(InputError):
+    """A file of that name is there already; perhaps only since the writing began."""
 
 
 @contextmanager
@@ -18,16 +27,17 @@ def write_atomic(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
 
     The bytes go to a hidden file in the same folder, are flushed to the disk, and take the name in one step.
     On any exception, KeyboardInterrupt among them, the hidden file is removed and what was at ``path`` stays
-    as it was. Symbolic links are followed. ``force`` allows to replace an existing file.
+    as it was. Symbolic links are followed. ``force`` allows to replace an existing file; without it, of several
+    programs that write one name at once the first one gets it.
 
-    Raises InputError if the file exists and ``force`` is not given, if its folder does not exist or cannot be
-    written to; Dit360Error if writing fails later, as on a full disk.
+    Raises NameTaken if the file exists and ``force`` is not given, InputError if its folder does not exist or cannot
+    be written to, or if it is a device; Dit360Error if writing fails later, as on a full disk.
     """
     check_writable(path, force=force)
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # resolve() raises of links that lead in a circle
     # Not derived from the file's name, which may already have the greatest length that the file system
     # allows.
-    part = target.parent / f".dit360-{secrets.token_hex(8)}.part"
+    part = target.parent / PART.format(secrets.token_hex(8))
     try:
         try:
             file = part.open("xb")
@@ -39,7 +49,13 @@ def write_atomic(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, target)
+        if force:
+            os.replace(part, target)
+        else:
+            _give_name(part, target)
+    except FileExistsError as error:
+        part.unlink(missing_ok=True)
+        raise _taken(path) from error
     except OSError as error:
         part.unlink(missing_ok=True)
         raise Dit360Error(
@@ -50,9 +66,46 @@ def write_atomic(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
         raise
 
 
+def _give_name(part: Path, target: Path) -> None:
+    """Raises FileExistsError, and replaces nothing, if the name has been taken since it was looked at."""
+    if os.name == "nt":
+        part.rename(target)  # which refuses to replace there
+        return
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as FAT
+        target.open("xb").close()
+        try:
+            os.replace(part, target)
+        except BaseException:
+            target.unlink()  # nothing is in it
+            raise
+        return
+    part.unlink()
+
+
+def _taken(path: Path) -> NameTaken:
+    return NameTaken(f"Cannot write {path}: the file exists already; choose another name or overwrite it (force).")
+
+
+def check_name(path: Path) -> None:
+    """Raises InputError for what no file or folder can be called here: too long, or with characters that are none."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # told of more exactly by whoever asks
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no file can be called so"
+        shown = str(path) if str(path).isprintable() else repr(str(path))
+        raise InputError(f"Cannot write {shown}: {why}; choose another name.") from error
+
+
 def check_writable(path: Path, *, force: bool) -> None:
     """Raises InputError where write_atomic would refuse ``path``: for telling it before a long computation."""
-    # os.path rather than pathlib: a name that no file can have (too long, say) must not raise here already.
+    check_name(path)
+    # os.path rather than pathlib, which raises of what may not be looked at.
     if os.path.isdir(path):
         raise InputError(f"Cannot write {path}: it is a folder; add the name of a file.")
     if not os.path.isdir(path.parent):
@@ -60,4 +113,67 @@ def check_writable(path: Path, *, force: bool) -> None:
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"Cannot write {path}: no permission to write in {path.parent}; choose another folder.")
     if os.path.lexists(path) and not force:
-        raise InputError(f"Cannot write {path}: the file exists already; choose another name or overwrite it (force).")
+        raise _taken(path)
+    # Through a link, an administrator could else replace /dev/null for everybody.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"Cannot write {path}: it is a device or a pipe, and no file; choose another name.")
+
+
+def check_new_folder(target: Path) -> None:
+    """Raises InputError unless a folder of this name can be made, or is there and empty."""
+    check_name(target)
+    # os.path rather than pathlib, which raises of a name that no file can have and of what may not be looked at.
+    if os.path.islink(target) or os.path.realpath(target) == os.path.realpath("."):
+        raise InputError(f"Cannot write {target}: it is the working folder or a link; give the name of a new folder.")
+    if os.path.lexists(target) and not _is_empty_folder(target):
+        raise InputError(f"Cannot write {target}: it exists already; choose another name, or delete it.")
+    if not os.path.isdir(target.absolute().parent):
+        raise InputError(f"Cannot write {target}: its folder does not exist; create it or choose another.")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise InputError(f"Cannot write {target}: no permission to write there; choose another folder.")
+
+
+def _is_empty_folder(target: Path) -> bool:
+    try:
+        return not os.listdir(target)
+    except OSError:  # no folder, or one that may not be looked into
+        return False
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target that takes its name when the block ends well, and goes if it does not.
+
+    If another program has made something of that name meanwhile, it takes the first free one like it (``name-2``), and
+    Dit360Error says so.
+    """
+    part = target.absolute().parent / PART.format(secrets.token_hex(8))
+    try:
+        part.mkdir()
+        yield part
+        try:
+            _give_folder_its_name(part, target)
+        except NameTaken as error:
+            beside = next(name for n in count(2) if not os.path.lexists(name := target.with_name(f"{target.name}-{n}")))
+            part.rename(beside)
+            raise Dit360Error(f"{str(error).rstrip('.')}; this one is not lost, it is {beside}.") from error
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise Dit360Error(
+            f"Cannot write {target}: {error.strerror or error}; see that there is space, or choose another place."
+        ) from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _give_folder_its_name(part: Path, target: Path) -> None:
+    """Raises NameTaken, and replaces nothing but an empty folder, if the name has been taken since it was looked at."""
+    try:
+        if os.path.isdir(target):
+            target.rmdir()
+        part.rename(target)
+    except OSError as error:
+        if not os.path.lexists(target):
+            raise
+        raise NameTaken(f"Cannot write {target}: another program has made it meanwhile.") from error

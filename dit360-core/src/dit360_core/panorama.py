@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
+import os
 import struct
 import tempfile
 import warnings
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dit360_core.atomic import check_writable, write_atomic
-from dit360_core.errors import InputError
+from dit360_core.atomic import NameTaken, check_writable, write_atomic
+from dit360_core.errors import Dit360Error, InputError
 from dit360_core.metadata import build_xmp, parse_xmp, to_json
 
 if TYPE_CHECKING:
@@ -167,7 +169,7 @@ class Panorama:
         """
         path = Path(path)
         format_name = check_save(path, force=force)
-        data = _encode(self, format_name, quality)
+        data = encoded(self, format_name, quality)
         with write_atomic(path, force=force) as file:
             file.write(data)
         return path
@@ -185,6 +187,9 @@ class Panorama:
         from PIL import Image, ImageOps, UnidentifiedImageError
 
         path = Path(path)
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            # Opening a pipe waits until somebody writes to it, and a device may never end.
+            raise InputError(f"Cannot open {path}: it is a device or a pipe, and no file; save the picture first.")
         try:
             # Only what we write ourselves: other decoders of Pillow start programs (EPS) or are little used.
             with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as file:
@@ -234,7 +239,12 @@ class Panorama:
         from dit360_core.viewer import write_viewer
 
         if path is None:
-            path = Path(tempfile.mkdtemp(prefix="dit360-")) / "panorama.html"
+            try:
+                path = Path(tempfile.mkdtemp(prefix="dit360-")) / "panorama.html"
+            except OSError as error:
+                raise Dit360Error(
+                    f"No temporary folder can be made ({error.strerror or error}); say where to write the page."
+                ) from error
         page = write_viewer(self, Path(path), force=force)
         if open_browser and not webbrowser.open(page.resolve().as_uri()):
             warnings.warn(f"No browser could be started; open {page} yourself.", stacklevel=2)
@@ -260,8 +270,41 @@ def check_save(path: str | PathLike[str], *, force: bool = False) -> str:
     return FORMATS[path.suffix.lower()]
 
 
-def _encode(panorama: Panorama, format_name: str, quality: int) -> bytes:
-    """The bytes of a picture file with its metadata. Raises InputError: quality out of range, picture too large."""
+def rescue(panorama: Panorama, path: Path) -> Path | None:
+    """Saves a picture that took long to make and could not be saved as ``path``; returns where it now is.
+
+    That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
+    that does not work either, a new folder among the temporary files. None: nowhere.
+    """
+    with contextlib.suppress(Dit360Error):
+        for number in range(2, 100):
+            with contextlib.suppress(NameTaken):
+                return panorama.save(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.mkdtemp(prefix="dit360-"))
+        try:
+            return panorama.save(folder / f"panorama{path.suffix}")
+        except Dit360Error:
+            folder.rmdir()
+    return None
+
+
+def saved_settings(path: Path) -> Mapping[str, object]:
+    """The settings in a picture file, without decoding the picture; empty if it is none, or holds none of ours."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=tuple(set(FORMATS.values()))) as file:
+            return parse_xmp(file.info.get("xmp", b"")).settings
+    except (InputError, OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
+        return {}
+
+
+def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
+    """The bytes of a picture file with its metadata. Raises InputError: quality out of range, picture too large.
+
+    format_name: in Pillow's words, as in FORMATS.
+    """
     from PIL import PngImagePlugin
 
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 from safetensors import SafetensorError
 
-from dit360_core.errors import Dit360Error, InputError, ModelError
+from dit360_core.atomic import check_new_folder, new_folder
+from dit360_core.errors import InputError, ModelError
 from dit360_core.loading import prepare
 from dit360_core.machine import Machine
 from dit360_core.memory import told_when_full
@@ -72,8 +69,11 @@ def quantize(
     if not hasattr(prepared.quantizer, "restore"):
         origin = prepared.plan.quantization.origin
         raise InputError(f"The quantization {origin} cannot be stored: it does not say how it is read back.")
-    with _new_folder(target) as folder, told_when_full(f"quantizing {model}", prepared.plan.device):
-        return _write(prepared, folder, progress)
+    with new_folder(target) as folder, told_when_full(f"quantizing {model}", prepared.plan.device):
+        try:
+            return _write(prepared, folder, progress)
+        except SafetensorError as error:  # of a full disk
+            raise OSError(str(error)) from error
 
 
 def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:
@@ -115,36 +115,3 @@ def _remember(plan: Plan, folder: Path) -> None:
         "model": {name: getattr(plan.model, name) for name in KEPT},
     }
     (folder / SETTINGS).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def check_new_folder(target: Path) -> None:
-    """Raises InputError unless a folder of this name can be made, or is there and empty."""
-    if target.is_symlink() or target.resolve() == Path.cwd():
-        raise InputError(f"Cannot write {target}: it is the working folder or a link; give the name of a new folder.")
-    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"Cannot write {target}: it exists already; choose another name, or delete it.")
-    if not os.path.isdir(target.absolute().parent):
-        raise InputError(f"Cannot write {target}: its folder does not exist; create it or choose another.")
-    if not os.access(target.absolute().parent, os.W_OK):
-        raise InputError(f"Cannot write {target}: no permission to write there; choose another folder.")
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the target that takes its name when the block ends well, and goes if it does not."""
-    part = target.absolute().parent / f".dit360-{secrets.token_hex(8)}.part"
-    try:
-        part.mkdir()
-        yield part
-        if target.is_dir():
-            target.rmdir()
-        part.rename(target)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise Dit360Error(
-            f"Cannot write {target}: {getattr(error, 'strerror', None) or error}; see that there is space, or choose "
-            "another place."
-        ) from error
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

@@ -15,6 +15,7 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
+from dit360_core.errors import Dit360Error
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _run(
     from rich.text import Text
 
     from dit360_core.checks import begun_with
-    from dit360_core.panorama import Panorama, check_save
+    from dit360_core.panorama import Panorama, check_save, rescue
     from dit360_core.recording import Recorder
     from dit360_core.registry import default_registry
     from dit360_core.timeline import check_timeline, save_timeline
@@ -145,7 +146,13 @@ def _run(
     with _Progress(console) as advance:
         panorama = pipe.generate(**given, **attrs.asdict(decoding), image=begun, progress=advance)
     done = time.perf_counter()
-    panorama.save(output, force=force)
+    try:
+        panorama.save(output, force=force)
+    except Dit360Error as error:  # after minutes of computing: the disk is full, or another program took the name
+        kept = rescue(panorama, output)
+        if kept is None:
+            raise
+        raise Dit360Error(f"{str(error).rstrip('.')}; the picture is not lost, it is {kept}.") from error
     used: Any = panorama.settings["used"]
     console.print(
         f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; loading {loaded - started:.1f} s, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
+
+
+# What moves the cursor, recolours the terminal, or turns the direction of reading; line ends and tabs are harmless.
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Text of others (a picture's metadata, a file's name) as a terminal may show it; in JSON it means the same."""
+    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Terminated(KeyboardInterrupt):
@@ -49,7 +59,7 @@ def told(level: int = logging.WARNING) -> Iterator[Console]:
             warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
             yield console
     except Dit360Error as error:
-        console.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(harmless(f"Error: {error}"), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error
     except KeyboardInterrupt as interrupt:
         console.print("Interrupted; no half-written file is left.")
@@ -68,4 +78,4 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         wanting = record.levelno >= logging.WARNING
         told = f"{record.levelname.capitalize()}: {record.getMessage()}" if wanting else record.getMessage()
-        self._console.print(told, style="yellow" if wanting else "dim", markup=False, soft_wrap=True)
+        self._console.print(harmless(told), style="yellow" if wanting else "dim", markup=False, soft_wrap=True)

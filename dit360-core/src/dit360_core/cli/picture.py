@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dit360_core.cli.output import told
+from dit360_core.cli.output import harmless, told
 
 
 def view(
@@ -39,7 +39,7 @@ def inspect(
 
         report = _measured(Panorama.open(file))
         if as_json:
-            typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+            typer.echo(harmless(json.dumps(report, indent=2, ensure_ascii=False)))
             return
         from rich.console import Console
         from rich.table import Table
@@ -48,7 +48,7 @@ def inspect(
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for name, value in _rows(report):
-            table.add_row(name, value)
+            table.add_row(harmless(name), harmless(value))
         Console(highlight=False, markup=False).print(table)
 
 

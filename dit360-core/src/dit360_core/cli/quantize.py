@@ -67,7 +67,8 @@ def quantize(
 def _run(console: Console, model: str, output: Path, options: dict[str, Any]) -> Plan:
     from rich.progress import Progress
 
-    from dit360_core.storing import check_new_folder, quantize
+    from dit360_core.atomic import check_new_folder
+    from dit360_core.storing import quantize
 
     check_new_folder(output)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -27,11 +27,12 @@ from dit360_core.flux.files import (
     STORED,
     check_safetensors,
     existing,
+    read_config,
     read_json,
     refuse_pickle,
     weight_files,
 )
-from dit360_core.flux.hub import SUBFOLDERS, fetch
+from dit360_core.flux.hub import SUBFOLDERS, fetch, told_of_the_cache
 from dit360_core.options import LoadOptions
 from dit360_core.plan import looks_like_hub_id
 
@@ -149,7 +150,7 @@ def _folder_of(given: Given, folder: Path, *, weights: bool) -> Path:
             f"{folder} holds no {given.what} as diffusers writes it: it has no config.json; give a folder that "
             "save_pretrained wrote, or a single safetensors file."
         )
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json")
     key, wanted = ("_class_name", "AutoencoderKL") if given.part == VAE else ("model_type", "t5")
     if config.get(key) != wanted:
         raise ModelError(
@@ -289,7 +290,14 @@ def compose(folder: Path, given: Sequence[Given], *, weights: bool = True) -> Co
         return Composed(folder)
     given = [_fetched(one, weights=weights) for one in given]
     check_fits(given, folder)
-    made = Composed(Path(tempfile.mkdtemp(prefix="dit360-model-")), temporary=True, notes=list(_notes(given, folder)))
+    notes = list(_notes(given, folder))
+    try:
+        place = Path(tempfile.mkdtemp(prefix="dit360-model-"))
+    except OSError as error:
+        raise ModelError(
+            f"No temporary folder can be made ({error.strerror or error}); name a place with TMPDIR."
+        ) from error
+    made = Composed(place, temporary=True, notes=notes)
     try:
         _fill(made.folder, folder, {one.part: one for one in given}, weights=weights)
     except OSError as error:
@@ -311,7 +319,8 @@ def _fetched(one: Given, *, weights: bool) -> Given:
     found = fetch(one.name, ["config.json", f"{one.part}/*" if weights else f"{one.part}/config.json"])
     if weights and not (found / one.part).is_dir():
         found = fetch(one.name, ["config.json", "*.safetensors", "*.safetensors.index.json"], ignore=SUBFOLDERS)
-    return attrs.evolve(one, path=_folder_of(one, found, weights=weights))
+    with told_of_the_cache(one.name):
+        return attrs.evolve(one, path=_folder_of(one, found, weights=weights))
 
 
 def _notes(given: Sequence[Given], folder: Path) -> Iterator[str]:

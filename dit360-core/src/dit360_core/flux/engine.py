@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,6 +14,7 @@ import torch
 
 from dit360_core.embedding import Embedding
 from dit360_core.errors import Dit360Error
+from dit360_core.flux.placement import settle
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.residency import Residency
 from dit360_core.flux.shift import FluxTimeShift
@@ -50,6 +52,9 @@ class Engine:
     """Who measures memory and time, the last of them."""
     watches: list[Watch] = attrs.field(factory=list, repr=False)
     _read: OrderedDict[tuple[str, int], Embedding] = attrs.field(factory=OrderedDict, repr=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        _forget_failed_import()
 
     @config.default
     def _of_the_transformer(self) -> Any:
@@ -97,6 +102,12 @@ class Engine:
         with quiet(), torch.no_grad():
             tokens, pooled, _ = self.pipe.encode_prompt(
                 prompt, device=self.device, max_sequence_length=max_sequence_length
+            )
+        if not bool(torch.isfinite(tokens).all() & torch.isfinite(pooled).all()):
+            # Told here, or the kernel and the solver would be blamed for it; and not remembered.
+            raise Dit360Error(
+                f"The text encoders produced numbers that are not finite in {tokens.dtype}; use precision bf16 or "
+                "fp32, or download text_encoder and text_encoder_2 again."
             )
         embedding = Embedding(tokens=tokens, pooled=pooled)
         if self.residency.evict != "none":
@@ -192,30 +203,60 @@ class Engine:
         """The model as a function of tokens and noise level, for one picture."""
         return Velocity(self, grid, guidance, attend, key_bias)
 
-    def decode(self, latents: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
-        """Model-space latents ``(1, C, h, w)`` → pixels ``(1, 3, 8h, 8w)`` fp32 in 0 … 1, on the CPU."""
+    def decode(self, latents: torch.Tensor, tiling: TilingImplementation, by: str = "") -> torch.Tensor:
+        """Model-space latents ``(1, C, h, w)`` → pixels ``(1, 3, 8h, 8w)`` fp32 in 0 … 1, on the CPU.
+
+        by: whose tiling it is, for an error, if it is a plugin's.
+        """
         vae = self.pipe.vae
         stored = as_stored(vae, latents.to(self.device, vae.dtype))
         with between_convolutions(self.watches):
             pixels = tiling.decode(vae, stored).float().cpu()
-        if not bool(torch.isfinite(pixels).all()):
-            raise Dit360Error(
-                f"The autoencoder produced numbers that are not finite in {vae.dtype}; use precision bf16 or fp32."
-            )
-        return (pixels / 2 + 0.5).clamp(0, 1)
+        return (_finite(pixels, vae, by) / 2 + 0.5).clamp(0, 1)
 
-    def encode(self, pixels: torch.Tensor, tiling: TilingImplementation) -> torch.Tensor:
-        """Pixels ``(1, 3, H, W)`` in 0 … 1 → model-space latents ``(1, C, H/8, W/8)`` fp32, on the CPU."""
+    def encode(self, pixels: torch.Tensor, tiling: TilingImplementation, by: str = "") -> torch.Tensor:
+        """Pixels ``(1, 3, H, W)`` in 0 … 1 → model-space latents ``(1, C, H/8, W/8)`` fp32, on the CPU.
+
+        by: as for :meth:`decode`.
+        """
         vae = self.pipe.vae
         with between_convolutions(self.watches):
             stored = tiling.encode(vae, (pixels * 2 - 1).to(self.device, vae.dtype)).float().cpu()
-        return self.from_stored(stored)
+        return self.from_stored(_finite(stored, vae, by))
+
+    def settle(self) -> None:
+        """After a stage that failed: sends blocks back that came for it, which only its end would have sent back."""
+        settle(self.pipe)
 
     def release(self) -> None:
         """Moves offloaded parts back to system memory, and lets go of those that are evicted, after a stage."""
         # Dropped first: accelerate makes its hooks anew, for the parts that are there.
         self.residency.drop(self.pipe)
         self.pipe.maybe_free_model_hooks()
+
+
+def _forget_failed_import() -> None:
+    """Lets go of what xFormers keeps if it does not fit PyTorch, which it finds out when diffusers imports it.
+
+    It keeps the exception, which keeps the functions that were running, up to whoever loads the first model of the
+    process: all parts of that one would stay for ever, whether they are evicted, offloaded or nobody's any more.
+    """
+    library = sys.modules.get("xformers._cpp_lib")
+    kept = getattr(library, "_cpp_library_load_exception", None)
+    while isinstance(kept, BaseException):
+        kept.__traceback__ = None
+        kept = kept.__cause__ or kept.__context__
+
+
+def _finite(made: torch.Tensor, vae: Any, by: str) -> torch.Tensor:
+    """What an autoencoder made. Raises Dit360Error for what would become a black picture."""
+    if bool(torch.isfinite(made).all()):
+        return made
+    told = f" with the tiling {by}" if by else ""
+    hint = "choose another tiling, or " if by else ""
+    raise Dit360Error(
+        f"The autoencoder produced numbers that are not finite{told} in {vae.dtype}; {hint}use precision bf16 or fp32."
+    )
 
 
 class Velocity:

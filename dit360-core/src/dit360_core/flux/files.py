@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import ModelError, first_line
+from dit360_core.errors import ModelError
 from dit360_core.offers import Model
 
 WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
@@ -24,8 +25,29 @@ KEPT = (
     "position_interpolation", "precision",
 )  # fmt: skip
 """Of a model, what its files do not tell."""
+COUNTS = ("num_layers", "num_single_layers", "num_hidden_layers", "num_decoder_layers", "layers_per_block")
+"""Of a configuration, what is built one by one, before the weights are looked at. FLUX has 38 of a kind."""
+MOST_LAYERS = 1000
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
+
+class Damaged(ModelError):
+    """A file of weights that is not as it was written."""
+
+
+LIBRARIES = ("diffusers", "transformers")
+"""From which the parts of a model come. Older versions of diffusers import whatever else a model's folder names."""
+
+_PICKLE = "is a pickle by another name, which can run code when it is opened; get a safetensors release"
+_PAGE = "is a web page and no weights; download it again, by 'hf download' or logged in"
+_NO_SAFETENSORS = {
+    b"pk\x03\x04": _PICKLE,
+    b"\x80": _PICKLE,
+    b"version https://git-lfs": "only says where Git LFS keeps the weights; fetch them with 'git lfs pull'",
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
+}
+"""First bytes, in lower case → what a file is that calls itself safetensors."""
 
 # What transformers needs beside its configuration, one of these, to make a tokenizer.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
@@ -53,6 +75,13 @@ def check_model_folder(folder: Path) -> None:
     made_by = described.get("_class_name")
     if made_by != "FluxPipeline":
         raise ModelError(f"{folder} holds a {made_by}, but dit360 runs FluxPipeline models; give a FLUX folder.")
+    for part in PARTS:
+        made = described.get(part, LIBRARIES)
+        if not (isinstance(made, (list, tuple)) and made and made[0] in (None, *LIBRARIES)):
+            raise ModelError(
+                f"{index} wants code for its {part} that is neither of diffusers nor of transformers ({made!r:.60}), "
+                "which dit360 does not run; give another model."
+            )
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise ModelError(f"{folder} lacks {', '.join(missing)}; download the whole model, not a part of it.")
@@ -60,7 +89,7 @@ def check_model_folder(folder: Path) -> None:
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         if not (folder / part / name).is_file():
             raise ModelError(f"{folder / part} has no {name}; download the whole model again.")
-        read_json(folder / part / name)
+        read_config(folder / part / name)
     for part in TOKENIZERS:
         if not any((folder / part / name).is_file() for name in VOCABULARIES):
             raise ModelError(
@@ -81,7 +110,8 @@ def with_settings(model: Model, folder: Path) -> Model:
     try:
         return attrs.evolve(model, **{name: told["model"][name] for name in known if name in told["model"]})
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{file} is damaged ({first_line(error)}); delete it to use defaults.") from error
+        why = error.args[0] if error.args else type(error).__name__  # of attrs, whose text shows the whole field
+        raise ModelError(f"{file} is damaged ({why}); delete it to use defaults.") from error
 
 
 def remembered_lora(folder: Path) -> Mapping[str, Any] | None:
@@ -118,6 +148,9 @@ def weight_files(part: Path) -> Iterator[Path]:
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
             raise ModelError(f"{index} has no weight_map from tensors to files; download the model again.")
+        # Shards lie beside their index, and no model of the Hub is to reach other files.
+        if elsewhere := [shard for shard in shards.values() if not _is_file_name(shard)]:
+            raise ModelError(f"{index} names {elsewhere[0]!r:.60}, which is not in its folder; get another model.")
         listed |= {part / shard for shard in shards.values()}
     # A folder may hold variants (model.fp16.safetensors) beside the plain weights; all of them are checked.
     files = sorted(listed | set(part.glob("*.safetensors")))
@@ -133,6 +166,10 @@ def weight_files(part: Path) -> Iterator[Path]:
         yield file
 
 
+def _is_file_name(name: str) -> bool:
+    return name.isprintable() and not set(name) & set("/\\:") and name.strip(". ") != ""
+
+
 def check_safetensors(file: Path) -> list[str]:
     """The tensor names of a safetensors file, read from its header. Raises ModelError if it is damaged or cut off."""
     from safetensors import SafetensorError, safe_open
@@ -143,20 +180,41 @@ def check_safetensors(file: Path) -> list[str]:
         with safe_open(file, framework="numpy") as opened:
             return list(opened.keys())
     except SafetensorError as error:
-        raise ModelError(f"{file} is damaged or cut off ({error}); download it again.") from error
+        if what := _something_else(file):
+            raise ModelError(f"{file} {what}.") from error
+        raise Damaged(f"{file} is damaged or cut off ({error}); download it again.") from error
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror or error}); check its permissions.") from error
+
+
+def _something_else(file: Path) -> str | None:
+    """What a file is that cannot be read as safetensors; None: that, damaged."""
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        start = opened.read(32)
+        if start[4:8] != bytes(4):  # of a safetensors file it would be the length of the header, which is not so long
+            return next((what for mark, what in _NO_SAFETENSORS.items() if start.lower().startswith(mark)), None)
+    return None
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ModelError if it is not one."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is not readable JSON ({error}); download the model again.") from error
     if not isinstance(found, dict):
         raise ModelError(f"{file} holds no JSON object; download the model again.")
     return found
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The configuration of a part. Raises ModelError if it is none, or asks for more layers than any memory holds."""
+    config = read_json(file)
+    for name in COUNTS:
+        number = config.get(name)
+        if isinstance(number, int | float) and not 0 <= number <= MOST_LAYERS:
+            raise ModelError(f"{file} says that {name} is {number!r:.60}, which cannot be; download the model again.")
+    return config
 
 
 def find_lora_file(path: Path) -> Path:

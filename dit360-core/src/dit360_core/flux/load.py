@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import InputError, ModelError, first_line
 from dit360_core.flux.files import WEIGHTS, check_model_folder, existing, read_json
-from dit360_core.flux.hub import MODEL_FILES, fetch
+from dit360_core.flux.hub import MODEL_FILES, fetch, told_of_the_cache
 from dit360_core.flux.quiet import default_dtype_kept, quiet
 from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import looks_like_hub_id
@@ -27,6 +27,9 @@ def locate(base: str) -> Path:
     folder = existing(base)
     if folder is None and looks_like_hub_id(base):
         folder = fetch(base, MODEL_FILES)
+        with told_of_the_cache(base):
+            check_model_folder(folder)
+        return folder
     if folder is None:
         raise ModelError(f"There is no folder {base}; give a diffusers folder, a Hub id, or a known model name.")
     check_model_folder(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -15,7 +16,7 @@ from safetensors import safe_open
 
 from dit360_core.errors import InputError, ModelError, first_line
 from dit360_core.flux.files import check_safetensors, existing, find_lora_file, read_json
-from dit360_core.flux.hub import LORA_FILES, SUBFOLDERS, fetch
+from dit360_core.flux.hub import LORA_FILES, SUBFOLDERS, fetch, told_of_the_cache
 from dit360_core.flux.quiet import quiet
 from dit360_core.plan import looks_like_hub_id
 
@@ -31,7 +32,9 @@ def locate(lora: str) -> Path:
     """The safetensors file meant by a path, a Hub id or ``owner/name/file.safetensors``, its header checked."""
     path = existing(lora)
     repo_id, _, name = lora.rpartition("/")
+    fetched = path is None
     if path is None and looks_like_hub_id(lora):
+        repo_id = lora
         path = fetch(lora, LORA_FILES, ignore=SUBFOLDERS)
     elif path is None and looks_like_hub_id(repo_id) and name.endswith(".safetensors"):
         path = fetch(repo_id, [name, "adapter_config.json"]) / name
@@ -41,7 +44,8 @@ def locate(lora: str) -> Path:
             "owner/name/file.safetensors)."
         )
     file = find_lora_file(path)
-    names = check_safetensors(file)
+    with told_of_the_cache(repo_id) if fetched else contextlib.nullcontext():
+        names = check_safetensors(file)
     if not any("lora" in name.lower() for name in names):
         raise ModelError(f"{file} holds no LoRA: none of its {len(names)} tensors is named so; give a LoRA file.")
     return file
@@ -142,7 +146,8 @@ def read(file: Path) -> Lora:
             state = _as_diffusers(file)
     except ModelError:
         raise
-    except (ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError, NotImplementedError, RuntimeError,
+            AttributeError) as error:  # fmt: skip
         raise ModelError(
             f"{file} cannot be read as a LoRA for FLUX ({first_line(error).rstrip(': ')}); give another file."
         ) from error
@@ -158,6 +163,13 @@ def read(file: Path) -> Lora:
     for name, found in layers.items():
         if not {"down", "up"} <= set(found):
             raise ModelError(f"{file} holds only one factor of its layer {name}; download it again.")
+        down, up, bias = found["down"], found["up"], found.get("bias")
+        if down.ndim != 2 or up.ndim != 2 or up.shape[1] != down.shape[0] or (
+            bias is not None and bias.shape != up.shape[:1]
+        ):  # fmt: skip
+            raise ModelError(f"{file} holds factors of its layer {name} that do not fit together; download it again.")
+        if not all(bool(factor.float().isfinite().all()) for factor in found.values()):
+            raise ModelError(f"{file} holds numbers that are not finite, in its layer {name}; download it again.")
     return Lora(
         file=file,
         layers={name: Factors(**found) for name, found in layers.items()},

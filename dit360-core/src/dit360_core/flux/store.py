@@ -49,6 +49,11 @@ def write_part(
     def tensors() -> Iterator[tuple[str, torch.Tensor]]:
         for piece in pieces(part, how, dtype, plain=True):
             if isinstance(piece.content, torch.Tensor):
+                if not bool(piece.content.float().isfinite().all()):  # fp8 cannot be asked
+                    raise ModelError(
+                        f"The {part.name} of this model holds numbers that are not finite, in {piece.name}; download "
+                        "it again."
+                    )
                 yield piece.name, piece.content
                 continue
             for key, value in piece.content.state_dict().items():

@@ -40,7 +40,7 @@ class Watch:
         """Looks in once. What is raised is the caller's own, whatever plugin was running."""
         try:
             self._check()
-        except Exception as error:
+        except BaseException as error:
             mark_as_callers(error)
             raise
 
