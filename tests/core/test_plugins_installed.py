@@ -8,7 +8,7 @@ from command_line import PLUGINS, dit360, install, python
 
 SMALL = ["--width", "128", "--steps", "1", "--seed", "7"]
 # The others are installed by the tests that need them.
-APART = ("sends_signals", "fails_midway", "crashes", "hangs")
+APART = ("sends_signals", "fails_midway", "fails_in_use", "crashes", "hangs")
 BROKEN = sorted(path.name for path in PLUGINS.iterdir() if path.name not in APART and path.is_dir())
 
 FAILURES = {

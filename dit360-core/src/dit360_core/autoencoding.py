@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import Dit360Error, InputError
@@ -15,7 +16,8 @@ from dit360_core.memory import give_back_freed_memory
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
 from dit360_core.panorama import Panorama
 from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
-from dit360_core.stages import Latents, Pixels, stage, told_of
+from dit360_core.registry import CORE
+from dit360_core.stages import Latents, Pixels, letting_go, stage, told_of
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +36,13 @@ class Autoencoding:
         self._loaded = loaded
         self._latent_to_rgb: torch.Tensor | None = None
 
+    @letting_go
     def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
         """Latents in model space become a picture."""
         pixels = self.pixels(given, asked)
         return Panorama(image=_image(pixels.tensor[0]), settings=pixels.settings)
 
+    @letting_go
     def pixels(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Pixels:
         """Latents in model space become pixels."""
         latents = self._checked(given)
@@ -47,8 +51,9 @@ class Autoencoding:
         with self._stage(doing, asked, latents.size) as ladder:
             choice, tiling, report = self._tiling(asked, latents.width, latents.height)
             with told_of(choice):
-                pixels = ladder.run(lambda: self._engine.decode(tensor, tiling))
-            told = report()
+                # Not a lambda: what it closes over stays with an exception whatever is cleared.
+                pixels = ladder.run(partial(self._engine.decode, tensor, tiling, _whose(choice)))
+                told = report()
         if self._plan.device == "cpu":
             # The last of a picture's stages, and the one that leaves most holes.
             give_back_freed_memory("cpu")
@@ -66,6 +71,7 @@ class Autoencoding:
         settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._loaded.machine.versions)}
         return Pixels(tensor=pixels, settings=settings)
 
+    @letting_go
     def encode(self, panorama: Panorama, asked: DecodeOptions) -> Latents:
         """A picture becomes latents in model space."""
         import numpy as np
@@ -74,17 +80,23 @@ class Autoencoding:
         pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
         return self.encode_pixels(pixels, asked)
 
+    @letting_go
     def encode_pixels(self, pixels: torch.Tensor, asked: DecodeOptions) -> Latents:
         """Pixels ``(1, 3, H, W)`` in 0 … 1 become latents in model space."""
         width, height = int(pixels.shape[-1]), int(pixels.shape[-2])
         check_size(width, height)
+        if not bool(pixels.isfinite().all()):
+            raise InputError("The picture holds numbers that are not finite; give numbers from 0 to 1.")
         with self._stage(f"encoding {width}×{height}", asked, (width, height)) as ladder:
             choice, tiling, report = self._tiling(asked, width, height)
             with told_of(choice):
-                tensor = ladder.run(lambda: self._engine.encode(pixels, tiling))
-            told = report()
+                tensor = ladder.run(partial(self._engine.encode, pixels, tiling, _whose(choice)))
+                told = report()
+        if tuple(tensor.shape) != (1, self._engine.latent_channels, height // 8, width // 8):
+            raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(tensor.shape)}; choose another.")
         return Latents(tensor=tensor, settings={"encoded": told})
 
+    @letting_go
     def preview(self, latents: Latents | torch.Tensor, scale: int) -> Panorama:
         """A linear look at latents, ``scale`` pixels to a column."""
         from dit360_core.flux.preview import latent_to_rgb, preview
@@ -93,7 +105,7 @@ class Autoencoding:
             raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
         tensor = self._checked(latents).tensor
         if self._latent_to_rgb is None:
-            with stage(self._engine, self._plan, "fitting a preview"):
+            with stage(self._engine, self._plan, "fitting a preview", quantized=False):
                 self._engine.bring("vae")
                 self._latent_to_rgb = latent_to_rgb(self._engine.pipe.vae, self._engine.device)
         return Panorama(image=_image(preview(tensor, self._latent_to_rgb, scale)), settings={"preview": scale})
@@ -116,7 +128,7 @@ class Autoencoding:
             asked=lambda: (SampleOptions(prompt="any", width=size[0], height=size[1]), asked),
             hint=_help(asked),
         )
-        with stage(self._engine, self._plan, doing):
+        with stage(self._engine, self._plan, doing, quantized=False):
             ladder.run(lambda: self._engine.bring("vae"))
             yield ladder
 
@@ -126,6 +138,9 @@ class Autoencoding:
         shape, channels = tuple(given.tensor.shape), self._engine.latent_channels
         if len(shape) != 4 or shape[:2] != (1, channels):
             raise InputError(f"latents has the shape {shape}, but one picture is (1, {channels}, height/8, width/8).")
+        if not bool(given.tensor.isfinite().all()):
+            # Told here, or the autoencoder would be blamed; and a preview asks no autoencoder.
+            raise InputError("latents holds numbers that are not finite; they would become a black picture.")
         return given
 
     def _tiling(
@@ -153,6 +168,11 @@ class Autoencoding:
             return {**done, **choice.as_dict(), "exact": offer.exact}
 
         return choice, tiling, report
+
+
+def _whose(tiling: Choice) -> str:
+    """Who is to be told as the author of numbers that are none; nobody, if it is the core."""
+    return "" if tiling.distribution == CORE else tiling.origin
 
 
 def _help(asked: DecodeOptions) -> str | None:

@@ -222,7 +222,7 @@ def convert(
             found = module(x)
             if found.shape != right.shape or found.dtype != right.dtype:
                 raise ValueError(f"it gives {tuple(found.shape)} {found.dtype} for {tuple(right.shape)} {right.dtype}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin's exit must not end the program
             if is_out_of_memory(error) or isinstance(error, Dit360Error):
                 raise
             raise Dit360Error(

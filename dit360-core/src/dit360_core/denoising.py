@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +19,7 @@ from dit360_core.offers import AttentionNeed, SchedulerImplementation, Scheduler
 from dit360_core.options import DecodeOptions, SampleOptions, chosen
 from dit360_core.plan import Choice, select
 from dit360_core.registry import PLUGIN_ERRORS, one_line
-from dit360_core.stages import Conditioning, Latents, Progress, Tap, stage
+from dit360_core.stages import Conditioning, Latents, Progress, Tap, letting_go, stage
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ class Denoising:
         plan = loaded.plan
         self._told = {(plan.attention.requested, plan.attention.used), *plan.notes}
 
+    @letting_go
     def sample(
         self,
         conditioning: Conditioning,
@@ -105,23 +107,20 @@ class Denoising:
             if ladder.slice_attention is not None:
                 ladder.slice_attention = lambda rows: velocity.use(self._sliced(attention, rows))
 
-            def attempt(evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:
-                # There, unless a picture that a tap decoded had to make room.
-                def once() -> torch.Tensor:
-                    engine.bring("transformer")
-                    return evaluate()
-
-                return ladder.run(once)
-
-            asking = Asked(engine, grid, velocity, conditioning, wishes, attempt)
+            asking = Asked(engine, grid, velocity, conditioning, wishes, partial(_attempt, ladder, engine))
             for done, state, expected in solve(scheduler, asking, x, sigmas, generator):
                 x = state
                 engine.mark(f"step {done}")
+                shown = None
+                if tap is not None and expected is not None:
+                    shown = engine.unpack(expected, grid).float().cpu()
+                    # Whoever looks in is to see no black picture either.
+                    self._check_finite(shown, scheduler_choice, attention)
                 with working.callers():
                     if progress is not None:
                         progress(done, steps)
-                    if tap is not None and expected is not None:
-                        tap(done, steps, Latents(tensor=engine.unpack(expected, grid).float().cpu()))
+                    if tap is not None and shown is not None:
+                        tap(done, steps, Latents(tensor=shown))
             result = engine.unpack(x, grid).cpu()
         if asking.calls != evaluations:
             self._warn_once(
@@ -129,11 +128,7 @@ class Denoising:
                 f"The scheduler {scheduler_choice.origin} asked the model {asking.calls} times and had told "
                 f"{evaluations}; tell its author.",
             )
-        if not bool(torch.isfinite(result).all()):
-            raise Dit360Error(
-                f"Sampling produced numbers that are not finite ({scheduler_choice.origin}, {attention.origin}, "
-                f"{plan.precision}); try another scheduler, attention backend or precision."
-            )
+        self._check_finite(result, scheduler_choice, attention)
         used = {
             "width": width,
             "height": height,
@@ -222,6 +217,20 @@ class Denoising:
             self._loaded.plan = attrs.evolve(self._loaded.plan, attention_slice_size=rows)
         return sliced(attend, rows)
 
+    def _check_finite(self, latents: torch.Tensor, scheduler: Choice, attention: Choice) -> None:
+        """Raises Dit360Error for what would become a black picture."""
+        import torch
+
+        plan = self._loaded.plan
+        if bool(torch.isfinite(latents).all()):
+            return
+        quantized = plan.quantization.used != "none"
+        parts = [scheduler.origin, attention.origin, *([plan.quantization.origin] if quantized else []), plan.precision]
+        raise Dit360Error(
+            f"Sampling produced numbers that are not finite ({', '.join(parts)}); try another scheduler, attention "
+            f"backend{', quantization' if quantized else ''} or precision."
+        )
+
     def _warn_once(self, subject: Any, sentence: str) -> None:
         # A batch of a thousand pictures needs no thousand warnings. The metadata of each has it.
         if subject not in self._told:
@@ -253,6 +262,18 @@ class Denoising:
             need,
             load=lambda offer: offer.load(settings),
         )
+
+
+def _attempt(ladder: Ladder, engine: Engine, evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """One evaluation of the model, again if memory ran out. Functions of their own, since what a closure closes over
+    stays with an exception whatever is cleared."""
+    return ladder.run(partial(_once, engine, evaluate))
+
+
+def _once(engine: Engine, evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:
+    # There, unless a picture that a tap decoded had to make room.
+    engine.bring("transformer")
+    return evaluate()
 
 
 def _check_conditioning(conditioning: Conditioning, engine: Engine, biased: bool) -> None:

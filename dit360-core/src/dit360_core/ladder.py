@@ -72,7 +72,10 @@ class Ladder:
             if rung is None:
                 raise OutOfMemory(self._told(why))
             log.warning("%s ran out of memory (%s); %s, and it goes on from there.", self.doing.capitalize(), why, rung)
-            self.loaded.given_up.append(f"{self.doing}: {rung}")
+            told = f"{self.doing}: {rung}"
+            if told not in self.loaded.given_up:
+                # A process that paints for days on a device that is just too small is not to collect them.
+                self.loaded.given_up.append(told)
 
     # -------------------------------------------------------------------------------------------------------- rungs
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +36,13 @@ class OutOfMemory(Dit360Error):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is an allocator's, on any device; the CPU's is a plain RuntimeError."""
-    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError", "OutOfMemory")
-    return named or (isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS))
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "OutOfMemory"):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    # As a traceback has it, which survives a plugin's own class whose text cannot be had.
+    said = "".join(traceback.format_exception_only(error)).lower()
+    return any(sign in said for sign in _SIGNS)
 
 
 def free_memory(device: str | torch.device) -> int:

@@ -29,7 +29,7 @@ from dit360_core.quantization import choose_quantization
 from dit360_core.recording import Recorder
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
-from dit360_core.stages import Conditioning, Latents, Pixels, Progress, Tap, stage
+from dit360_core.stages import Conditioning, Latents, Pixels, Progress, Tap, letting_go, stage
 
 if TYPE_CHECKING:
     import torch
@@ -165,6 +165,7 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------------------- stages
 
     @takes(SampleOptions, DecodeOptions)
+    @letting_go
     def generate(
         self,
         prompt: str,

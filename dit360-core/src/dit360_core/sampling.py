@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -93,7 +94,8 @@ class Asked:
 
     def _about(self, embedding: Embedding, x: torch.Tensor, sigma: float, turned: int, branch: str) -> torch.Tensor:
         self.calls += 1
-        return self._attempt(lambda: self._velocity(x, sigma, embedding, branch, turned))
+        # Not a lambda: what it closes over stays with an exception whatever is cleared.
+        return self._attempt(partial(self._velocity, x, sigma, embedding, branch, turned))
 
     def expected(self) -> torch.Tensor | None:
         """The picture as the model expected it the first time that it was asked since the last time of this.

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
+import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import attrs
 
 from dit360_core.errors import Dit360Error, is_callers, mark_as_callers
 from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import Choice, Plan
-from dit360_core.registry import CORE
+from dit360_core.registry import CORE, PLUGIN_ERRORS, one_line
 
 if TYPE_CHECKING:
     import torch
 
     from dit360_core.embedding import Embedding
     from dit360_core.flux.engine import Engine
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+log = logging.getLogger("dit360")
 
 Progress = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
@@ -86,22 +95,33 @@ class Stage:
     def callers(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
             mark_as_callers(error)
             raise
 
 
 @contextlib.contextmanager
-def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice) -> Iterator[Stage]:
+def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice, quantized: bool = True) -> Iterator[Stage]:
     """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told.
 
-    A stage inside of another, as of a tap that decodes, leaves it to that one to move parts back.
+    A stage inside of another, as of a tap that decodes, leaves it to that one to move parts back. choices: what may
+    fail in it; the quantization, whose layers run in every stage but the autoencoder's, is one of them unless quantized
+    is False.
     """
+    if quantized:
+        choices = (*choices, plan.quantization)
     working = Stage(doing)
     engine.stages.append(doing)
     try:
         with told_when_full(doing, plan.device), engine.phase(doing), told_of(*choices, working=working):
             yield working
+    except BaseException as error:
+        let_go(error)
+        try:
+            engine.settle()
+        except Exception as another:  # noqa: BLE001 - of a device that is lost, say; the first is what happened
+            log.warning("Parts could not be sent back (%s); load the model again.", one_line(another))
+        raise
     finally:
         engine.stages.pop()
         if not engine.stages:
@@ -115,12 +135,56 @@ def told_of(*choices: Choice, working: Stage | None = None) -> Iterator[None]:
         yield
     except Dit360Error:
         raise
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         foreign = [choice.origin for choice in choices if choice.distribution != CORE]
-        if not foreign or is_out_of_memory(error) or is_callers(error):
+        if not foreign or is_out_of_memory(error) or is_callers(error) or _ends_the_program(error):
             raise
         doing = working.doing if working is not None else "running the autoencoder"
         raise Dit360Error(
-            f"A plugin failed while {doing}: {' or '.join(foreign)} raised {type(error).__name__}: {error}; choose "
-            "another, or tell its author."
+            f"A plugin failed while {doing}: {' or '.join(foreign)} raised {one_line(error)}; choose another, or tell "
+            "its author."
         ) from error
+
+
+def _ends_the_program(error: BaseException) -> bool:
+    """Whether a signal's handler raised it, which is called in the middle of whatever runs, a plugin too."""
+    if not isinstance(error, SystemExit):
+        return False
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def let_go(error: BaseException) -> None:
+    """Frees what the functions had made that an exception came out of, which it holds for as long as somebody keeps it.
+
+    An interactive shell keeps the last one, and would keep a step's activations with it. Only functions that are over
+    lose their variables. What the user gave us keeps its own: it may be what the user is looking into.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        theirs, inside = is_callers(link), False
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            core = str(frame.f_globals.get("__name__")).partition(".")[0] == "dit360_core"
+            # Who called us is looking into frames of their own, perhaps those of an error they are dealing with.
+            inside = inside or core
+            if inside and (core or not theirs):
+                with contextlib.suppress(RuntimeError):  # it is not over
+                    frame.clear()
+        link = link.__cause__ or link.__context__
+
+
+def letting_go(function: Callable[Given, Made]) -> Callable[Given, Made]:
+    """The function, whose exceptions hold nothing of what it had made, as :func:`let_go` has it."""
+
+    @functools.wraps(function)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            del args, kwargs  # which this frame would hold
+            let_go(error)
+            raise
+
+    return call
