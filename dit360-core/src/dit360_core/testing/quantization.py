@@ -71,6 +71,9 @@ class QuantizerConformance(OfferConformance):
             assert layer.bytes <= allowed, f"{layer.bytes} bytes saved, {allowed:.0f} claimed"
             held = held_bytes(module)
             assert held <= allowed, f"{held} bytes held, {allowed:.0f} claimed"
+            # Tensors that PyTorch does not know of are neither moved to a device nor counted nor saved.
+            least = self.offer().bits / 8 * linear.weight.numel() / 2
+            assert layer.bytes >= least, f"{layer.bytes} bytes saved: the weights are no parameters or buffers of it"
 
     def test_a_transformer_is_as_right_as_claimed(self) -> None:
         for dtype, quantizer in self._dtypes():

@@ -100,6 +100,26 @@ class SchedulerConformance(OfferConformance):
                 assert (mean - MEAN).abs().max() <= 0.04 + 0.01 * float(SPREAD.max()), (settings, part, mean)
                 assert (spread / SPREAD - 1).abs().max() <= 0.03, (settings, part, spread)
 
+    def test_it_arrives_no_farther_off_than_eulers_method_with_as_many_evaluations(self) -> None:
+        """A sign or a factor that is wrong in a solver's correction arrives all the same, with enough steps."""
+        for settings in self.settings():
+            if settings.eta or settings.shift is not _unshifted or settings.timestep_schedule != "linear":
+                continue
+            steps = next(steps for steps in range(1, 33) if self.offer().evaluations(steps) >= 32 or steps == 32)
+            evaluations, start = self.offer().evaluations(steps), noise(2000)
+            found, levels, _ = self._run(settings, steps, start, gaussian_flow)
+            euler = start
+            for n in range(evaluations):
+                sigma, after = (levels[0] * (1 - i / evaluations) for i in (n, n + 1))
+                euler = euler + (after - sigma) * gaussian_flow(euler, sigma)
+            # The flow keeps every quantile where it is.
+            away = (start - (1 - levels[0]) * MEAN) / ((1 - levels[0]) ** 2 * SPREAD**2 + levels[0] ** 2) ** 0.5
+            right = MEAN + SPREAD * away
+            off, allowed = (float((end - right).pow(2).mean().sqrt()) for end in (found, euler))
+            assert off <= 1.1 * allowed, (
+                f"off by {off:.3g}, Euler's method with {evaluations} evaluations by {allowed:.3g}"
+            )
+
     # ------------------------------------------------------------------------------------------------ inner parts
 
     def _run(
