@@ -194,12 +194,31 @@ UNCHECKED = {
     "configuration is nonsense": (["--model", "odd-config"], r"transformer.config\.json"),
 }
 
+PLUGINS = {
+    "plugin of a kind near to one": (["attn", "mine"], r"no kind of plugin named 'attn'; did you mean attention\?"),
+    "plugin of no kind": (["viewer", "mine"], "no kind of plugin named 'viewer'; there are: attention, quantization, "),
+    "plugin with a name of capitals": (["attention", "My Kernel"], "'My Kernel' cannot be used: .*; take my-kernel"),
+    "plugin with a name of no letters": (["attention", "__"], "'__' cannot be used: .*; choose another"),
+    "plugin with an empty name": (["attention", ""], "'' cannot be used: .*; choose another"),
+    "plugin with a path for a name": (["attention", "../mine"], r"'\.\./mine' cannot be used: .*; take mine"),
+    "plugin with a long name": (["attention", "x" * 300], "The name xxx.*… has 300 signs; take 60 at most"),
+    "plugin with the name of a choice": (["tiling", "auto"], "'auto' cannot be used, because it leaves the choice"),
+    "plugin with a name of the core's": (["attention", "sdpa"], "'sdpa' exists already, in dit360-core; choose"),
+    "plugin with a name of a plugin's": (["scheduler", "ddim"], r"'ddim' exists already, in dit360-sched-ddim \d"),
+    "plugin with a name of a family": (["attention", "flash"], "'flash' exists already, in dit360-attn-flash"),
+    "plugin where a file is": (["model", "mine", "-o", "there.jpg"], "Cannot write there.jpg: it exists already"),
+    "plugin where a folder is": (["model", "mine", "-o", "whole"], "Cannot write whole: it exists already"),
+    "plugin in a folder that is not there": (["model", "mine", "-o", "no/where"], "where: its folder does not exist"),
+    "plugin in a folder that cannot be": (["model", "mine", "-o", "x" * 300], "Cannot write xxx"),
+}
+
 CALLS = {
     "empty prompt": (["generate", ""], "The prompt is empty"),
     "blank prompt": (["generate", "  \n"], "The prompt is empty"),
     "picture to view is not there": (["view", "nowhere.jpg"], r"Cannot open nowhere\.jpg: there is no such file"),
     "picture to inspect is no picture": (["inspect", "there.jpg"], r"Cannot open there\.jpg: it is not a JPEG"),
     "picture to inspect is a folder": (["inspect", "folder.jpg"], r"Cannot open folder\.jpg"),
+    **{name: (["new-plugin", *more], told) for name, (more, told) in PLUGINS.items()},
 }
 
 LIGHT = {
@@ -264,7 +283,8 @@ def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(desk, 
 
 def test_a_plain_backends_list_and_every_help_need_no_torch(tmp_path):
     torch_free = [["backends"], ["backends", "--json"], ["doctor"], ["--help"], ["--version"]]
-    torch_free += [[command, "--help"] for command in ("generate", "backends", "doctor", "view", "inspect")]
+    helped = ("generate", "backends", "doctor", "view", "inspect", "new-plugin")
+    torch_free += [[command, "--help"] for command in helped]
     nobody = {"DIT360_DISABLED_PLUGINS": ",".join(other_plugins())}
     for command, told in zip(torch_free, dit360(*torch_free, cwd=tmp_path, without=HEAVY, **nobody), strict=True):
         assert (told.code, told.err) == (0, ""), command

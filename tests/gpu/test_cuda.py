@@ -1,11 +1,17 @@
 """What only a CUDA device can show."""
 
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
 import dit360_core as dit360
 import pytest
 import torch
-from dit360_core.registry import default_registry
+from dit360_core.batching import Batch
+from dit360_core.builtin.attention_kernels import eager
+from dit360_core.registry import Registry, default_registry
 from dit360_core.testing.models import small_autoencoder
 from dit360_core.vae import LEVELS, decode_exact, decode_whole, decoder_steps, make_schedule
+from invented_plugins import attention, installed, offering
 
 pytestmark = [
     pytest.mark.gpu,
@@ -70,6 +76,40 @@ def test_memory_that_runs_out_on_the_gpu_goes_down_the_ladder_and_comes_back():
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert psnr(pipe.generate(**PICTURE), plain) >= 50
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "group"])
+def test_after_a_plugin_failed_the_gpus_memory_is_what_it_was_and_the_picture_too(offload):
+    calls = []
+
+    def attend(q, k, v, *, scale):
+        calls.append(q.shape)
+        if len(calls) == 9:  # the first are trials of it
+            raise RuntimeError("an illegal instruction")
+        return eager(q, k, v, scale=scale)
+
+    offer = attention("breaks", load=lambda: attend, priority=-50)
+    registry = Registry(entry_points=[*entry_points(group="dit360"), *installed("faulty", offering(offer))])
+    pipe = dit360.load("tiny", device="cuda", offload=offload, registry=registry)
+    plain = [pipe.generate(**PICTURE) for _ in range(2)][1]
+    before = torch.cuda.memory_allocated()
+    with pytest.raises(dit360.Dit360Error, match="A plugin failed while sampling") as kept:
+        pipe.generate(**PICTURE, attention_backend="breaks")
+    assert torch.cuda.memory_allocated() <= before + 2**20
+    assert pipe.generate(**PICTURE).image.tobytes() == plain.image.tobytes()
+    assert kept.value.__cause__ is not None
+
+
+def test_a_batch_on_the_gpu_makes_the_pictures_of_generate(tmp_path):
+    (tmp_path / "list.jsonl").write_text('{"prompt": "a castle", "seed": 1}\n{"prompt": "a sea", "seed": 2}\n')
+    for engine in ("local", *(["ray"] if find_spec("ray") else [])):
+        batch = Batch(tmp_path / "list.jsonl", tmp_path / engine, format="png", engine=engine, width=256, steps=4)
+        assert [outcome.status for outcome in batch.run()] == ["done", "done"]
+        pipe = dit360.load("tiny")
+        for item in batch.items:
+            alone = pipe.generate(item.sampling.prompt, seed=item.sampling.seed, width=256, steps=4)
+            made = dit360.Panorama.open(batch.folder.path / item.name)
+            assert made.image.tobytes() == alone.image.tobytes()
 
 
 def test_memory_is_measured_and_near_the_prediction():

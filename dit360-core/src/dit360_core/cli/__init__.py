@@ -1,4 +1,5 @@
-"""The command line: ``dit360 generate | plan | quantize | bench | backends | doctor | view | inspect``.
+"""The command line: ``dit360 generate | batch | plan | quantize | bench | backends | doctor | view | inspect |
+new-plugin``.
 
 Importing this builds the commands and their help; torch, diffusers and rich's heavier parts are imported by the
 commands that need them, so that ``--help`` is immediate.
@@ -11,7 +12,7 @@ from types import FrameType
 
 import typer
 
-from dit360_core.cli import bench, doctor, generate, picture, plan, quantize, registered
+from dit360_core.cli import batch, bench, doctor, generate, new_plugin, picture, plan, quantize, registered
 from dit360_core.cli.output import Terminated, show_what_can_be_shown
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate")(generate.command())
+app.command("batch")(batch.command())
 app.command("plan")(plan.command())
 app.command("quantize")(quantize.quantize)
 app.command("bench")(bench.command())
@@ -29,6 +31,7 @@ app.command("backends")(registered.backends)
 app.command("doctor")(doctor.doctor)
 app.command("view")(picture.view)
 app.command("inspect")(picture.inspect)
+app.command("new-plugin")(new_plugin.new_plugin)
 
 
 def _version(value: bool) -> None:

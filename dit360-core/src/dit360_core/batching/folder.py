@@ -1,0 +1,195 @@
+"""The folder that a batch fills: which pictures are done, who may write, and the manifest.
+
+A picture is done if its file is there and says so itself: it takes its name only when it is whole, and holds the
+fingerprint of what was asked. The manifest is made from that, for people and programs; losing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dit360_core.atomic import PART, write_atomic
+from dit360_core.batching.items import Item
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.panorama import saved_settings
+
+MANIFEST = "manifest.jsonl"
+LOCK = ".dit360-batch.lock"
+STALE = 60.0
+"""Seconds after which a half-written file can only be that of a process that was killed: writing takes no such time."""
+
+
+class Folder:
+    """Where the pictures of a list go."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def check(self) -> None:
+        """Raises InputError unless it is a folder, or can become one."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"Cannot write into {self.path}: it is a file; name a folder.")
+        if not self.path.is_dir() and not self.path.parent.is_dir():
+            raise InputError(
+                f"Cannot make {self.path}: the folder {self.path.parent} does not exist; create it or choose another."
+            )
+        if not _is_ours(self.manifest):
+            raise InputError(
+                f"{self.manifest} is there already and is not that of a batch; choose another folder, or move it."
+            )
+
+    def sort(self, items: Iterable[Item], *, force: bool) -> tuple[dict[str, Mapping[str, Any]], list[Item]]:
+        """(settings of those that are done, by their names; those that are to be made).
+
+        Raises InputError if a name is that of another file, which ``force`` would replace.
+        """
+        done: dict[str, Mapping[str, Any]] = {}
+        missing: list[Item] = []
+        for item in items:
+            path = self.path / item.name
+            if os.path.lexists(path) and not path.is_file():
+                raise InputError(f"{path}, of line {item.line}, is there and is no file; choose another name.")
+            # An empty one is no picture of anybody: file systems without links are reserved a name by it.
+            if not path.is_file() or not path.stat().st_size:
+                missing.append(item)
+                continue
+            settings = saved_settings(path)
+            if key_in(settings) == item.key:
+                done[item.name] = settings
+            elif force:
+                missing.append(item)
+            else:
+                raise InputError(
+                    f"{path} is there already and is another picture than line {item.line} asks for, or damaged; "
+                    "choose another name or folder, or replace it (force)."
+                )
+        return done, missing
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else writes a batch here meanwhile. The folder is made. Raises InputError if somebody does."""
+        self.check()
+        made = not self.path.is_dir()
+        try:
+            self.path.mkdir(exist_ok=True)
+            lock = FileLock(self.path / LOCK)
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(
+                f"Another batch is writing into {self.path} at this moment; wait for it, or choose another folder."
+            ) from error
+        except OSError as error:
+            raise InputError(f"Cannot write into {self.path}: {error.strerror or error}; choose another.") from error
+        try:
+            self._tidy()
+            yield
+        finally:
+            lock.release()
+            # A folder in which nothing came to be is not left behind.
+            if made and {path.name for path in self.path.iterdir()} <= {LOCK, MANIFEST}:
+                for name in (LOCK, MANIFEST):
+                    (self.path / name).unlink(missing_ok=True)
+                self.path.rmdir()
+
+    def write(self, name: str, data: bytes, *, force: bool, beside: bool = False) -> Path:
+        """A picture under its name, whole or not at all; returns where. beside: under the first free name like it.
+
+        Raises NameTaken if another program has that name by now, Dit360Error if writing fails, as on a full disk.
+        """
+        path = self.path / name
+        if beside:
+            names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+            path = next(name for name in names if not os.path.lexists(name))
+        force = force or (path.is_file() and not path.stat().st_size)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Dit360Error(
+                f"Cannot make {path.parent}: {error.strerror or error}; choose another folder."
+            ) from error
+        with write_atomic(path, force=force) as file:
+            file.write(data)
+        return path
+
+    def _tidy(self) -> None:
+        """Removes what a killed process had half written, here and in folders below."""
+        for part in self.path.rglob(PART.format("*")):
+            with contextlib.suppress(OSError):
+                if time.time() - part.stat().st_mtime > STALE:
+                    part.unlink()
+
+    # ------------------------------------------------------------------------------------------------------- manifest
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """What the manifest says of each file. Of two lines of one file the later counts; a torn one is passed over."""
+        found: dict[str, dict[str, Any]] = {}
+        try:
+            text = self.manifest.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return {}
+        for line in text.split("\n"):
+            if (entry := _entry(line)) is not None:
+                found[entry["file"]] = entry
+        return found
+
+    def tell(self, entry: Mapping[str, Any]) -> None:
+        """Adds a line to the manifest, for whoever follows it while pictures are made."""
+        try:
+            with self.manifest.open("ab") as file:
+                file.write(_line(entry))
+        except OSError as error:
+            raise Dit360Error(
+                f"Cannot write {self.manifest}: {error.strerror or error}; see that there is space."
+            ) from error
+
+    def rewrite(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Writes the manifest anew, in one step."""
+        with write_atomic(self.manifest, force=True) as file:
+            for entry in entries:
+                file.write(_line(entry))
+
+
+def key_in(settings: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the item that a saved picture was made for, if it was one of a batch's."""
+    told = settings.get("batch")
+    return told.get("key") if isinstance(told, dict) else None
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """What a line of a manifest says, if it is one."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    ours = isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in ("file", "key", "status"))
+    return entry if ours else None
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether a file may be taken for a manifest of a batch and written anew. Its last line may be torn."""
+    if not manifest.exists():
+        return True
+    try:
+        lines = [line for line in manifest.read_text("utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(_entry(line) is not None for line in lines[:-1]) and (
+        not lines or _entry(lines[-1]) is not None or (len(lines) > 1 and lines[-1].startswith('{"file": "'))
+    )
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

@@ -1,0 +1,227 @@
+"""The pictures of a list: what each of them is, and what tells it from every other."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import attrs
+
+from dit360_core.batching.lists import in_line, lines_of
+from dit360_core.errors import InputError
+from dit360_core.naming import file_within, made_of
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest
+from dit360_core.panorama import FORMATS
+
+OWN = ("name", "image")
+"""What a line may say beside the options of a picture: the file to write, and the panorama to begin with."""
+
+SAME_PICTURE = frozenset(
+    {
+        "device", "offload", "evict", "compile_blocks", "attention_backend", "attention_slice_size", "strict",
+        "log_memory_stats", "vram", "preset", "tiling_backend", "tiling_mode", "tiling_level", "vae_tile_size",
+        "vae_tile_overlap", "vae_auto_tile_pixels", "tile_size_override", "tile_overlap_override",
+        "max_tile_pixels_override", "precision", "quantization_mode",
+    }
+)  # fmt: skip
+"""Options that are not in a picture's fingerprint: those that say how it is computed and not what it shows, so that who
+ran out of memory may go on with the same pictures; and those that ``auto`` may decide, of which what was used is
+compared (:func:`dit360_core.batching.painting.identity`)."""
+
+EXACT = ("auto", "exact", "whole")
+"""Tilings that leave the picture as it is, wherever they cut."""
+TILES = {
+    "tiling_backend", "tiling_mode", "tiling_level", "vae_tile_size", "vae_tile_overlap", "vae_auto_tile_pixels",
+    "tile_size_override", "tile_overlap_override", "max_tile_pixels_override",
+}  # fmt: skip
+"""Options that do change it with any other tiling."""
+
+SEED_DIGITS = 13
+"""Hexadecimal digits of a seed that nobody gave: as many as every reader of JSON keeps (2⁵³)."""
+NAME_DIGITS = 12
+"""Of the fingerprint in a file's name."""
+
+SAMPLE = 2**20
+"""Bytes that are read of a file of weights at its beginning, in its middle and at its end."""
+
+
+@attrs.frozen(kw_only=True)
+class Item:
+    """One picture of a list.
+
+    line: where it stands, from 1. name: of its file, relative to the batch's folder, with "/" between folders. key:
+    a fingerprint of everything that decides what it shows; stands in the picture's metadata. image_digest: of the file
+    of the panorama that it begins with, as it was when the list was read. named: by the list.
+    """
+
+    line: int
+    name: str
+    sampling: SampleOptions
+    decoding: DecodeOptions
+    key: str
+    image: Path | None = None
+    image_digest: str = ""
+    named: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Batchwide:
+    """What holds for all pictures of a list.
+
+    folder: where they go. suffix: of those whose line names no file, with its dot. options: of those whose line does
+    not say otherwise, by names of SampleOptions and DecodeOptions. contents: option of loading → fingerprint of the
+    local file or folder that it names. wrong: what is wrong with ``options`` themselves, for which no line is blamed.
+    """
+
+    folder: Path
+    suffix: str
+    loading: LoadOptions
+    options: Mapping[str, Any]
+    contents: Mapping[str, str] = attrs.field(factory=dict)
+    wrong: str = ""
+
+
+def read_items(path: Path, common: Batchwide) -> tuple[Item, ...]:
+    """The pictures of a list, checked one by one.
+
+    Raises InputError with the line's number: unknown option, value out of range, no prompt, a name that leads out of
+    the folder or that two lines have.
+    """
+    items: list[Item] = []
+    taken: dict[str, int] = {}
+    make = _Maker(path, common)
+    for line, told in lines_of(path):
+        with in_line(path, line, common.wrong):
+            item = make(line, told)
+            # As Windows and macOS compare names.
+            if (before := taken.setdefault(item.name.casefold(), line)) != line:
+                if not item.named:
+                    raise InputError(f"it is the picture of line {before} again; leave it out, or give another seed.")
+                raise InputError(f"the file {item.name} is that of line {before} already; give it another name.")
+        items.append(item)
+    if not items:
+        raise InputError(f"{path} lists no pictures; write one prompt in each line.")
+    for item in items:
+        for parent in PurePosixPath(item.name).parents:
+            if (other := taken.get(str(parent).casefold())) is not None:
+                with in_line(path, item.line):
+                    raise InputError(f"{parent} is the file of line {other} and can be no folder; give another name.")
+    return tuple(items)
+
+
+class _Maker:
+    """Makes the items of one list, which have to be told from each other."""
+
+    def __init__(self, path: Path, common: Batchwide) -> None:
+        self._path, self._common = path, common
+        self._often: Counter[str] = Counter()
+        self._digest = functools.cache(digest)
+        loading = _chosen(common.loading)
+        self._model = {n: v for n, v in loading.items() if n not in SAME_PICTURE} | dict(common.contents)
+        self._tiles = {n: v for n, v in loading.items() if n in TILES}
+
+    def __call__(self, line: int, told: Mapping[str, Any]) -> Item:
+        own = {name: told[name] for name in OWN if name in told}
+        for name, value in own.items():
+            if not isinstance(value, str) or not value:
+                raise InputError(f"{name} must be text, not {value!r}.")
+        given = {**self._common.options, **{name: value for name, value in told.items() if name not in OWN}}
+        _check_names(given)
+        decoding = build(DecodeOptions, {n: v for n, v in given.items() if n in _names(DecodeOptions)})
+        sampling = build(SampleOptions, {n: v for n, v in given.items() if n in _names(SampleOptions)})
+        folder, named = self._common.folder, ""
+        if "name" in own:
+            named = file_within(folder, own["name"], endings=tuple(FORMATS)).relative_to(folder).as_posix()
+        image = self._path.parent / own["image"] if "image" in own else None
+        image_digest = self._digest(image) if image is not None else ""
+
+        asked = {**_chosen(sampling), **_chosen(decoding)}
+        shown: dict[str, Any] = {**self._model, **{n: v for n, v in asked.items() if n not in SAME_PICTURE}}
+        if decoding.tiling_backend not in EXACT:
+            shown |= self._tiles | {n: v for n, v in asked.items() if n in TILES}
+        if image_digest:
+            shown["image"] = image_digest
+        if sampling.seed is None:
+            sampling = attrs.evolve(sampling, seed=self._seed(shown, named))
+            shown["seed"] = sampling.seed
+        key = _fingerprint(shown)
+        return Item(
+            line=line,
+            name=named or f"{made_of(sampling.prompt)}-{key[:NAME_DIGITS]}{self._common.suffix}",
+            sampling=sampling,
+            decoding=decoding,
+            key=key,
+            image=image,
+            image_digest=image_digest,
+            named=bool(named),
+        )
+
+    def _seed(self, shown: Mapping[str, Any], named: str) -> int:
+        """Drawn from what is asked, so that the same list is the same pictures on every machine and in every run.
+
+        What tells lines apart that ask the same: their names, or which of them comes first.
+        """
+        same = _fingerprint(shown)
+        self._often[same] += not named
+        return int(_fingerprint([same, named or self._often[same]])[:SEED_DIGITS], 16)
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    known = [*OWN, *_names(SampleOptions), *_names(DecodeOptions)]
+    for name in given:
+        if name in known:
+            continue
+        if name in _names(LoadOptions):
+            raise InputError(f"{name} belongs to the model, which is loaded once for all; give it to the command.")
+        raise InputError(f"there is no option {name!r}; {nearest(difflib.get_close_matches(name, known, n=3))}")
+    if "prompt" not in given:
+        raise InputError("it has no prompt; say what the panorama shows.")
+
+
+def _names(cls: type[Any]) -> list[str]:
+    return [field.name for field in attrs.fields(cls)]
+
+
+def _chosen(options: Any) -> dict[str, Any]:
+    """What differs from the defaults, with 3 as 3.0 where a number may be broken: lists write both."""
+    broken = {field.name for field in attrs.fields(type(options)) if "float" in str(field.type)}
+    return {name: float(value) if name in broken else value for name, value in chosen(options).items()}
+
+
+def _fingerprint(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def digest(image: Path) -> str:
+    """Of a picture to begin with. Raises InputError if there is none."""
+    if not image.is_file():  # a pipe would be waited for
+        raise InputError(f"there is no image {image}; names are looked for beside the list.")
+    try:
+        with image.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the image {image} cannot be read ({why}); check the name.") from error
+
+
+def content_of(place: Path) -> str:
+    """A fingerprint of a file, or of the files below a folder: names, sizes, and samples of what is in them.
+
+    Weights of many GiB would take minutes to read in full; training, quantizing and fusing change them everywhere.
+    """
+    found = hashlib.sha256()
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    for path in files:
+        size = path.stat().st_size
+        found.update(f"{'' if path == place else path.relative_to(place).as_posix()} {size}\n".encode())
+        with path.open("rb") as file:
+            for at in (0, size // 2, max(0, size - SAMPLE)):
+                file.seek(at)
+                found.update(file.read(SAMPLE))
+    return found.hexdigest()

@@ -1,0 +1,170 @@
+"""Makes the pictures of a batch: one loaded model, whoever asks it, in this process or in a worker's."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.batching.items import SAME_PICTURE, Item, digest
+from dit360_core.checks import begun_with, check_guidance, check_request
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.loading import prepare
+from dit360_core.options import LoadOptions
+from dit360_core.panorama import FORMATS, Panorama, encoded
+from dit360_core.registry import Registry, default_registry, one_line
+
+if TYPE_CHECKING:
+    from dit360_core.pipeline import Pipeline
+    from dit360_core.stages import Progress
+
+log = logging.getLogger("dit360")
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """One picture to make, complete in itself: it may be done on another machine."""
+
+    item: Item
+    quality: int
+    begun: Panorama | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Painted:
+    """What became of a job. data: the picture's file, or None with the ``error``. told: what was warned of meanwhile.
+
+    worker: who made it, empty for this process.
+    """
+
+    item: Item
+    data: bytes | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    told: tuple[str, ...] = ()
+    worker: str = ""
+
+
+class Painter:
+    """A model that is looked for and checked at first, and loaded when asked to."""
+
+    def __init__(self, loading: LoadOptions, largest: Item, registry: Registry | None = None) -> None:
+        """largest: the picture that memory is planned for. Raises what :func:`dit360_core.load` raises."""
+        self._registry = registry or default_registry()
+        self._ready = prepare(loading, registry=self._registry, picture=(largest.sampling, largest.decoding))
+        self._pipe: Pipeline | None = None
+
+    def wrong(self, item: Item) -> str | None:
+        """What is wrong with the options of a picture for this model on this machine."""
+        from dit360_core.flux.load import transformer_shape
+
+        plan = self._ready.plan
+        try:
+            check_request(
+                item.sampling,
+                item.decoding,
+                loading=plan.options,
+                model=plan.model,
+                registry=self._registry,
+                machine=self._ready.machine,
+                precision=plan.precision,
+            )
+            check_guidance(item.sampling, transformer_shape(self._ready.folder)[2])
+        except Dit360Error as error:
+            return str(error)
+        return None
+
+    def load(self) -> None:
+        """Reads the weights."""
+        self._pipe = self._ready.load()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the model's plan decides what pictures show."""
+        return identity(self._ready.plan.as_dict())
+
+    def paint(self, job: Job, progress: Progress | None = None) -> Painted:
+        """Makes one picture. What goes wrong is in the answer: the next picture may be right."""
+        if self._pipe is None:
+            raise RuntimeError("the model is not loaded")
+        started = time.perf_counter()
+        with listening() as told:
+            try:
+                options = attrs.asdict(job.item.sampling, filter=lambda field, value: value != field.default)
+                panorama = self._pipe.generate(
+                    **options, **attrs.asdict(job.item.decoding), image=job.begun, progress=progress
+                )
+                panorama = attrs.evolve(panorama, settings={**panorama.settings, "batch": {"key": job.item.key}})
+                data = encoded(panorama, FORMATS[PurePosixPath(job.item.name).suffix.lower()], job.quality)
+            except Exception as error:
+                log.debug("%s", job.item.name, exc_info=True)
+                sentence = str(error) if isinstance(error, Dit360Error) else one_line(error)
+                return Painted(item=job.item, error=sentence, seconds=time.perf_counter() - started, told=tuple(told))
+        return Painted(
+            item=job.item,
+            data=data,
+            seconds=time.perf_counter() - started,
+            width=panorama.width,
+            height=panorama.height,
+            told=tuple(told),
+        )
+
+
+def job_of(item: Item, quality: int) -> Job:
+    """Raises InputError if the picture that it begins with cannot be opened, or is another than it was."""
+    if item.image is None:
+        return Job(item=item, quality=quality)
+    if digest(item.image) != item.image_digest:
+        raise InputError(f"The image {item.image} has been changed since the list was read; run the command again.")
+    return Job(item=item, quality=quality, begun=Panorama.open(item.image))
+
+
+def sized(item: Item, size_of: Callable[[Path], tuple[int, int]]) -> Item:
+    """The item with the size of the picture that it begins with. Raises InputError if that cannot be."""
+    size = size_of(item.image) if item.image else None
+    return attrs.evolve(item, sampling=begun_with(item.sampling, size))
+
+
+def largest(items: Iterable[Item]) -> Item:
+    """The picture that takes most memory, as far as its size tells."""
+
+    def size(item: Item) -> tuple[int, bool]:
+        # Of a picture that says nothing the model's own size is taken, which is the largest that is usual.
+        wide = item.sampling.width or 2 * (item.sampling.height or 0)
+        return wide or 2**20, item.sampling.true_guidance > 1
+
+    return max(items, key=size)
+
+
+def identity(used: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a plan, as pictures hold it in their settings, what changes the picture and ``auto`` may decide."""
+    decided = {name: value for name, value in (used.get("decided") or {}).items() if name not in SAME_PICTURE}
+    return {
+        **decided,
+        "precision": used.get("precision"),
+        "quantization_mode": (used.get("quantization") or {}).get("used"),
+    }
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """Collects what is warned of, for a worker whose log nobody reads."""
+    told: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+
+    listener = Listener(logging.WARNING)
+    log.addHandler(listener)
+    try:
+        yield told
+    finally:
+        log.removeHandler(listener)

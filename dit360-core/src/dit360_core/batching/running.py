@@ -1,0 +1,317 @@
+"""A batch from beginning to end: what is asked, what is there already, who makes the rest, and what became of it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from dit360_core.atomic import NameTaken
+from dit360_core.batching.folder import Folder
+from dit360_core.batching.in_process import Advance, InProcess
+from dit360_core.batching.items import Batchwide, Item, content_of, digest, read_items
+from dit360_core.batching.lists import in_line
+from dit360_core.batching.painting import Painted, identity, sized
+from dit360_core.checks import check_names
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.offers import Model
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.panorama import FORMATS, Panorama
+from dit360_core.registry import Registry, default_registry
+
+log = logging.getLogger("dit360")
+
+ENGINES = ("local", "ray")
+
+
+class Engine(Protocol):
+    """Who makes the pictures. The methods are called in this order, each once."""
+
+    def check(self, items: list[Item]) -> list[tuple[Item, str]]: ...
+    def identities(self) -> Mapping[str, Mapping[str, object]]: ...
+    def load(self) -> None: ...
+    def paint(self, items: list[Item]) -> Iterator[Painted]: ...
+    def close(self) -> None: ...
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of one picture, as the manifest tells it. status: ``done``, or ``failed`` with the error."""
+
+    file: Path
+    line: int
+    prompt: str
+    seed: int
+    status: str
+    error: str | None = None
+    seconds: float | None = None
+    worker: str = ""
+
+
+class Batch:
+    """A list of pictures and the folder they go to. ::
+
+        batch = Batch("prompts.jsonl", "out", model="tiny", steps=8)
+        for outcome in batch.run():
+            print(outcome.file, outcome.status)
+
+    Making one reads and checks the list and looks what is done; :meth:`run` makes the rest.
+    """
+
+    def __init__(
+        self,
+        source: str | PathLike[str],
+        folder: str | PathLike[str],
+        *,
+        format: str = "jpg",
+        quality: int = 95,
+        engine: str = "local",
+        workers: int | None = None,
+        ray_address: str | None = None,
+        force: bool = False,
+        registry: Registry | None = None,
+        **options: Any,
+    ) -> None:
+        """source: .txt with a prompt in each line, .jsonl or .csv with any option of a picture, ``name`` and ``image``.
+
+        format: jpg, png or webp, of pictures whose line names no file. quality: 1 … 100, of JPEG and WebP. engine:
+        local, or ray with so many workers. force: make pictures anew whose file is there and is another picture.
+        options: of LoadOptions for the model, and of SampleOptions and DecodeOptions for every picture whose line does
+        not say otherwise. A seed that nobody gives follows from what is asked, and is the same in every run.
+
+        Raises InputError with the line that is wrong, before anything heavy is imported.
+        """
+        self.source, self.folder = Path(source), Folder(Path(folder))
+        self._quality, self._force = quality, force
+        self._registry = registry or default_registry()
+        of_a_picture = {field.name for cls in (SampleOptions, DecodeOptions) for field in attrs.fields(cls)}
+        # What both have, such as attention_backend, is the model's: it is loaded for these pictures alone.
+        pictures = {
+            name: options[name]
+            for name in of_a_picture.difference(f.name for f in attrs.fields(LoadOptions))
+            if name in options
+        }
+        self.loading = build(
+            LoadOptions, {name: value for name, value in options.items() if name not in pictures}, beside=SampleOptions
+        )
+        check_engine(engine, workers, ray_address)
+        if f".{format}" not in FORMATS:
+            raise InputError(f"format is {format!r}, but must be one of: {', '.join(s[1:] for s in FORMATS)}.")
+        if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+            raise InputError(f"quality is {quality!r}, but must be a whole number, 1 … 100.")
+        if engine == "ray" and registry is not None:
+            raise InputError("registry has no effect with engine=ray, whose workers look for plugins themselves.")
+        self._engine_name, self._workers, self._address = engine, workers, ray_address
+        self.folder.check()
+        if self.source.absolute() == self.folder.manifest.absolute():
+            raise InputError(f"{self.source} would be replaced by the batch's own manifest; call the list otherwise.")
+        self._wrong = ""
+        common = Batchwide(
+            folder=self.folder.path,
+            suffix=f".{format}",
+            loading=self.loading,
+            options=pictures,
+            contents=self._contents(),
+            wrong=self._wrong_everywhere(pictures),
+        )
+        self._wrong = common.wrong
+        self.items = list(read_items(self.source, common))
+        self._check_names()
+        self._done, missing = self.folder.sort(self.items, force=force)
+        size_of = functools.cache(lambda image: Panorama.open(image).size)
+        self.missing = [self._in_line(item, lambda item=item: sized(item, size_of)) for item in missing]
+
+    @property
+    def done(self) -> list[Item]:
+        """The pictures that are made by now."""
+        return [item for item in self.items if item.name in self._done]
+
+    def run(self, advance: Advance | None = None) -> Iterator[Outcome]:
+        """Makes what is missing and tells of each picture when it is there. Stopped and run again, it goes on.
+
+        advance: called after each step with (item, done, steps); of engine=local alone.
+
+        A picture that fails is told, and the next is made. Raises InputError if another process is writing into the
+        folder, if the model, now, would make other pictures than those that are there, or whatever loading it raises;
+        Dit360Error if a picture cannot be written.
+        """
+        with self.folder.locked():
+            # Somebody may have finished since this was made.
+            self._done, _ = self.folder.sort(self.items, force=self._force)
+            self.missing = [item for item in self.missing if item.name not in self._done]
+            known = self.folder.entries()
+            entries = {item.name: self._entry(item, known.get(item.name)) for item in self.items}
+            others = [
+                entry for name, entry in known.items() if name not in entries and (self.folder.path / name).is_file()
+            ]
+            self.folder.rewrite([*others, *entries.values()])
+            if not self.missing:
+                return
+            engine = self._engine(advance)
+            try:
+                for item, why in engine.check(self.missing):
+                    raise InputError(f"{self.source}, line {item.line}: {why}")
+                self._check_same(engine.identities())
+                engine.load()
+                for painted in engine.paint(self.missing):
+                    yield self._finish(painted, entries)
+            finally:
+                engine.close()
+                try:
+                    self.folder.rewrite([*others, *entries.values()])
+                except Dit360Error as error:  # on a full disk, of which the picture has told already
+                    log.warning("%s", error)
+
+    # ---------------------------------------------------------------------------------------------------- inner parts
+
+    def _engine(self, advance: Advance | None) -> Engine:
+        if self._engine_name == "local":
+            return InProcess(self.loading, quality=self._quality, registry=self._registry, advance=advance)
+        from dit360_core.batching.on_ray import OnRay
+
+        return OnRay(self.loading, quality=self._quality, workers=self._workers, address=self._address)
+
+    def _contents(self) -> dict[str, str]:
+        """Fingerprints of the local files that the model is made of: other weights make other pictures."""
+        from dit360_core.flux.files import existing
+
+        model = self._check_all_names(None, None)
+        places = {name: getattr(self.loading, name) for name in ("lora", "vae", "t5")}
+        if model.name == "given":
+            places["model"] = model.base
+        found = {}
+        for name, given in places.items():
+            if given and (place := existing(given)) is not None:
+                try:
+                    found[name] = content_of(place)
+                except OSError as error:
+                    raise InputError(
+                        f"{given} cannot be read ({error.strerror or error}); check the name and its permissions."
+                    ) from error
+        return found
+
+    def _check_names(self) -> None:
+        for item in self.items:
+            self._in_line(item, lambda item=item: self._check_all_names(item.sampling, item.decoding))
+
+    def _check_all_names(self, sampling: SampleOptions | None, decoding: DecodeOptions | None) -> Model:
+        from dit360_core.flux.files import existing
+
+        return check_names(
+            self.loading, sampling, self._registry, lambda name: existing(name) is not None, decoding=decoding
+        )
+
+    def _wrong_everywhere(self, options: Mapping[str, Any]) -> str:
+        """What is wrong with the options that were given for all pictures, if a line cannot put it right."""
+        decoding = {field.name for field in attrs.fields(DecodeOptions)}
+        try:
+            decode = build(DecodeOptions, {n: v for n, v in options.items() if n in decoding})
+            sample = build(SampleOptions, {"prompt": "any", **{n: v for n, v in options.items() if n not in decoding}})
+            self._check_all_names(sample, decode)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def _in_line(self, item: Item, check: Any) -> Any:
+        with in_line(self.source, item.line, self._wrong):
+            return check()
+
+    def _check_same(self, identities: Mapping[str, Mapping[str, object]]) -> None:
+        """Raises InputError if pictures of one batch would not be of one make."""
+        (first, mine), *others = identities.items()
+        for worker, its in others:
+            if its != mine:
+                raise InputError(
+                    f"{first} would make the pictures with {_told(mine)} and {worker} with {_told(its)}; name what "
+                    "differs, so that all make the same."
+                )
+        for name, settings in self._done.items():
+            used: Any = settings.get("used") or {}
+            if (before := identity(used)) != mine:
+                raise InputError(
+                    f"{self.folder.path / name} was made with {_told(before)}, and the rest would now be made with "
+                    f"{_told(mine)}; name what differs, or choose another folder."
+                )
+
+    def _entry(self, item: Item, known: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A line of the manifest, of what was before this run."""
+        entry: dict[str, Any] = {
+            "file": item.name,
+            "line": item.line,
+            "prompt": item.sampling.prompt,
+            "seed": item.sampling.seed,
+            "key": item.key,
+            "status": "pending",
+        }
+        if item.name not in self._done:
+            return entry
+        path = self.folder.path / item.name
+        if known and known.get("key") == item.key and known.get("status") == "done":
+            if known.get("bytes", path.stat().st_size) != path.stat().st_size:
+                log.warning(
+                    "%s has been changed since it was made (%d bytes instead of %d); delete it to have it made again.",
+                    *(path, path.stat().st_size, known["bytes"]),
+                )
+            return {**known, **entry, "status": "done"}
+        # A process that was killed between the picture and the line about it.
+        return {**entry, "status": "done", "bytes": path.stat().st_size, "sha256": digest(path)}
+
+    def _finish(self, painted: Painted, entries: dict[str, dict[str, Any]]) -> Outcome:
+        """Writes a picture, or tells why there is none, in the manifest and its ``entries`` too."""
+        item = painted.item
+        for line in painted.told:
+            log.warning("%s", f"{painted.worker}: {line}")
+        if painted.data is not None:
+            try:
+                self.folder.write(item.name, painted.data, force=self._force)
+            except NameTaken as error:
+                beside = self.folder.write(item.name, painted.data, force=False, beside=True)
+                why = f"{str(error).rstrip('.')}. This picture is not lost, it is {beside}."
+                painted = attrs.evolve(painted, data=None, error=why)
+        status = "failed" if painted.data is None else "done"
+        entry = {**self._entry(item, None), "status": status, "seconds": round(painted.seconds, 3)}
+        if painted.worker:
+            entry["worker"] = painted.worker
+        if painted.data is None:
+            entry["error"] = painted.error
+            log.warning("%s, line %d, failed: %s", self.source, item.line, painted.error)
+        else:
+            entry |= {
+                "width": painted.width,
+                "height": painted.height,
+                "bytes": len(painted.data),
+                "sha256": hashlib.sha256(painted.data).hexdigest(),
+            }
+        entries[item.name] = entry
+        self.folder.tell(entry)
+        return Outcome(
+            file=self.folder.path / item.name,
+            line=item.line,
+            prompt=item.sampling.prompt,
+            seed=item.sampling.seed or 0,
+            status=status,
+            error=painted.error,
+            seconds=painted.seconds,
+            worker=painted.worker,
+        )
+
+
+def check_engine(engine: str, workers: int | None, ray_address: str | None) -> None:
+    """Raises InputError for what is no engine, or has no effect on it."""
+    if engine not in ENGINES:
+        raise InputError(f"engine is {engine!r}, but must be one of: {', '.join(ENGINES)}.")
+    for name, value in (("workers", workers), ("ray_address", ray_address)):
+        if engine == "local" and value is not None:
+            raise InputError(f"{name}={value} has no effect with engine=local; use engine=ray, or leave it out.")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}, but must be at least 1.")
+
+
+def _told(identity: Mapping[str, object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in identity.items())
