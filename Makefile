@@ -8,7 +8,7 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test lint bench bench-attention bench-decode bench-memory bench-phases presets bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels comfy-pack clean
+.PHONY: help install demo test lint bench bench-attention bench-decode bench-memory bench-phases presets recommended soak bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels check-dist test-wheels check-versions comfy-pack clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench-memory  predicted memory against measured; table of docs/memory.md (20 minutes)"
 	@echo "make bench-phases  the baseline and every control; tables of docs/benchmarks (an hour)"
 	@echo "make presets  every preset's plan for FLUX.1-dev; table of README.md"
+	@echo "make recommended  measure what the README recommends; its table (five minutes)"
+	@echo "make soak     200 generations in one process; fails if anything grows (five minutes)"
 	@echo "make bench-quantization  measure every quantization on the CPU; tables of docs/quantization.md (30 minutes)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
 	@echo "make train-tiny  render, train and export the embedded model; goes on where it was stopped"
@@ -28,7 +30,12 @@ help:
 	@echo "make eval-tiny   measure the embedded model; fails if it breaks a promise"
 	@echo "make ablation    measure what each of DiT360's losses does, after train-tiny"
 	@echo "make comfy-pack  what ComfyUI shows beside the nodes (help, translation, examples), anew from the nodes"
-	@echo "make wheels   build the distributions into dist/"
+	@echo "make wheels   build the distributions into dist/, anew and reproducibly"
+	@echo "make check-dist   install every extra from those wheels into an environment of its own, and paint with it"
+	@echo "                  (ten minutes; FLAGS=\"bnb ddim\" for some, core for none)"
+	@echo "make test-wheels  run the tests on the wheels, without the sources; then each distribution alone"
+	@echo "                  (half an hour; FLAGS=--quick, FLAGS=together, FLAGS=alone)"
+	@echo "make check-versions  run the tests with the oldest and the newest of what is needed (FLAGS=oldest, FLAGS=newest)"
 
 install: .venv/.installed
 
@@ -55,7 +62,7 @@ demo: .venv/.installed
 
 test: .venv/.installed-dev
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
 
 lint: .venv/.installed-dev
 	@echo "==> ruff, mypy, import-linter"
@@ -94,6 +101,14 @@ bench-phases: .venv/.installed-dev
 presets: .venv/.installed-dev
 	@$(BIN)/python bench/presets.py
 
+recommended: .venv/.installed-dev
+	@echo "==> Measuring the README's recommendations (five minutes)"
+	@$(BIN)/python bench/recommended.py
+
+soak: .venv/.installed-dev
+	@echo "==> 200 generations with changing options in one process"
+	@OMP_NUM_THREADS=1 $(BIN)/python bench/soak.py
+
 bench-schedulers: .venv/.installed-dev
 	@echo "==> Measuring solvers, spacings and consistency on the embedded model"
 	@PYTHONPATH=. $(BIN)/python bench/schedulers.py
@@ -123,7 +138,19 @@ comfy-pack: .venv/.installed
 
 wheels: .venv/.installed-dev
 	@echo "==> Building wheels into dist/"
-	@for each in $(DISTRIBUTIONS); do $(BIN)/python -m build --outdir dist $$each || exit 1; done
+	@$(BIN)/python tools/wheels.py
+
+check-dist: wheels
+	@echo "==> Installing and trying every extra of dit360-core"
+	@$(BIN)/python tools/check_dist.py $(FLAGS)
+
+test-wheels: wheels
+	@echo "==> Running the tests on the wheels"
+	@$(BIN)/python tools/check_tests.py $(FLAGS)
+
+check-versions: wheels
+	@echo "==> Running the tests with the oldest and the newest versions"
+	@$(BIN)/python tools/check_tests.py --versions $(FLAGS)
 
 clean:
 	rm -rf .venv dist outputs

@@ -1,5 +1,7 @@
 """The xFormers backend against the real library, which imports on a CPU and says itself that it runs on CUDA only."""
 
+import importlib.util
+
 import pytest
 from dit360_attn_xformers import dit360_attention_backends
 from dit360_core.machine import Machine
@@ -10,6 +12,11 @@ from dit360_core.registry import default_registry
 from dit360_core.testing import AttentionConformance
 
 (OFFER,) = dit360_attention_backends()
+
+needs_xformers = pytest.mark.skipif(
+    importlib.util.find_spec("xformers") is None,
+    reason='xFormers is not installed here: pip install "dit360-attn-xformers[xformers]"',
+)
 
 
 def need(device="cuda", dtype="bf16", **more):
@@ -45,6 +52,7 @@ def kernel():
     return OFFER.load()
 
 
+@needs_xformers
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_xformers_own_reasons_are_passed_on(kernel, dtype):
     (reason,) = kernel.refuses(Machine(), need("cpu", dtype))
@@ -52,18 +60,21 @@ def test_xformers_own_reasons_are_passed_on(kernel, dtype):
     assert ("dtype=torch.float32" in reason.sentence) is (dtype == "fp32")
 
 
+@needs_xformers
 def test_each_of_its_reasons_is_told_once_with_the_operators_that_gave_it(kernel):
     (reason,) = kernel.refuses(Machine(), need("cpu", key_bias=True))
     assert reason.sentence.count("device=cpu") == 1
     assert "attn_bias type is" in reason.sentence
 
 
+@needs_xformers
 def test_a_trial_of_what_cannot_run_is_a_reason_and_no_exception():
     (entry,) = default_registry().find("attention", "xformers")
     _, reasons = try_out(entry, Machine(), need("cpu"), lambda offer: offer.load(), probe_attention)
     assert "none of xFormers' operators can do this" in reasons[0].sentence
 
 
+@needs_xformers
 def test_its_call_is_the_one_that_xformers_takes(kernel):
     """As far as a CPU gets: the library understands the call and has no operator for it."""
     import torch

@@ -8,7 +8,7 @@ from dit360_core.hookspecs import hookimpl
 from dit360_core.machine import Machine
 from dit360_core.offers import QuantizationNeed, Quantizer, QuantizerImplementation, Reason
 
-_REQUIRES = ("bitsandbytes>=0.48",)
+_REQUIRES = ("bitsandbytes>=0.50",)
 
 
 def _unsupported(machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:
