@@ -12,7 +12,7 @@ PLUGINS = Path(__file__).parent / "plugins"
 LIBRARIES = Path(__file__).parent / "libraries"
 
 _MANY = """
-import contextlib, io, json, signal, sys, traceback
+import contextlib, io, json, os, signal, sys, traceback
 asked = json.load(sys.stdin)
 for name in asked["without"]:
     sys.modules[name] = None  # importing it raises ImportError
@@ -20,7 +20,9 @@ for name in asked["without"]:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from dit360_core.cli import main
 told = []
-for arguments in asked["commands"]:
+for arguments, folder in zip(asked["commands"], asked["folders"] or [None] * len(asked["commands"])):
+    if folder:
+        os.chdir(folder)
     out, err, code = io.StringIO(), io.StringIO(), 0
     sys.argv = ["dit360", *arguments]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -71,9 +73,13 @@ def python(code, *, cwd, given="", **environ):
     )
 
 
-def dit360(*commands, cwd, without=(), **environ):
-    """Runs command lines (each a list of arguments) in one fresh process, in which ``without`` cannot be imported."""
-    asked = json.dumps({"commands": [[str(a) for a in command] for command in commands], "without": list(without)})
+def dit360(*commands, cwd, without=(), folders=(), **environ):
+    """Runs command lines (each a list of arguments) in one fresh process, in which ``without`` cannot be imported.
+
+    folders: for each, the one that it runs in; else all run in ``cwd``.
+    """
+    lines = [[str(word) for word in command] for command in commands]
+    asked = json.dumps({"commands": lines, "without": list(without), "folders": [str(folder) for folder in folders]})
     done = python(_MANY, cwd=cwd, given=asked, **environ)
     assert done.returncode == 0, done.stderr
     return [Told(**told) for told in json.loads(done.stdout)]

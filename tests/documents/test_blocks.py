@@ -1,0 +1,246 @@
+"""Every block of code that a reader meets in the documents is run, as it stands.
+
+Shell commands run one after the other in a folder of their document. What stands between them and a test: FLUX.1-dev
+and DiT360's LoRA, whose places in the Hub's cache hold the embedded model and a small random LoRA here; the size and
+the steps of pictures, which are made smaller; and what would install, publish or train, which is only asked whether
+it would (``pip --dry-run``, ``make -n``). A block that another test runs says so in a comment above it.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import attrs
+import pytest
+from command_line import dit360, environment, python
+from lora_files import write
+
+ROOT = Path(__file__).parents[2]
+# What is read by nobody who uses or changes the project: licences of others, and what tools write.
+DOCUMENTS = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not {".venv", "outputs", "node_modules", "dist", "build", "tests"} & set(path.relative_to(ROOT).parts)
+)
+LANGUAGES = {"sh", "powershell", "python", "pyi", "toml", "json", "jsonl", "csv", "text"}
+"""pyi: signatures, which tests/core/test_plugin_docs.py compares with the code. text: drawings."""
+
+COMMANDS = ("dit360", "dit360-comfy", "pip", "python", "make", "py", "git", "ray", "hf")
+SMALLER = {"generate": ["--width", "256", "--steps", "2"], "batch": ["--width", "128", "--steps", "1"]}
+PLACES = {"/path/to/ComfyUI": "ComfyUI"}
+
+
+@attrs.frozen(kw_only=True)
+class Block:
+    """A fenced block. elsewhere: the test that runs it, where it says so."""
+
+    document: Path
+    line: int
+    language: str
+    text: str
+    elsewhere: str
+
+    @property
+    def where(self):
+        return f"{self.document.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+def blocks_of(document):
+    """The fenced blocks of a document, in their order."""
+    found, fence, above = [], None, ""
+    for number, line in enumerate(document.read_text("utf-8").splitlines(), 1):
+        mark = re.match(r"^\s*(```+)\s*(\S*)\s*$", line)
+        if fence is None and mark:
+            fence = (mark[1], number, mark[2], [])
+        elif fence is not None and mark and mark[1] == fence[0] and not mark[2]:
+            said = re.fullmatch(r"<!-- run by (\S+) -->", above.strip())
+            found.append(
+                Block(
+                    document=document,
+                    line=fence[1],
+                    language=fence[2],
+                    text="\n".join(fence[3]),
+                    elsewhere=said[1] if said else "",
+                )
+            )
+            fence, above = None, ""
+        elif fence is not None:
+            fence[3].append(line)
+        elif line.strip():
+            above = line
+    assert fence is None, f"{document}:{fence[1]} has no end"
+    return found
+
+
+BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
+
+
+def of(*languages):
+    return [block for block in BLOCKS if block.language in languages and not block.elsewhere]
+
+
+def commands_in(block):
+    """The command lines of a shell block, as lists of words, without comments."""
+    joined = block.text.replace("\\\n", " ")
+    if block.language == "powershell":
+        joined = joined.replace(".venv\\Scripts\\", "").replace("py -m", "python -m")
+    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def test_there_is_something_to_run():
+    assert len(of("sh")) >= 15
+    assert len(of("python")) >= 3
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
+def test_a_block_says_what_it_is(block):
+    assert block.language in LANGUAGES, f"{block.where}: say one of {', '.join(sorted(LANGUAGES))} after ```"
+    if block.elsewhere:
+        file, _, name = block.elsewhere.partition("::")
+        text = (ROOT / file).read_text("utf-8")
+        assert name in text
+    elif block.language == "text":
+        first = block.text.split()[0]
+        assert first not in COMMANDS, f"{block.where}: a command is run by nobody as text"
+
+
+def test_blocks_of_data_can_be_read():
+    for block in of("toml"):
+        tomllib.loads(block.text)
+    for block in of("json"):
+        json.loads(block.text)
+    for block in of("jsonl"):
+        for line in block.text.splitlines():
+            json.loads(line)
+
+
+# ---------------------------------------------------------------------------------------------------------- the shell
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, tiny_folder):
+    """A Hub's cache that has DiT360 in it, as small as the embedded model."""
+    cache = tmp_path_factory.mktemp("hub")
+
+    def repository(name):
+        folder = cache / f"models--{name.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("0" * 40)
+        return folder / "snapshots" / ("0" * 40)
+
+    shutil.copytree(tiny_folder, repository("black-forest-labs/FLUX.1-dev"))
+    lora = repository("Insta360-Research/DiT360-Panorama-Image-Generation")
+    lora.mkdir(parents=True)
+    write(
+        lora,
+        "peft",
+        dim=width_of(tiny_folder),
+        layers={"single_transformer_blocks.1.attn.to_k": "transformer_blocks.1.attn.to_k"},
+    )
+    return cache
+
+
+def width_of(folder):
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    return config["num_attention_heads"] * config["attention_head_dim"]
+
+
+def folder_of(block, within):
+    folder = within / re.sub(r"\W", "-", str(block.document.relative_to(ROOT)))
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        for name in ("custom_nodes", "models", "user"):
+            (folder / "ComfyUI" / name).mkdir(parents=True)
+        # What the commands of batches.md are given.
+        lines = [line for other in BLOCKS if other.language == "jsonl" for line in other.text.splitlines()]
+        (folder / "prompts.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    return folder
+
+
+def test_every_dit360_command_in_the_documents_does_what_it_is_there_for(cache, tmp_path):
+    commands, folders, wheres = [], [], []
+    for block in of("sh", "powershell"):
+        for words in commands_in(block):
+            if words[0] == "dit360":
+                words = words[1:]
+                if words[0] in ("generate", "view") and any(word in ("-o", "--output") for word in words):
+                    words.append("--force")  # one document makes lake.jpg in several ways
+                # What makes nothing says the same in every document.
+                if words[0] in ("backends", "doctor", "plan") and [*words] in commands:
+                    continue
+                commands.append([*words, *SMALLER.get(words[0], [])])
+                folders.append(folder_of(block, tmp_path))
+                wheres.append(f"{block.where}: dit360 {shlex.join(words)}")
+    told = dit360(
+        *commands, cwd=tmp_path, folders=folders, HF_HUB_CACHE=cache, HF_HOME=cache, BROWSER="true", OMP_NUM_THREADS="1"
+    )
+    failed = [f"{where}\n{said.err or said.out}" for said, where in zip(told, wheres, strict=True) if said.code]
+    assert not failed, "\n".join(failed)
+
+
+def test_every_other_command_in_the_documents_would_do_what_it_is_there_for(tmp_path):
+    """pip without an index: what the documents install is this project's, which is here, and brings nothing more."""
+    bin_ = str(Path(sys.executable).parent)
+    failed = []
+    seen = set()
+    for block in of("sh", "powershell"):
+        for words in commands_in(block):
+            changes = {}
+            while re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
+                name, _, value = words.pop(0).partition("=")
+                changes[name] = value
+            if words[0] == "dit360" or tuple(words) in seen:
+                continue
+            seen.add(tuple(words))
+            folder = folder_of(block, tmp_path)
+            words = [PLACES.get(word, word) for word in words]
+            cwd = folder
+            if words[0] == "pip":
+                words = ["python", "-m", *words]
+            if words[:4] == ["python", "-m", "pip", "install"]:
+                cwd = ROOT
+                words += ["--dry-run", "--no-index", "--no-build-isolation", "--quiet"]
+            elif words[:3] == ["python", "-m", "venv"]:
+                words.append("--without-pip")
+            elif words[0] == "make":
+                words, cwd = ["make", "-n", *words[1:]], ROOT
+            elif words[0] == "python":
+                cwd, words = ROOT, [*words, "--help"]
+            run = environment(**changes, PATH=f"{bin_}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=ROOT)
+            done = subprocess.run(words, cwd=cwd, env=run, capture_output=True, text=True, timeout=120, check=False)
+            if done.returncode:
+                failed.append(f"{block.where}: {shlex.join(words)}\n{done.stdout}{done.stderr}")
+    assert not failed, "\n".join(failed)
+
+
+# ------------------------------------------------------------------------------------------------------------- Python
+
+_RUN = """
+import json, os, sys, traceback
+failed, spaces = [], {}
+for block in json.load(sys.stdin):
+    os.chdir(block["folder"])
+    space = spaces.setdefault(block["folder"], {"__name__": "document"})
+    try:
+        exec(compile(block["text"], block["where"], "exec"), space)
+    except BaseException:
+        failed.append(block["where"] + chr(10) + traceback.format_exc())
+print(json.dumps(failed))
+"""
+
+
+def test_every_python_block_in_the_documents_runs(cache, tmp_path):
+    """Those of one document one after the other, as who reads it would type them."""
+    asked = [
+        {"where": block.where, "text": block.text, "folder": str(folder_of(block, tmp_path))} for block in of("python")
+    ]
+    done = python(_RUN, cwd=tmp_path, given=json.dumps(asked), HF_HUB_CACHE=cache, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    failed = json.loads(done.stdout.splitlines()[-1])
+    assert not failed, "\n".join(failed)
