@@ -30,6 +30,7 @@ CORE = "dit360-core"
 NEEDED = ("tests", "bench", "docs", "examples", "pyproject.toml", "README.md", "constraints.txt")
 LEFT_OUT = {
     "tests/training": "training/ is in no wheel",
+    "tests/documents/test_blocks.py": "runs the documents and the Makefile of the repository",
     "tests/packaging/test_wheel.py": "builds wheels from the sources",
     "tests/comfy/test_pack.py": "runs dit360-comfy/pack, which writes into the sources",
     "tests/gpu": "needs a CUDA device",
