@@ -56,7 +56,8 @@ def test_blocks_in_files_leave_no_file_behind(tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*.safetensors"))
     del pipe
     gc.collect()
-    assert not list(tmp_path.iterdir())
+    # PyTorch's compiler may make its cache there when it is imported.
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")]
 
 
 def test_evicted_parts_are_freed_at_once():
