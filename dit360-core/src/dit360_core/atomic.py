@@ -90,6 +90,12 @@ def _taken(path: Path) -> NameTaken:
     return NameTaken(f"Cannot write {path}: the file exists already; choose another name or overwrite it (force).")
 
 
+def names_beside(path: Path, suffix: str) -> Iterator[Path]:
+    """Names for what finds its own taken: ``name-2``, ``name-3`` …, before its ``suffix``."""
+    stem = path.name.removesuffix(suffix)
+    return (path.with_name(f"{stem}-{number}{suffix}") for number in count(2))
+
+
 def check_name(path: Path) -> None:
     """Raises InputError for what no file or folder can be called here: too long, or with characters that are none."""
     try:
@@ -154,7 +160,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         try:
             _give_folder_its_name(part, target)
         except NameTaken as error:
-            beside = next(name for n in count(2) if not os.path.lexists(name := target.with_name(f"{target.name}-{n}")))
+            beside = next(name for name in names_beside(target, "") if not os.path.lexists(name))
             part.rename(beside)
             raise Dit360Error(f"{str(error).rstrip('.')}; this one is not lost, it is {beside}.") from error
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dit360_core.atomic import NameTaken, check_writable, write_atomic
+from dit360_core.atomic import NameTaken, check_writable, names_beside, write_atomic
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.metadata import build_xmp, parse_xmp, to_json
 
@@ -277,9 +278,9 @@ def rescue(panorama: Panorama, path: Path) -> Path | None:
     that does not work either, a new folder among the temporary files. None: nowhere.
     """
     with contextlib.suppress(Dit360Error):
-        for number in range(2, 100):
+        for name in itertools.islice(names_beside(path, path.suffix), 98):
             with contextlib.suppress(NameTaken):
-                return panorama.save(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+                return panorama.save(name)
     with contextlib.suppress(OSError):
         folder = Path(tempfile.mkdtemp(prefix="dit360-"))
         try:

@@ -11,13 +11,12 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dit360_core.atomic import PART, write_atomic
+from dit360_core.atomic import PART, names_beside, write_atomic
 from dit360_core.batching.items import Item
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.panorama import saved_settings
@@ -107,8 +106,7 @@ class Folder:
         """
         path = self.path / name
         if beside:
-            names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
-            path = next(name for name in names if not os.path.lexists(name))
+            path = next(name for name in names_beside(path, path.suffix) if not os.path.lexists(name))
         force = force or (path.is_file() and not path.stat().st_size)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,25 +22,23 @@ from dit360_core.panorama import FORMATS
 OWN = ("name", "image")
 """What a line may say beside the options of a picture: the file to write, and the panorama to begin with."""
 
-SAME_PICTURE = frozenset(
+TILES = frozenset(
     {
-        "device", "offload", "evict", "compile_blocks", "attention_backend", "attention_slice_size", "strict",
-        "log_memory_stats", "vram", "preset", "tiling_backend", "tiling_mode", "tiling_level", "vae_tile_size",
-        "vae_tile_overlap", "vae_auto_tile_pixels", "tile_size_override", "tile_overlap_override",
-        "max_tile_pixels_override", "precision", "quantization_mode",
+        "tiling_backend", "tiling_mode", "tiling_level", "vae_tile_size", "vae_tile_overlap", "vae_auto_tile_pixels",
+        "tile_size_override", "tile_overlap_override", "max_tile_pixels_override",
     }
 )  # fmt: skip
-"""Options that are not in a picture's fingerprint: those that say how it is computed and not what it shows, so that who
-ran out of memory may go on with the same pictures; and those that ``auto`` may decide, of which what was used is
-compared (:func:`dit360_core.batching.painting.identity`)."""
-
+"""Options that say where the autoencoder's work is cut, which changes the picture unless the tiling is exact."""
 EXACT = ("auto", "exact", "whole")
 """Tilings that leave the picture as it is, wherever they cut."""
-TILES = {
-    "tiling_backend", "tiling_mode", "tiling_level", "vae_tile_size", "vae_tile_overlap", "vae_auto_tile_pixels",
-    "tile_size_override", "tile_overlap_override", "max_tile_pixels_override",
+
+SAME_PICTURE = TILES | {
+    "device", "offload", "evict", "compile_blocks", "attention_backend", "attention_slice_size", "strict",
+    "log_memory_stats", "vram", "preset", "precision", "quantization_mode",
 }  # fmt: skip
-"""Options that do change it with any other tiling."""
+"""Options that are not in a picture's fingerprint: those that say how it is computed and not what it shows, so that who
+ran out of memory may go on with the same pictures; and those that ``auto`` may decide, of which what was used is
+compared (:func:`dit360_core.batching.painting.identity`). Tiles are in it after all where they are not exact."""
 
 SEED_DIGITS = 13
 """Hexadecimal digits of a seed that nobody gave: as many as every reader of JSON keeps (2⁵³)."""

@@ -111,7 +111,6 @@ class Batch:
         self.folder.check()
         if self.source.absolute() == self.folder.manifest.absolute():
             raise InputError(f"{self.source} would be replaced by the batch's own manifest; call the list otherwise.")
-        self._wrong = ""
         common = Batchwide(
             folder=self.folder.path,
             suffix=f".{format}",
