@@ -91,10 +91,11 @@ def test_int8_computes_in_integers_here_but_not_for_single_tokens():
 
 
 @pytest.mark.skipif(not int8.dynamic_works(), reason="this CPU, or this PyTorch, has no kernel for dynamic int8")
-@pytest.mark.parametrize("most", [127, 63])
-def test_every_token_has_a_scale_of_its_own(monkeypatch, most):
+@pytest.mark.parametrize("digits", ["as many as the kernel takes here", "seven bits"])
+def test_every_token_has_a_scale_of_its_own(monkeypatch, digits):
     """A token a thousand times larger than another must not cost that one its digits; with and without VNNI."""
-    monkeypatch.setattr(int8, "_most_of_an_activation", lambda: most)
+    most = 63 if digits == "seven bits" else int8.most_of_an_activation()
+    monkeypatch.setattr(int8, "most_of_an_activation", lambda: most)
     torch.manual_seed(0)
     linear = torch.nn.Linear(256, 512).requires_grad_(False)
     module = int8.Int8().quantize(linear, one_token=False)
@@ -102,6 +103,17 @@ def test_every_token_has_a_scale_of_its_own(monkeypatch, most):
     x[:, ::2] *= 1000
     off = (module(x) - linear(x)).norm(dim=-1) / linear(x).norm(dim=-1)
     assert off.max() < (0.02 if most == 127 else 0.03)
+
+
+@pytest.mark.skipif(not int8.dynamic_works(), reason="this CPU, or this PyTorch, has no kernel for dynamic int8")
+@pytest.mark.parametrize("rows", [1, 3, 2100])
+def test_the_largest_activations_and_weights_do_not_overflow(rows):
+    """Eight-bit activations do, in the 16 bits in which a kernel without VNNI adds: the kernel was asked, not the CPU."""
+    linear = torch.nn.Linear(1024, 48, bias=False).requires_grad_(False)
+    linear.weight.fill_(1.0)
+    for sign in (1, -1):
+        made = int8.Int8().quantize(linear, one_token=False)(torch.full((rows, 1024), float(sign)))
+        assert (made / (sign * 1024) - 1).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("one_token", [False, True])

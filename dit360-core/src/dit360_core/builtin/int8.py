@@ -47,13 +47,18 @@ class WeightOnlyInt8Linear(Int8Linear):
 
 
 class DynamicInt8Linear(Int8Linear):
-    """Computes in integers, with oneDNN's kernel for x86, whatever the dtype of its input."""
+    """Computes in integers, with oneDNN's kernel for x86, whatever the dtype of its input.
 
-    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
+    most: the largest rounded activation, 127 or 63; None: what the kernel takes here.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, *, most: int | None = None
+    ) -> None:
         super().__init__(scale, bias)
         self._packed = torch.ops.onednn.qlinear_prepack(weight, [_ROWS, weight.shape[1]])
         self._zeros = torch.zeros(weight.shape[0], dtype=torch.int32)
-        self._most = _most_of_an_activation()
+        self._most = most or most_of_an_activation()
 
     @property
     def weight(self) -> torch.Tensor:
@@ -134,7 +139,16 @@ def dynamic_works() -> bool:
         return False
 
 
-def _most_of_an_activation() -> int:
-    # Without VNNI the kernel adds two products in 16 bits, which those of eight-bit activations overflow.
-    supported = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    return 127 if supported() else 63
+@functools.cache
+def most_of_an_activation() -> int:
+    """127 where the kernel sums products of eight-bit activations rightly, else 63.
+
+    Without VNNI it adds two products in 16 bits, which those overflow. Tried, since what a processor has is not what
+    oneDNN uses (``ONEDNN_MAX_CPU_ISA``).
+    """
+    weight = torch.full((32, 64), 127, dtype=torch.int8)
+    for rows in (1, 64):
+        made = DynamicInt8Linear(weight, torch.ones(32), None, most=127)
+        if not bool(((made(torch.ones(rows, 64)) / (64 * 127.0) - 1).abs() < 0.01).all()):
+            return 63
+    return 127
