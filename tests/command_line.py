@@ -10,6 +10,8 @@ import attrs
 
 PLUGINS = Path(__file__).parent / "plugins"
 LIBRARIES = Path(__file__).parent / "libraries"
+HANGING = 3600
+"""Seconds after which a process is taken to hang for ever: a guard, and nothing that a busy machine could reach."""
 
 _MANY = """
 import contextlib, io, json, os, signal, sys, traceback
@@ -68,7 +70,7 @@ def python(code, *, cwd, given="", **environ):
         encoding="utf-8",
         cwd=cwd,
         env=environment(PYTHONIOENCODING="utf-8", **environ),
-        timeout=300,
+        timeout=HANGING,
         check=False,
     )
 
@@ -90,7 +92,7 @@ def install(target, *names, source=PLUGINS):
     options = "--quiet --disable-pip-version-check --no-input --no-index --no-deps --no-build-isolation --no-compile"
     command = [sys.executable, "-m", "pip", "install", *options.split(), "--target", str(target)]
     done = subprocess.run(
-        [*command, *(str(source / name) for name in names)], capture_output=True, text=True, timeout=300, check=False
+        [*command, *(str(source / name) for name in names)], capture_output=True, text=True, timeout=HANGING, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return target

@@ -409,21 +409,20 @@ def test_the_environment_names_comfyui_where_the_command_line_does_not(base, tmp
 
 def test_help_is_immediate_and_imports_nothing_heavy(tmp_path):
     code = """
-import sys, time
-start = time.perf_counter()
+import sys
 sys.argv = ["dit360-comfy", "--help"]
 from dit360_comfy.cli import main
 try:
     main()
 finally:
     heavy = {"torch", "numpy", "PIL", "diffusers", "transformers", "dit360_comfy.nodes"} & set(sys.modules)
-    print(time.perf_counter() - start, *heavy, file=sys.stderr)
+    print(len(sys.modules), *heavy, file=sys.stderr)
 """
     done = python(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    seconds, *heavy = done.stderr.split()
+    modules, *heavy = done.stderr.split()
     assert heavy == []
-    assert float(seconds) < 1
+    assert int(modules) < 1000  # some 400; torch alone brings more than a thousand
 
 
 # ---------------------------------------------------------------------------------------------- the registry's metadata

@@ -121,7 +121,7 @@ def test_the_panorama_and_its_previews_have_no_seam(server, tmp_path):
     )  # fmt: skip
     assert listener.stdout.readline() == "listening\n"
     panorama = saved(server, server.run(graph(sampler={"width": 0, "height": 0, "steps": 0})))
-    listener.communicate("\n", timeout=20)
+    listener.communicate("\n", timeout=600)
     assert panorama.size == (512, 256)
     assert panorama.seam.ratio < 1.25
     assert abs(panorama.seam.z_score) < 2
