@@ -92,7 +92,11 @@ def install(target, *names, source=PLUGINS):
     options = "--quiet --disable-pip-version-check --no-input --no-index --no-deps --no-build-isolation --no-compile"
     command = [sys.executable, "-m", "pip", "install", *options.split(), "--target", str(target)]
     done = subprocess.run(
-        [*command, *(str(source / name) for name in names)], capture_output=True, text=True, timeout=HANGING, check=False
+        [*command, *(str(source / name) for name in names)],
+        capture_output=True,
+        text=True,
+        timeout=HANGING,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return target

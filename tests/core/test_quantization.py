@@ -108,7 +108,7 @@ def test_every_token_has_a_scale_of_its_own(monkeypatch, digits):
 @pytest.mark.skipif(not int8.dynamic_works(), reason="this CPU, or this PyTorch, has no kernel for dynamic int8")
 @pytest.mark.parametrize("rows", [1, 3, 2100])
 def test_the_largest_activations_and_weights_do_not_overflow(rows):
-    """Eight-bit activations do, in the 16 bits in which a kernel without VNNI adds: the kernel was asked, not the CPU."""
+    """Eight bits do, in the 16 in which a kernel without VNNI adds: the kernel is asked, not the CPU."""
     linear = torch.nn.Linear(1024, 48, bias=False).requires_grad_(False)
     linear.weight.fill_(1.0)
     for sign in (1, -1):
