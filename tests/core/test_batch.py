@@ -382,8 +382,8 @@ def test_bad_input_is_one_sentence_before_torch_is_imported(tmp_path):
     cases = {
         ("list.txt", "-o", "out", "--format", "gif"): "format is 'gif'",
         ("list.txt", "-o", "out", "--engine", "slurm"): "engine is 'slurm', but must be one of: local, ray",
-        ("list.txt", "-o", "out", "--workers", "2"): "workers=2 has no effect with engine=local",
-        ("list.txt", "-o", "out", "--engine", "ray", "--workers", "0"): "workers is 0",
+        ("list.txt", "-o", "out", "--workers", "2"): "--workers 2 has no effect with --engine local",
+        ("list.txt", "-o", "out", "--engine", "ray", "--workers", "0"): "--workers is 0",
         ("list.txt", "-o", "list.txt"): "Cannot write into list.txt: it is a file",
         ("list.txt", "-o", "no/such/place"): "Cannot make no/such/place",
         ("bad.jsonl", "-o", "out"): "bad.jsonl, line 1: steps is 0",
@@ -392,7 +392,7 @@ def test_bad_input_is_one_sentence_before_torch_is_imported(tmp_path):
         ("list.txt", "-o", "out", "--width", "250"): "Error: The size width 250 cannot be made",
         ("list.txt", "-o", "out", "--scheduler-type", "unipcc"): "Error: There is no scheduler named 'unipcc'",
         (".", "-o", "out"): "Cannot read .: it is a folder",
-        ("list.txt", "-o", "out", "--engine", "ray"): "engine=ray needs Ray, which is not installed; pip install",
+        ("list.txt", "-o", "out", "--engine", "ray"): "--engine ray needs Ray, which is not installed; pip install",
     }
     told = dit360(*(["batch", *case] for case in cases), cwd=tmp_path, without=("torch", "ray"))
     for said, sentence in zip(told, cases.values(), strict=True):

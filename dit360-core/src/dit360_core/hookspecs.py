@@ -82,7 +82,7 @@ class Dit360Spec:
 
             @hookimpl
             def dit360_schedulers():
-                yield Scheduler(name="euler", api=1, load=Euler)
+                yield Scheduler(name="steps", api=1, load=Euler)
         """
 
     @hookspec

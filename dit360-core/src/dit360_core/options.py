@@ -7,12 +7,14 @@ value by itself and against the others in the same class; whether a named backen
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import attrs
 
+from dit360_core import aliases
 from dit360_core.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -43,12 +45,17 @@ def option(
     offers: str | None = None,
     unset: str | None = None,
     converter: Any = None,
+    named: str | None = None,
 ) -> Any:
     """An attrs field with its help and its limits, which are checked when the class is made.
 
     step: a positive number must be a multiple of it. offers: the kind of offer whose names the value is chosen from.
-    unset: what ``None`` means, for the help.
+    unset: what ``None`` means, for the help. named: the kind under which :mod:`dit360_core.aliases` knows what others
+    call the choices; that of ``offers``, if there is one.
     """
+    named = named or (offers if offers != "model" else None)
+    if named is not None:
+        converter = functools.partial(_our_name, named, choices or ())
     shown: dict[str, Any] = {
         "help": help,
         "choices": choices,
@@ -57,6 +64,7 @@ def option(
         "step": step,
         "offers": offers,
         "unset": unset,
+        "named": named,
     }
     return attrs.field(default=default, validator=_check, converter=converter, metadata=shown)
 
@@ -64,6 +72,10 @@ def option(
 def _as_text(value: Any) -> Any:
     # vram=8 is as good as "8".
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _our_name(kind: str, choices: tuple[str, ...], value: Any) -> Any:
+    return aliases.ours(kind, value, choices) if isinstance(value, str) else value
 
 
 def flag(name: str) -> str:
@@ -88,7 +100,12 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if kind is float and not math.isfinite(value):
         raise InputError(f"{field.name} must be a finite number, not {value!r}.")
     if limits["choices"] and value not in limits["choices"]:
-        raise InputError(f"{field.name} is {value!r}, but must be one of: {', '.join(limits['choices'])}.")
+        near = aliases.near(limits["named"] or "", value, limits["choices"])
+        more = f"; {near.rstrip('?.')}" if near else ""
+        raise InputError(
+            f"{field.name} is {value!r}, but must be one of: {', '.join(limits['choices'])}{more}"
+            f"{'?' if near.endswith('?') else '.'}"
+        )
     low, high = limits["minimum"], limits["maximum"]
     if (low is not None and value < low) or (high is not None and value > high):
         reach = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} … {high}"
@@ -119,6 +136,7 @@ class LoadOptions:
         "fuse",
         help="Add the LoRA to the weights (fuse: costs nothing) or keep it beside them (adapter: strength can change).",
         choices=LORA_MODES,
+        named="lora_mode",
     )
     vae: str | None = option(
         None,
@@ -130,18 +148,22 @@ class LoadOptions:
         help="T5 text encoder instead of the model's own: a diffusers folder, a safetensors file, or a Hub id.",
         unset="the model's",
     )
-    precision: str = option("auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS)
-    device: str = option("auto", help="Where to compute.", choices=DEVICES)
+    precision: str = option(
+        "auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS, named="precision"
+    )
+    device: str = option("auto", help="Where to compute.", choices=DEVICES, named="device")
     offload: str = option(
         "none",
         help="Where weights wait: on the device (none), or in system memory: the text encoder only (text), whole parts "
         "(model), blocks that come while others compute (group), layers (sequential; slow); disk: blocks, in files.",
         choices=OFFLOADS,
+        named="offload",
     )
     evict: str = option(
         "none",
         help="What to drop after use and read again when needed: text (the text encoder), or all (one part at a time).",
         choices=EVICTIONS,
+        named="evict",
     )
     compile_blocks: bool = option(
         False, help="Compile the transformer's blocks (torch.compile): slower start, faster steps."
@@ -157,6 +179,7 @@ class LoadOptions:
         "none",
         help="What to decide by: quality (never changes the picture), balanced, speed or low-vram; auto is balanced.",
         choices=PRESETS,
+        named="preset",
     )
     attention_backend: str = option("auto", help="Attention kernel; see 'dit360 backends'.", offers="attention")
     attention_slice_size: int = option(
@@ -171,7 +194,10 @@ class LoadOptions:
         offers="quantization",
     )
     quantization_parts: str = option(
-        "both", help="What is quantized: both, or only the transformer or the text encoder t5.", choices=QUANTIZED
+        "both",
+        help="What is quantized: both, or only the transformer or the text encoder t5.",
+        choices=QUANTIZED,
+        named="parts",
     )
     quantization_skip: str = option(
         "", help="Layers to leave in full precision besides embedders and the final projection: patterns, by commas."
@@ -244,6 +270,7 @@ class SampleOptions:
         help="Wrap by pad (copies of columns) or bias (weights on them: the same picture for less work, where the "
         "attention kernel takes them).",
         choices=CIRCULAR_MODES,
+        named="circular",
     )
     latent_rotation: bool | None = option(
         None,
@@ -257,7 +284,9 @@ class SampleOptions:
         unset="the model's",
     )
     scheduler_type: str = option("flow_match", help="Solver; see 'dit360 backends'.", offers="scheduler")
-    timestep_schedule: str = option("linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES)
+    timestep_schedule: str = option(
+        "linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES, named="schedule"
+    )
     scheduler_eta: float = option(
         0.0, help="Share of fresh noise per step, for solvers that take it (ddim).", minimum=0.0, maximum=1.0
     )
@@ -319,12 +348,14 @@ class DecodeOptions:
         help="Run the autoencoder in tiles: always, never (one piece whatever the size), or auto (as size and memory "
         "ask).",
         choices=TILING_MODES,
+        named="tiling_mode",
     )
     tiling_backend: str = option("auto", help="How tiles are made; see 'dit360 backends'.", offers="tiling")
     tiling_level: str = option(
         "auto",
         help="Exact tiles from fast to small: stored, mixed, recomputed; offloaded keeps them in system memory.",
         choices=TILING_LEVELS,
+        named="level",
     )
     tile_size_override: int = option(
         0, help="Largest side of a tile, for this picture only. 0: as loaded.", minimum=0, maximum=8192, step=64

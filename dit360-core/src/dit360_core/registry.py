@@ -21,6 +21,7 @@ import attrs
 import pluggy
 from packaging.utils import canonicalize_name
 
+from dit360_core import aliases
 from dit360_core.errors import UnknownName
 from dit360_core.hookspecs import KINDS, Dit360Spec
 from dit360_core.machine import installed_version
@@ -173,8 +174,10 @@ class Registry:
                 f'The {noun(kind)} {name!r} is not installed; it comes with: pip install "dit360-core[{extra}]".'
             )
         names = sorted({e.name for e in entries} | {e.address for e in entries if e.refused} | _families(entries))
-        near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+        said = aliases.near(kind, wanted)
+        near = [] if said else difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
+        hint = f"{said}." if said else hint
         lost = f" These plugins failed: {', '.join(self._failed_plugins())}." if self.failures else ""
         raise UnknownName(f"There is no {noun(kind)} named {name!r}; {hint} 'dit360 backends' lists them.{lost}")
 
@@ -348,6 +351,14 @@ def _settle_names(entries: list[Entry]) -> tuple[Entry, ...]:
         core = any(e.distribution == CORE for e in rivals)
         others = sorted({f"{e.distribution} {e.version}" for e in rivals if e.distribution != entry.distribution})
         kin = sorted({f"{e.distribution} {e.version}" for e in entries if e.family == entry.name})
+        if (meant := aliases.taken(entry.kind, entry.name)) is not None:
+            clash = Reason(
+                "clash",
+                f"the name {entry.name!r} means {meant} here, as elsewhere",
+                f"ask for {entry.address!r}; its author should rename it",
+            )
+            settled.append(attrs.evolve(entry, refused=(*entry.refused, clash)))
+            continue
         if kin and not rivals and entry.distribution != CORE:
             clash = Reason(
                 "clash",

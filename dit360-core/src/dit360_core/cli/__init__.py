@@ -14,24 +14,26 @@ import typer
 
 from dit360_core.cli import batch, bench, doctor, generate, new_plugin, picture, plan, quantize, registered
 from dit360_core.cli.output import Terminated, show_what_can_be_shown
+from dit360_core.cli.usage import Command, Group
 
 app = typer.Typer(
     name="dit360",
+    cls=Group,
     help="360° panoramas with diffusion transformers, on the machine you have.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("generate")(generate.command())
-app.command("batch")(batch.command())
-app.command("plan")(plan.command())
-app.command("quantize")(quantize.quantize)
-app.command("bench")(bench.command())
-app.command("backends")(registered.backends)
-app.command("doctor")(doctor.doctor)
-app.command("view")(picture.view)
-app.command("inspect")(picture.inspect)
-app.command("new-plugin")(new_plugin.new_plugin)
+app.command("generate", cls=Command)(generate.command())
+app.command("batch", cls=Command)(batch.command())
+app.command("plan", cls=Command)(plan.command())
+app.command("quantize", cls=quantize.Command)(quantize.quantize)
+app.command("bench", cls=Command)(bench.command())
+app.command("backends", cls=Command)(registered.backends)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("view", cls=Command)(picture.view)
+app.command("inspect", cls=Command)(picture.inspect)
+app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
 
 
 def _version(value: bool) -> None:

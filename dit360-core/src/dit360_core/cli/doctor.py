@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dit360_core.cli.output import told
+from dit360_core.cli.wording import worded
 from dit360_core.plan import looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def doctor(
             for name, value in _lines(report):
                 typer.echo(f"{name:<14} {value}")
             for advice in report["advice"]:
-                console.print(f"→ {advice}", style="yellow", markup=False, soft_wrap=True)
+                console.print(f"→ {worded(advice)}", style="yellow", markup=False, soft_wrap=True)
             if not report["advice"]:
                 typer.echo("Nothing needs attention.")
         if report["advice"]:

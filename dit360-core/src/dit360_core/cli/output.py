@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dit360_core.cli.wording import current, worded
 from dit360_core.errors import Dit360Error
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def told(level: int = logging.WARNING) -> Iterator[Console]:
             warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
             yield console
     except Dit360Error as error:
-        console.print(harmless(f"Error: {error}"), style="red", markup=False, soft_wrap=True)
+        console.print(harmless(f"Error: {worded(str(error))}"), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error
     except KeyboardInterrupt as interrupt:
         console.print("Interrupted; no half-written file is left.")
@@ -74,8 +75,11 @@ class _Lines(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self._worded = current()
 
     def emit(self, record: logging.LogRecord) -> None:
         wanting = record.levelno >= logging.WARNING
-        told = f"{record.levelname.capitalize()}: {record.getMessage()}" if wanting else record.getMessage()
+        told = self._worded(record.getMessage())
+        if wanting:
+            told = f"{record.levelname.capitalize()}: {told}"
         self._console.print(harmless(told), style="yellow" if wanting else "dim", markup=False, soft_wrap=True)

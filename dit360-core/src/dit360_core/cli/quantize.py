@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from dit360_core.cli import usage
 from dit360_core.cli.output import told
 from dit360_core.options import QUANTIZED, LoadOptions, build
 
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dit360_core.plan import Plan
+
+
+class Command(usage.Command):
+    """Quantization is all that it does, so its flags say less."""
+
+    meant: ClassVar[Mapping[str, str]] = {
+        "quantization_mode": "--mode",
+        "quantization_parts": "--parts",
+        "quantization_skip": "--skip",
+    }
 
 
 def quantize(

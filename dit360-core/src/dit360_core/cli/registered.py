@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dit360_core.cli.output import told
+from dit360_core.cli.wording import worded
 
 
 def backends(
@@ -111,4 +112,6 @@ def _probed_columns() -> _Columns:
 
 
 def _why_not(offer: dict[str, Any]) -> str:
-    return "\n".join(r["sentence"] + (f"\n→ {r['hint']}" if r["hint"] else "") for r in offer["reasons"])
+    return "\n".join(
+        worded(r["sentence"]) + (f"\n→ {worded(r['hint'])}" if r["hint"] else "") for r in offer["reasons"]
+    )

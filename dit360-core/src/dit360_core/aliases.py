@@ -1,0 +1,206 @@
+"""What others call our choices: names that mean the same are taken, and for those that mean something near, it is said.
+
+Only what is certain is taken: a name of another library for the very same thing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+
+log = logging.getLogger("dit360")
+
+SAME: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "scheduler": {
+        "flow_match": (
+            "euler", "flow_euler", "euler_flow", "flow_match_euler", "flow_match_euler_discrete",
+            "FlowMatchEulerDiscreteScheduler", "flow_matching", "rectified_flow",
+        ),
+        "dpmpp_2m": ("dpm++ 2m", "dpm_2m", "dpm-solver++(2m)", "dpm++", "DPMSolverMultistepScheduler"),
+        "unipc": ("uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler", "unipc_multistep"),
+        "heun": ("heun2", "HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "flow_match_heun"),
+        "ddim": ("DDIMScheduler",),
+    },
+    "quantization": {
+        "int4": ("nf4", "bnb_nf4", "bnb_4bit", "4bit", "int4_bnb", "bitsandbytes_4bit", "load_in_4bit"),
+        "int4-double": ("nf4_double", "nf4_double_quant", "double_quant"),
+        "int8-bnb": ("llm_int8", "bnb_8bit", "bnb_int8", "bitsandbytes_8bit", "load_in_8bit"),
+        "int8": ("8bit", "w8", "int8_weight_only", "int8wo"),
+        "fp8": ("fp8_e4m3fn", "float8_e4m3fn", "fp8_e4m3", "float8", "e4m3fn", "float8_weight_only", "float8wo"),
+        "none": ("off", "no", "false", "full"),
+    },
+    "attention": {
+        "sdpa": (
+            "torch", "pytorch", "torch_sdpa", "native", "scaled_dot_product_attention", "scaled_dot_product",
+            "pytorch_attention", "sdp", "attn_torch",
+        ),
+        "eager": ("vanilla", "naive", "manual", "attention_basic"),
+        "sdpa-math": ("math", "_native_math"),
+        "sdpa-flash": ("_native_flash",),
+        "sdpa-efficient": ("_native_efficient", "mem_efficient", "efficient"),
+        "sdpa-cudnn": ("_native_cudnn", "cudnn"),
+        "flash": ("flash_attn", "flash_attention", "flashattention", "flashattn"),
+        "flash-2": ("flash_attention_2", "flash_attn_2", "flashattention2", "fa2"),
+        "flash-3": ("flash_attention_3", "flash_attn_3", "flashattention3", "fa3", "_flash_3"),
+        "flash-4": ("flash_attention_4", "flash_attn_4", "flashattention4", "fa4"),
+        "flash-hub": ("flash_hub",),
+        "xformers": ("xformer", "memory_efficient_attention", "xformers_attention"),
+    },
+    "tiling": {"whole": ("off", "no"), "blended": ("diffusers", "tiled")},
+    "precision": {
+        "fp32": ("float32", "float", "full", "single", "f32", "torch.float32", "32"),
+        "bf16": ("bfloat16", "bfloat", "torch.bfloat16"),
+        "fp16": ("float16", "half", "f16", "torch.float16", "16"),
+    },
+    "device": {"cuda": ("cuda:0", "nvidia"), "mps": ("metal", "apple", "apple_silicon", "mps:0"), "cpu": ("cpu:0",)},
+    "offload": {"none": ("off", "no", "false")},
+    "evict": {"none": ("off", "no", "false"), "text": ("t5", "text_encoder", "text_encoders")},
+    "preset": {"low-vram": ("lowvram",), "none": ("off", "no")},
+}  # fmt: skip
+"""Kind → our name → what others call the same, whatever case and punctuation they use."""
+
+_SPACING = "that is a spacing of noise levels and no solver"
+_MULTISTEP = "of this kind, with the memory of steps before, are unipc and dpmpp_2m"
+_EIGHT_BITS = "weights of eight bits are quantization_mode=fp8"
+_AMD = "PyTorch calls an AMD card cuda"
+_CPU_ONLY = "it cannot be used; take cpu"
+_FOUR = "four bits are int4, which is NF4"
+_LAYERS = "layers are offload=sequential"
+_BLOCKS = "blocks are offload=group"
+_SAGE = "it computes in eight bits, which changes the picture; flash and sdpa do not"
+_NOISE = "fresh noise in each step is ddim with scheduler_eta=1"
+_PARTS = "whole parts that wait in system memory are offload=model, blocks offload=group"
+
+NEAR: Mapping[str, Mapping[str, str]] = {
+    "scheduler": {
+        "euler_a": _NOISE,
+        "euler_ancestral": _NOISE,
+        "ancestral": _NOISE,
+        "ddpm": "that is ddim with scheduler_eta=1",
+        "dpm++ sde": "of this kind is dpmpp_2m; with fresh noise in each step, ddim with scheduler_eta=1",
+        "dpm++ 2m sde": "of this kind is dpmpp_2m; with fresh noise in each step, ddim with scheduler_eta=1",
+        "dpm++ 2m karras": "take dpmpp_2m, whose noise levels timestep_schedule spaces",
+        "dpm++ 2s a": "of this kind is dpmpp_2m",
+        "dpm++ 3m sde": "of this kind is dpmpp_2m",
+        "karras": f"{_SPACING}; timestep_schedule has linear, quadratic and cosine",
+        "exponential": f"{_SPACING}; timestep_schedule spaces them",
+        "beta": f"{_SPACING}; timestep_schedule has linear, quadratic and cosine",
+        "simple": f"{_SPACING}; timestep_schedule=linear is FLUX's own",
+        "normal": f"{_SPACING}; timestep_schedule=linear is FLUX's own",
+        "linear": f"{_SPACING}; say timestep_schedule=linear",
+        "cosine": f"{_SPACING}; say timestep_schedule=cosine",
+        "quadratic": f"{_SPACING}; say timestep_schedule=quadratic",
+        "lcm": "it is for models that were distilled for it; take flow_match with fewer steps, or unipc",
+        "pndm": _MULTISTEP,
+        "plms": _MULTISTEP,
+        "lms": _MULTISTEP,
+        "ipndm": _MULTISTEP,
+        "deis": _MULTISTEP,
+        "res_multistep": _MULTISTEP,
+    },
+    "quantization": {
+        "bnb": "of bitsandbytes there are int4 (NF4), int4-double and int8-bnb",
+        "bitsandbytes": "there are int4 (NF4), int4-double and int8-bnb of it",
+        "torchao": "there are int8 and fp8, which need no library",
+        "quanto": "there are int8 and fp8, which need no library",
+        "fp4": _FOUR,
+        "nvfp4": _FOUR,
+        "svdquant": _FOUR,
+        "nunchaku": _FOUR,
+        "fp8_e5m2": "fp8 is e4m3 with a scale for each channel, which keeps more",
+        "float8_e5m2": "fp8 is e4m3 with a scale for each channel, which keeps more",
+        "gguf": "such files are not read here, but by ComfyUI's nodes; int8 and int4 are of about their size",
+        "q8_0": "of that size is int8", "q4_0": "of that size is int4", "q4_k_m": "of that size is int4",
+        "q5_k_m": "int4 and int8 are next to it", "q6_k": "int8 is next to it",
+        "awq": "four bits are int4", "gptq": "four bits are int4",
+        "bf16": "that is no quantization; say precision=bf16", "fp16": "that is no quantization; say precision=fp16",
+        "bfloat16": "that is no quantization; say precision=bf16",
+        "fp32": "that is no quantization; say precision=fp32",
+    },
+    "attention": {
+        "sage": _SAGE,
+        "sageattention": _SAGE,
+        "sageattn": _SAGE,
+        "flex": "sdpa does what this is for here",
+        "flex_attention": "sdpa does what this is for here",
+        "sliced": "slices are attention_slice_size, with eager",
+        "slicing": "slices are attention_slice_size, with eager",
+        "split": "slices are attention_slice_size, with eager",
+    },
+    "precision": {
+        "fp8": _EIGHT_BITS, "float8": _EIGHT_BITS,
+        "fp8_e4m3fn": _EIGHT_BITS,
+        "int8": "weights of eight bits are quantization_mode=int8",
+        "int4": "weights of four bits are quantization_mode=int4",
+        "nf4": "weights of four bits are quantization_mode=int4",
+        "tf32": "float32 is fp32", "fp64": "fp32 is the most there is", "mixed": "bf16 is what FLUX was trained in",
+    },
+    "device": {
+        "gpu": "an NVIDIA card is cuda, an Apple one is mps, and auto takes what is there",
+        "rocm": _AMD, "hip": _AMD, "amd": _AMD,
+        "xpu": "Intel's cards cannot be used; take cpu", "directml": _CPU_ONLY,
+        "dml": _CPU_ONLY, "npu": _CPU_ONLY,
+        "meta": "'dit360 plan' computes without weights",
+    },
+    "offload": {
+        "cpu": _PARTS,
+        "auto": "vram=auto decides it by what is free",
+        "true": "say which: vram=auto decides it by what is free",
+        "ram": _PARTS,
+        "nvme": "in files it is offload=disk", "ssd": "in files it is offload=disk",
+        "block": _BLOCKS, "blocks": _BLOCKS, "layer": _LAYERS,
+        "layers": _LAYERS, "leaf": _LAYERS,
+    },
+    "preset": {
+        "fast": "the fastest that fits is preset=speed", "best": "the best picture is preset=quality",
+        "medvram": "name the card's memory with vram", "high-vram": "name the card's memory with vram",
+        "fp8": "that is quantization_mode=fp8",
+    },
+}  # fmt: skip
+"""Kind → what others call something that is another thing here → what to say."""
+
+
+def plain(name: str) -> str:
+    """A name without case and punctuation."""
+    return re.sub(r"[\s_\-.()]+", "", name.lower().replace("++", "pp"))
+
+
+_OURS = {
+    kind: {plain(other): ours for ours, others in names.items() for other in (*others, ours)}
+    for kind, names in SAME.items()
+}
+_SAID = {kind: {plain(name): said for name, said in names.items()} for kind, names in NEAR.items()}
+
+
+def ours(kind: str, name: str, choices: Iterable[str] = ()) -> str:
+    """Our name for a choice of a kind; the name itself if it is none of another's.
+
+    choices: all that there are; case and punctuation do not matter to them. Empty: plugins may offer more, and a name
+    is theirs as they write it.
+    """
+    choices = tuple(choices)
+    if name in choices:
+        return name
+    found = next((one for one in choices if plain(one) == plain(name)), None) or _OURS.get(kind, {}).get(plain(name))
+    if found is None or (choices and found not in choices):
+        return name
+    if found != name.lower():
+        log.info("%s %s is called %s here.", kind, name, found)
+    return found
+
+
+def taken(kind: str, name: str) -> str | None:
+    """Which of our names another one stands for, so that no plugin's offer can be asked for by it; or None."""
+    found = _OURS.get(kind, {}).get(plain(name))
+    return None if found is None or plain(found) == plain(name) else found
+
+
+def near(kind: str, name: str, choices: Iterable[str] = ()) -> str:
+    """The end of a sentence about a name that is none: what it may mean, or empty."""
+    said = _SAID.get(kind, {}).get(plain(name))
+    if said is not None:
+        return said
+    close = difflib.get_close_matches(name.lower(), list(choices), n=2)
+    return f"did you mean {' or '.join(close)}?" if close else ""
