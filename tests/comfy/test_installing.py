@@ -286,6 +286,17 @@ def test_a_copy_that_is_cut_off_leaves_nothing(comfy, monkeypatch):
 # ----------------------------------------------------------------------------------------------------- what is around
 
 
+def test_a_comfyui_that_is_too_old_is_refused_and_nothing_is_put_there(tmp_path):
+    from dit360_comfy.cli import app
+    from typer.testing import CliRunner
+
+    folder = checkout(tmp_path / "ComfyUI", version="0.3.63")
+    done = CliRunner().invoke(app, ["install", "--comfyui", str(folder)])
+    assert done.exit_code == 2
+    assert "too old for these nodes; update it to 0.3.64 or newer" in " ".join(done.output.split())
+    assert not list((folder / "custom_nodes").iterdir())
+
+
 def test_a_second_pack_and_a_clone_of_the_project_are_told(comfy):
     shutil.copytree(PACK, comfy.custom_nodes / "my-copy")
     (comfy.custom_nodes / "shim").mkdir()

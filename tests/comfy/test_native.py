@@ -54,7 +54,12 @@ def test_padding_is_one_column_by_default_as_in_training():
 def _model(**options):
     """As much of a MODEL as a choice of attention asks for."""
     model = SimpleNamespace(model_options={"transformer_options": options})
-    model.clone = lambda: SimpleNamespace(model_options=copy.deepcopy(model.model_options), clone=model.clone)
+    model.clone = lambda: SimpleNamespace(model_options=copy.deepcopy(model.model_options), **methods)
+    methods = {
+        "clone": model.clone,
+        "remove_wrappers_with_key": lambda kind, key: None,
+        "add_wrapper_with_key": lambda kind, key, wrapper: None,
+    }
     return model
 
 
@@ -78,7 +83,11 @@ def test_a_second_choice_of_attention_replaces_the_first_and_keeps_what_was_ther
     for name in ("eager", "sdpa"):
         patched = SimpleNamespace(model_options=with_attention(patched, name, 0, False).model_options)
         options = patched.model_options
-        patched.clone = lambda options=options: SimpleNamespace(model_options=copy.deepcopy(options))
+        patched.clone = lambda options=options: SimpleNamespace(
+            model_options=copy.deepcopy(options),
+            remove_wrappers_with_key=lambda *_: None,
+            add_wrapper_with_key=lambda *_: None,
+        )
     assert _slot(patched).backend == "sdpa"
     assert _slot(patched).earlier is earlier
     q = torch.zeros(1, 4, 8)
@@ -180,9 +189,13 @@ class _Executor:
     """What ComfyUI hands to a wrapper. seen: what the model was given."""
 
     class_obj = SimpleNamespace(patch_size=2)
+    asks = True
 
     def __call__(self, x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs):
         self.seen = {"x": x, "control": control, "options": transformer_options, **kwargs}
+        ids = transformer_options["patches"]["post_input"][0]
+        if self.asks:
+            ids({"img_ids": torch.zeros(1, ids.grid.tokens, 3)})
         return x
 
 
@@ -190,6 +203,48 @@ def _call(padding, x, **kwargs):
     executor = _Executor()
     out = CircularPadding(padding)(executor, x, None, torch.zeros(1, 3, 8), **kwargs)
     return out, executor.seen
+
+
+def test_a_forward_pass_that_asks_for_no_positions_is_an_error_but_not_a_call_that_a_cache_leaves_out():
+    wrapper, executor, x = CircularPadding(1), _Executor(), torch.zeros(1, 1, 2, 8)
+    levels = torch.ones(3)
+
+    def call(levels):
+        return wrapper(executor, x, None, torch.zeros(1, 3, 8), transformer_options={"sample_sigmas": levels})
+
+    executor.asks = False
+    with pytest.raises(InputError, match="replaces the forward pass of this FLUX model"):
+        call(levels)
+    executor.asks = True
+    call(levels)
+    executor.asks = False
+    call(levels)
+    with pytest.raises(InputError, match="TeaCache"):
+        call(torch.ones(3))
+
+
+def test_attention_that_another_node_replaced_is_told_once_and_a_cache_s_rest_is_not(caplog):
+    ours = Override(backend="eager", slice_size=0, strict=False)
+    q, levels = torch.randn(1, 4, 24), {"sample_sigmas": torch.ones(3)}
+
+    def asks(*_):
+        return ours(_refusing, q, q, q, 3)
+
+    ours.watch(asks, levels)
+    ours.watch(lambda *_: None, levels)
+    ours.watch(lambda *_: None, levels)
+    assert "put DiT360 Attention last" not in caplog.text
+    for _ in range(2):
+        ours.watch(lambda *_: None, {"sample_sigmas": torch.ones(3)})
+    assert caplog.text.count("put DiT360 Attention last") == 1
+
+
+def test_the_cache_of_results_keeps_pipes_and_their_parts():
+    from dit360_comfy.pipe import Part, Pipe
+
+    # ComfyUI 0.33 asks outputs for this name, and drops the others where memory is short.
+    assert Part(kind="vae", source=None).is_dynamic()
+    assert Pipe.is_dynamic(None)
 
 
 @pytest.mark.parametrize("padding", [1, 2, 4])
@@ -334,10 +389,11 @@ def same_in_diffusers(net, config):
         axes_dims_rope=tuple(config["axes_dim"]),
     )
     theirs, ours = net.state_dict(), {}
+    wanted = transformer.state_dict()
     for name, place in comfy.utils.flux_to_diffusers(config).items():
         key, part, *change = (place, None) if isinstance(place, str) else place
         # The map is of every kind of FLUX there is.
-        if key in theirs:
+        if key in theirs and name in wanted:
             tensor = theirs[key] if part is None else theirs[key].narrow(*part)
             ours[name] = change[0](tensor) if change else tensor
     transformer.load_state_dict(ours, strict=True)

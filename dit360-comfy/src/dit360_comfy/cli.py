@@ -48,9 +48,10 @@ def install(
     """Put the nodes into ComfyUI: a link in custom_nodes. Safe to repeat."""
     with told() as console:
         from dit360_comfy import installing
-        from dit360_comfy.diagnosis import interpreter
+        from dit360_comfy.diagnosis import interpreter, refuse_too_old
 
         comfy = installing.locate(comfyui, Path.cwd())
+        refuse_too_old(comfy)
         typer.echo(installing.install(comfy, copy=copy))
         python = interpreter(comfy)
         warnings = installing.others(comfy)

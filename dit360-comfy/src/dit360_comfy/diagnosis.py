@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import attrs
+from dit360_core.errors import InputError
 from dit360_core.machine import installed_version
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
@@ -73,6 +74,15 @@ def _comfyui_version(program: Path) -> str | None:
         return str(Version(found[1])) if found else None
     except InvalidVersion:
         return None
+
+
+def refuse_too_old(comfy: Comfy) -> None:
+    """Raises InputError for a ComfyUI in which the nodes cannot work."""
+    found = _comfyui(comfy)
+    if found.state == "fail":
+        raise InputError(
+            f"ComfyUI is {found.told}, which is too old for these nodes; {found.todo}, then install again."
+        )
 
 
 def _pack(comfy: Comfy) -> Check:

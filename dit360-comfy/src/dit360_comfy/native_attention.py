@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dit360")
 
 SLOT = "optimized_attention_override"
+KEY = "dit360_attention"
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 _WITHOUT_EFFECT = {"transformer_options", "_inside_attn_wrapper", "low_precision_attention"}
 """What ComfyUI hands to its kernels besides, that changes no number of a kernel which is exact."""
@@ -55,6 +56,8 @@ class Override:
     earlier: Callable[..., Any] | None = None
     _chosen: dict[tuple[Any, ...], Attend] = attrs.field(factory=dict, init=False, repr=False)
     _told: set[str] = attrs.field(factory=set, init=False, repr=False)
+    _asked: list[Any] = attrs.field(factory=lambda: [False], init=False, repr=False)
+    """Whether the call at hand asked for attention, and the noise levels of the run in which one did."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Override:
         # ComfyUI copies a model's options with each clone. What is remembered here holds for every one of them.
@@ -75,6 +78,7 @@ class Override:
     ) -> Any:
         """q, k, v ``(B, L, H·D)``, or ``(B, H, L, D)`` with skip_reshape; the result is ``(B, L, H·D)``, or
         ``(B, H, L, D)`` with skip_output_reshape. heads: H."""
+        self._asked[0] = True
         why = _beyond_us(q, k, v, heads, mask, attn_precision, skip_reshape, others)
         if why:
             self._warn_once(f"attention: {why}, so {'an earlier override' if self.earlier else 'ComfyUI'} computes it")
@@ -116,10 +120,29 @@ class Override:
         self._chosen[key] = sliced(attend, self.slice_size) if self.slice_size else attend
         return self._chosen[key]
 
+    def watch(self, executor: Any, *given: Any, **named: Any) -> Any:
+        """ComfyUI's wrapper of a diffusion model: warns once if a call of it asked this choice nothing."""
+        run = next((o["sample_sigmas"] for o in (*given, *named.values()) if _has_levels(o)), None)
+        before, self._asked[:] = self._asked[1:] or [None], [False]
+        out = executor(*given, **named)
+        # EasyCache and the like leave out later calls of a run; the first they never do.
+        asked = self._asked[0] or (run is not None and before[0] is run)
+        self._asked[:] = [False, run if asked else None]
+        if not asked:
+            self._warn_once(
+                f"attention: {self.backend} was asked nothing, since a node after DiT360 Attention set another "
+                "attention for this model, or the model computes its own; put DiT360 Attention last"
+            )
+        return out
+
     def _warn_once(self, sentence: str) -> None:
         if sentence not in self._told:
             self._told.add(sentence)
             log.warning("%s.", sentence.rstrip("."))
+
+
+def _has_levels(given: Any) -> bool:
+    return isinstance(given, dict) and "sample_sigmas" in given
 
 
 def _beyond_us(
@@ -161,8 +184,9 @@ def with_attention(model: Any, backend: str, slice_size: int, strict: bool) -> A
     elif earlier is not None:
         log.warning("attention: dit360's replaces another override of this model, which keeps the calls with a mask.")
     # A new dict, since a clone might share this one.
-    clone.model_options["transformer_options"] = {
-        **options,
-        SLOT: Override(backend=backend, slice_size=slice_size, strict=strict, earlier=earlier),
-    }
+    ours = Override(backend=backend, slice_size=slice_size, strict=strict, earlier=earlier)
+    clone.model_options["transformer_options"] = {**options, SLOT: ours}
+    # By their names in ComfyUI, and not by its class, so that a choice can be made without it.
+    clone.remove_wrappers_with_key("diffusion_model", KEY)
+    clone.add_wrapper_with_key("diffusion_model", KEY, ours.watch)
     return clone

@@ -21,12 +21,20 @@ KEY = "dit360_circular_padding"
 _REFERENCES = (None, "offset", "index", "uxo", "index_timestep_zero")
 """Ways of placing reference latents whose ids are known here; all but ``uxo`` ignore the size of the picture."""
 
+_NOT_CALLED = (
+    "Another node pack replaces the forward pass of this FLUX model (as TeaCache does) or answers in its place, and "
+    "never asks DiT360 Circular Padding for the positions of the padded columns, so the picture would be another one; "
+    "remove that pack's node from this model, or DiT360 Circular Padding. ComfyUI's own EasyCache works with it."
+)
 
-@attrs.frozen
+
+@attrs.define(eq=False)
 class CircularPadding:
     """ComfyUI's wrapper of a diffusion model: ``padding`` token columns on either side during the call."""
 
     padding: int
+    _works_in: Any = attrs.field(default=None, init=False, repr=False)
+    """Noise levels of the run in which the model asked for positions."""
 
     def __call__(
         self,
@@ -63,12 +71,19 @@ class CircularPadding:
             kwargs["attention_mask"] = _padded_mask(mask, context.shape[1], grid, index)
 
         patches = dict(transformer_options.get("patches", {}))
+        ids = _Ids(grid, method == "uxo")
         # First, so that the patches of others see the ids that the model will see.
-        patches["post_input"] = [_Ids(grid, method == "uxo"), *patches.get("post_input", [])]
+        patches["post_input"] = [ids, *patches.get("post_input", [])]
         columns = self.padding * patch
         wide = torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
         options = {**transformer_options, "patches": patches}
         out: torch.Tensor = executor(wide, timestep, context, y, guidance, ref_latents, control, options, **kwargs)
+        sampling = transformer_options.get("sample_sigmas")
+        if ids.called:
+            self._works_in = sampling
+        elif sampling is None or sampling is not self._works_in:
+            # EasyCache and the like leave out later calls of a run, which is as well; the first they never do.
+            raise InputError(_NOT_CALLED)
         return out[..., columns:-columns]
 
     def _grid(self, x: torch.Tensor, patch: int) -> Grid:
@@ -86,7 +101,7 @@ class CircularPadding:
         return Grid(rows=-(-x.shape[-2] // patch), columns=width // patch, padding=self.padding)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Ids:
     """ComfyUI's ``post_input`` patch: position ids of the pad columns become those of what they copy.
 
@@ -95,9 +110,12 @@ class _Ids:
 
     grid: Grid
     uxo: bool
+    called: bool = False
+    """Whether the model asked for it, which it must."""
 
     def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
         """img_ids ``(B, image tokens + reference tokens, axes)``, (…, row, column, …) of each token."""
+        self.called = True
         ids = given["img_ids"]
         image, references = ids[:, : self.grid.tokens], ids[:, self.grid.tokens :]
         rows = image.unflatten(1, (self.grid.rows, -1))
@@ -169,6 +187,11 @@ def with_padding(model: Any, padding: int) -> Any:
     from comfy.patcher_extension import WrappersMP
 
     net = model.get_model_object("diffusion_model")
+    if "ComfyFluxWrapper" in type(net).__name__:
+        raise InputError(
+            "nunchaku's FLUX computes positions in kernels of its own, where DiT360 Circular Padding cannot set them; "
+            "connect a FLUX model of ComfyUI's own loaders (fp8 or GGUF save memory too)."
+        )
     if not isinstance(net, Flux):
         raise InputError(
             f"A {type(net).__name__} is no FLUX of ComfyUI, whose position ids DiT360 Circular Padding sets; connect a "

@@ -13,11 +13,25 @@ from dit360_comfy.model import Source
 Lora = tuple[str, float]
 """A safetensors file, folder or Hub id, and a strength."""
 
+
+class Kept:
+    """What ComfyUI's cache of results keeps while a graph uses it.
+
+    Since 0.33 that cache drops results where memory is short, but for objects that manage their memory themselves. It
+    asks them by this name. To drop ours would free next to nothing, and the weights would be read again at each run.
+    """
+
+    __slots__ = ()
+
+    def is_dynamic(self) -> bool:
+        return True
+
+
 PARTS = {"model": "transformer", "vae": "vae", "text_encoder": "text encoder"}
 
 
 @attrs.frozen(kw_only=True)
-class Part:
+class Part(Kept):
     """One part of a model: DIT360_MODEL, DIT360_VAE or DIT360_TEXT_ENCODER. kind: a key of ``PARTS``.
 
     loras: put beside the weights of a transformer. alone: a source of this part only, where nothing else of its model
@@ -36,7 +50,7 @@ class Part:
 
 
 @attrs.frozen(kw_only=True)
-class Pipe:
+class Pipe(Kept):
     """A model whose parts may come from several, with what is to be used instead of what each was loaded with.
 
     described: the model whose size, steps, guidance and padding are taken where a node leaves them to the model. The
