@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import attrs
 import typer
 from dit360_core.budget import Fit, fit
-from dit360_core.forecast import Subject, subject_of
+from dit360_core.forecast import Subject, subject_of, with_system_memory
 from dit360_core.machine import Machine
 from dit360_core.memory import gib
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
@@ -35,10 +35,13 @@ ASKED: tuple[dict[str, Any], ...] = (
     {"vram": 24, "preset": "speed"},
     {"vram": 24, "preset": "quality"},
     # A computer whose own memory is small decides more than its card.
-    {"vram": 8, "system": 16},
-    {"vram": 12, "system": 16},
-    {"vram": 24, "system": 16},
-    {"vram": 24, "system": 16, "preset": "speed"},
+    {"vram": 8, "ram": 32},
+    {"vram": 12, "ram": 32},
+    {"vram": 24, "ram": 32},
+    {"vram": 8, "ram": 16},
+    {"vram": 12, "ram": 16},
+    {"vram": 24, "ram": 16},
+    {"vram": 24, "ram": 16, "preset": "speed"},
 )
 
 
@@ -70,10 +73,8 @@ def rows() -> Iterable[str]:
     yield "| asked | what it decides | text | a step | decode | system memory | measured |"
     yield "|---|---|---|---|---|---|---|"
     for asked in ASKED:
-        given = {name: value for name, value in asked.items() if name != "system"}
-        options = LoadOptions(model="dit360", **{"vram": "8", **given})
-        there = asked.get("system", 0) * 2**30
-        card = attrs.evolve(flux, machine=attrs.evolve(flux.machine, system_memory=there))
+        options = LoadOptions(model="dit360", **{"vram": "8", **asked})
+        card = attrs.evolve(flux, machine=with_system_memory(flux.machine, options, here=False))
         found = fit(options, card, ASSUMED)
         yield row(asked, options, found, measured)
 
@@ -83,9 +84,7 @@ def row(asked: dict[str, Any], options: LoadOptions, found: Fit, measured: dict[
     prediction = found.best.prediction
     largest = prediction.peak
     cells = [f"**{gib(p.total)}**" if p is largest else gib(p.total) for p in prediction.phases]
-    flags = " ".join(f"`--{name} {value}`" for name, value in asked.items() if name != "system")
-    if "system" in asked:
-        flags += f", {asked['system']} GiB of system memory"
+    flags = " ".join(f"`--{name} {value}`" for name, value in asked.items())
     return (
         f"| {flags} | {found.best.sentence(options)} | {' | '.join(cells)} | {gib(prediction.host)} | "
         f"{measured.get(round(found.budget / 2**30), 'not yet')} |"

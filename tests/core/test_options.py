@@ -53,7 +53,7 @@ def test_an_option_has_one_sentence_of_help(cls, field):
 @pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
 def test_a_value_of_a_wrong_type_is_refused_by_the_options_name(cls, field):
     # Gibibytes may be numbers, too.
-    numbers = field.name == "vram"
+    numbers = field.name in ("vram", "ram")
     for value in (value for value in WRONG[kind_of(field)] if not (numbers and isinstance(value, int | float))):
         with pytest.raises(InputError, match=f"^{field.name} must be .*{re.escape(repr(value))}"):
             made(cls, **{field.name: value})

@@ -1,6 +1,7 @@
 """Memory told in advance: traced, predicted, and kept to."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,14 +11,19 @@ import pytest
 import torch
 from command_line import dit360 as command
 from command_line import python
-from dit360_core.budget import candidates, fit, one, time_class
-from dit360_core.errors import InputError
-from dit360_core.forecast import subject_of
+from dit360_core.budget import NothingFits, budget_for, candidates, fit, one
+from dit360_core.durations import duration
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.forecast import held_before, machine_for, subject_of, with_system_memory
+from dit360_core.loading import prepare
 from dit360_core.machine import Machine
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.registry import default_registry
-from dit360_core.speed import ASSUMED
+from dit360_core.precision import precision_for
+from dit360_core.registry import Registry, default_registry
+from dit360_core.speed import APPLE, ASSUMED
 from dit360_core.tracing import trace
+from dit360_core.verdict import verdict_of
+from invented_plugins import installed, offering, scheduler
 
 GIB = 2**30
 CARD = Machine(device="cuda", device_name="a card", capability=(8, 6), fast_bfloat16=True)
@@ -153,6 +159,104 @@ def test_nothing_fits_says_what_would(flux):
         fitted(flux, vram=1.3)
 
 
+def test_a_card_of_12_gib_in_32_gib_of_system_memory_lets_no_more_weights_wait_than_these_hold(flux):
+    asked = LoadOptions(model="dit360", vram=12, ram=32)
+    found = attrs.evolve(flux, machine=with_system_memory(CARD, asked, here=False))
+    best = fit(asked, found, ASSUMED).best
+    assert best.prediction.host <= found.host_room < 28 * GIB
+    assert best.differs(asked), "31.4 GiB of weights do not wait in 32 GiB beside a system"
+    verdict = verdict_of(asked, found, ASSUMED, best)
+    assert verdict.fits
+    assert "GiB of weights in 32.0 GiB of system memory" in verdict.sentence(asked)
+    named = verdict_of(asked, found, ASSUMED, one(attrs.evolve(asked, offload="group"), found, ASSUMED))
+    assert named.fits is False
+    assert "31.4 GiB of weights need system memory" in named.why
+    assert all(each.prediction.host <= found.host_room for each in named.would)
+
+
+def test_a_verdict_says_what_would_fit_and_each_of_it_does(flux):
+    asked = LoadOptions(model="dit360", vram=12)
+    verdict = verdict_of(asked, flux, ASSUMED, one(asked, flux, ASSUMED))
+    assert verdict.fits is False
+    assert re.match(r"Does not fit: decoding takes 3\d\.\d GiB of the card's memory.* What would: ",
+                    verdict.sentence(asked))  # fmt: skip
+    for each in verdict.would:
+        assert one(each.options, flux, ASSUMED).prediction.peak.total <= 0.92 * 12 * GIB
+    tight = LoadOptions(model="dit360", vram=1.3)
+    told = verdict_of(tight, flux, ASSUMED, one(tight, flux, ASSUMED))
+    assert not told.would
+    assert re.search(r"No combination does: the least takes 1\.\d GiB .*; a picture of width \d+ takes",
+                     told.sentence(tight))  # fmt: skip
+    unknown = LoadOptions(model="dit360")
+    needs = verdict_of(unknown, flux, ASSUMED, one(unknown, flux, ASSUMED))
+    assert needs.fits is None
+    assert needs.sentence(unknown).startswith("Needs 37.")
+
+
+def test_where_nothing_fits_programs_are_told_the_least(flux):
+    asked = LoadOptions(model="dit360", vram=8, ram=4)
+    found = attrs.evolve(flux, machine=with_system_memory(CARD, asked, here=False))
+    with pytest.raises(NothingFits, match=r"Nothing keeps to 4\.0 GiB of system memory, of which 1\.6 GiB") as failed:
+        fit(asked, found, ASSUMED)
+    told = verdict_of(asked, found, ASSUMED, failed.value.least).as_dict(asked)
+    assert (told["fits"], told["would_fit"], told["smaller"]) == (False, [], None)
+    assert told["least"]["host"] > told["host_room"]
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_mac_is_planned_for_wherever_one_is(flux):
+    """Weights and activations share one memory, of which a program may take three quarters; nothing is offloaded."""
+    asked = LoadOptions(model="dit360", device="mps", ram=32)
+    machine, here = machine_for(asked)
+    assert (machine.device, machine.system_memory, here) == ("mps", 32 * GIB, False)
+    assert precision_for(asked, flux.model, machine) == "bf16"
+    found = attrs.evolve(flux, machine=machine, held=held_before("mps"))
+    every = list(candidates(asked, found, APPLE, 32 * GIB))
+    assert {each.options.offload for each in every} == {"none"}
+    assert {each.options.quantization_mode for each in every} == {"none", "int8"}, (
+        "what runs there, by the offers' word"
+    )
+    best = fit(asked, found, APPLE).best
+    assert best.prediction.peak.total <= 24 * GIB
+    assert best.prediction.host == 0
+
+
+def test_a_cpu_of_another_size_is_planned_for_and_keeps_a_share_for_the_system():
+    asked = LoadOptions(model="dit360", device="cpu", ram=256)
+    machine, here = machine_for(asked)
+    assert (machine.device, machine.system_memory, here) == ("cpu", 256 * GIB, False)
+    found = attrs.evolve(subject(machine, device="cpu", ram=256)[1], here=False)
+    assert budget_for(asked, found) == int(0.9 * 256 * GIB)
+
+
+def test_no_evaluation_is_predicted_where_nothing_is_made_anew(flux):
+    assert attrs.evolve(flux, sampling=SampleOptions(prompt="any", denoise=0.0)).evaluations == 0
+    assert attrs.evolve(flux, sampling=SampleOptions(prompt="any", denoise=0.5, steps=8)).evaluations == 8
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda steps: 1 / 0, "ZeroDivisionError"), (lambda steps: float("nan"), "NaN|nan"), (lambda steps: -3, "-3"),
+        (lambda steps: "many", "many"), (lambda steps: None, "None"), (lambda steps: 10**400, "10000"),
+        (lambda steps: 2.5, "2.5"), (lambda steps: True, "True"),
+    ],
+)  # fmt: skip
+def test_a_solver_that_cannot_say_how_often_it_asks_is_named_with_its_answer(flux, answer, told):
+    registry = Registry(entry_points=installed("odd", offering(scheduler("odd", evaluations=answer))))
+    asked = attrs.evolve(flux, registry=registry, sampling=SampleOptions(prompt="any", scheduler_type="odd"))
+    with pytest.raises(Dit360Error, match=rf"The scheduler odd \(odd 1\.0\) cannot say how often .*({told})"):
+        _ = asked.evaluations
+
+
+def test_what_the_system_would_kill_is_warned_of_before_weights_are_read(tiny_folder, monkeypatch, caplog):
+    monkeypatch.setattr("dit360_core.memory.free_memory", lambda device: 40 * 2**20)
+    prepare(LoadOptions(model="tiny", device="cpu"), registry=default_registry())
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.match(r"The system may end this process: decoding takes .*iB of system memory, and there are ", warning)
+    assert "What would: " in warning or "No combination does: " in warning
+
+
 def test_a_cpu_has_files_and_eviction():
     asked, found = subject(Machine(), model="tiny", vram=4)
     assert fit(asked, found, ASSUMED).best.differs(asked) == {}
@@ -163,10 +267,16 @@ def test_a_cpu_has_files_and_eviction():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(3, "seconds"), (59, "under a minute"), (299, "minutes"), (9999, "hours")]
-)
-def test_time_classes(seconds, told):
-    assert time_class(seconds) == told
+    ("seconds", "told"),
+    [
+        (0, "0.0 s"), (0.04, "40 ms"), (0.4, "0.4 s"), (9.96, "10 s"), (59, "59 s"),
+        (119.4, "119 s"), (119.6, "2.0 min"),
+        (600, "10 min"), (7199, "2.0 h"), (2334 * 60, "39 h"), (3 * 86400 - 1, "3.0 days"), (1e8, "1157 days"),
+        (float("inf"), "for ever"),
+    ],
+)  # fmt: skip
+def test_durations_as_people_tell_them(seconds, told):
+    assert duration(seconds) == told
 
 
 @pytest.mark.parametrize("vram", ["8", 8, "8GB", "8 GiB", "auto"])
@@ -248,14 +358,17 @@ def test_the_commands_tell_people_and_programs(tmp_path):
         cwd=tmp_path,
     )
     assert people.code == 0, people.err
-    assert "8.0 GiB, balanced: offload=group" in people.out
+    assert "8.0 GiB, balanced: --offload group" in people.out
     assert "System memory: 31.4 GiB" in people.out
     assert [phase["name"] for phase in programs.json["phases"]] == ["loading", "text encoding", "step", "decode"]
     assert max(phase["total"] for phase in programs.json["phases"]) <= 20 * GIB
     assert programs.json["others"]
-    for failed in (wrong, small):
-        assert failed.code == 2
-        assert failed.err.count("Error") == 1
+    assert (wrong.code, wrong.err.count("Error")) == (2, 1)
+    # What does not fit is no bad input, and no success.
+    assert (small.code, small.err) == (1, "")
+    assert small.out.startswith("Does not fit: decoding takes ")
+    assert people.out.startswith("Fits: at most ")
+    assert programs.json["verdict"]["fits"] is True
     assert drawn.code == 0, drawn.err
     page = (tmp_path / "p.html").read_text()
     assert all(word in page for word in ("loading", "sampling 64×32", "decoding 64×32", "step 1", "redicted"))

@@ -11,7 +11,7 @@ import attrs
 
 from dit360_core.checks import contradicts
 from dit360_core.errors import BackendUnavailable, InputError
-from dit360_core.forecast import Subject, chosen_setup
+from dit360_core.forecast import HOST_SHARE, Subject, chosen_setup
 from dit360_core.memory import gib
 from dit360_core.options import LoadOptions
 from dit360_core.plan import in_words, judge
@@ -23,8 +23,9 @@ log = logging.getLogger("dit360")
 
 LOW = 8 * 2**30
 """What ``low-vram`` keeps to unless it is told."""
-SHARE = {"cuda": 0.92}
-"""Of a budget: torch's allocator reserves more than it gives out. Elsewhere all of it."""
+SHARE = {"cuda": 0.92, "mps": 0.75}
+"""Of a budget: torch's allocator on CUDA reserves more than it gives out; of the memory that an Apple GPU shares with
+the system, Metal advises a program to take three quarters. Elsewhere all of it."""
 ERROR_COSTS = {"balanced": 10.0, "speed": 1.0, "quality": float("inf")}
 """How much a relative error of the transformer's output counts against time: with 10, 3 % of it is worth 30 %."""
 SLICES = 1024
@@ -55,6 +56,14 @@ class Candidate:
         return "everything on the device, nothing quantized" if plain else "as asked for"
 
 
+class NothingFits(InputError):
+    """No combination keeps to the budget. least: the one that comes nearest."""
+
+    def __init__(self, sentence: str, least: Candidate) -> None:
+        super().__init__(sentence)
+        self.least = least
+
+
 @attrs.frozen(kw_only=True)
 class Fit:
     """best: what is taken. others: what else keeps to the budget, by rising cost. budget: bytes, with everything."""
@@ -72,12 +81,20 @@ def budget_for(asked: LoadOptions, subject: Subject) -> int:
     given = budget_of(asked.vram) if asked.vram is not None else None
     if given is None and asked.preset == "low-vram":
         given = LOW
+    device, system = subject.machine.device, subject.machine.system_memory
+    if device != "cuda" and system and (asked.ram is not None or not subject.here):
+        # The system's memory is all that there is; on a CPU nobody else keeps a share of it for the system.
+        shared = int(HOST_SHARE * system) if device == "cpu" else system
+        given = shared if given is None else min(given, shared)
     if not subject.here:
         if given is None:
-            raise InputError("There is no such device here whose memory could be looked at; say how much with --vram.")
+            how = "vram" if device == "cuda" else "ram"
+            raise InputError(
+                f"There is no such device here whose memory could be looked at; say how much with --{how}."
+            )
         return given
     there = all_there(subject)
-    if given is not None and given > there:
+    if given is not None and given > there and (asked.vram is not None or asked.preset == "low-vram"):
         log.warning("vram=%s is more than the %s that there are; these are kept to.", asked.vram or "8", gib(there))
     return there if given is None else min(given, there)
 
@@ -108,7 +125,16 @@ def fit(
     for i, best in enumerate(fitting):
         if usable(best.options):
             return Fit(best=best, others=(*fitting[:i], *fitting[i + 1 :]), budget=budget, preset=preset)
-    raise InputError(_nothing_fits(every, budget, subject, asked))
+    raise NothingFits(_nothing_fits(every, budget, subject, asked), nearest(every, subject.host_room))
+
+
+def nearest(every: list[Candidate], host_room: int | None) -> Candidate:
+    """Of combinations that do not fit, the one that takes least of the device, if system memory takes one of them;
+    else the one that takes least of that."""
+    possible = [each for each in every if host_room is None or each.prediction.host <= host_room]
+    if possible:
+        return min(possible, key=lambda each: each.prediction.peak.total)
+    return min(every, key=lambda each: (each.prediction.host, each.prediction.peak.total))
 
 
 def _cost(each: Candidate, weight: float) -> float:
@@ -117,7 +143,7 @@ def _cost(each: Candidate, weight: float) -> float:
 
 def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: LoadOptions) -> str:
     possible = [each for each in every if subject.host_suffices(each.prediction)]
-    least = min(possible or every, key=lambda each: each.prediction.peak.total)
+    least = nearest(every, subject.host_room)
     peak = least.prediction.peak
     width, height = subject.size
     sentence = (
@@ -125,11 +151,11 @@ def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: 
         f"({least.sentence(asked)})"
     )
     if not possible:
-        least = min(every, key=lambda each: each.prediction.host)
         return (
-            f"Nothing keeps to this machine's {gib(subject.machine.system_memory)} of system memory: at least "
-            f"{gib(least.prediction.host)} of weights would wait there ({least.sentence(asked)}); allow a quantization "
-            "of fewer bits, or use a model that is stored quantized (dit360 quantize)."
+            f"Nothing keeps to {gib(subject.machine.system_memory)} of system memory, of which "
+            f"{gib(subject.host_room or 0)} may hold weights: at least {gib(least.prediction.host)} would wait there "
+            f"({least.sentence(asked)}); allow a quantization of fewer bits, or use a model that is stored quantized "
+            "(dit360 quantize)."
         )
     smaller = subject.smaller()
     while smaller is not None:
@@ -243,11 +269,3 @@ def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subj
         hidden = setup.offload in ("group", "text") and setup.device == "cuda"
         found[phase.name] = max(computing, moving) if hidden else computing + moving
     return found
-
-
-def time_class(seconds: float) -> str:
-    """How long that is, for people."""
-    for limit, told in ((10, "seconds"), (60, "under a minute"), (300, "minutes"), (3600, "tens of minutes")):
-        if seconds < limit:
-            return told
-    return "hours"

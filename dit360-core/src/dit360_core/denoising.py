@@ -13,12 +13,12 @@ import attrs
 from dit360_core.attention import slicing_notes
 from dit360_core.checks import padding_of, picture_size
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.evaluations import evaluations_told
 from dit360_core.ladder import Ladder
 from dit360_core.loaded import Loaded
 from dit360_core.offers import AttentionNeed, SchedulerImplementation, SchedulerSettings, SchedulingNeed
 from dit360_core.options import DecodeOptions, SampleOptions, chosen
 from dit360_core.plan import Choice, select
-from dit360_core.registry import PLUGIN_ERRORS, one_line
 from dit360_core.stages import Conditioning, Latents, Progress, Tap, letting_go, stage
 
 if TYPE_CHECKING:
@@ -239,13 +239,7 @@ class Denoising:
 
     def _evaluations(self, choice: Choice, steps: int) -> int:
         (entry,) = self._loaded.registry.find("scheduler", choice.address)
-        try:
-            return int(entry.offer.evaluations(steps))
-        except PLUGIN_ERRORS as error:
-            raise Dit360Error(
-                f"The scheduler {choice.origin} cannot say how often it asks the model in {steps} steps "
-                f"({one_line(error)}); choose another, or tell its author."
-            ) from error
+        return evaluations_told(entry, steps)
 
     def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:
         from dit360_core.sampling import steps_of_a_whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ import attrs
 from dit360_core.attention import native_need
 from dit360_core.checks import check_names, padding_of, picture_size
 from dit360_core.errors import UnknownName
+from dit360_core.evaluations import evaluations_told
 from dit360_core.machine import Machine
-from dit360_core.memory import used_memory
+from dit360_core.memory import free_memory, gib, used_memory
 from dit360_core.offers import Model, Quantizer
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, check_size
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, check_size
 from dit360_core.plan import choose_tiling, judge, tiling_settings
 from dit360_core.precision import precision_for, torch_dtype
 from dit360_core.prediction import CUDA_CONTEXT, Prediction, Setup
@@ -24,11 +26,17 @@ from dit360_core.wrap import Grid
 if TYPE_CHECKING:
     from dit360_core.flux.shapes import Quantized, Shapes
 
+log = logging.getLogger("dit360")
+
 UNSEEN_LORA = 57 * 4 * 2 * 64 * 3072 * 2
 """In 57 blocks four layers of 3072 channels, two factors each, in 16 bits."""
 UNLIMITED = 2**60
 HOST_SHARE = 0.9
-"""Of system memory, for weights that wait there."""
+"""Of system memory, for programs: the rest is the system's."""
+HOST_HELD = 2 * 2**30
+"""What this program takes of system memory beside weights that wait there, with CUDA's libraries."""
+PROGRAM = 600 * 2**20
+"""What a process with the libraries takes, where it cannot be looked at."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -76,15 +84,23 @@ class Subject:
     def evaluations(self) -> int:
         """Of the transformer for a picture, by the solver's own word if it is known by name."""
         asked = self.sampling
+        if asked.denoise == 0:
+            return 0
         calls = (2 if asked.true_guidance > 1 else 1) * (2 if asked.yaw_consistency > 0 else 1)
         steps = asked.steps or self.model.steps
         found = () if asked.scheduler_type == "auto" else self.registry.find("scheduler", asked.scheduler_type)
-        return (int(found[0].offer.evaluations(steps)) if found else steps) * calls
+        return (evaluations_told(found[0], steps) if found else steps) * calls
+
+    @property
+    def host_room(self) -> int | None:
+        """Bytes of system memory for weights that wait in it, or None if nobody knows how much there is."""
+        there = self.machine.system_memory
+        return max(0, int(HOST_SHARE * there) - HOST_HELD) if there else None
 
     def host_suffices(self, prediction: Prediction) -> bool:
         """Whether the machine's system memory, where it is known, takes the weights that wait in it."""
-        there = self.machine.system_memory
-        return not there or prediction.host <= HOST_SHARE * there
+        room = self.host_room
+        return room is None or prediction.host <= room
 
     def smaller(self) -> Subject | None:
         """The same with a picture of half the width, while that is one."""
@@ -96,8 +112,15 @@ class Subject:
 
 
 def held_before(device: str) -> int:
-    """Bytes that are taken before a model is loaded: CUDA's own, or on a CPU this process with its libraries."""
-    return CUDA_CONTEXT if device == "cuda" else 0 if device == "mps" else used_memory("cpu")
+    """Bytes that are taken before a model is loaded: CUDA's own, or, where the memory is the system's, by this
+    process with its libraries."""
+    return (
+        CUDA_CONTEXT
+        if device == "cuda"
+        else max(PROGRAM, used_memory("cpu"))
+        if device == "mps"
+        else used_memory("cpu")
+    )
 
 
 def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = None) -> Setup:
@@ -181,6 +204,7 @@ def subject_of(
     folder = shape_folder(model)
     model = with_settings(model, folder)
     found, here = (machine, True) if machine is not None else machine_for(asked)
+    found = with_system_memory(found, asked, here=here)
     whole = composed.compose(folder, replaced, weights=False)
     subject = subject_in(asked, sampling, decoding, registry, found, model, whole.folder, here=here)
     whole.kept_by(subject.shapes)  # which looks at a part's configuration when it is first asked
@@ -202,6 +226,7 @@ def subject_in(
     from dit360_core.flux.shapes import Shapes
     from dit360_core.flux.store import stored_bits, stored_parts
 
+    machine = with_system_memory(machine, asked, here=here)
     shapes = Shapes.of_folder(folder)
     precision = precision_for(asked, model, machine)
     backend = asked.attention_backend if sampling.attention_backend == "pipeline" else sampling.attention_backend
@@ -235,19 +260,49 @@ def _beside(asked: LoadOptions, model: Model) -> int:
 
 
 def machine_for(asked: LoadOptions) -> tuple[Machine, bool]:
-    """The machine to plan for, and whether it is this one."""
-    from dit360_core.options import budget_of
-
+    """The machine to plan for, and whether it is this one: a device that is not here can be planned for all the same,
+    and so can a computer with more memory."""
     size = budget_of(asked.vram) if asked.vram is not None else None
-    if asked.device == "cuda" or (asked.device == "auto" and size is not None):
-        import torch
+    ram = budget_of(asked.ram, "ram") if asked.ram is not None else None
+    if asked.device == "mps" and not _has("mps"):
+        shared = ram or size or 0
+        name = f"an Apple GPU with {shared / 2**30:g} GiB of unified memory" if shared else "an Apple GPU"
+        return Machine(
+            device="mps", device_name=name, device_memory=shared, system_memory=shared, fast_bfloat16=True
+        ), False
+    if (asked.device == "cuda" and not _has("cuda")) or (
+        asked.device == "auto" and size is not None and not _has("cuda") and not _has("mps")
+    ):
+        name = "a CUDA card" if size is None else f"a CUDA card of {size / 2**30:g} GiB"
+        return Machine(
+            device="cuda", device_name=name, device_memory=size or 0, system_memory=ram or 0, capability=(8, 6),
+            fast_bfloat16=True,
+        ), False  # fmt: skip
+    found = Machine.detect(asked.device)
+    if found.device == "cpu" and ram is not None and ram > found.system_memory:
+        return attrs.evolve(found, device_name="a computer like this one", system_memory=ram), False
+    return found, True
 
-        if not torch.cuda.is_available() and (asked.device == "cuda" or not torch.backends.mps.is_available()):
-            name = "a CUDA card" if size is None else f"a CUDA card of {size / 2**30:g} GiB"
-            return Machine(
-                device="cuda", device_name=name, device_memory=size or 0, capability=(8, 6), fast_bfloat16=True
-            ), False
-    return Machine.detect(asked.device), True
+
+def _has(device: str) -> bool:
+    """Whether torch sees such a device here."""
+    import torch
+
+    return bool(torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available())
+
+
+def with_system_memory(machine: Machine, asked: LoadOptions, *, here: bool) -> Machine:
+    """The machine with the system memory that ``ram`` allows it: no more than there is, if it is here."""
+    if asked.ram is None:
+        return machine
+    given, there = budget_of(asked.ram, "ram"), machine.system_memory
+    if given is None:
+        free = free_memory("cpu") + used_memory("cpu")
+        return attrs.evolve(machine, system_memory=min(there or free, free)) if here else machine
+    if here and there and given > there:
+        log.warning("ram=%s is more than the %s that there are; these are kept to.", asked.ram, gib(there))
+        given = there
+    return attrs.evolve(machine, system_memory=given)
 
 
 def shape_folder(model: Model) -> Path:

@@ -73,7 +73,7 @@ def prepare(
     machine = machine or Machine.detect(asked.device)
     precision = precision_for(asked, model, machine)
     given = asked
-    if asked.vram is not None or asked.preset != "none":
+    if asked.bounded:
         shaped = composed.compose(folder or shape_folder(model), replaced, weights=False)
         asked = within_budget(asked, picture, registry, machine, model, shaped.folder)
     check_loading(asked, machine, model)
@@ -136,7 +136,35 @@ def prepare(
         registry=registry,
     )
     whole.kept_by(prepared)  # which the pipeline keeps, to read parts again
+    if not given.bounded and (too_much := _too_much(asked, picture, registry, machine, model, folder)):
+        log.warning("%s", too_much)
     return prepared
+
+
+def _too_much(
+    asked: LoadOptions,
+    picture: tuple[SampleOptions, DecodeOptions] | None,
+    registry: Registry,
+    machine: Machine,
+    model: Model,
+    folder: Path,
+) -> str | None:
+    """What to warn of before weights are read that system memory does not hold, for which a process is killed."""
+    from dit360_core.budget import one
+    from dit360_core.forecast import subject_in
+    from dit360_core.memory import free_memory
+    from dit360_core.speed import ASSUMED
+    from dit360_core.verdict import verdict_of
+
+    stored = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    if asked.quantization_mode == "auto" or 4 * stored < free_memory("cpu"):
+        return None  # in float32 they may take twice as much as in their files
+    sampling, decoding = picture or (SampleOptions(prompt="any"), DecodeOptions())
+    subject = subject_in(asked, sampling, decoding, registry, machine, model, folder)
+    found = verdict_of(asked, subject, ASSUMED, one(asked, subject, ASSUMED), only_system=True)
+    if found.fits is not False:
+        return None
+    return f"The system may end this process: {found.why}. {found.advice(asked)}"
 
 
 def within_budget(

@@ -175,6 +175,13 @@ class LoadOptions:
         unset="no limit",
         converter=_as_text,
     )
+    ram: str | None = option(
+        None,
+        help="System memory to keep to, in GiB (16, 32, 64), or auto for what is free: decides as vram does. With a "
+        "device of its own memory, that is for weights that wait; else, for everything.",
+        unset="no limit",
+        converter=_as_text,
+    )
     preset: str = option(
         "none",
         help="What to decide by: quality (never changes the picture), balanced, speed or low-vram; auto is balanced.",
@@ -221,8 +228,14 @@ class LoadOptions:
     strict: bool = option(False, help="Fail instead of falling back to another attention kernel.")
 
     def __attrs_post_init__(self) -> None:
-        if self.vram is not None:
-            budget_of(self.vram)
+        for name in ("vram", "ram"):
+            if (given := getattr(self, name)) is not None:
+                budget_of(given, name)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether something is to be decided by memory: by ``vram``, ``ram`` or ``preset``."""
+        return self.vram is not None or self.ram is not None or self.preset != "none"
 
 
 @attrs.frozen(kw_only=True)
@@ -382,16 +395,18 @@ class DecodeOptions:
             )
 
 
-def budget_of(vram: str) -> int | None:
-    """Bytes of a value of ``vram``, None for ``auto``. Raises InputError for what is neither."""
-    if vram.strip().lower() == "auto":
+def budget_of(given: str, name: str = "vram") -> int | None:
+    """Bytes of a value of ``vram`` or ``ram``, None for ``auto``. Raises InputError for what is neither."""
+    if given.strip().lower() == "auto":
         return None
     try:
-        size = float(vram.strip().lower().removesuffix("gib").removesuffix("gb").removesuffix("g"))
+        size = float(given.strip().lower().removesuffix("gib").removesuffix("gb").removesuffix("g"))
     except ValueError:
         size = math.nan
     if not 0.5 <= size <= 4096:
-        raise InputError(f"vram is {vram!r}, but must be auto, or GiB from 0.5 to 4096, such as 8, 12, 16, 24 or 48.")
+        raise InputError(
+            f"{name} is {given!r}, but must be auto, or GiB from 0.5 to 4096, such as 8, 12, 16, 24 or 48."
+        )
     return int(size * 2**30)
 
 

@@ -317,10 +317,10 @@ class Plan:
             lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules {how}{kept}")
         if self.fused_before:
             lines.append(f"lora: {self.fused_before['from']} is in the stored weights")
-        if self.asked.vram is not None or self.asked.preset != "none":
+        if self.asked.bounded:
             by = " ".join(
                 f"{n}={v}"
-                for n, v in (("vram", self.asked.vram), ("preset", self.asked.preset))
+                for n, v in (("vram", self.asked.vram), ("ram", self.asked.ram), ("preset", self.asked.preset))
                 if v not in (None, "none")
             )
             told = ", ".join(f"{name}={value}" for name, value in self.decided.items())

@@ -14,18 +14,25 @@ from dit360_core.precision import torch_dtype
 class Speed:
     """operations: of multiplied matrices, a second. link, disk: bytes of weights a second to the device.
 
-    measured: whether this device was asked; if not, these are those of a common card.
+    measured: whether this device was asked; if not, these are those of a common card. shared: whether the device has
+    the system's memory.
     """
 
     operations: float
     link: float
     disk: float = 1.5e9
     measured: bool
+    shared: bool = False
 
     def sentence(self) -> str:
         """What times are based on."""
         if self.measured:
             return f"times: from a trial on this device, {self.operations / 1e12:.2g} TFLOP/s"
+        if self.shared:
+            return (
+                f"times: of an Apple GPU that multiplies {self.operations / 1e12:.0f} TFLOP/s, as a Max chip's; this "
+                "one is not here to be tried"
+            )
         return (
             f"times: of a card that multiplies {self.operations / 1e12:.0f} TFLOP/s and gets "
             f"{self.link / 1e9:.0f} GB/s; this one is not here to be tried"
@@ -33,6 +40,7 @@ class Speed:
 
 
 ASSUMED = Speed(operations=60e12, link=20e9, measured=False)
+APPLE = Speed(operations=10e12, link=100e9, disk=4e9, measured=False, shared=True)
 
 
 def measure(machine: Machine, precision: str) -> Speed:

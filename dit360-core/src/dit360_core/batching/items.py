@@ -34,7 +34,7 @@ EXACT = ("auto", "exact", "whole")
 
 SAME_PICTURE = TILES | {
     "device", "offload", "evict", "compile_blocks", "attention_backend", "attention_slice_size", "strict",
-    "log_memory_stats", "vram", "preset", "precision", "quantization_mode",
+    "log_memory_stats", "vram", "ram", "preset", "precision", "quantization_mode",
 }  # fmt: skip
 """Options that are not in a picture's fingerprint: those that say how it is computed and not what it shows, so that who
 ran out of memory may go on with the same pictures; and those that ``auto`` may decide, of which what was used is

@@ -12,6 +12,7 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
+from dit360_core.durations import duration
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _run(console: Console, batch: Batch) -> int:
                     by = f", {outcome.worker}" if outcome.worker else ""
                     console.print(
                         f"{there + made + failed}/{total} {outcome.file} (seed {outcome.seed}, "
-                        f"{outcome.seconds:.1f} s{by})",
+                        f"{duration(outcome.seconds or 0.0)}{by})",
                         markup=False,
                         soft_wrap=True,
                     )

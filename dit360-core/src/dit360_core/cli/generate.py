@@ -15,6 +15,7 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
+from dit360_core.durations import duration
 from dit360_core.errors import Dit360Error
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build
 
@@ -155,8 +156,8 @@ def _run(
         raise Dit360Error(f"{str(error).rstrip('.')}; the picture is not lost, it is {kept}.") from error
     used: Any = panorama.settings["used"]
     console.print(
-        f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; loading {loaded - started:.1f} s, "
-        f"generation {done - loaded:.1f} s)",
+        f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; "
+        f"loading {duration(loaded - started)}, generation {duration(done - loaded)})",
         markup=False,
         soft_wrap=True,
     )
@@ -188,7 +189,7 @@ def _show_memory(console: Console, told: dict[str, Any]) -> None:
             *([gib(phase.get("reserved", 0))] if reserved else []),
             gib(phase["predicted"]) if phase["predicted"] else "",
             gib(phase["after"]),
-            f"{phase['seconds']:.1f} s",
+            duration(phase["seconds"]),
         )
     console.print(table)
 

@@ -11,7 +11,8 @@ import attrs
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import told
+from dit360_core.cli.output import harmless, told
+from dit360_core.cli.wording import worded
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from dit360_core.budget import Candidate, Fit
     from dit360_core.forecast import Subject
     from dit360_core.speed import Speed
+    from dit360_core.verdict import Verdict
 
 _ONCE = ("prompt", "attention_backend", "attention_slice_size", "width", "height", "log_memory_stats")
+DOES_NOT_FIT = 1
+"""Exit code; that of bad input is 2."""
 ALTERNATIVES = 4
 """Other combinations that are shown."""
 
@@ -34,7 +38,8 @@ def command() -> Callable[..., None]:
             _run(console, size, as_json, options)
 
     plan.__doc__ = (
-        "Tell what a picture takes, in memory and time, and what fits: from configurations, no weights are read."
+        "Tell whether a picture fits, and what it takes, in memory and time: from configurations, no weights are read. "
+        "Exit code 1 if it does not fit."
     )
     keyword = inspect.Parameter.KEYWORD_ONLY
     plan.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -82,11 +87,12 @@ def _run(console: Console, size: str | None, as_json: bool, options: dict[str, A
     sampling = build(SampleOptions, {"prompt": "any", **_of(SampleOptions, options), **size_of(size)})
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
 
-    from dit360_core.budget import fit, one, time_class
+    from dit360_core.budget import NothingFits, fit, one
     from dit360_core.checks import check_loading, check_request
     from dit360_core.forecast import subject_of
     from dit360_core.registry import default_registry
-    from dit360_core.speed import ASSUMED, measure
+    from dit360_core.speed import APPLE, ASSUMED, measure
+    from dit360_core.verdict import verdict_of
 
     subject = subject_of(asked, sampling, decoding, default_registry())
     check_loading(asked, subject.machine, subject.model)
@@ -94,19 +100,33 @@ def _run(console: Console, size: str | None, as_json: bool, options: dict[str, A
         sampling, decoding, loading=asked, model=subject.model, registry=subject.registry, machine=subject.machine,
         precision=subject.precision,
     )  # fmt: skip
-    speed = measure(subject.machine, subject.precision) if subject.here else ASSUMED
-    limited = asked.vram is not None or asked.preset != "none"
-    fitted = fit(asked, subject, speed) if limited else None
-    best = fitted.best if fitted is not None else one(asked, subject, speed)
+    device = subject.machine.device
+    if subject.here or device == "cpu":
+        speed = measure(subject.machine, subject.precision)
+    else:
+        speed = APPLE if device == "mps" else ASSUMED
+    fitted, best = None, None
+    if asked.bounded:
+        try:
+            fitted = fit(asked, subject, speed)
+            best = fitted.best
+        except NothingFits as error:
+            best = error.least  # what there is to be said of it is the verdict below
+    best = best or one(asked, subject, speed)
+    verdict = verdict_of(asked, subject, speed, best)
     if as_json:
-        typer.echo(json.dumps(as_dict(asked, subject, speed, best, fitted), indent=1))
-        return
-    _show(asked, subject, speed, best, fitted, time_class(best.seconds))
+        typer.echo(json.dumps(as_dict(asked, subject, speed, best, fitted, verdict), indent=1, allow_nan=False))
+    else:
+        _show(asked, subject, speed, best, fitted, verdict)
+    if verdict.fits is False:
+        raise typer.Exit(DOES_NOT_FIT)
 
 
-def as_dict(asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None) -> dict[str, Any]:
+def as_dict(
+    asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None, verdict: Verdict
+) -> dict[str, Any]:
     """For programs: bytes and seconds."""
-    from dit360_core.budget import time_class
+    from dit360_core.durations import duration
     from dit360_core.options import chosen
 
     def told(each: Candidate) -> dict[str, Any]:
@@ -114,12 +134,13 @@ def as_dict(asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate,
             "decided": each.differs(asked),
             "error": each.error,
             "seconds": {name: round(value, 2) for name, value in each.parts.items()},
-            "time": time_class(each.seconds),
+            "time": duration(each.seconds),
             **each.prediction.as_dict(),
         }
 
     width, height = subject.size
     return {
+        "verdict": verdict.as_dict(asked),
         "model": asked.model, "width": width, "height": height, "precision": subject.precision,
         "device": subject.machine.device, "device_name": subject.machine.device_name, "here": subject.here,
         "requested": chosen(asked), "attention": subject.attention.address,
@@ -130,23 +151,26 @@ def as_dict(asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate,
 
 
 def _show(
-    asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None, how_long: str
+    asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None, verdict: Verdict
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from dit360_core.durations import duration
     from dit360_core.memory import gib
 
     console = Console(highlight=False)
     width, height = subject.size
     where = subject.machine.device_name or subject.machine.device
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+    def say(text: str, style: str = "") -> None:
+        console.print(harmless(text), markup=False, soft_wrap=True, style=style)
 
-    say(f"{asked.model} at {width}×{height}, {subject.evaluations} evaluations, {subject.precision} on {where}")
+    say(worded(verdict.sentence(asked)), "bold red" if verdict.fits is False else "bold")
+    many = f"{subject.evaluations} evaluation{'' if subject.evaluations == 1 else 's'}"
+    say(f"{asked.model} at {width}×{height}, {many}, {subject.precision} on {where}")
     if fitted is not None:
-        say(f"{gib(fitted.budget)}, {fitted.preset}: {best.sentence(asked)}")
+        say(f"{gib(fitted.budget)}, {fitted.preset}: {worded(best.sentence(asked))}")
     table = Table("phase", "weights", "on the way", "in all", "most of it", "time")
     for phase in best.prediction.phases:
         total = gib(phase.total)
@@ -154,7 +178,7 @@ def _show(
         many = f" × {subject.evaluations}" if phase.name == "step" else ""
         table.add_row(
             phase.name + many, gib(phase.weights), gib(phase.working), f"[bold]{total}[/]" if peak else total,
-            phase.dominated_by, _seconds(best.parts[phase.name]),
+            phase.dominated_by, duration(best.parts[phase.name]),
         )  # fmt: skip
     console.print(table)
     held = "CUDA itself" if subject.machine.device == "cuda" else "this process and its libraries"
@@ -163,16 +187,12 @@ def _show(
     if best.prediction.host:
         wait = "wait there" if best.options.offload != "none" else "pass through it while they are loaded"
         say(f"System memory: {gib(best.prediction.host)} of weights {wait}.")
-    say(f"A picture: {_seconds(best.seconds)} ({how_long}); {speed.sentence()}.")
+    say(f"A picture: {duration(best.seconds)}; {speed.sentence()}.")
     if fitted is not None and fitted.others:
         also = Table("also fits", "most memory", "time")
         for each in fitted.others[:ALTERNATIVES]:
-            also.add_row(each.sentence(asked), gib(each.prediction.peak.total), _seconds(each.seconds))
+            also.add_row(worded(each.sentence(asked)), gib(each.prediction.peak.total), duration(each.seconds))
         console.print(also)
-
-
-def _seconds(count: float) -> str:
-    return f"{count:.1f} s" if count < 10 else f"{count:.0f} s" if count < 600 else f"{count / 60:.0f} min"
 
 
 def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
