@@ -729,6 +729,6 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are():
 
     if torch.backends.mps.is_available():
         pytest.skip("this machine has Apple's MPS")
-    with pytest.raises(InputError, match=r"The device 'mps' is not available here; this torch sees: .*cpu\."):
+    with pytest.raises(InputError, match=r"The device 'mps' is not available here: .+\."):
         Machine.detect("mps")
     assert Machine.detect("cpu").device == "cpu"

@@ -264,31 +264,23 @@ def machine_for(asked: LoadOptions) -> tuple[Machine, bool]:
     and so can a computer with more memory."""
     size = budget_of(asked.vram) if asked.vram is not None else None
     ram = budget_of(asked.ram, "ram") if asked.ram is not None else None
-    if asked.device == "mps" and not _has("mps"):
+    here = Machine.detect().confirmed()[0].device if asked.device != "cpu" else "cpu"
+    if asked.device == "mps" and here != "mps":
         shared = ram or size or 0
         name = f"an Apple GPU with {shared / 2**30:g} GiB of unified memory" if shared else "an Apple GPU"
         return Machine(
             device="mps", device_name=name, device_memory=shared, system_memory=shared, fast_bfloat16=True
         ), False
-    if (asked.device == "cuda" and not _has("cuda")) or (
-        asked.device == "auto" and size is not None and not _has("cuda") and not _has("mps")
-    ):
+    if (asked.device == "cuda" and here != "cuda") or (asked.device == "auto" and size is not None and here == "cpu"):
         name = "a CUDA card" if size is None else f"a CUDA card of {size / 2**30:g} GiB"
         return Machine(
             device="cuda", device_name=name, device_memory=size or 0, system_memory=ram or 0, capability=(8, 6),
             fast_bfloat16=True,
         ), False  # fmt: skip
-    found = Machine.detect(asked.device)
+    found = Machine.detect(asked.device).confirmed(asked.device)[0]
     if found.device == "cpu" and ram is not None and ram > found.system_memory:
         return attrs.evolve(found, device_name="a computer like this one", system_memory=ram), False
     return found, True
-
-
-def _has(device: str) -> bool:
-    """Whether torch sees such a device here."""
-    import torch
-
-    return bool(torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available())
 
 
 def with_system_memory(machine: Machine, asked: LoadOptions, *, here: bool) -> Machine:

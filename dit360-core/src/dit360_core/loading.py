@@ -48,8 +48,41 @@ def prepare(
 ) -> Prepared:
     """Everything that can go wrong before the weights are read, in the order of its cost: downloads come last.
 
-    picture: the options of a picture that is to be made at once, which are checked too.
+    machine: None finds it without PyTorch, which has its say before anything is fetched or loaded; a guess (see
+    :meth:`Machine.detect`) is confirmed then, too. picture: the options of a picture that is to be made at once, which
+    are checked too.
     """
+    try:
+        return _prepared(asked, registry, machine or Machine.detect(asked.device), picture)
+    except _OtherMachine as found:
+        return _prepared(asked, registry, found.machine, picture, found.sentence)
+
+
+class _OtherMachine(Exception):
+    """PyTorch sees a device of another kind than was guessed, so that all must be decided anew."""
+
+    def __init__(self, machine: Machine, sentence: str) -> None:
+        super().__init__(sentence)
+        self.machine, self.sentence = machine, sentence
+
+
+def _confirmed(guess: Machine, device: str) -> Machine:
+    """Raises InputError if the device that was asked for is not there, _OtherMachine if another one is."""
+    found, sentence = guess.confirmed(device)
+    decides = ("device", "capability", "fast_bfloat16")
+    if any(getattr(found, name) != getattr(guess, name) for name in decides):
+        raise _OtherMachine(found, sentence)
+    return found
+
+
+def _prepared(
+    asked: LoadOptions,
+    registry: Registry,
+    machine: Machine,
+    picture: tuple[SampleOptions, DecodeOptions] | None,
+    note: str = "",
+) -> Prepared:
+    """note: what there is to say of the machine."""
     from dit360_core.flux import composed
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
@@ -70,10 +103,10 @@ def prepare(
         model = with_settings(model, folder)
         composed.check_fits(replaced, folder)
 
-    machine = machine or Machine.detect(asked.device)
     precision = precision_for(asked, model, machine)
     given = asked
     if asked.bounded:
+        machine = _confirmed(machine, asked.device)  # whose memory and speed decide
         shaped = composed.compose(folder or shape_folder(model), replaced, weights=False)
         asked = within_budget(asked, picture, registry, machine, model, shaped.folder)
     check_loading(asked, machine, model)
@@ -82,6 +115,8 @@ def prepare(
     chosen = None
     if asked.quantization_mode not in ("auto", "none"):
         chosen = choose_quantization(asked, registry, machine, precision, lora=bool(lora))
+    if folder is None or (lora and lora_file is None):
+        machine = _confirmed(machine, asked.device)
     if lora and lora_file is None:
         lora_file = lora_files.locate(lora)
     if folder is None:
@@ -94,6 +129,7 @@ def prepare(
     if picture:
         check_guidance(picture[0], takes_guidance)
 
+    machine = _confirmed(machine, asked.device)
     from dit360_core.flux.store import stored_parts  # imports torch, which nothing above needs
 
     stored = stored_parts(folder)
@@ -122,7 +158,12 @@ def prepare(
             precision,
             attention,
             quantization,
-            [*slicing_notes(attention, registry, asked.attention_slice_size), *twice, *whole.notes],
+            [
+                *([note] if note else []),
+                *slicing_notes(attention, registry, asked.attention_slice_size),
+                *twice,
+                *whole.notes,
+            ],
             fused_before=fused_before,
             asked=given,
         ),

@@ -146,11 +146,20 @@ def _verdict(told: Mapping[str, Any]) -> Verdict:
 
 
 def _serve(asked: Mapping[str, Any], out: IO[str]) -> None:
+    from dit360_core.errors import InputError
     from dit360_core.machine import Machine
     from dit360_core.registry import default_registry
 
     need = AttentionNeed(**asked["need"])
-    registry, machine = default_registry(), Machine.detect(need.device)
+    try:
+        machine = Machine.by_torch(need.device)
+    except InputError as error:
+        # It was found without PyTorch, which sees it otherwise.
+        refused = Verdict(reasons=(Reason("device", str(error)),))
+        for address in asked["addresses"]:
+            print(json.dumps({"address": address, "verdict": attrs.asdict(refused)}), file=out, flush=True)
+        return
+    registry = default_registry()
     for address in asked["addresses"]:
         print(json.dumps({"address": address}), file=out, flush=True)
         verdict = _tried(address, need, registry, machine, asked["timed"])

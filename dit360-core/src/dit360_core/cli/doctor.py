@@ -56,6 +56,13 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
         for reason in verdict.reasons
         if reason.code in _BROKEN and not _left_out_of_pytorch(address)
     ]
+    # PyTorch's own attention goes everywhere, so that only a device that PyTorch does not see speaks against it.
+    own = kernels.get("dit360-core:sdpa")
+    advice += [
+        f"{str(reason).rstrip('.')}; update the GPU's driver, or install a PyTorch that fits it."
+        for reason in (own.reasons if own is not None and machine.guessed else ())
+        if reason.code == "device"
+    ]
     models = {}
     for entry in registry.entries("model"):
         state, todo = _model_state(entry.offer)
