@@ -182,7 +182,7 @@ def test_hub_kernels_fit_the_gpu_they_are_for():
 def in_cache(cache, *, version):
     """What the download of a kernel leaves, with a build for CPUs."""
     snapshots = cache / "kernels--kernels-community--flash-attn2" / "snapshots"
-    build = snapshots / f"commit-of-{version}" / "build" / "torch-cpu"
+    build = snapshots / f"commit-of-{version}" / "build" / "torch-universal"
     build.mkdir(parents=True)
     shutil.copy(LIBRARIES / "flash_attn_on_cpu" / "flash_attn" / "__init__.py", build)
     about = {"name": "flash-attn2", "id": f"_flash_attn2_{version}", "version": version, "license": "BSD-3-Clause"}
