@@ -618,7 +618,7 @@ def test_an_unknown_kernel_or_scheduler_for_one_picture_is_refused_with_the_near
     with pytest.raises(UnknownName, match="did you mean eager"):
         checked(attention_backend="eagr")
     with pytest.raises(UnknownName, match="did you mean flow_match"):
-        checked(scheduler_type="flowmatch")
+        checked(scheduler_type="flow_mach")
 
 
 def test_an_option_that_the_scheduler_would_ignore_is_refused():
@@ -700,7 +700,7 @@ def test_a_models_own_size_is_checked_too():
         ({"model": "tinny"}, {}, "tiny"),
         ({"attention_backend": "eagr"}, {}, "eager"),
         ({"quantization_mode": "non"}, {}, "none"),
-        ({}, {"scheduler_type": "flow-match"}, "flow_match"),
+        ({}, {"scheduler_type": "flow-mach"}, "flow_match"),
     ],
 )
 def test_names_can_be_checked_by_themselves(loading, sampling, near):
