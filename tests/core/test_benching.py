@@ -42,6 +42,15 @@ def compared(*vary, **loading):
 # ---------------------------------------------------------------------------------------------------- what is asked
 
 
+def test_the_baselines_own_value_among_several_is_told_and_measured_once(caplog):
+    found = compared("offload=none,group", "steps=1,2,3")
+    assert [one.name for one in found] == ["baseline", "offload=group", "steps=1", "steps=3"]
+    assert [record.message for record in caplog.records] == [
+        "offload=none is the baseline, which is measured once.",
+        "steps=2 is the baseline, which is measured once.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [

@@ -186,7 +186,9 @@ def live_bytes():
         # hold nothing.
         if type(thing) in (torch.Tensor, torch.nn.Parameter):
             storage = thing.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
+            # It also leaves plain ones that are none: to ask those for the address of their data is an error.
+            if storage.device.type != "meta" and not torch._is_functional_tensor(thing):
+                found[storage._cdata] = storage.nbytes()
     return sum(found.values())
 
 

@@ -78,6 +78,22 @@ def blocks_of(document):
     return found
 
 
+MENTIONED = [["inspect"], ["view"], ["generate"], ["batch"], ["quantize"], ["new-plugin"]]
+"""Commands that are spoken of without what they need."""
+ELSEWHERE = {("backends", "--probe"): "tests/core/test_faults.py"}
+"""Costly ones in tables, and the test that runs them."""
+
+
+def in_tables(document):
+    """(line, words) of whole commands in the cells of a document's tables, not of those with something to fill in."""
+    for number, line in enumerate(document.read_text("utf-8").splitlines(), 1):
+        for command in re.findall(r"`(dit360 [^`]*)`", line) if line.startswith("|") else ():
+            words = shlex.split(command)[1:]
+            to_fill_in = any(re.search(r"[A-Z]{2,}|…", word) for word in words)
+            if not to_fill_in and words not in MENTIONED:
+                yield number, words
+
+
 BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
@@ -177,11 +193,36 @@ def test_every_dit360_command_in_the_documents_does_what_it_is_there_for(cache, 
                 commands.append([*words, *SMALLER.get(words[0], [])])
                 folders.append(folder_of(block, tmp_path))
                 wheres.append(f"{block.where}: dit360 {shlex.join(words)}")
+    for document in DOCUMENTS:
+        for line, words in in_tables(document):
+            where = f"{document.relative_to(ROOT).as_posix()}:{line}: dit360 {shlex.join(words)}"
+            if tuple(words) in ELSEWHERE:
+                assert all(word in (ROOT / ELSEWHERE[tuple(words)]).read_text("utf-8") for word in words), where
+            elif words[0] != "bench" and words not in commands:
+                commands.append(words)
+                folders.append(tmp_path)
+                wheres.append(where)
     told = dit360(
         *commands, cwd=tmp_path, folders=folders, HF_HUB_CACHE=cache, HF_HOME=cache, BROWSER="true", OMP_NUM_THREADS="1"
     )
     failed = [f"{where}\n{said.err or said.out}" for said, where in zip(told, wheres, strict=True) if said.code]
     assert not failed, "\n".join(failed)
+
+
+def test_every_comparison_in_a_table_can_be_asked_for():
+    """Not measured, which takes minutes: bench checks all of it before it measures, and has tests of that."""
+    from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+    from dit360_core.registry import default_registry
+    from dit360_core.varying import Configuration, configurations
+
+    baseline = Configuration(
+        loading=LoadOptions(strict=True), sampling=SampleOptions(prompt="a castle"), decoding=DecodeOptions()
+    )
+    asked = [words for document in DOCUMENTS for _, words in in_tables(document) if words[0] == "bench"]
+    assert asked
+    for words in asked:
+        assert set(words[1::2]) == {"--vary"}
+        assert len(configurations(baseline, words[2::2], default_registry())) > 1
 
 
 def test_every_other_command_in_the_documents_would_do_what_it_is_there_for(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, neare
 
 if TYPE_CHECKING:
     from dit360_core.registry import Registry
+
+log = logging.getLogger("dit360")
 
 BASELINE = "baseline"
 FREE_TEXTS = ("prompt", "negative_prompt", "quantization_skip")
@@ -76,12 +79,18 @@ class Configuration:
 def configurations(baseline: Configuration, vary: Sequence[str], registry: Registry) -> list[Configuration]:
     """The baseline and those that ``vary`` asks for, each checked as far as that needs nothing to be loaded.
 
-    vary: texts as of :func:`parse`. Raises InputError: a name or value that is unknown, the baseline's own, or given
-    twice; whatever the option classes refuse.
+    vary: texts as of :func:`parse`. Of several values the baseline's own is measured as the baseline, which is told.
+    Raises InputError: a name or value that is unknown or given twice, nothing but the baseline's own; whatever the
+    option classes refuse.
     """
     found = [baseline]
     for asked in vary:
-        for changes in parse(asked):
+        several = list(parse(asked))
+        for changes in several:
+            if len(several) > 1 and all(value == baseline.value(name) for name, value in changes.items()):
+                told = "+".join(_assignment(name, value) for name, value in changes.items())
+                log.warning("%s is the %s, which is measured once.", told, baseline.name)
+                continue
             new = baseline.varied(changes)
             if any(new.changed == old.changed for old in found):
                 raise InputError(f"{new.name} is given twice; leave one out.")
