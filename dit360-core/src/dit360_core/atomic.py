@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -64,6 +65,10 @@ def write_atomic(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    finally:
+        # Again, should that have been interrupted: impatient people press Ctrl-C twice.
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _give_name(part: Path, target: Path) -> None:
@@ -171,6 +176,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # again, should that have been interrupted
 
 
 def _give_folder_its_name(part: Path, target: Path) -> None:

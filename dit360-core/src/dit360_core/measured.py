@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from dit360_core.loaded import Loaded
 from dit360_core.memory import gib
 from dit360_core.options import DecodeOptions, SampleOptions
 from dit360_core.panorama import Panorama
-from dit360_core.recording import Phase, Recorder
+from dit360_core.recording import Phase, Recorder, recorder_of
 from dit360_core.stages import Latents, Pixels
 
 Made = TypeVar("Made", Panorama, Latents, Pixels)
@@ -32,6 +33,7 @@ class Measured:
     first: int
     wanted: bool
     predicted: Mapping[str, int]
+    thread: int = attrs.field(factory=threading.get_ident)
 
     def written(self, made: Made) -> Made:
         """A panorama, pixels or latents with their memory in their settings, if it was measured."""
@@ -50,7 +52,7 @@ class Measured:
     def as_dict(self) -> dict[str, Any]:
         """Bytes and seconds of each phase, with what was predicted."""
         assert self.recorder is not None
-        recording = self.recorder.recording
+        recording = self.recorder.recording_of(self.thread)
         return {
             "device": recording.device,
             "phases": [_told(phase, self.predicted) for phase in recording.phases[self.first :] if phase.depth == 0],
@@ -86,10 +88,11 @@ def lines(told: Mapping[str, Any]) -> list[str]:
 def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: DecodeOptions) -> Iterator[Measured]:
     """Measures what happens in this block: by whom measures already, or, if it is wanted, by a recorder of its own."""
     recorders = loaded.engine.recorders
-    own = Recorder(loaded.plan.device) if wanted and not recorders else None
+    # What other threads paint meanwhile is none of its own.
+    own = Recorder(loaded.plan.device, thread=threading.get_ident()) if wanted and not recorder_of(recorders) else None
     if own is not None:
         recorders.append(own)
-    recorder = recorders[-1] if recorders else None
+    recorder = recorder_of(recorders)
     first, predicted = 0, {}
     if recorder is not None:
         # Now, since on a CPU what the process holds at the end is not what the picture began with.
@@ -97,7 +100,7 @@ def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: D
         # What torch counts of a device is without what CUDA itself takes.
         beside = prediction.held if loaded.plan.device == "cuda" else 0
         predicted = {phase.name: phase.total - beside for phase in prediction.phases}
-        first = len(recorder.recording.phases)
+        first = len(recorder.recording_of(threading.get_ident()).phases)
     try:
         yield Measured(recorder, first, wanted, predicted)
     finally:

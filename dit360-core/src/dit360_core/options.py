@@ -71,7 +71,9 @@ def option(
 
 def _as_text(value: Any) -> Any:
     # vram=8 is as good as "8".
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}" if _is_finite(value) or isinstance(value, float) else "inf"
+    return value
 
 
 def _our_name(kind: str, choices: tuple[str, ...], value: Any) -> Any:
@@ -96,9 +98,9 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if kind is float:
         right = isinstance(value, int | float) and not isinstance(value, bool)
     if not right:
-        raise InputError(f"{field.name} must be {_KIND_NAMES[kind]}, not {value!r}.")
-    if kind is float and not math.isfinite(value):
-        raise InputError(f"{field.name} must be a finite number, not {value!r}.")
+        raise InputError(f"{field.name} must be {_KIND_NAMES[kind]}, not {_in_short(value)}.")
+    if kind is float and not _is_finite(value):
+        raise InputError(f"{field.name} must be a finite number, not {_in_short(value)}.")
     if limits["choices"] and value not in limits["choices"]:
         near = aliases.near(limits["named"] or "", value, limits["choices"])
         more = f"; {near.rstrip('?.')}" if near else ""
@@ -109,10 +111,31 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     low, high = limits["minimum"], limits["maximum"]
     if (low is not None and value < low) or (high is not None and value > high):
         reach = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} … {high}"
-        raise InputError(f"{field.name} is {value}, but must be {reach}.")
+        shown = _in_short(value) if isinstance(value, int) else value
+        raise InputError(f"{field.name} is {shown}, but must be {reach}.")
     if limits["step"] > 1 and value > 0 and value % limits["step"]:
         near = max(limits["step"], round(value / limits["step"]) * limits["step"])
         raise InputError(f"{field.name} is {value}, but must be a multiple of {limits['step']}; take {near}.")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of over 308 digits
+        return False
+
+
+def _in_short(value: object) -> str:
+    """A number as a sentence may quote it. Python writes no number of over 4300 digits."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"a whole number of {'about ' if value.bit_length() > 10**4 else ''}{_digits(abs(value))} digits"
+    return repr(value)
+
+
+def _digits(value: int) -> int:
+    if value.bit_length() > 10**4:
+        return int(value.bit_length() * math.log10(2)) + 1
+    return len(str(value))
 
 
 def _kind(field: attrs.Attribute[Any]) -> type:

@@ -99,7 +99,7 @@ class Pipeline:
     @property
     def recorder(self) -> Recorder | None:
         """Who measures memory and time, if anybody does."""
-        return self.engine.recorders[-1] if self.engine.recorders else None
+        return self.engine.recorder
 
     @classmethod
     def from_diffusers(

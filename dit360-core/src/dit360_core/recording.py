@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -103,8 +103,9 @@ class Recording:
 class Recorder:
     """Memory and time of phases, one after the other or nested, of one or of many pictures.
 
-    device: a name such as cpu, cuda:1 or mps. interval: seconds between two samples, above 0; it grows where a sample
-    takes so long that the sampler would need more than 0.2 % of one core, up to 20 ms.
+    device: a name such as cpu, cuda:1 or mps. thread: the only one it serves (``threading.get_ident``); None: all.
+    interval: seconds between two samples, above 0; it grows where a sample takes so long that the sampler would need
+    more than 0.2 % of one core, up to 20 ms.
 
     A thread samples while a phase is open. What is measured:
 
@@ -118,15 +119,17 @@ class Recorder:
       their times are those of the work and not of its queueing; making a recorder starts CUDA.
     * MPS: what torch holds; the samples alone count. Phases and marks wait for the device here too.
 
-    Phases begin and end in one thread at a time. At most MOST_SAMPLES samples are kept: when there are more, of each
-    two the higher stays and the interval doubles, up to 1 s; the phases' peaks lose nothing of what was seen.
+    Several threads may use one recorder: phases nest within those of their own thread. At most MOST_SAMPLES samples
+    are kept: when there are more, of each two the higher stays and the interval doubles, up to 1 s; the phases' peaks
+    lose nothing of what was seen.
 
     Raises InputError if the interval is not above 0.
     """
 
-    def __init__(self, device: str, *, interval: float = 0.005) -> None:
+    def __init__(self, device: str, *, interval: float = 0.005, thread: int | None = None) -> None:
         if not 0 < interval < float("inf"):
             raise InputError(f"An interval of {interval} seconds is none; give a number above 0.")
+        self.thread = thread
         self._device = str(device)
         self._meter = _meter(self._device)
         self._interval = self._pace = interval
@@ -158,18 +161,29 @@ class Recorder:
         """A moment inside the innermost open phase, such as the end of step 3; outside of any it is forgotten."""
         self._meter.wait()
         with self._lock:
-            if self._open:
-                self._open[-1].marks.append((name, self._now()))
+            if mine := self._open_in(threading.get_ident()):
+                mine[-1].marks.append((name, self._now()))
 
     @property
     def recording(self) -> Recording:
         """What was measured so far; a phase that is still open is told as if it ended now."""
+        return self._recording(None)
+
+    def recording_of(self, thread: int) -> Recording:
+        """The same with the phases of one thread alone (``threading.get_ident``)."""
+        return self._recording(thread)
+
+    def _recording(self, thread: int | None) -> Recording:
         with self._lock:
             latest = self._read() if self._open else None
             return Recording(
                 device=self._device,
                 base=self._base,
-                phases=tuple(phase.closed or phase.as_of(latest or phase.first) for phase in self._phases),
+                phases=tuple(
+                    phase.closed or phase.as_of(latest or phase.first)
+                    for phase in self._phases
+                    if thread in (None, phase.thread)
+                ),
                 samples=tuple(self._samples),
                 interval=self._pace,
             )
@@ -182,37 +196,45 @@ class Recorder:
             # Before it is open: what was the most until now belongs to the phases around it, or to none.
             sample = self._read()
             self._keep(sample)
-            phase = _Open(name, sample, depth=len(self._open))
+            thread = threading.get_ident()
+            phase = _Open(name, sample, depth=len(self._open_in(thread)), thread=thread)
             self._open.append(phase)
             self._phases.append(phase)
-        if self._sampler is None:
-            self._stop = threading.Event()
-            self._sampler = threading.Thread(
-                target=self._sample, args=(self._stop,), name="dit360-recorder", daemon=True
-            )
-            self._sampler.start()
+            if self._sampler is None:
+                self._stop = threading.Event()
+                self._sampler = threading.Thread(
+                    target=self._sample, args=(self._stop,), name="dit360-recorder", daemon=True
+                )
+                self._sampler.start()
         return phase
+
+    def _open_in(self, thread: int) -> list[_Open]:
+        return [phase for phase in self._open if phase.thread == thread]
 
     def _end(self, phase: _Open) -> None:
         if phase.closed is not None:
             return  # ended with the phase around it
-        if phase.depth == 0 and self._sampler is not None:
-            self._stop.set()
-            self._sampler.join()
-            self._sampler = None
+        sampler = None
         with self._lock:
             sample = self._read()
             self._keep(sample)
             # Not only the last: an interrupt, or a generator that nobody ran to its end, may have left inner ones open.
-            for ended in self._open[phase.depth :]:
+            for ended in self._open_in(phase.thread)[phase.depth :]:
                 ended.closed = ended.as_of(sample)
-            del self._open[phase.depth :]
+                self._open.remove(ended)
+            if not self._open:
+                self._stop.set()
+                sampler, self._sampler = self._sampler, None
+        if sampler is not None:
+            sampler.join()
 
     def _sample(self, stop: threading.Event) -> None:
         for count in itertools.count(1):
             if stop.wait(self._pace):
                 return
             with self._lock:
+                if stop.is_set():
+                    return
                 self._keep(self._now_in_use())
                 # Not by the first few alone: the thread's start is in them, and some systems count in 16 ms.
                 sparing = _SPARING * time.thread_time() / max(count, 20)
@@ -241,11 +263,18 @@ class Recorder:
             phase.reserved = _larger(phase.reserved, reserved)
 
 
+def recorder_of(recorders: Iterable[Recorder]) -> Recorder | None:
+    """Of several the one that measures what this thread does: the latest of this thread's own, or of those for all."""
+    mine = [recorder for recorder in recorders if recorder.thread in (None, threading.get_ident())]
+    return max(reversed(mine), key=lambda recorder: recorder.thread is not None, default=None)
+
+
 class _Open:
     """A phase that has begun, and what it was when it had ended."""
 
-    def __init__(self, name: str, first: Sample, depth: int) -> None:
+    def __init__(self, name: str, first: Sample, depth: int, thread: int) -> None:
         self.name = name
+        self.thread = thread
         self.first = first
         self.depth = depth
         self.peak = first.used

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dit360_core.atomic import PART, names_beside, write_atomic
+from dit360_core.atomic import PART, check_name, names_beside, write_atomic
 from dit360_core.batching.items import Item
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.panorama import saved_settings
@@ -32,9 +32,11 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is: tuple[int, int] | None = None
 
     def check(self) -> None:
         """Raises InputError unless it is a folder, or can become one."""
+        check_name(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"Cannot write into {self.path}: it is a file; name a folder.")
         if not self.path.is_dir() and not self.path.parent.is_dir():
@@ -88,28 +90,43 @@ class Folder:
             ) from error
         except OSError as error:
             raise InputError(f"Cannot write into {self.path}: {error.strerror or error}; choose another.") from error
+        self._is = _identity(self.path)
         try:
             self._tidy()
             yield
         finally:
-            lock.release()
-            # A folder in which nothing came to be is not left behind.
-            if made and {path.name for path in self.path.iterdir()} <= {LOCK, MANIFEST}:
-                for name in (LOCK, MANIFEST):
-                    (self.path / name).unlink(missing_ok=True)
-                self.path.rmdir()
+            with contextlib.suppress(OSError):  # of a folder that went away another error tells
+                lock.release()
+                # A folder in which nothing came to be is not left behind.
+                ours = made and _identity(self.path) == self._is
+                if ours and {path.name for path in self.path.iterdir()} <= {LOCK, MANIFEST}:
+                    for name in (LOCK, MANIFEST):
+                        (self.path / name).unlink(missing_ok=True)
+                    self.path.rmdir()
+
+    def check_still_there(self) -> None:
+        """Raises Dit360Error if the folder is gone, or another has its name: a drive that dropped leaves one."""
+        if self._is is not None and _identity(self.path) != self._is:
+            raise Dit360Error(
+                f"The folder {self.path} went away while pictures were made; bring it back, and the same command "
+                "goes on."
+            )
 
     def write(self, name: str, data: bytes, *, force: bool, beside: bool = False) -> Path:
         """A picture under its name, whole or not at all; returns where. beside: under the first free name like it.
 
         Raises NameTaken if another program has that name by now, Dit360Error if writing fails, as on a full disk.
         """
+        self.check_still_there()
         path = self.path / name
         if beside:
             path = next(name for name in names_beside(path, path.suffix) if not os.path.lexists(name))
         force = force or (path.is_file() and not path.stat().st_size)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not the folder itself: it would be made anew where a drive was.
+            for parent in reversed(path.relative_to(self.path).parents):
+                if parent.name:
+                    (self.path / parent).mkdir(exist_ok=True)
         except OSError as error:
             raise Dit360Error(
                 f"Cannot make {path.parent}: {error.strerror or error}; choose another folder."
@@ -145,6 +162,7 @@ class Folder:
 
     def tell(self, entry: Mapping[str, Any]) -> None:
         """Adds a line to the manifest, for whoever follows it while pictures are made."""
+        self.check_still_there()
         try:
             with self.manifest.open("ab") as file:
                 file.write(_line(entry))
@@ -155,6 +173,7 @@ class Folder:
 
     def rewrite(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Writes the manifest anew, in one step."""
+        self.check_still_there()
         with write_atomic(self.manifest, force=True) as file:
             for entry in entries:
                 file.write(_line(entry))
@@ -172,8 +191,29 @@ def _entry(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    ours = isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in ("file", "key", "status"))
-    return entry if ours else None
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("file", "key", "status")):
+        return None
+    return {name: value for name, value in entry.items() if _is_sound(name, value)}
+
+
+_WHOLE = ("line", "seed", "bytes", "width", "height")
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    """Whether a value of a manifest's line can be what this wrote: others may have edited it."""
+    if name in _WHOLE:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
+    if name == "seconds":
+        return isinstance(value, int | float) and 0 <= value < 10**9
+    return isinstance(value, str)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_ours(manifest: Path) -> bool:

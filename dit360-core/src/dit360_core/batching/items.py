@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -198,7 +199,7 @@ def _fingerprint(told: Any) -> str:
 
 def digest(image: Path) -> str:
     """Of a picture to begin with. Raises InputError if there is none."""
-    if not image.is_file():  # a pipe would be waited for
+    if not os.path.isfile(image):  # which raises of no name; a pipe would be waited for
         raise InputError(f"there is no image {image}; names are looked for beside the list.")
     try:
         with image.open("rb") as file:

@@ -145,11 +145,15 @@ def largest(items: Iterable[Item]) -> Item:
 
 def identity(used: Mapping[str, Any]) -> dict[str, Any]:
     """Of a plan, as pictures hold it in their settings, what changes the picture and ``auto`` may decide."""
-    decided = {name: value for name, value in (used.get("decided") or {}).items() if name not in SAME_PICTURE}
+    # Of a file that anybody may have written: what is no object says nothing.
+    by_auto, quantization = (
+        told if isinstance(told, Mapping) else {} for told in (used.get("decided"), used.get("quantization"))
+    )
+    decided = {name: value for name, value in by_auto.items() if name not in SAME_PICTURE}
     return {
         **decided,
         "precision": used.get("precision"),
-        "quantization_mode": (used.get("quantization") or {}).get("used"),
+        "quantization_mode": quantization.get("used"),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -147,7 +148,9 @@ class Batch:
             known = self.folder.entries()
             entries = {item.name: self._entry(item, known.get(item.name)) for item in self.items}
             others = [
-                entry for name, entry in known.items() if name not in entries and (self.folder.path / name).is_file()
+                entry
+                for name, entry in known.items()
+                if name not in entries and os.path.isfile(self.folder.path / name)
             ]
             self.folder.rewrite([*others, *entries.values()])
             if not self.missing:
@@ -160,6 +163,7 @@ class Batch:
                 engine.load()
                 for painted in engine.paint(self.missing):
                     yield self._finish(painted, entries)
+                self._check_all_there(entries)
             finally:
                 engine.close()
                 try:
@@ -168,6 +172,19 @@ class Batch:
                     log.warning("%s", error)
 
     # ---------------------------------------------------------------------------------------------------- inner parts
+
+    def _check_all_there(self, entries: dict[str, dict[str, Any]]) -> None:
+        """Raises Dit360Error if pictures that were made are not there any more; the manifest says so too."""
+        self.folder.check_still_there()
+        done = [name for name, entry in entries.items() if entry["status"] == "done"]
+        gone = [name for name in done if not os.path.isfile(self.folder.path / name)]
+        for name in gone:
+            entries[name]["status"] = "pending"
+        if gone:
+            raise Dit360Error(
+                f"{len(gone)} of {len(done)} pictures that were made are no longer in {self.folder.path}, such as "
+                f"{gone[0]}; the same command makes them again."
+            )
 
     def _engine(self, advance: Advance | None) -> Engine:
         if self._engine_name == "local":
@@ -231,7 +248,12 @@ class Batch:
                     "differs, so that all make the same."
                 )
         for name, settings in self._done.items():
-            used: Any = settings.get("used") or {}
+            used: Any = settings.get("used")
+            if not isinstance(used, Mapping):
+                raise InputError(
+                    f"{self.folder.path / name} does not say how it was made, so its metadata is damaged; delete it to "
+                    "have it made again."
+                )
             if (before := identity(used)) != mine:
                 raise InputError(
                     f"{self.folder.path / name} was made with {_told(before)}, and the rest would now be made with "
@@ -251,8 +273,8 @@ class Batch:
         if item.name not in self._done:
             return entry
         path = self.folder.path / item.name
-        if known and known.get("key") == item.key and known.get("status") == "done":
-            if known.get("bytes", path.stat().st_size) != path.stat().st_size:
+        if known and known.get("key") == item.key and known.get("status") == "done" and "bytes" in known:
+            if known["bytes"] != path.stat().st_size:
                 log.warning(
                     "%s has been changed since it was made (%d bytes instead of %d); delete it to have it made again.",
                     *(path, path.stat().st_size, known["bytes"]),

@@ -8,12 +8,14 @@ commands that need them, so that ``--help`` is immediate.
 from __future__ import annotations
 
 import signal
+import sys
+import time
 from types import FrameType
 
 import typer
 
 from dit360_core.cli import batch, bench, doctor, generate, new_plugin, picture, plan, quantize, registered
-from dit360_core.cli.output import Terminated, show_what_can_be_shown
+from dit360_core.cli.output import TERMINATED, Terminated, show_what_can_be_shown
 from dit360_core.cli.usage import Command, Group
 
 app = typer.Typer(
@@ -51,13 +53,39 @@ def _main(
     pass
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    # Unwinds the stack, so that a file that is being written is removed.
-    raise Terminated
+CLEARING = 3.0
+"""Seconds in which a second signal does not disturb what the first has begun: half-written files are removed."""
+
+
+class _Signals:
+    """Unwinds the stack, so that a file that is being written is removed."""
+
+    def __init__(self) -> None:
+        self.terminated = False
+        self._last: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.terminated = self.terminated or number == signal.SIGTERM
+        now = time.monotonic()
+        if self._last is not None and now - self._last < CLEARING:
+            return
+        self._last = now
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def main() -> None:
     """Entry point of the ``dit360`` command."""
-    signal.signal(signal.SIGTERM, _terminated)
-    show_what_can_be_shown()
-    app()
+    signals = _Signals()
+    try:
+        signal.signal(signal.SIGTERM, signals)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody has switched it off
+            signal.signal(signal.SIGINT, signals)
+        show_what_can_be_shown()
+        app()
+    except Terminated:
+        sys.exit(TERMINATED)
+    except SystemExit:
+        # typer takes a signal that comes before a command's body for Ctrl-C.
+        if signals.terminated:
+            sys.exit(TERMINATED)
+        raise

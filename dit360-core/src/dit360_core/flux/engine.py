@@ -20,7 +20,7 @@ from dit360_core.flux.residency import Residency
 from dit360_core.flux.shift import FluxTimeShift
 from dit360_core.flux.watch import Watch, between_convolutions
 from dit360_core.offers import Attend, TilingImplementation
-from dit360_core.recording import Recorder
+from dit360_core.recording import Recorder, recorder_of
 from dit360_core.wrap import Grid
 
 log = logging.getLogger("dit360")
@@ -116,16 +116,21 @@ class Engine:
                 self._read.popitem(last=False)
         return embedding
 
+    @property
+    def recorder(self) -> Recorder | None:
+        """Who measures what this thread does: one for this thread alone before one for all."""
+        return recorder_of(self.recorders)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Something that is measured, if anybody measures."""
-        with self.recorders[-1].phase(name) if self.recorders else nullcontext():
+        with self.recorder.phase(name) if self.recorder is not None else nullcontext():
             yield
 
     def mark(self, name: str) -> None:
         """A moment inside a phase."""
-        if self.recorders:
-            self.recorders[-1].mark(name)
+        if self.recorder is not None:
+            self.recorder.mark(name)
 
     def bring(self, *parts: str) -> None:
         """Reads parts that were evicted, before they are used, and has a host put them on the device."""

@@ -38,9 +38,14 @@ def default_dtype_kept() -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers", "bitsandbytes", "kernels")]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
+
+    def put_back() -> None:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+    try:  # from the first change on: an interrupt may come between any two
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch)\b")
             from diffusers.utils import logging as diffusers_logging
@@ -50,13 +55,15 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(logging.ERROR)
             libraries: list[Any] = [diffusers_logging, transformers_logging]
             shown = [library for library in libraries if library.is_progress_bar_enabled()]
-            for library in shown:
-                library.disable_progress_bar()
             try:
+                for library in shown:
+                    library.disable_progress_bar()
                 yield
             finally:
                 for library in shown:
                     library.enable_progress_bar()
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        try:
+            put_back()
+        finally:
+            put_back()  # again, should the first have been interrupted
