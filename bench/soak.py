@@ -34,6 +34,7 @@ from dit360_core.hookspecs import hookimpl
 from dit360_core.memory import give_back_freed_memory
 from dit360_core.offers import AttentionBackend
 from dit360_core.registry import Registry
+from torch._subclasses import FakeTensor
 
 MIB = 2**20
 PROMPTS = ("a castle above a meadow", "a calm sea under stars", "snowy mountains at noon")
@@ -63,9 +64,12 @@ def live_tensors() -> dict[int, int]:
     found = {}
     for thing in gc.get_objects():
         # Of the type itself, since isinstance would ask lazy modules for their class.
-        if issubclass(type(thing), torch.Tensor) and thing.layout is torch.strided and thing.device.type != "meta":
-            # Of what torch.compile traces with, which holds nothing, asking where it lies is an error.
-            with contextlib.suppress(RuntimeError):
+        kind = type(thing)
+        # What torch.compile traces with holds nothing, and asking where it lies is an error or a warning.
+        if not issubclass(kind, torch.Tensor) or issubclass(kind, FakeTensor):
+            continue
+        if thing.layout is torch.strided and thing.device.type != "meta":
+            with contextlib.suppress(RuntimeError):  # a functional tensor's
                 storage = thing.untyped_storage()
                 found[storage.data_ptr()] = storage.nbytes()
     return found

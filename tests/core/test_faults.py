@@ -109,22 +109,33 @@ def test_a_kernel_that_never_returns_is_given_up_and_one_that_says_too_much_is_h
     }
 
 
-NEVER_BEGINS = """
+TRY = """
 import json, sys
 from dit360_core.offers import AttentionNeed
 from dit360_core.trial import try_apart
 
-need = AttentionNeed(device="nowhere", dtype="fp32", heads=2, head_dim=16, length=64)
+device, *folders = {asked}
+sys.path.extend(folders)
+need = AttentionNeed(device=device, dtype="fp32", heads=2, head_dim=16, length=64)
 verdicts = try_apart(["dit360-core:sdpa", "dit360-core:eager"], need)
-json.dump({name: [reason.sentence for reason in verdict.reasons] for name, verdict in verdicts.items()}, sys.stdout)
+json.dump({{name: [reason.sentence for reason in verdict.reasons] for name, verdict in verdicts.items()}}, sys.stdout)
 """
 
 
 def test_a_process_that_ends_before_it_tries_anything_blames_all_alike_and_is_not_started_for_each(tmp_path):
-    told = json.loads(python(NEVER_BEGINS, cwd=tmp_path).stdout)
+    (tmp_path / "began").mkdir()
+    begins = f"import os, tempfile; tempfile.mkstemp(dir={str(tmp_path / 'began')!r}); os._exit(7)"
+    (tmp_path / "sitecustomize.py").write_text(begins)
+    told = json.loads(python(TRY.format(asked=["cpu", str(tmp_path)]), cwd=tmp_path / "began").stdout)
+    assert told["dit360-core:sdpa"] == ["a trial run ended the process (exit code 7)"]
+    assert told["dit360-core:eager"] == told["dit360-core:sdpa"]
+    assert len(list((tmp_path / "began").iterdir())) == 1
+
+
+def test_a_device_that_pytorch_does_not_see_is_told_of_all_that_would_be_tried(tmp_path):
+    told = json.loads(python(TRY.format(asked=["nowhere"]), cwd=tmp_path).stdout)
     (why,) = told["dit360-core:sdpa"]
-    assert why.startswith("a trial run ended the process (")
-    assert "'nowhere' is not available" in why
+    assert why.startswith("The device 'nowhere' is not available here: PyTorch ")
     assert told["dit360-core:eager"] == [why]
 
 
