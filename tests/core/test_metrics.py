@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from dit360_core import metrics
 from dit360_core.errors import InputError
+from dit360_core.panorama import Panorama
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 
 def texture(height: int = 32, seed: int = 0) -> np.ndarray:
@@ -159,3 +161,62 @@ def test_other_impossible_requests_are_refused_in_one_sentence():
         metrics.yaw(pixels, math.nan)
     with pytest.raises(InputError, match="6 columns"):
         metrics.discontinuity_score(pixels[:2, :4])
+
+
+# ------------------------------------------------------------------------------------- pictures from lossy files
+
+
+def ripples(height=192):
+    """A smooth texture that closes, (H, 2H, 3) in 0 … 255: blocks of a lossy file are what differs most in it."""
+    rng = np.random.default_rng(5)
+    rows, columns = np.arange(height)[:, None], np.arange(2 * height)[None]
+    sky = np.zeros((height, 2 * height, 3))
+    for _ in range(60):
+        across, down = rng.integers(1, 12), rng.integers(1, 12)
+        wave = np.sin(2 * np.pi * (across * columns / (2 * height) + down * rows / height) + rng.uniform(0, 6))
+        sky += wave[..., None] * rng.normal(size=3) / np.hypot(across, down)
+    return (127.5 + 90 * sky / np.abs(sky).max()).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("jpg", {"quality": 95, "subsampling": 0}), ("jpg", {"quality": 75, "subsampling": 2}),
+        ("jpg", {"quality": 40, "subsampling": 2, "progressive": True}), ("webp", {"quality": 90}),
+        ("webp", {"quality": 60}), ("webp", {"lossless": True}), ("png", {}),
+    ],
+)  # fmt: skip
+def test_the_meridian_of_a_lossy_file_is_compared_with_edges_of_its_blocks(tmp_path, suffix, options):
+    path = tmp_path / f"a.{suffix}"
+    whole = ripples()
+    Image.fromarray(whole).save(path, **options)
+    read = Panorama.open(path)
+    blocks = suffix == "jpg" or "quality" in options
+    assert (read.coded is not None) == blocks
+    assert 0.6 < read.seam.ratio < 1.6
+    if blocks:
+        assert metrics.seam_ratio(np.asarray(read.image)) > 1.1 * read.seam.ratio, "blocks differ at their edges"
+        assert read.seam.compared < 2 * 192 // 8
+    # Turned, the meridian lies within blocks or at the edge of others, and is compared with its like.
+    for columns in (8, 100, 192):
+        assert 0.5 < read.roll(columns / 384 * 360).seam.ratio < 1.9
+    # What does not close is found out all the same.
+    Image.fromarray(whole[:144, :288]).save(path, **options)
+    cut = Panorama.open(path).seam
+    assert cut.ratio > 1.4
+    assert cut.z_score > 3
+
+
+def test_blocks_stay_where_they_are_when_a_camera_says_that_the_picture_is_to_be_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 2  # mirrored
+    Image.fromarray(ripples(98)[:, ::-1]).save(tmp_path / "a.jpg", exif=exif)
+    read = Panorama.open(tmp_path / "a.jpg")
+    assert read.coded.first == 196 % 8
+    assert list(np.flatnonzero(read.coded.edges(196))[:4]) == [0, 4, 12, 20]
+
+
+def test_edges_of_blocks_are_where_a_file_has_them():
+    blocks = metrics.Blocks(name="JPEG", columns=8)
+    assert list(np.flatnonzero(blocks.edges(20))) == [0, 8, 16]
+    assert list(np.flatnonzero(metrics.Blocks(name="JPEG", columns=8, turned=3).edges(20))) == [5, 13, 17]

@@ -21,7 +21,7 @@ from dit360_core.metadata import SHORTENED, parse_xmp
 from dit360_core.panorama import FORMATS, Panorama, check_save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image
 
 SETTINGS = {"prompt": 'a "quiet" <harbour> & 🏔\n', "seed": 7, "used": {"guidance": 2.8, "lora": None}}
 
@@ -131,15 +131,6 @@ def test_a_prompt_of_200_kb_is_saved_cut_and_marked(tmp_path, suffix):
     assert len(back["prompt"]) > 60_000
     assert back["seed"] == 7
     assert len(panorama.settings["prompt"]) == 200_000
-
-
-def test_a_colour_profile_survives(tmp_path):
-    image = picture()
-    image.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for suffix in FORMATS:
-        back = Panorama.open(Panorama(image=image).save(tmp_path / f"a{suffix}"))
-        assert back.image.info == {"icc_profile": image.info["icc_profile"]}
-        assert back.roll(90).image.info == back.image.info
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
@@ -292,7 +283,7 @@ def test_a_decompression_bomb_is_told(tmp_path):
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 200_000, 100_000, 8, 2, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    with pytest.raises(InputError, match="more pixels than is safe"):
+    with pytest.raises(InputError, match=r"200000×100000 pixels, .* DIT360_MAX_PIXELS=20000000000"):
         Panorama.open(tmp_path / "bomb.png")
 
 

@@ -9,12 +9,15 @@ from diffusers import FluxPipeline
 from dit360_core.errors import InputError
 from dit360_core.flux import placement, residency
 from dit360_core.flux.files import WEIGHTS
+from dit360_core.gpano import MADE, Area, Pose
 from dit360_core.loading import prepare
 from dit360_core.offloads import moved_by_the_core
 from dit360_core.options import OFFLOADS, LoadOptions
+from dit360_core.panorama import Panorama
 from dit360_core.registry import Registry, default_registry
 from dit360_core.stages import Conditioning
 from invented_plugins import attention, installed, offering
+from PIL import Image
 
 SMALL = {"width": 64, "height": 32, "steps": 1, "seed": 3}
 
@@ -26,6 +29,19 @@ def words(tiny) -> Conditioning:
 
 def sampled(pipe, words) -> torch.Tensor:
     return pipe.sample(words, **SMALL).tensor
+
+
+def test_the_pose_of_a_picture_stays_with_what_is_made_of_it(tiny, words):
+    pose = Pose(heading=40.0, pitch=3.0, view_fov=70.0, others={"CaptureSoftware": "a camera"})
+    begun = tiny.encode_image(Panorama(image=Image.new("RGB", (64, 32), (90, 120, 200)), pose=pose))
+    kept = attrs.evolve(pose, others={})  # no camera has taken the new one
+    assert begun.pose == kept
+    latents = tiny.sample(words, image=begun, denoise=0.5, **SMALL)
+    assert tiny.decode(latents).pose == tiny.decode_pixels(latents).pose == kept
+    assert tiny.sample(words, **SMALL).pose == MADE
+    part = Area(left=0, top=8, width=64, height=16)
+    with pytest.raises(InputError, match="cannot be encoded: it is a part of a panorama"):
+        tiny.encode_image(Panorama(image=Image.new("RGB", (64, 32)), area=part))
 
 
 # ---------------------------------------------------------------------------------------------- several prompts

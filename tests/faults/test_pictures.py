@@ -42,15 +42,19 @@ def settings(text):
 
 
 GIBIBYTE = bomb(1024)
-UNSAFE = r"it has more pixels than is safe \(.*\); resize it, or raise PIL\.Image\.MAX_IMAGE_PIXELS if you trust it"
+BEFORE = xmp(settings(b'{"prompt": "a harbour"}'))
+UNSAFE = (
+    r"it has 60000×{0} pixels, more than the 179 million that are opened unasked; resize it, or, if you trust it, set "
+    r"DIT360_MAX_PIXELS={1} in the environment and run this again"
+)
 DAMAGED = r"the picture is damaged or cannot be read \({}.*\); make or download it again"
 NONE = "it is not a JPEG, PNG or WebP picture; convert it first"
 DEVICE = "it is a device or a pipe, and no file; save the picture first"
 LAUGHS = b'<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "' + b"&a;" * 99 + b'">]><x>&b;</x>'
 
 REFUSED = {
-    "60000×60000.png": (png(width=60_000, height=60_000, pixels=b""), UNSAFE),
-    "60000×30000.png": (png(width=60_000, height=30_000, pixels=b""), UNSAFE),
+    "60000×60000.png": (png(width=60_000, height=60_000, pixels=b""), UNSAFE.format(60000, 3_600_000_000)),
+    "60000×30000.png": (png(width=60_000, height=30_000, pixels=b""), UNSAFE.format(30000, 1_800_000_000)),
     "gibibyte-of-xmp.png": (
         png(chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + GIBIBYTE)),
         DAMAGED.format("Decompressed data too large"),
@@ -86,8 +90,41 @@ OPENED = {
     "laughs.png": (png(xmp(LAUGHS)), "Warning: laughs.png opens without its settings: .*declares a DOCTYPE"),
     "deep-settings.png": (png(xmp(settings(b"[" * 100_000))), "Warning: .* settings in the metadata are not JSON"),
     "large-number.png": (png(xmp(settings(b'{"seed":' + b"9" * 10_000 + b"}"))), "Warning: .*are not JSON"),
+    # Texts that are called as Pillow calls what it found in a file: they are texts.
+    **{
+        f"text-{name}-{kind.decode()}.png": (png(chunk(kind, name.encode() + between + b"a text"), BEFORE), "")
+        for name, kind, between in (
+            ("xmp", b"tEXt", b"\0"),
+            ("xmp", b"iTXt", b"\0\0\0\0\0"),
+            ("icc_profile", b"iTXt", b"\0\0\0\0\0"),
+            ("icc_profile", b"tEXt", b"\0"),
+            ("exif", b"tEXt", b"\0"),
+            ("transparency", b"tEXt", b"\0"),
+            ("interlace", b"iTXt", b"\0\0\0\0\0"),
+            ("gamma", b"zTXt", b"\0\0" + zlib.compress(b"1")),
+        )
+    },
+    "profile-damaged.png": (
+        png(chunk(b"iCCP", b"p\0\0" + zlib.compress(b"no profile"))),
+        "Warning: .* is taken for sRGB",
+    ),
+    "profile-not-zipped.png": (png(chunk(b"iCCP", b"p\0\0no profile")), "Warning: .* is taken for sRGB"),
+    **{
+        f"settings-{number}.png": (png(xmp(settings(text))), "")
+        for number, text in enumerate(
+            (
+                b'{"requested": 1, "used": [1, 2], "versions": "3"}',
+                b'{"used": null, "prompt": 7}',
+                b'{"used": true, "requested": {}, "versions": {"torch": {"used": 3}}}',
+                b'{"used": {"seed": NaN, "guidance": Infinity, "steps": -Infinity, "eta": 1e999}}',
+            )
+        )
+    },
+    "settings-are-a-list.png": (png(xmp(settings(b"[1]"))), "Warning: .*are not a JSON object"),
+    "settings-half-a-character.png": (png(xmp(settings(b'{"prompt": "\\ud800"}'))), ""),
     "large-exif.png": (png(chunk(b"eXIf", b"MM\0*\0\0\0\x08" + b"\xff" * 2**21)), ""),
 }
+VIEWED = ("text-xmp-tEXt.png", "text-icc_profile-iTXt.png", "settings-3.png", "profile-damaged.png")
 POSIX = ("pipe.png", "zeros.png", "circle.png")
 
 
@@ -122,6 +159,8 @@ def told(desk):
         commands["generate", name] = ["generate", "a castle", "--image", name, "--denoise", "0.5", "-o", "new.png"]
     for name in OPENED:
         commands["opened", name] = ["inspect", name]
+    for name in VIEWED:
+        commands["viewed", name] = ["view", name, "-o", f"../{desk.name}.html", "--force"]
     before = sorted(os.listdir(desk))
     told = dict(zip(commands, dit360(*commands.values(), cwd=desk, without=HEAVY), strict=True))
     assert sorted(os.listdir(desk)) == before
@@ -144,6 +183,23 @@ def test_what_lies_around_the_pixels_does_no_harm(told, name):
     assert said.code == 0, said
     assert "8×4" in said.out
     assert re.fullmatch(rf"({OPENED[name][1]}[^\n]*\n)?" if OPENED[name][1] else "", said.err), said.err
+
+
+@pytest.mark.parametrize("name", VIEWED)
+def test_it_is_viewed_as_well(told, name):
+    assert told["viewed", name].code == 0, told["viewed", name]
+
+
+@pytest.mark.parametrize("name", [name for name in OPENED if name.startswith("text-")])
+def test_a_text_by_a_name_of_pillow_s_hides_nothing(told, name):
+    assert "a harbour" in told["opened", name].out
+
+
+def test_settings_that_hold_anything_are_shown(told):
+    assert re.search(r"requested +1 *\n", told["opened", "settings-0.png"].out)
+    assert re.search(r"used +\[1, 2\] *\n", told["opened", "settings-0.png"].out)
+    assert re.search(r"used seed +NaN *\n", told["opened", "settings-3.png"].out)
+    assert re.search(r"used eta +1e999 *\n", told["opened", "settings-3.png"].out)
 
 
 def test_no_picture_makes_much_memory_be_taken(desk):

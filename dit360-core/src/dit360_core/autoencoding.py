@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.ladder import Ladder
 from dit360_core.loaded import Loaded
 from dit360_core.memory import give_back_freed_memory
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
-from dit360_core.panorama import Panorama
+from dit360_core.panorama import Panorama, in_words
 from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
 from dit360_core.registry import CORE
 from dit360_core.stages import Latents, Pixels, letting_go, stage, told_of
@@ -40,7 +42,7 @@ class Autoencoding:
     def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
         """Latents in model space become a picture."""
         pixels = self.pixels(given, asked)
-        return Panorama(image=_image(pixels.tensor[0]), settings=pixels.settings)
+        return Panorama(image=_image(pixels.tensor[0]), settings=pixels.settings, pose=pixels.pose)
 
     @letting_go
     def pixels(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Pixels:
@@ -69,7 +71,7 @@ class Autoencoding:
             **chosen(asked),
         }
         settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._loaded.machine.versions)}
-        return Pixels(tensor=pixels, settings=settings)
+        return Pixels(tensor=pixels, settings=settings, pose=latents.pose)
 
     @letting_go
     def encode(self, panorama: Panorama, asked: DecodeOptions) -> Latents:
@@ -77,8 +79,13 @@ class Autoencoding:
         import numpy as np
         import torch
 
+        if panorama.area is not None:
+            raise InputError(
+                f"The image cannot be encoded: {in_words(panorama)}, and the rest is black; fill it up first."
+            )
         pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
-        return self.encode_pixels(pixels, asked)
+        pose = attrs.evolve(panorama.pose, others={})  # who took it, and when, is not true of what is made of it
+        return attrs.evolve(self.encode_pixels(pixels, asked), pose=pose)
 
     @letting_go
     def encode_pixels(self, pixels: torch.Tensor, asked: DecodeOptions) -> Latents:
@@ -108,7 +115,8 @@ class Autoencoding:
             with stage(self._engine, self._plan, "fitting a preview", quantized=False):
                 self._engine.bring("vae")
                 self._latent_to_rgb = latent_to_rgb(self._engine.pipe.vae, self._engine.device)
-        return Panorama(image=_image(preview(tensor, self._latent_to_rgb, scale)), settings={"preview": scale})
+        looked = preview(tensor, self._latent_to_rgb, scale)
+        return Panorama(image=_image(looked), settings={"preview": scale})
 
     @property
     def _engine(self) -> Engine:

@@ -14,6 +14,7 @@ from dit360_core.attention import slicing_notes
 from dit360_core.checks import padding_of, picture_size
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.evaluations import evaluations_told
+from dit360_core.gpano import MADE
 from dit360_core.ladder import Ladder
 from dit360_core.loaded import Loaded
 from dit360_core.offers import AttentionNeed, SchedulerImplementation, SchedulerSettings, SchedulingNeed
@@ -157,6 +158,7 @@ class Denoising:
             **({"added_loras": list(plan.added_loras)} if plan.added_loras else {}),
         }
         return Latents(
+            pose=MADE if image is None else image.pose,
             tensor=result,
             settings={
                 "prompt": asked.prompt,

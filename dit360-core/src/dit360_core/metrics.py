@@ -25,14 +25,45 @@ Pixels = NDArray[Any]
 #: steps.
 _NOTHING = 1e-9
 
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@attrs.frozen(kw_only=True)
+class Blocks:
+    """The blocks in which a lossy file codes its pixels, at whose edges columns differ more than within.
+
+    name: of the format. columns: pixels from edge to edge. luma: whether only brightness is to be compared, since the
+    colours have fewer columns, which a decoder makes smooth within the picture but not across its edges. over: columns
+    on either side whose means are compared, where a format codes a block as the difference to its neighbour and
+    smooths the edges between them, but not that at the meridian. first: the first column that begins a block, after
+    column 0, which always does. turned: columns that the picture was turned by since, as :func:`yaw` does with
+    ``degrees`` above 0.
+    """
+
+    name: str
+    columns: int
+    luma: bool = False
+    over: int = 1
+    first: int = 0
+    turned: int = 0
+
+    def edges(self, width: int) -> NDArray[np.bool_]:
+        """(W,): whether a column and the one before it are of two blocks; the last column is before column 0."""
+        columns = (np.arange(width) + self.turned) % width
+        return np.asarray((columns == 0) | ((columns - self.first) % self.columns == 0))
+
 
 @attrs.frozen(kw_only=True)
 class Seam:
-    """The ±180° meridian. ratio and z_score: see seam_ratio, seam_z_score; discontinuity: see discontinuity_score."""
+    """The ±180° meridian. ratio and z_score: see seam_ratio, seam_z_score; discontinuity: see discontinuity_score.
+
+    compared: steps between columns that the step there was compared with.
+    """
 
     ratio: float
     z_score: float
     discontinuity: float
+    compared: int
 
 
 @attrs.frozen(kw_only=True)
@@ -43,13 +74,22 @@ class Poles:
     bottom: float
 
 
-def seam(pixels: Pixels) -> Seam:
-    """All measures of the ±180° meridian. Raises InputError if ``pixels`` is not such a picture."""
-    wrap, interior = _column_steps(pixels)
+def seam(pixels: Pixels, blocks: Blocks | None = None) -> Seam:
+    """All measures of the ±180° meridian. Raises InputError if ``pixels`` is not such a picture.
+
+    blocks: of the lossy file that the pixels were read from. The meridian of such a picture lies between two blocks,
+    and its step is compared with those at the other edges of blocks: like with like. None: with all steps.
+    """
+    wrap, interior = _column_steps(pixels, blocks)
+    if blocks is not None:
+        edges = blocks.edges(len(interior) + 1)
+        alike = interior[edges[1:] == edges[0]]
+        interior = alike if alike.size else interior
     return Seam(
         ratio=_ratio(wrap, interior),
         z_score=_z_score(wrap, interior),
         discontinuity=discontinuity_score(pixels),
+        compared=int(interior.size),
     )
 
 
@@ -92,7 +132,7 @@ def discontinuity_score(pixels: Pixels) -> float:
     pixels = _checked(pixels)
     if pixels.shape[1] < 6:
         raise InputError(f"The discontinuity score needs 6 columns, not {pixels.shape[1]}; use a wider picture.")
-    band = _unit_range(np.concatenate((pixels[:, -3:], pixels[:, :3]), axis=1)) @ np.array([0.299, 0.587, 0.114])
+    band = _unit_range(np.concatenate((pixels[:, -3:], pixels[:, :3]), axis=1)) @ _LUMA
     band = np.pad(band, ((1, 1), (0, 0)), mode="edge")
     across = band[:, 2:] - band[:, :-2]
     a0, a1, a2, a3 = np.abs(3 * across[:-2] + 10 * across[1:-1] + 3 * across[2:]).T
@@ -160,14 +200,23 @@ def _z_score(wrap: float, interior: NDArray[np.float64]) -> float:
     return 0.0 if abs(excess) <= _NOTHING else math.copysign(math.inf, excess)
 
 
-def _column_steps(pixels: Pixels) -> tuple[float, NDArray[np.float64]]:
-    """Mean absolute step between neighbouring columns, full range = 1: over the seam, and the W − 1 interior ones."""
+def _column_steps(pixels: Pixels, blocks: Blocks | None = None) -> tuple[float, NDArray[np.float64]]:
+    """Mean absolute step between neighbouring columns, full range = 1: over the seam, and the W − 1 interior ones.
+
+    blocks: whether of the brightness (ITU-R BT.601) instead of the three colours, and of means of how many columns.
+    """
     pixels = _checked(pixels)
     total = np.zeros(pixels.shape[1])
+    over = min(blocks.over, pixels.shape[1]) if blocks is not None else 1
     # Row by row: a whole 8192 × 4096 picture in float64 would take gigabytes for a few numbers.
     for row in pixels:
-        row = _unit_range(row)
-        total += np.abs(row - np.roll(row, 1, axis=0)).mean(axis=-1)
+        row = _unit_range(row) @ _LUMA[:, None] if blocks is not None and blocks.luma else _unit_range(row)
+        if over == 1:
+            total += np.abs(row - np.roll(row, 1, axis=0)).mean(axis=-1)
+        else:
+            sums = np.cumsum(np.concatenate((np.zeros_like(row[:1]), row[-over:], row, row[:over])), axis=0)
+            means = (sums[over:] - sums[:-over]) / over  # of the columns from j − over on, for j = 0 …
+            total += np.abs(means[over : over + len(total)] - means[: len(total)]).mean(axis=-1)
     total /= pixels.shape[0]
     return float(total[0]), total[1:]
 

@@ -7,8 +7,6 @@ import io
 import itertools
 import json
 import math
-import os
-import struct
 import tempfile
 import warnings
 import webbrowser
@@ -20,7 +18,8 @@ import attrs
 
 from dit360_core.atomic import NameTaken, check_writable, names_beside, write_atomic
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.metadata import build_xmp, parse_xmp, to_json
+from dit360_core.gpano import MADE, Area, Pose, place, read_pose
+from dit360_core.metadata import build_xmp, to_json
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from dit360_core.metrics import Poles, Seam
+    from dit360_core.metrics import Blocks, Poles, Seam
 
 #: File name suffix → Pillow's name of the format.
 FORMATS: Mapping[str, str] = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
@@ -44,21 +43,43 @@ def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
     return copy
 
 
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The picture without its colour profile, which it was converted from."""
+    profile = getattr(image, "info", {}).get("icc_profile")
+    if not profile or image.mode != "RGB":
+        return image
+    from dit360_core.colours import to_srgb
+
+    converted, _, unused = to_srgb(image, profile)
+    if unused:
+        warnings.warn(f"A picture's colour profile is not used, and it is taken for sRGB: {unused}.", stacklevel=4)
+    converted = converted.copy() if converted is image else converted
+    converted.info = {name: value for name, value in image.info.items() if name != "icc_profile"}
+    return converted
+
+
 @attrs.frozen(eq=False, repr=False)
 class Panorama:
     """An equirectangular 360° × 180° picture and the settings that it was made with.
 
     image: RGB, twice as wide as high. Column centres run over the longitudes −180° … 180° from left to right,
     row centres over the latitudes 90° … −90° from top to bottom; the middle column is straight ahead (yaw 0),
-    yaw grows to the right, pitch upwards.
+    yaw grows to the right, pitch upwards. In sRGB: a colour profile in ``image.info`` is converted from.
     settings: anything that JSON can hold; kept as an independent copy. Text under ``"prompt"`` is the
     viewer's caption.
+    pose: which way it looks in the world, and where a viewer is to look first; saved with it. area: the part of the
+    sphere that is shown, the rest of the image being black; None: all. A part is saved as a part. coded: the blocks of
+    the lossy file that it was read from. profile: the name of the colour profile that it was converted from.
 
     Raises InputError if the image is not RGB or not 2:1, or if the settings are not JSON.
     """
 
-    image: Image.Image = attrs.field()
+    image: Image.Image = attrs.field(converter=_in_srgb)
     settings: Mapping[str, object] = attrs.field(factory=dict, converter=_plain_json)
+    pose: Pose = attrs.field(default=MADE, kw_only=True)
+    area: Area | None = attrs.field(default=None, kw_only=True)
+    coded: Blocks | None = attrs.field(default=None, kw_only=True)
+    profile: str = attrs.field(default="", kw_only=True)
 
     @image.validator
     def _check_image(self, _: attrs.Attribute[Image.Image], image: Image.Image) -> None:
@@ -89,11 +110,23 @@ class Panorama:
         return self.image.size
 
     @property
+    def closes(self) -> bool:
+        """Whether both edges at the ±180° meridian are shown, so that a seam can be."""
+        return self.area is None or self.area.width == self.width
+
+    @property
     def seam(self) -> Seam:
-        """How well the left edge continues the right one: see metrics.seam_ratio for what is good."""
+        """How well the left edge continues the right one: see metrics.seam_ratio for what is good.
+
+        Of a picture that was opened from a JPEG or a lossy WebP file, the step at the meridian is compared with those
+        at the edges of the file's blocks, as it is one. Raises InputError if the meridian is not shown.
+        """
         from dit360_core import metrics
 
-        return metrics.seam(_pixels(self.image))
+        if not self.closes:
+            raise InputError("A part of a panorama that does not go all around has no seam; measure a whole one.")
+        rows = slice(0, self.height) if self.area is None else slice(self.area.top, self.area.top + self.area.height)
+        return metrics.seam(_pixels(self.image)[rows], self.coded)
 
     @property
     def poles(self) -> Poles:
@@ -106,7 +139,8 @@ class Panorama:
         """The panorama after the viewer has turned right: what was seen at yaw ``degrees`` is now straight ahead.
 
         The turn is rounded to whole columns (360°/width each); no pixel changes, turning back restores the
-        picture bit for bit. The settings stay. Raises InputError if ``degrees`` is not finite.
+        picture bit for bit. The settings stay, and the pose's heading turns with it. Raises
+        InputError if ``degrees`` is not finite.
         """
         from PIL import Image
 
@@ -114,7 +148,15 @@ class Panorama:
 
         image = Image.fromarray(metrics.yaw(_pixels(self.image), degrees))
         image.info.update(self.image.info)
-        return attrs.evolve(self, image=image)
+        columns = round(math.fmod(degrees, 360) / 360 * self.width)
+        area, coded = self.area, self.coded
+        return attrs.evolve(
+            self,
+            image=image,
+            pose=self.pose.turned(columns / self.width * 360),
+            area=area and attrs.evolve(area, left=(area.left - columns) % self.width),
+            coded=coded and attrs.evolve(coded, turned=(coded.turned + columns) % self.width),
+        )
 
     def perspective(
         self, yaw: float = 0.0, pitch: float = 0.0, fov: float = 90.0, width: int = 1024, height: int = 768
@@ -179,57 +221,25 @@ class Panorama:
     def open(cls, path: str | PathLike[str]) -> Panorama:
         """Reads a JPEG, PNG or WebP panorama, and its settings where dit360 wrote it; of others they are empty.
 
-        Transparency is dropped; a colour profile is kept and saved again. Metadata that cannot be read is
-        told by a warning and leaves the settings empty.
+        Transparency is dropped, a colour profile converted to sRGB, EXIF's orientation applied. GPano properties give
+        the pose, and the place of a part of a panorama: it lies on a black sphere, and ``area`` tells where. What of
+        the metadata cannot be used is told by a warning.
 
-        Raises InputError if the file is missing, not such a picture, truncated, not 2:1, or has more pixels
-        than Pillow opens safely (``PIL.Image.MAX_IMAGE_PIXELS``).
+        Raises InputError if the file is missing, not such a picture, truncated, of another projection, neither 2:1 nor
+        told to be a part of a panorama, or has more pixels than are opened unasked (twice
+        ``PIL.Image.MAX_IMAGE_PIXELS``, or the environment variable DIT360_MAX_PIXELS).
         """
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        return open_file(path)[0]
 
-        path = Path(path)
-        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-            # Opening a pipe waits until somebody writes to it, and a device may never end.
-            raise InputError(f"Cannot open {path}: it is a device or a pipe, and no file; save the picture first.")
-        try:
-            # Only what we write ourselves: other decoders of Pillow start programs (EPS) or are little used.
-            with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as file:
-                file.load()
-                packet = file.info.get("xmp", b"")
-                upright = ImageOps.exif_transpose(file)
-        except FileNotFoundError as error:
-            raise InputError(f"Cannot open {path}: there is no such file; check the name.") from error
-        except IsADirectoryError as error:
-            raise InputError(f"Cannot open {path}: it is a folder; name the picture in it.") from error
-        except UnidentifiedImageError as error:
-            raise InputError(f"Cannot open {path}: it is not a JPEG, PNG or WebP picture; convert it first.") from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    @classmethod
+    def open_whole(cls, path: str | PathLike[str]) -> Panorama:
+        """As :meth:`open`, for whoever begins with the picture. Raises InputError for a part of a panorama as well."""
+        panorama = cls.open(path)
+        if panorama.area is not None:
             raise InputError(
-                f"Cannot open {path}: it has more pixels than is safe ({error}); "
-                "resize it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-            ) from error
-        # Damaged files make Pillow's decoders raise all of these.
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise InputError(
-                f"Cannot open {path}: the picture is damaged or cannot be read ({error}); make or download it again."
-            ) from error
-        if upright.mode.startswith(("I", "F")):
-            raise InputError(f"Cannot open {path}: it has over 8 bits a channel ({upright.mode}); convert it to RGB.")
-        image = upright.convert("RGB")
-        # What is left in `info` would be written again by Pillow, comments and orientation among it. A
-        # profile of grey or CMYK describes other channels than the picture now has.
-        profile = image.info.get("icc_profile") if upright.mode in ("RGB", "RGBA", "P") else None
-        image.info = {"icc_profile": profile} if profile else {}
-        settings: Mapping[str, object] = {}
-        if packet:
-            try:
-                settings = parse_xmp(packet).settings
-            except InputError as error:
-                warnings.warn(f"{path} opens without its settings: {error}", stacklevel=2)
-        try:
-            return cls(image, settings)
-        except InputError as error:
-            raise InputError(f"Cannot open {path}: {error}") from error
+                f"Cannot begin with {path}: {in_words(panorama)}, and the rest is black; fill it up first."
+            )
+        return panorama
 
     def view(self, path: str | PathLike[str] | None = None, open_browser: bool = True, *, force: bool = False) -> Path:
         """Writes an HTML page to look around in (one file, works offline) and opens it; returns its path.
@@ -255,8 +265,33 @@ class Panorama:
         """For notebooks: at most 1024 pixels wide. JPEG only: a notebook stores every representation it gets."""
         image = self.image.reduce(math.ceil(self.width / 1024))
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=90, icc_profile=self.image.info.get("icc_profile"))
+        image.save(buffer, "JPEG", quality=90)
         return buffer.getvalue()
+
+
+def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
+    """As Panorama.open; whether the file's very bytes show any browser the same picture comes with it."""
+    from dit360_core.opening import check_pixels, read_picture
+
+    path = Path(path)
+    opened = read_picture(path)
+    pose, unused = read_pose(opened.metadata.gpano)
+    try:
+        placed = place(opened.metadata.gpano, opened.image.size)
+    except InputError as error:
+        said = str(error)
+        raise InputError(f"Cannot open {path}: {said if said.endswith('.') else f'{said}.'}") from error
+    image = opened.image
+    if placed.area is not None:
+        check_pixels(placed.size, f"Cannot open {path}: it is a part of a panorama that has")
+        image = _on_the_sphere(image, placed.size, placed.area)
+    for told in (*opened.told, *(f"opens, but {told}." for told in (*unused, *placed.told))):
+        warnings.warn(f"{path} {told}", stacklevel=3)
+    coded = opened.coded if placed.area is None or placed.area.width == placed.size[0] else None
+    panorama = Panorama(
+        image, opened.metadata.settings, pose=pose, area=placed.area, coded=coded, profile=opened.profile
+    )
+    return panorama, opened.as_it_is and placed.area is None
 
 
 def check_save(path: str | PathLike[str], *, force: bool = False) -> str:
@@ -292,13 +327,19 @@ def rescue(panorama: Panorama, path: Path) -> Path | None:
 
 def saved_settings(path: Path) -> Mapping[str, object]:
     """The settings in a picture file, without decoding the picture; empty if it is none, or holds none of ours."""
-    from PIL import Image
+    from dit360_core.opening import read_metadata
 
-    try:
-        with Image.open(path, formats=tuple(set(FORMATS.values()))) as file:
-            return parse_xmp(file.info.get("xmp", b"")).settings
-    except (InputError, OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
-        return {}
+    return read_metadata(path).settings
+
+
+def in_words(panorama: Panorama) -> str:
+    """What a part of a panorama shows: ``it is a part of a panorama (180°×60°, 3000×1000 pixels at …)``."""
+    area = panorama.area or Area(left=0, top=0, width=panorama.width, height=panorama.height)
+    across, down = 360 * area.width / panorama.width, 180 * area.height / panorama.height
+    return (
+        f"it is a part of a panorama ({across:.4g}°×{down:.4g}°, {area.width}×{area.height} pixels at {area.left}, "
+        f"{area.top} of {panorama.width}×{panorama.height})"
+    )
 
 
 def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
@@ -310,25 +351,44 @@ def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
 
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise InputError(f"A quality of {quality} is none; give a whole number from 1 to 100.")
-    if panorama.width > _LONGEST_SIDE[format_name]:
+    shown = panorama.image if panorama.area is None else _cut_out(panorama.image, panorama.area)
+    if shown.width > _LONGEST_SIDE[format_name]:
         raise InputError(
             f"{format_name} holds at most {_LONGEST_SIDE[format_name]} pixels a side, but the panorama is "
-            f"{panorama.width} wide; save it as .png."
+            f"{shown.width} wide; save it as .png."
         )
-    packet = build_xmp(panorama.width, panorama.height, panorama.settings)
-    profile = panorama.image.info.get("icc_profile")
+    packet = build_xmp(*panorama.size, panorama.settings, pose=panorama.pose, area=panorama.area)
     buffer = io.BytesIO()
     if format_name == "PNG":
         # Pillow drops `xmp` for PNG without a word. The chunk's name and being uncompressed are from the XMP
         # standard.
         chunks = PngImagePlugin.PngInfo()
         chunks.add_itxt("XML:com.adobe.xmp", packet, zip=False)
-        panorama.image.save(buffer, "PNG", pnginfo=chunks, icc_profile=profile)
+        shown.save(buffer, "PNG", pnginfo=chunks, icc_profile=None)
     elif format_name == "WEBP":
-        panorama.image.save(buffer, "WEBP", quality=quality, xmp=packet, icc_profile=profile)
+        shown.save(buffer, "WEBP", quality=quality, xmp=packet)
     else:
-        panorama.image.save(buffer, "JPEG", quality=quality, subsampling=0, xmp=packet, icc_profile=profile)
+        shown.save(buffer, "JPEG", quality=quality, subsampling=0, xmp=packet)
     return buffer.getvalue()
+
+
+def _on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Image.Image:
+    """A black sphere with the part on it; what reaches over the right edge goes on at the left one."""
+    from PIL import Image
+
+    sphere = Image.new("RGB", size)
+    for left in (area.left, area.left - size[0]):
+        sphere.paste(part, (left, area.top))
+    return sphere
+
+
+def _cut_out(sphere: Image.Image, area: Area) -> Image.Image:
+    from PIL import Image
+
+    part = Image.new("RGB", (area.width, area.height))
+    for left in (area.left, area.left - sphere.width):
+        part.paste(sphere, (-left, -area.top))
+    return part
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import attrs
 
 from dit360_core.errors import Dit360Error, is_callers, mark_as_callers
+from dit360_core.gpano import MADE, Pose
 from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import Choice, Plan
 from dit360_core.registry import CORE, PLUGIN_ERRORS, one_line
@@ -57,10 +58,14 @@ class Conditioning:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Latents:
-    """A sampled panorama before decoding: ``tensor`` ``(1, C, H/8, W/8)`` fp32 on the CPU, in model space."""
+    """A sampled panorama before decoding: ``tensor`` ``(1, C, H/8, W/8)`` fp32 on the CPU, in model space.
+
+    pose: which way it looks in the world: that of the picture it began with.
+    """
 
     tensor: torch.Tensor
     settings: Mapping[str, Any] = attrs.field(factory=dict)
+    pose: Pose = MADE
 
     @property
     def width(self) -> int:
@@ -83,6 +88,7 @@ class Pixels:
 
     tensor: torch.Tensor
     settings: Mapping[str, Any] = attrs.field(factory=dict)
+    pose: Pose = MADE
 
 
 class Stage:

@@ -6,16 +6,21 @@ import base64
 import hashlib
 import html
 import io
+import json
 import re
 from importlib import resources
 from os import PathLike
 from pathlib import Path
 
 from dit360_core.atomic import write_atomic
-from dit360_core.panorama import Panorama
+from dit360_core.gpano import Pose
+from dit360_core.panorama import Panorama, open_file
 
 # First bytes of the formats that Panorama.open reads; a file's name may say something else.
 _MIME = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
+
+#: Columns of the largest picture that graphics devices hold, but for a few; a browser would only make it smaller.
+_WIDEST = 16_384
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
@@ -30,7 +35,8 @@ def write_viewer(
     """Writes a page with the picture and a viewer in it; returns ``out``.
 
     panorama: a Panorama, embedded as JPEG (quality 92, 4:4:4), or the path of one, whose very bytes are
-    embedded.
+    embedded where every browser shows the same of them: a whole panorama in sRGB, upright, without transparency. One
+    that is wider than 16 384 pixels is made smaller.
     title: of the page, and over the caption; the caption is ``settings["prompt"]`` where that is text.
     force: replace an existing file.
 
@@ -38,29 +44,39 @@ def write_viewer(
     Content-Security-Policy forbids it every request and every script but its own. Its address takes a
     direction: ``page.html#yaw=90&pitch=0&fov=75`` (degrees; yaw to the right, pitch upwards, field of view
     over the longer side of the window); scripts call ``window.dit360.view({yaw, pitch, fov})``, which draws
-    at once and returns the direction, after the promise ``window.dit360.ready``.
+    at once and returns the direction, after the promise ``window.dit360.ready``. The pose levels the horizon and gives
+    the first view; yaw 0 is the heading of the picture's middle.
 
     Raises InputError where Panorama.open or write_atomic do, Dit360Error where writing fails.
     """
     out = Path(out)
-    if isinstance(panorama, Panorama):
-        buffer = io.BytesIO()
-        profile = panorama.image.info.get("icc_profile")
-        panorama.image.save(buffer, "JPEG", quality=92, subsampling=0, icc_profile=profile)
-        data, mime = buffer.getvalue(), "image/jpeg"
-    else:
+    data = b""
+    if not isinstance(panorama, Panorama):
         path = Path(panorama)
-        panorama = Panorama.open(path)
-        data = path.read_bytes()
+        panorama, as_it_is = open_file(path)
+        if as_it_is and panorama.width <= _WIDEST:
+            data = path.read_bytes()
+    if data:
         [mime] = {mime for start, mime in _MIME.items() if data.startswith(start)}
+    else:
+        data, mime = _as_jpeg(panorama), "image/jpeg"
     prompt = panorama.settings.get("prompt")
-    page = _page(data, mime, title, prompt if isinstance(prompt, str) else "", panorama.size)
+    page = _page(data, mime, title, prompt if isinstance(prompt, str) else "", panorama)
     with write_atomic(out, force=force) as file:
         file.write(page)
     return out
 
 
-def _page(data: bytes, mime: str, title: str, caption: str, size: tuple[int, int]) -> bytes:
+def _as_jpeg(panorama: Panorama) -> bytes:
+    image = panorama.image
+    if image.width > _WIDEST:
+        image = image.resize((_WIDEST, _WIDEST // 2), reducing_gap=3.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def _page(data: bytes, mime: str, title: str, caption: str, panorama: Panorama) -> bytes:
     template = resources.files("dit360_core").joinpath("viewer.html").read_text(encoding="utf-8")
     script, style = (_only(tag, template) for tag in ("script", "style"))
     values = {
@@ -70,14 +86,28 @@ def _page(data: bytes, mime: str, title: str, caption: str, size: tuple[int, int
         "title": html.escape(title),
         "caption": html.escape(caption),
         "alt": html.escape(caption or title),
-        "width": str(size[0]),
-        "height": str(size[1]),
+        "width": str(min(panorama.width, _WIDEST)),
+        "height": str(min(panorama.height, _WIDEST // 2)),
+        "pose": html.escape(json.dumps(_pose(panorama.pose))),
         "picture": f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}",
     }
     # One pass, so that a title such as "{{caption}}" stays what it is.
     page = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
     # A lone surrogate, which a command line can hold, is no character.
     return page.encode("utf-8", "replace")
+
+
+def _pose(pose: Pose) -> dict[str, float]:
+    """What the page needs of it, in degrees."""
+    yaw, pitch, fov = pose.start
+    return {
+        "heading": pose.heading or 0.0,
+        "pitch": pose.pitch or 0.0,
+        "roll": pose.roll or 0.0,
+        "yaw": yaw,
+        "tilt": pitch,
+        "fov": fov,
+    }
 
 
 def _only(tag: str, template: str) -> str:

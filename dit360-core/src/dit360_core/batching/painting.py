@@ -123,7 +123,7 @@ def job_of(item: Item, quality: int) -> Job:
         return Job(item=item, quality=quality)
     if digest(item.image) != item.image_digest:
         raise InputError(f"The image {item.image} has been changed since the list was read; run the command again.")
-    return Job(item=item, quality=quality, begun=Panorama.open(item.image))
+    return Job(item=item, quality=quality, begun=Panorama.open_whole(item.image))
 
 
 def sized(item: Item, size_of: Callable[[Path], tuple[int, int]]) -> Item:

@@ -124,7 +124,7 @@ class Batch:
         self.items = list(read_items(self.source, common))
         self._check_names()
         self._done, missing = self.folder.sort(self.items, force=force)
-        size_of = functools.cache(lambda image: Panorama.open(image).size)
+        size_of = functools.cache(lambda image: Panorama.open_whole(image).size)
         self.missing = [self._in_line(item, lambda item=item: sized(item, size_of)) for item in missing]
 
     @property

@@ -131,7 +131,7 @@ def _run(
     check_save(output, force=force)
     if profile is not None:
         check_timeline(profile, force=force)
-    begun = Panorama.open(image) if image else None
+    begun = Panorama.open_whole(image) if image else None
     sampling = begun_with(sampling, begun.size if begun else None)
 
     started = time.perf_counter()
