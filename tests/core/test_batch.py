@@ -89,7 +89,32 @@ def test_a_line_says_any_option_of_its_picture_and_the_command_the_others(tmp_pa
         ("a.jsonl", ['{"prompt": "a", "seed": 1' + 5000 * "1" + "}"], "line 1: it is not JSON (Exceeds the limit"),
         ("a.jsonl", ['{"prompt": "a", "name": "x.jpg"}', '{"prompt": "b", "name": "x.jpg/y.jpg"}'], "can be no folder"),
         ("a.csv", ["prompt,steps,steps", "a,4,5"], "two columns 'steps'"),
-        ("a.csv", ["prompt,steps", "a,4,5"], "line 2: it has not the 2 columns"),
+        (
+            "a.csv",
+            ["prompt,steps", "a,4,5"],
+            "line 2: it has not the 2 columns of the header, but 3; quote texts",
+        ),
+        ("a.csv", ["prompt,steps", "a"], "line 2: it has not the 2 columns of the header, but 1"),
+        ("a.csv", ["prompt,guidance", "a,3,5"], "and write numbers with a decimal point (3.5)"),
+        (
+            "a.csv",
+            ["prompt", "a, or b"],
+            "line 2: it has not the one column of the header, but 2; quote texts",
+        ),
+        (
+            "a.csv",
+            ["prompt;guidance", "a;3,5"],
+            "line 2: guidance must be a number, not '3,5'; write it with a decimal point: 3.5.",
+        ),
+        ("a.jsonl", ['{"prompt": "a", "guidance": "2,25"}'], "not '2,25'; write it with a decimal point: 2.25."),
+        ("a.csv", ["sep=;", "prompt;steps", "a;four"], "line 3: steps must be a whole number, not 'four'"),
+        ("a.csv", ["sep=", "prompt;steps", "a;4"], "line 1: sep= names no sign; write sep=; or leave the line out"),
+        ("a.csv", ["sep=;", "text;steps", "a;4"], "line 2: the header has no column prompt, but text, steps"),
+        ("a.csv", ["prompt;;steps", "a;what?;4"], "line 2: column 2 holds 'what?' and has no name in the header"),
+        ("a.csv", ["prompt;notes, if any;steps", "a;why;4"], "line 2: there is no option 'notes, if any'"),
+        ("a.csv", ["", ";;"], "is empty; name the columns in the first line, one of them prompt."),
+        ("a.csv", ["prompt,name", "a,v1.gif"], "its ending says no known format; end it in .jpg"),
+        ("a.csv", ["prompt,name", "a,v1."], "line 2: 'v1.' cannot name a file"),
         ("a.csv", ["prompt,steps", "a,four"], "line 2: steps must be a whole number, not 'four'"),
         ("a.csv", ["prompt", '"a'], "it is not CSV"),
         ("a.txt", ["", " "], "lists no pictures"),
@@ -104,7 +129,14 @@ def test_what_is_wrong_in_a_list_is_told_with_its_line(tmp_path, name, lines, sa
 
 def test_a_list_that_is_no_text_or_not_there_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes("Schloß".encode("latin-1"))
-    for name, said in (("a.txt", "it is not UTF-8 text (byte 5)"), ("b.txt", "there is no such file")):
+    (tmp_path / "a.csv").write_bytes("prompt\nSchloß".encode("cp1252"))
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfea")
+    for name, said in (
+        ("a.txt", "it is not UTF-8 text (byte 5); save it as UTF-8."),
+        ("a.csv", 'it is not UTF-8 text (byte 12); save it as UTF-8 (in Excel: "CSV UTF-8").'),
+        ("c.txt", "it is not the UTF-16 text that its first bytes say"),
+        ("b.txt", "there is no such file"),
+    ):
         with pytest.raises(InputError, match=said.replace("(", r"\(").replace(")", r"\)")):
             read_items(tmp_path / name, Batchwide(folder=tmp_path, suffix=".jpg", loading=LoadOptions(), options={}))
 

@@ -270,6 +270,7 @@ def test_model_files_that_only_loading_finds_out(desk, more, sentence):
         (["generate"], "Missing argument"),
         (["generate", "a castle", "--stepz", "3"], "--stepz"),
         (["generate", "a castle", "--steps", "many"], "Invalid value for '--steps'"),
+        (["generate", "a castle", "--guidance", "3,5"], "write it with a decimal point: 3.5."),
         (["paint"], "There is no command 'paint'; did you mean generate?"),
         (["generate", "a", "castle"], 'put the prompt in quotes: dit360 generate "a castle"'),
         (["generate", "a castle", "--force", "yes"], "--force takes no value, and 'yes' stands behind it"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -98,7 +99,8 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if kind is float:
         right = isinstance(value, int | float) and not isinstance(value, bool)
     if not right:
-        raise InputError(f"{field.name} must be {_KIND_NAMES[kind]}, not {_in_short(value)}.")
+        hint = decimal_hint(value) if kind is float else ""
+        raise InputError(f"{field.name} must be {_KIND_NAMES[kind]}, not {_in_short(value)}{hint}.")
     if kind is float and not _is_finite(value):
         raise InputError(f"{field.name} must be a finite number, not {_in_short(value)}.")
     if limits["choices"] and value not in limits["choices"]:
@@ -116,6 +118,13 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if limits["step"] > 1 and value > 0 and value % limits["step"]:
         near = max(limits["step"], round(value / limits["step"]) * limits["step"])
         raise InputError(f"{field.name} is {value}, but must be a multiple of {limits['step']}; take {near}.")
+
+
+def decimal_hint(value: object) -> str:
+    """The tail of a sentence about what is no number: for one that has a decimal comma, how it is written here."""
+    if not isinstance(value, str) or not re.fullmatch(r"\s*[+-]?\d{0,15},\d{1,15}\s*", value):
+        return ""
+    return f"; write it with a decimal point: {value.strip().replace(',', '.')}"
 
 
 def _is_finite(value: float) -> bool:

@@ -12,7 +12,7 @@ import attrs
 
 from dit360_core.checks import begun_with, check_names
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, nearest
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest
 
 if TYPE_CHECKING:
     from dit360_core.registry import Registry
@@ -149,7 +149,8 @@ def _typed(name: str, text: str) -> Any:
         return int(text) if kind == "int" else float(text)
     except ValueError as error:
         right = "a whole number" if kind == "int" else "a number"
-        raise InputError(f"{name} must be {right}, not {text!r}.") from error
+        hint = decimal_hint(text) if kind == "float" else ""
+        raise InputError(f"{name} must be {right}, not {text!r}{hint}.") from error
 
 
 def _assignment(name: str, value: Any) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import attrs
 
-from dit360_core.batching.lists import in_line, lines_of
+from dit360_core.batching.lists import lines_of
+from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError
 from dit360_core.naming import file_within, made_of
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest
@@ -40,6 +41,13 @@ SAME_PICTURE = TILES | {
 """Options that are not in a picture's fingerprint: those that say how it is computed and not what it shows, so that who
 ran out of memory may go on with the same pictures; and those that ``auto`` may decide, of which what was used is
 compared (:func:`dit360_core.batching.painting.identity`). Tiles are in it after all where they are not exact."""
+
+OTHER_ENDINGS = frozenset({
+    ".apng", ".avif", ".bmp", ".csv", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".htm", ".html", ".ico",
+    ".jfif", ".jp2", ".jpe", ".json", ".jsonl", ".jxl", ".mp4", ".pdf", ".ppm", ".psd", ".raw", ".svg", ".tga", ".tif",
+    ".tiff", ".txt", ".webm", ".zip",
+})  # fmt: skip
+"""Endings of a name that ask for another format than there is, and are refused; any other is a part of the name."""
 
 SEED_DIGITS = 13
 """Hexadecimal digits of a seed that nobody gave: as many as every reader of JSON keeps (2⁵³)."""
@@ -134,9 +142,9 @@ class _Maker:
         _check_names(given)
         decoding = build(DecodeOptions, {n: v for n, v in given.items() if n in _names(DecodeOptions)})
         sampling = build(SampleOptions, {n: v for n, v in given.items() if n in _names(SampleOptions)})
-        folder, named = self._common.folder, ""
+        named = ""
         if "name" in own:
-            named = file_within(folder, own["name"], endings=tuple(FORMATS)).relative_to(folder).as_posix()
+            named = self._file(own["name"])
         image = self._path.parent / own["image"] if "image" in own else None
         image_digest = self._digest(image) if image is not None else ""
 
@@ -160,6 +168,13 @@ class _Maker:
             image_digest=image_digest,
             named=bool(named),
         )
+
+    def _file(self, name: str) -> str:
+        """The name of a picture's file, which ends in the format of all where it says none: ``v1.5`` is no ending."""
+        folder, ending = self._common.folder, Path(name).suffix.lower()
+        if ending not in FORMATS and ending not in OTHER_ENDINGS and not name.endswith((".", " ", "/", "\\")) and name:
+            name += self._common.suffix
+        return file_within(folder, name, endings=tuple(FORMATS)).relative_to(folder).as_posix()
 
     def _seed(self, shown: Mapping[str, Any], named: str) -> int:
         """Drawn from what is asked, so that the same list is the same pictures on every machine and in every run.

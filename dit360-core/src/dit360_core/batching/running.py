@@ -17,8 +17,8 @@ from dit360_core.atomic import NameTaken
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.in_process import Advance, InProcess
 from dit360_core.batching.items import Batchwide, Item, content_of, digest, read_items
-from dit360_core.batching.lists import in_line
 from dit360_core.batching.painting import Painted, identity, sized
+from dit360_core.batching.telling import in_line
 from dit360_core.checks import check_names
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.offers import Model

@@ -82,7 +82,10 @@ def command() -> Callable[..., None]:
             inspect.Parameter.empty,
             Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)],
         ),
-        "format": ("jpg", Annotated[str, typer.Option("--format", help="Of the pictures.", metavar="jpg|png|webp")]),
+        "format": (
+            "jpg",
+            Annotated[str, typer.Option("--format", help="Of pictures whose line names none.", metavar="jpg|png|webp")],
+        ),
         "quality": (95, Annotated[int, typer.Option("--quality", help="Of JPEG and WebP.", min=1, max=100)]),
         "engine": (
             "local",
@@ -136,8 +139,16 @@ def command() -> Callable[..., None]:
 def _tell(console: Console, batch: Batch) -> int:
     for item in batch.missing:
         console.print(f"line {item.line}: {item.name} (seed {item.sampling.seed})", markup=False, soft_wrap=True)
-    console.print(f"{len(batch.missing)} of {len(batch.items)} pictures are to be made; the others are there.")
+    console.print(_to_do(len(batch.missing), len(batch.items)))
     return 0
+
+
+def _to_do(missing: int, total: int) -> str:
+    there = total - missing
+    if not missing:
+        return "The picture is there; nothing is to be made." if total == 1 else f"All {total} pictures are there."
+    to_be = f"{missing} of {total} picture{'s' if total > 1 else ''} {'is' if missing == 1 else 'are'} to be made"
+    return f"{to_be}; the other{'s are' if there > 1 else ' is'} there." if there else f"{to_be}."
 
 
 def _run(console: Console, batch: Batch) -> int:

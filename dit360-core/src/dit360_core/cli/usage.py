@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dit360_core.cli import wording
 from dit360_core.cli.output import BAD_INPUT, harmless
+from dit360_core.options import decimal_hint
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """Of whichever click typer has; some versions bring their own."""
@@ -48,6 +49,9 @@ def _told(error: Any) -> typer.Exit:
         console.print(error.ctx.get_usage(), markup=False, soft_wrap=True)
     ours = type(error).__name__ in ("UsageError", "NoSuchOption")
     sentence = error.message if ours else error.format_message()
+    number = re.fullmatch(r"(.*'([^']*)' is not a valid float(?: range)?)\.", sentence)
+    if number and (hint := decimal_hint(number[2])):
+        sentence = f"{number[1]}{hint}."
     console.print(harmless(f"Error: {sentence}"), style="red", markup=False, soft_wrap=True)
     return typer.Exit(BAD_INPUT)
 
