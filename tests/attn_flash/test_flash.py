@@ -180,7 +180,7 @@ def test_hub_kernels_fit_the_gpu_they_are_for():
 
 
 def in_cache(cache, *, version):
-    """What the download of a kernel leaves, with a build for CPUs."""
+    """What the download of a kernel leaves, with one build for every PyTorch."""
     snapshots = cache / "kernels--kernels-community--flash-attn2" / "snapshots"
     build = snapshots / f"commit-of-{version}" / "build" / "torch-universal"
     build.mkdir(parents=True)

@@ -265,6 +265,45 @@ def test_the_options_of_the_model_stay_as_they_are():
     assert seen["options"]["patches"]["post_input"][1:] == [other]
 
 
+@pytest.fixture
+def traced():
+    """As ComfyUI's TorchCompileModel has it, whose wrappers run in what is compiled; nothing but tracing is tried."""
+    yield lambda function, whole: torch.compile(function, backend="eager", fullgraph=whole)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("uxo", [False, True])
+@torch.no_grad()
+def test_padding_can_be_compiled_with_the_model(traced, uxo):
+    def executor(x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs):
+        ids = torch.arange(float(x.shape[-1] // 2))[None, :, None].repeat(1, 1, 3)
+        ids = transformer_options["patches"]["post_input"][0]({"img_ids": ids})["img_ids"]
+        return x + ids[..., 2].repeat_interleave(2, 1)
+
+    executor.class_obj = SimpleNamespace(patch_size=2)
+    wrapper, x, context = CircularPadding(1), torch.randn(1, 1, 2, 8), torch.zeros(1, 3, 8)
+    given = {"ref_latents": [x], "ref_latents_method": "uxo"} if uxo else {}
+
+    def model(x):
+        return wrapper(executor, x, None, context, transformer_options={"sample_sigmas": context}, **given)
+
+    assert torch.equal(traced(model, True)(x), model(x))
+    assert torch.equal(model(x), x + torch.arange(4.0).repeat_interleave(2))
+
+
+@torch.no_grad()
+def test_attention_can_be_compiled_with_the_model_and_breaks_the_graph_only_while_it_is_chosen(traced):
+    ours = Override(backend="eager", slice_size=5, strict=True)
+    q = torch.randn(1, 13, 24)
+
+    def model(q):
+        return ours.watch(lambda q, options: ours(_refusing, q, q, q, 3, transformer_options=options), q, {}) + 1
+
+    for whole in (False, True):
+        assert torch.allclose(traced(model, whole)(q), _stock(q, q, q, 3) + 1, atol=1e-6)
+    assert len(ours._chosen) == 1
+
+
 @pytest.mark.parametrize(
     ("padding", "shape", "message"),
     [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from dit360_core.attention import Kernels, slicing_notes
@@ -99,10 +99,20 @@ class Override:
         else:
             q, k, v = (t.reshape(*t.shape[:2], heads, -1) for t in (q, k, v))
         need = (q.device.type, q.dtype, heads, q.shape[-1], max(q.shape[1], k.shape[1]))
-        attend = self._chosen.get(need) or self._choose(need)
+        attend = self._chosen.get(need) or self._choose_apart(need)
         scale = others.get("scale")
         out = attend(q, k, v, scale=q.shape[-1] ** -0.5 if scale is None else scale).to(q.dtype)
         return out.transpose(1, 2) if skip_output_reshape else out.flatten(2)
+
+    def _choose_apart(self, key: tuple[Any, ...]) -> Attend:
+        """The choice, which loads and tries kernels, is no part of a graph that is being compiled."""
+        import torch
+
+        if torch.compiler.is_compiling():
+            # Wrapped only here, since that imports the compiler, which takes seconds.
+            disable: Any = torch.compiler.disable
+            return cast("Attend", disable(self._choose)(key))
+        return self._choose(key)
 
     def _choose(self, key: tuple[Any, ...]) -> Attend:
         from dit360_core.precision import precision_of

@@ -56,7 +56,8 @@ class Reason:
 # ---------------------------------------------------------------------------------------------------------- needs
 
 
-@attrs.frozen(kw_only=True)
+# Not frozen: PyTorch 2.14 cannot trace such a constructor, and plugins may make one in a region that is compiled.
+@attrs.define(kw_only=True, unsafe_hash=True)
 class AttentionNeed:
     """One kind of attention call: ``q, k, v`` are ``(batch, length, heads, head_dim)``.
 

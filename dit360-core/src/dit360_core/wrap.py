@@ -32,7 +32,8 @@ def rotation(step: int, columns: int) -> int:
     return round(step * GOLDEN * columns) % columns
 
 
-@attrs.frozen
+# Not frozen: PyTorch 2.14 cannot trace such a constructor, and grids are made in regions that others compile.
+@attrs.define(unsafe_hash=True)
 class Grid:
     """rows × columns of tokens, with ``padding`` more columns on either side during a transformer call.
 
