@@ -10,6 +10,7 @@ from dit360_core.errors import InputError
 from dit360_core.stages import Conditioning
 
 from dit360_comfy import host
+from dit360_comfy.kept import kept_conditioning
 from dit360_comfy.settings import ride, riding
 
 _NEUTRAL = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
@@ -34,7 +35,7 @@ def conditioning_of(read: Conditioning) -> list[list[Any]]:
         "negative": None if read.negative is None else _plain(read.negative),
     }
     tokens, pooled = _plain(read.positive)
-    return [[ride(tokens, told), {"pooled_output": pooled}]]
+    return kept_conditioning(ride(tokens, told), {"pooled_output": pooled})
 
 
 def conditioning_from(

@@ -10,6 +10,7 @@ from dit360_core.pipeline import Pipeline
 from dit360_core.stages import Latents
 
 from dit360_comfy import host
+from dit360_comfy.kept import KeptDict
 from dit360_comfy.settings import recall, remember
 
 
@@ -18,7 +19,7 @@ def to_comfy(made: Sequence[Latents], pipeline: Pipeline) -> dict[str, Any]:
     import torch
 
     samples = torch.cat([pipeline.engine.to_stored(latents.tensor.float()) for latents in made])
-    return {"samples": remember(samples.cpu(), [dict(latents.settings) for latents in made])}
+    return KeptDict(samples=remember(samples.cpu(), [dict(latents.settings) for latents in made]))
 
 
 def from_comfy(given: Mapping[str, Any], pipeline: Pipeline) -> Iterator[Latents]:

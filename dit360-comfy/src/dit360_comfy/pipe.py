@@ -8,23 +8,11 @@ from typing import Any
 import attrs
 from dit360_core.errors import InputError
 
+from dit360_comfy.kept import Kept
 from dit360_comfy.model import Source
 
 Lora = tuple[str, float]
 """A safetensors file, folder or Hub id, and a strength."""
-
-
-class Kept:
-    """What ComfyUI's cache of results keeps while a graph uses it.
-
-    Since 0.33 that cache drops results where memory is short, but for objects that manage their memory themselves. It
-    asks them by this name. To drop ours would free next to nothing, and the weights would be read again at each run.
-    """
-
-    __slots__ = ()
-
-    def is_dynamic(self) -> bool:
-        return True
 
 
 PARTS = {"model": "transformer", "vae": "vae", "text_encoder": "text encoder"}
