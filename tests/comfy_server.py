@@ -70,7 +70,7 @@ class Server:
         )  # fmt: skip
 
     def __enter__(self) -> Server:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600  # of a busy machine too
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise RuntimeError(f"ComfyUI ended at its start:\n{self.log()[-4000:]}")
@@ -119,13 +119,13 @@ class Server:
         """Sends a graph in the API's format; the answer has ``prompt_id`` or ``error`` and ``node_errors``."""
         return self.post("/prompt", {"prompt": graph, "client_id": self.client})
 
-    def run(self, graph: Mapping[str, Any], timeout: float = 300) -> dict[str, Any]:
+    def run(self, graph: Mapping[str, Any], timeout: float = 900) -> dict[str, Any]:
         """The history entry of a graph that was run to its end, whatever that was."""
         answer = self.queue(graph)
         assert answer.status == 200, answer.body
         return self.wait(answer.body["prompt_id"], timeout)
 
-    def wait(self, prompt_id: str, timeout: float = 300) -> dict[str, Any]:
+    def wait(self, prompt_id: str, timeout: float = 900) -> dict[str, Any]:
         until = time.monotonic() + timeout
         while time.monotonic() < until:
             done = self.get(f"/history/{prompt_id}").body
@@ -140,7 +140,7 @@ class Server:
 
     def _ask(self, request: urllib.request.Request) -> Answer:
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 status, data = response.status, response.read()
         except urllib.error.HTTPError as error:
             status, data = error.code, error.read()

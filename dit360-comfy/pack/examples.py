@@ -48,7 +48,7 @@ def _pipeline(
 
 
 _START = _pipeline(
-    "DiT360 start here",
+    "DiT360 (start here)",
     """A panorama in seconds, on any machine, without a download: the embedded model **tiny** paints it, small and
 simple. Run it, then drag in the picture to look around, scroll to zoom, and press F for the full screen.""",
     """**First** write your own prompt. tiny knows seas, meadows, deserts, snow and stone plazas, with mountains, a

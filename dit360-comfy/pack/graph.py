@@ -13,6 +13,8 @@ TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 120
 """Heights in the front end's pixels: of a node's title, a connection, a setting, a text of several lines."""
 GAP, MARGIN = 30, 15
 NOTE = "MarkdownNote"
+SAYS = {"DiT360Sampler": 72}
+"""Kinds that say something below their settings, and how much room that takes (``REPORTS`` of the front end)."""
 
 
 @attrs.frozen
@@ -114,7 +116,9 @@ class _Builder:
         rows = max(len(sockets), len(known["outputs"]))
         texts = sum(bool(given.spec.get("multiline")) for given in widgets)
         values = [value for given in widgets for value in _values(given, placed)]
-        height = rows * SLOT + (len(values) - texts) * WIDGET + texts * TEXT + 16 + placed.height
+        height = (
+            rows * SLOT + (len(values) - texts) * WIDGET + texts * TEXT + 16 + placed.height + SAYS.get(placed.kind, 0)
+        )
         node = self._add(
             placed.kind, [x, y], [width, height],
             inputs=[{"name": given.name, "type": given.spec["type"], "link": None} for given in sockets],

@@ -43,7 +43,7 @@ def paint(folder: Path) -> None:
                 done = server.run(as_prompt(workflow, nodes))
                 if errors(done):
                     raise RuntimeError(errors(done)[0]["exception_message"])
-                (told,) = [output["dit360_panoramas"][0] for output in done["outputs"].values()]
+                (told,) = [told for output in done["outputs"].values() for told in output.get("dit360_panoramas", ())]
                 data = server.view({name: told[name] for name in ("filename", "subfolder", "type")})
                 picture = Image.open(io.BytesIO(data))
                 small = picture.resize((WIDTH, WIDTH // 2), Image.Resampling.LANCZOS)

@@ -1,6 +1,7 @@
 """The nodes for ComfyUI's own FLUX: alone, and inside a real ComfyUI against the core's pipeline with equal weights."""
 
 import copy
+import functools
 import inspect
 import json
 import logging
@@ -13,10 +14,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfy_server import PYTHON, Server, comfyui_dir, errors
-from dit360_comfy.native_attention import SLOT, Override, with_attention
+from dit360_comfy import native_attention
+from dit360_comfy.native_attention import SLOT, Override, told_of, with_attention
 from dit360_comfy.native_padding import CircularPadding, refuse_areas
 from dit360_comfy.native_vae import as_diffusers
 from dit360_comfy.nodes.native import NODES
+from dit360_comfy.nodes.report import DiT360Backends
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.registry import default_registry
 
@@ -239,12 +242,65 @@ def test_attention_that_another_node_replaced_is_told_once_and_a_cache_s_rest_is
     assert caplog.text.count("put DiT360 Attention last") == 1
 
 
-def test_the_cache_of_results_keeps_pipes_and_their_parts():
-    from dit360_comfy.pipe import Part, Pipe
+def _all_kept(outputs):
+    """ComfyUI's question since 0.33: every member of an output has this name, or memory that is short drops it."""
+    return all(
+        _all_kept(output) if isinstance(output, list | tuple) else getattr(output, "is_dynamic", bool)()
+        for output in outputs
+    )
 
-    # ComfyUI 0.33 asks outputs for this name, and drops the others where memory is short.
+
+def test_the_cache_of_results_keeps_pipes_prompts_and_latents():
+    from dit360_comfy.conditioning import conditioning_of
+    from dit360_comfy.kept import KeptDict
+    from dit360_comfy.pipe import Part, Pipe
+    from dit360_core.embedding import Embedding
+    from dit360_core.stages import Conditioning
+
     assert Part(kind="vae", source=None).is_dynamic()
     assert Pipe.is_dynamic(None)
+    read = Embedding(tokens=torch.zeros(1, 2, 3), pooled=torch.zeros(1, 4))
+    words = conditioning_of(
+        Conditioning(prompt="", negative_prompt=None, positive=read, negative=None, max_sequence_length=2)
+    )
+    assert _all_kept([[words], [KeptDict(samples=read.tokens)]])
+    # What other nodes make of it is theirs, as they copy it.
+    assert not _all_kept([[[[words[0][0] * 2, words[0][1].copy()]]]])
+    assert isinstance(words[0][1], dict)
+    assert not _all_kept([[{"samples": read.tokens}]])
+
+
+def test_the_report_tells_whose_attention_a_model_has():
+    def of(slot, *chosen):
+        return told_of(
+            SimpleNamespace(
+                model_options={"transformer_options": {} if slot is None else {SLOT: slot}},
+                get_wrappers=lambda kind, key: [one.watch for one in chosen],
+            )
+        )
+
+    ours = Override(backend="eager", slice_size=0, strict=False)
+    assert of(ours, ours) == "DiT360 Attention computes it with eager."
+    assert of(Override(backend="sdpa", slice_size=0, strict=False, earlier=_refusing)).endswith(
+        "test_native._refusing keeps the calls that dit360's kernels do not take."
+    )
+    replaced = of(functools.partial(_refusing), ours)
+    assert "test_native._refusing computes it, and not DiT360 Attention (eager)" in replaced
+    assert replaced.endswith("put DiT360 Attention last.")
+    assert of(None, ours).startswith("ComfyUI's own computes it, and not DiT360 Attention")
+    assert of(None) == "ComfyUI's own computes it; no DiT360 Attention is among this model's nodes."
+
+
+def test_the_report_repeats_what_was_told_while_models_ran(monkeypatch):
+    monkeypatch.setattr(native_attention, "told_in_runs", {})
+    report = DiT360Backends()
+    before = report.IS_CHANGED(try_kernels=False)
+    ours = Override(backend="eager", slice_size=0, strict=False)
+    for _ in range(2):
+        ours.watch(lambda *_: None, {"sample_sigmas": torch.ones(3)})
+    assert report.IS_CHANGED(try_kernels=False) != before
+    told = report.run(try_kernels=False)["result"][0]
+    assert told.count("put DiT360 Attention last.") == 1
 
 
 @pytest.mark.parametrize("padding", [1, 2, 4])
@@ -604,9 +660,27 @@ def composing():
     told["mask goes to the stock kernel"] = bool(sample(patched, extra=extra)[0].equal(masked))
     told["mask has an effect"] = float((masked - padded).abs().max())
 
+    from dit360_comfy import native_attention
+
+    # What another pack sets after ours, and a forward pass of its own that asks neither for positions nor for us.
+    (watched,) = attention(model, "eager", 0, True)
+    watched.model_options["transformer_options"]["optimized_attention_override"] = lambda func, *a, **k: func(*a, **k)
+    sample(watched)
+    told["replaced attention is told"] = list(native_attention.told_in_runs)
+
+    def as_teacache():
+        net = model.get_model_object("diffusion_model")
+        net.forward_orig = lambda img, *_, **__: img
+        try:
+            sample(one)
+        finally:
+            del net.forward_orig
+
     refused = {}
     for name, ask in {
         "no flux": lambda: pad(stranger(), 1),
+        "nunchaku": lambda: pad(stranger(type("ComfyFluxWrapper", (torch.nn.Module,), {})()), 1),
+        "forward pass of another pack": as_teacache,
         "odd width": lambda: sample(one, width=15),
         "too wide": lambda: sample(pad(model, 9)[0]),
         "area": lambda: sample(one, extra={"area": (8, 8, 0, 4), "strength": 1.0}),
@@ -619,13 +693,13 @@ def composing():
     return {**told, "refused": refused}
 
 
-def stranger():
+def stranger(net=None):
     """A MODEL of another kind."""
     import comfy.model_patcher
     import torch
 
     model = torch.nn.Module()
-    model.diffusion_model = torch.nn.Linear(1, 1)
+    model.diffusion_model = torch.nn.Linear(1, 1) if net is None else net
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
 
@@ -812,6 +886,60 @@ def loras():
     return told
 
 
+def compiling():
+    """How far a compiled model with our patches is from the same one uncompiled, and how many frames dynamo traced."""
+    import torch
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+    from dit360_comfy.nodes.native import NODES
+
+    model, _, _ = small_flux()
+    pad, attention = NODES["DiT360CircularPadding"]().run, NODES["DiT360Attention"]().run
+    told = {}
+
+    def patch(given):
+        return pad(attention(given, "auto", 16, False)[0], 2)[0]
+
+    expected, _ = sample(patch(model))
+    for order in ("before", "after"):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        compiled = (model if order == "before" else patch(model)).clone()
+        # As ComfyUI's TorchCompileModel, without waiting for a C++ compiler.
+        filtered = {"guard_filter_fn": skip_torch_compile_dict}
+        set_torch_compile_wrapper(compiled, backend="eager", options=filtered)
+        made, _ = sample(patch(compiled) if order == "before" else compiled)
+        frames = torch._dynamo.utils.counters["frames"]["ok"]
+        told[f"compiled {order}"] = {"off": float((made - expected).abs().max()), "frames": frames}
+    return told
+
+
+def pressing():
+    """Which results ComfyUI's cache drops where memory is short; None where it has no such cache."""
+    try:
+        from comfy_execution.caching import all_outputs_dynamic
+    except ImportError:
+        return None
+    import dit360_comfy.nodes
+    import torch
+
+    nodes, told = dit360_comfy.nodes.NODE_CLASS_MAPPINGS, {}
+    with torch.inference_mode():
+        loader = nodes["DiT360Loader"]()
+        pipe = loader.execute(model_path="tiny", precision="auto", vae_path="", t5_path="", offload_to_cpu=True)
+        words = nodes["DiT360TextEncode"]().execute(
+            dit360_pipe=pipe[0], prompt="a meadow", negative_prompt="fog", max_length=0
+        )
+        made = nodes["DiT360Sampler"]().execute(
+            dit360_pipe=pipe[0], conditioning=words[0], width=128, height=64, steps=1, cfg_scale=-1.0, seed=5,
+            circular_padding=-1,
+        )["result"]  # fmt: skip
+        parts = nodes["DiT360PipeBreakout"]().execute(dit360_pipe=pipe[0])
+    for name, outputs in {"pipe": pipe, "words": words, "latents": made, "parts": parts}.items():
+        told[name] = all_outputs_dynamic([[output] for output in outputs])
+    return told
+
+
 _START = """
 import json, os, sys
 folder = sys.argv[1]
@@ -837,7 +965,7 @@ comfy.options.enable_args_parsing()
 """
 
 _INSIDE = (small_flux, sample, same_in_diffusers, off_from_core, sampling, as_bias, oracle, composing, stranger,
-           small_vae, decoding, loras)  # fmt: skip
+           small_vae, decoding, loras, compiling, pressing)  # fmt: skip
 
 
 def in_comfyui(function):
@@ -849,7 +977,7 @@ def in_comfyui(function):
         [PYTHON, "-c", source, str(folder.resolve())],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parent,
     )
@@ -886,16 +1014,21 @@ def test_patches_compose_and_the_model_they_came_from_stays_as_it_was():
     # A wrapper that was there before sees the picture as it is; one that comes later sees it padded.
     assert told.pop("other wrapper before") == [16]
     assert told.pop("other wrapper after") == [16]
+    assert sum("put DiT360 Attention last" in warned for warned in told.pop("replaced attention is told")) == 1
     assert all(told.values()), told
     kinds = {name: kind for name, (kind, _) in refused.items()}
     assert kinds == {
         "no flux": "InputError",
+        "nunchaku": "InputError",
+        "forward pass of another pack": "InputError",
         "odd width": "InputError",
         "too wide": "InputError",
         "area": "InputError",
         "strict": "BackendUnavailable",
     }
     assert "Linear is no FLUX" in refused["no flux"][1]
+    assert "nunchaku's FLUX computes positions in kernels of its own" in refused["nunchaku"][1]
+    assert "(as TeaCache does)" in refused["forward pass of another pack"][1]
 
 
 @pytest.mark.comfyui
@@ -923,6 +1056,24 @@ def test_the_decode_wraps_exactly_and_leaves_the_vae_as_it_was():
         assert all(kind[name] for name in ("stock as before", "weights as before", "shared")), kind
     assert {kind for kind, _ in refused.values()} == {"InputError"}
     assert set(refused) == {"five axes", "four channels", "film", "taesd"}
+
+
+@pytest.mark.comfyui
+def test_a_compiled_model_with_our_nodes_computes_the_same():
+    told = in_comfyui(compiling)
+    assert set(told) == {"compiled before", "compiled after"}
+    for order in told.values():
+        assert order["off"] <= 1e-4, told
+        assert order["frames"] > 0, told
+
+
+@pytest.mark.comfyui
+def test_memory_that_is_short_drops_nothing_that_takes_weights_or_steps_to_make_again():
+    told = in_comfyui(pressing)
+    if told is None:
+        pytest.skip("this ComfyUI drops no results where memory is short")
+    assert set(told) == {"pipe", "words", "latents", "parts"}
+    assert all(told.values()), told
 
 
 _TINY = """

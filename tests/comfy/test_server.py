@@ -12,8 +12,9 @@ import dit360_comfy
 import numpy as np
 import psutil
 import pytest
-from comfy_server import PYTHON, Server, errors
+from comfy_server import PYTHON, Server, comfyui_dir, errors
 from command_line import install
+from dit360_comfy.replacements import REPLACEMENTS
 from dit360_core.panorama import Panorama
 from PIL import Image
 
@@ -111,6 +112,64 @@ def test_another_seed_reads_nothing_again_and_the_same_one_is_not_made_again(ser
     again = server.run(graph(loader={"vae_tile_size": 1024}, sampler={"seed": 8}))
     assert cached(again) == {"load", "read", "sample", "decode", "save"}
     assert "model: tiny" not in server.log()[len(log) :]
+
+
+@pytest.fixture(scope="module")
+def pressed(tmp_path_factory):
+    """A server whose cache finds memory short at all times; None where ComfyUI knows no such cache."""
+    base = tmp_path_factory.mktemp("pressed")
+    (base / "custom_nodes").mkdir()
+    os.symlink(PACK, base / "custom_nodes" / "dit360-comfy")
+    if "--cache-ram" not in (comfyui_dir() / "comfy" / "cli_args.py").read_text("utf-8"):
+        pytest.skip("this ComfyUI has no cache that drops results where memory is short")
+    with Server(base, "--cache-ram", "100000") as running:
+        yield running
+
+
+def test_where_memory_is_short_a_second_run_reads_and_encodes_nothing_again(pressed):
+    saved(pressed, pressed.run(graph()))
+    log = pressed.log()
+    again = pressed.run(graph(sampler={"seed": 8}))
+    saved(pressed, again)
+    assert {"load", "read"} <= cached(again)
+    assert "model: tiny" not in pressed.log()[len(log) :]
+    # Another setting of the decoder: the panorama before it is there still.
+    after = graph(sampler={"seed": 8})
+    after["decode"]["inputs"]["auto_blend_edges"] = True
+    again = pressed.run(after)
+    saved(pressed, again)
+    assert {"load", "read", "sample"} <= cached(again)
+
+
+def test_the_sampler_s_node_shows_what_was_used_where_the_model_chose(server):
+    entry = server.run(graph(sampler={"width": 0, "height": 0, "steps": 0, "seed": 11}))
+    (told,) = entry["outputs"]["sample"]["text"]
+    assert told.startswith("width 512, height 256, steps 28, cfg_scale 3, circular_padding 1, seed 11\n")
+
+
+def test_nodes_of_other_packs_that_have_a_counterpart_become_it(server):
+    known = server.get("/node_replacements")
+    if known.status != 200:
+        pytest.skip("this ComfyUI replaces no nodes")
+    nodes = server.get("/object_info").body
+    for one in REPLACEMENTS:
+        (told,) = known.body[one.old]
+        assert told["new_node_id"] == one.new
+        inputs = {**nodes[one.new]["input"]["required"], **nodes[one.new]["input"].get("optional", {})}
+        assert {given["new_id"] for given in told["input_mapping"]} <= set(inputs)
+        assert set(nodes[one.new]["input"]["required"]) == {given["new_id"] for given in told["input_mapping"]}
+    theirs = graph(
+        blend={"class_type": "Equirect360EdgeBlender", "_meta": {"title": "Blend"}, "inputs": {
+            "image": ["decode", 0], "blend_width": 12, "blend_mode": "smooth"}},
+        view={"class_type": "Equirect360Viewer", "_meta": {"title": "View"}, "inputs": {
+            "images": ["blend", 0], "max_resolution": 4096}},
+        unload={"class_type": "DiT360PipelineUnloader", "_meta": {"title": "Unload"}, "inputs": {
+            "pipeline": ["load", 0]}},
+    )  # fmt: skip
+    entry = server.run({name: {"_meta": {"title": name}, **node} for name, node in theirs.items()})
+    assert not errors(entry), errors(entry)
+    assert entry["outputs"]["view"]["dit360_panoramas"]
+    assert "Dropped" in entry["outputs"]["unload"]["text"][0]
 
 
 def test_the_panorama_and_its_previews_have_no_seam(server, tmp_path):

@@ -2,7 +2,7 @@
 
 ``transformer_options["optimized_attention_override"]`` is called as ``f(func, q, k, v, heads, …)`` wherever a model
 asks for attention; ``func`` is the kernel that ComfyUI would have used. The slot is in a model's options, which each
-clone has of its own, so nothing here is global.
+clone has of its own, so nothing here is global, but for the warnings that the report repeats.
 """
 
 from __future__ import annotations
@@ -25,9 +25,17 @@ log = logging.getLogger("dit360")
 
 SLOT = "optimized_attention_override"
 KEY = "dit360_attention"
+_CALLS = "apply_model"
+"""Where calls of a model are watched: outside of what is compiled, and of models of other packs (nunchaku's), which ask
+no wrapper of their own. By ComfyUI's name and not by its class, so that a choice can be made without ComfyUI."""
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 _WITHOUT_EFFECT = {"transformer_options", "_inside_attn_wrapper", "low_precision_attention"}
 """What ComfyUI hands to its kernels besides, that changes no number of a kernel which is exact."""
+
+
+_REMEMBERED = 20
+told_in_runs: dict[str, None] = {}
+"""Warnings about attention since ComfyUI started, the latest last, for the report."""
 
 
 @functools.cache
@@ -131,7 +139,7 @@ class Override:
         return self._chosen[key]
 
     def watch(self, executor: Any, *given: Any, **named: Any) -> Any:
-        """ComfyUI's wrapper of a diffusion model: warns once if a call of it asked this choice nothing."""
+        """ComfyUI's wrapper of a model's calls: warns once if a call of it asked this choice nothing."""
         run = next((o["sample_sigmas"] for o in (*given, *named.values()) if _has_levels(o)), None)
         before, self._asked[:] = self._asked[1:] or [None], [False]
         out = executor(*given, **named)
@@ -148,7 +156,11 @@ class Override:
     def _warn_once(self, sentence: str) -> None:
         if sentence not in self._told:
             self._told.add(sentence)
-            log.warning("%s.", sentence.rstrip("."))
+            sentence = f"{sentence.rstrip('.')}."
+            log.warning("%s", sentence)
+            told_in_runs[sentence] = None
+            if len(told_in_runs) > _REMEMBERED:
+                del told_in_runs[next(iter(told_in_runs))]
 
 
 def _has_levels(given: Any) -> bool:
@@ -196,7 +208,30 @@ def with_attention(model: Any, backend: str, slice_size: int, strict: bool) -> A
     # A new dict, since a clone might share this one.
     ours = Override(backend=backend, slice_size=slice_size, strict=strict, earlier=earlier)
     clone.model_options["transformer_options"] = {**options, SLOT: ours}
-    # By their names in ComfyUI, and not by its class, so that a choice can be made without it.
-    clone.remove_wrappers_with_key("diffusion_model", KEY)
-    clone.add_wrapper_with_key("diffusion_model", KEY, ours.watch)
+    clone.remove_wrappers_with_key(_CALLS, KEY)
+    clone.add_wrapper_with_key(_CALLS, KEY, ours.watch)
     return clone
+
+
+def told_of(model: Any) -> str:
+    """Which attention a MODEL has, in a sentence or two; if DiT360 Attention's was replaced, that and what helps."""
+    slot = model.model_options.get("transformer_options", {}).get(SLOT)
+    # A bound method of the choice that DiT360 Attention made, whatever was put into the slot afterwards.
+    chosen = [wrapper.__self__ for wrapper in model.get_wrappers(_CALLS, KEY)]
+    if isinstance(slot, Override):
+        kept = f" {_named(slot.earlier)} keeps the calls that dit360's kernels do not take." if slot.earlier else ""
+        return f"DiT360 Attention computes it with {slot.backend}.{kept}"
+    other = "ComfyUI's own" if slot is None else _named(slot)
+    if chosen:
+        return (
+            f"{other} computes it, and not DiT360 Attention ({chosen[-1].backend}), which a node after it replaced; "
+            "put DiT360 Attention last."
+        )
+    return f"{other} computes it; no DiT360 Attention is among this model's nodes."
+
+
+def _named(override: Any) -> str:
+    """An override of another pack, as a person can find it."""
+    inner = override.func if isinstance(override, functools.partial) else override
+    name = getattr(inner, "__qualname__", type(inner).__qualname__).replace(".<locals>", "")
+    return f"{getattr(inner, '__module__', type(inner).__module__)}.{name}"

@@ -8,6 +8,7 @@ from dit360_core.listing import listing
 from dit360_core.machine import Machine
 from dit360_core.registry import default_registry
 
+from dit360_comfy import native_attention
 from dit360_comfy.inputs import Spec
 from dit360_comfy.nodes.base import Node
 
@@ -16,7 +17,7 @@ class DiT360Backends(Node):
     DISPLAY_NAME = "DiT360 Backends"
     DESCRIPTION = (
         "Every attention kernel, quantization, scheduler, tiling and model that is installed, whether it can be used "
-        "on this machine, and if not, why and what helps."
+        "on this machine, and if not, why and what helps. Of a model it tells whose attention it has."
     )
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("report",)
@@ -31,10 +32,25 @@ class DiT360Backends(Node):
                     "default": False, "tooltip": "Try and time every attention kernel too, which takes some seconds.",
                 }),
             },
+            "optional": {
+                "model": ("MODEL", {
+                    "tooltip": "A model as the sampler gets it, to be told whether DiT360 Attention computes its "
+                    "attention, or a node after it set another.",
+                }),
+            },
         }  # fmt: skip
 
-    def run(self, try_kernels: bool) -> dict[str, Any]:
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> str:
+        """Another answer than before once something was told that the report would repeat."""
+        return "\n".join(native_attention.told_in_runs)
+
+    def run(self, try_kernels: bool, model: Any = None) -> dict[str, Any]:
         text = as_text(listing(default_registry(), Machine.detect(), probe=try_kernels))
+        if model is not None:
+            text += f"\n\nAttention of the model\n  {native_attention.told_of(model)}"
+        if native_attention.told_in_runs:
+            text += "\n\nTold since ComfyUI started" + "".join(f"\n  {told}" for told in native_attention.told_in_runs)
         return {"ui": {"text": [text]}, "result": (text,)}
 
 

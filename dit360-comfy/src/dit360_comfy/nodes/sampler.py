@@ -21,6 +21,7 @@ from dit360_comfy.inputs import Control, Spec, asked, specs
 from dit360_comfy.latents import from_comfy, size_of, to_comfy
 from dit360_comfy.nodes.base import Node, pipe_input
 from dit360_comfy.pipe import Pipe, pipe_of
+from dit360_comfy.resolved import told_of
 
 log = logging.getLogger("dit360")
 
@@ -84,7 +85,8 @@ class DiT360Sampler(Node):
     DISPLAY_NAME = "DiT360 Sampler"
     DESCRIPTION = (
         "Makes the latents of a panorama that continues over its left and right edge. Decode them with DiT360 Decode, "
-        "which wraps too; ComfyUI's VAE Decode takes them, and leaves a seam."
+        "which wraps too; ComfyUI's VAE Decode takes them, and leaves a seam. After a run it shows which size, steps, "
+        "guidance and padding the model chose where an input leaves them to it."
     )
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The panorama before decoding, as ComfyUI's own FLUX latents.",)
@@ -147,7 +149,7 @@ class DiT360Sampler(Node):
 
     def run(
         self, dit360_pipe: Any, conditioning: Any, latent_image: Any = None, negative: Any = None, **given: Any
-    ) -> tuple[Any]:
+    ) -> dict[str, Any]:
         pipe = pipe_of(dit360_pipe)
         options = _told_by(pipe, sample_options(given))
         with pipe.model.source.pipeline() as pipeline:
@@ -171,7 +173,8 @@ class DiT360Sampler(Node):
                 _one(pipe, pipeline, words, {**options, "seed": (options["seed"] + i) % 2**64}, image)
                 for i, image in enumerate(begun)
             ]
-            return (to_comfy(made, pipeline),)
+            told = told_of([latents.settings["used"] for latents in made])
+            return {"ui": {"text": [told]}, "result": (to_comfy(made, pipeline),)}
 
 
 def sample_options(given: Mapping[str, Any]) -> dict[str, Any]:

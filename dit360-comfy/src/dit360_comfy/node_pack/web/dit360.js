@@ -6,7 +6,9 @@ import { app } from "../../scripts/app.js";
 const NODE = "Equirect360Preview";
 const OUTPUT = "dit360_panoramas";      // as the node in Python calls it
 const SIZE = [420, 400];                // of a new node, in units of the graph
-const REPORTS = { DiT360Backends: [520, 420], DiT360Unload: [360, 200] };   // nodes that tell something, and their sizes
+// Nodes that tell something: their sizes, and where the rest of the node matters more, how high the text is.
+const REPORTS = { DiT360Backends: { size: [520, 420] }, DiT360Unload: { size: [360, 200] },
+  DiT360Sampler: { size: [0, 0], height: 64, before: "Run the graph to see the size, steps and guidance that were used." } };
 const LEAST = 160;                      // height of the viewer, in the same
 
 // ComfyUI has a browser ask anew for *.js, but not for *.mjs: after an update, old helpers could meet a new script.
@@ -83,9 +85,9 @@ app.registerExtension({
   name: "dit360",
   nodeCreated(node) {
     if (node.comfyClass === NODE) addViewer(node);
-    const size = REPORTS[node.comfyClass];
-    if (size) {
-      const show = addReport(node, size, () => said(remembered(node)));
+    const report = REPORTS[node.comfyClass];
+    if (report) {
+      const show = addReport(node, report, () => said(remembered(node)));
       chain(node, "onExecuted", (output) => show(said(output)));
     }
   },
