@@ -106,6 +106,8 @@ def test_a_line_says_any_option_of_its_picture_and_the_command_the_others(tmp_pa
             ["prompt;guidance", "a;3,5"],
             "line 2: guidance must be a number, not '3,5'; write it with a decimal point: 3.5.",
         ),
+        ("a.csv", ["prompt;guidance", "a;1.234,5"], "not '1.234,5'; write it with a decimal point: 1234.5."),
+        ("a.csv", ["prompt;steps", "a;2.000"], "line 2: steps must be a whole number, not '2.000'"),
         ("a.jsonl", ['{"prompt": "a", "guidance": "2,25"}'], "not '2,25'; write it with a decimal point: 2.25."),
         ("a.csv", ["sep=;", "prompt;steps", "a;four"], "line 3: steps must be a whole number, not 'four'"),
         ("a.csv", ["sep=", "prompt;steps", "a;4"], "line 1: sep= names no sign; write sep=; or leave the line out"),
