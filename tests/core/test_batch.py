@@ -106,6 +106,8 @@ def test_a_line_says_any_option_of_its_picture_and_the_command_the_others(tmp_pa
             ["prompt;guidance", "a;3,5"],
             "line 2: guidance must be a number, not '3,5'; write it with a decimal point: 3.5.",
         ),
+        ("a.csv", ["prompt;guidance", "a;1.234,5"], "not '1.234,5'; write it with a decimal point: 1234.5."),
+        ("a.csv", ["prompt;steps", "a;2.000"], "line 2: steps must be a whole number, not '2.000'"),
         ("a.jsonl", ['{"prompt": "a", "guidance": "2,25"}'], "not '2,25'; write it with a decimal point: 2.25."),
         ("a.csv", ["sep=;", "prompt;steps", "a;four"], "line 3: steps must be a whole number, not 'four'"),
         ("a.csv", ["sep=", "prompt;steps", "a;4"], "line 1: sep= names no sign; write sep=; or leave the line out"),
@@ -635,6 +637,28 @@ def test_on_ray_a_lost_worker_costs_no_picture(tmp_path):
     assert local.code == 0, local.err
     made = {path.name: path.read_bytes() for path in (tmp_path / "ray").glob("*.png")}
     assert made == {path.name: path.read_bytes() for path in (tmp_path / "local").glob("*.png")}
+
+
+def test_ray_that_is_slow_to_start_is_started_again_and_told_in_a_sentence_in_the_end(monkeypatch, caplog):
+    """As on a busy machine: Ray gives its first process half a minute, and then raises an error of no kind."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    from dit360_core.batching.on_ray import TRIES, OnRay
+
+    late = []
+
+    def init(*address, **options):
+        if len(late) < most:
+            late.append(address)
+            raise Exception("The current node timed out during startup. This could happen because …")
+
+    monkeypatch.setattr(ray, "init", init)
+    most = TRIES - 1
+    OnRay(LoadOptions(), quality=90)._connect()
+    assert late == [("local",)] * most
+    assert caplog.text.count("it is started again") == most
+    most = 2 * TRIES
+    with pytest.raises(Dit360Error, match=r"Ray cannot be started on this machine \(.*timed out.*engine=local"):
+        OnRay(LoadOptions(), quality=90)._connect()
 
 
 def test_more_workers_than_ray_has_places_for_are_refused_and_do_not_hang(tmp_path):

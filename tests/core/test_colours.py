@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dit360_core.panorama import FORMATS, Panorama
 from dit360_core.viewer import write_viewer
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 #: Chromaticities of red, green, blue and white, and the exponent of the curve; None: that of sRGB.
 SPACES = {
@@ -107,6 +107,55 @@ def test_profiles_of_all_formats_are_found(tmp_path, suffix):
     flat.save(tmp_path / f"a{suffix}", icc_profile=profile("Display P3"), quality=100)
     found = np.asarray(Panorama.open(tmp_path / f"a{suffix}").image).reshape(-1, 3)
     assert np.abs(found - in_srgb(np.array([[40, 200, 60]]), "Display P3")).max() < 5
+
+
+def points(name):
+    """cHRM of a space: white, red, green, blue."""
+    red, green, blue, white, _ = SPACES[name]
+    return struct.pack(">8I", *(round(1e5 * number) for point in (white, red, green, blue) for number in point))
+
+
+ADOBE = {b"gAMA": struct.pack(">I", 45471), b"cHRM": points("Adobe RGB")}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "space"),
+    [
+        ({b"cICP": bytes((12, 13, 0, 1))}, "Display P3"),
+        (ADOBE, "Adobe RGB"),
+        ({b"gAMA": struct.pack(">I", 16667)}, "steep"),
+        ({b"cICP": bytes((12, 13, 0, 1)), b"sRGB": b"\0", **ADOBE}, "Display P3"),
+        # Those of nearly every picture; sRGB outright goes before the others; what cannot be is not believed.
+        ({b"gAMA": struct.pack(">I", 45455), b"cHRM": points("steep")}, None),
+        ({b"sRGB": b"\0", **ADOBE}, None),
+        ({b"cHRM": points("Adobe RGB")}, None),
+        ({b"cICP": bytes((1, 13, 0, 1)), **ADOBE}, None),
+        ({b"gAMA": bytes(4)}, None),
+        ({b"gAMA": struct.pack(">I", 50000), b"cHRM": bytes(32)}, None),
+    ],
+)
+def test_what_a_png_says_of_its_colours_without_a_profile_is_heard(tmp_path, chunks, space):
+    info = PngImagePlugin.PngInfo()
+    for kind, data in chunks.items():
+        info.add(kind, data)
+    Image.fromarray(colours()).save(tmp_path / "a.png", pnginfo=info)
+    panorama = Panorama.open(tmp_path / "a.png")
+    found = np.asarray(panorama.image)
+    assert bool(panorama.profile) == (space is not None)
+    if space is None:
+        assert np.array_equal(found, colours())
+    else:
+        assert np.quantile(np.abs(found - in_srgb(colours(), space)), 0.9) < 3
+        assert np.abs(found.astype(int) - colours()).max() > 20
+
+
+@pytest.mark.parametrize(("code", "why"), [((9, 16, 0, 1), "brighter .* \\(PQ\\)"), ((4, 13, 0, 1), "cICP 4, 13")])
+def test_colours_that_cannot_be_converted_are_told(tmp_path, code, why):
+    info = PngImagePlugin.PngInfo()
+    info.add(b"cICP", bytes(code))
+    Image.fromarray(colours()).save(tmp_path / "a.png", pnginfo=info)
+    with pytest.warns(UserWarning, match=rf"a.png opens, but its?.*{why}"):
+        assert np.array_equal(np.asarray(Panorama.open(tmp_path / "a.png").image), colours())
 
 
 def test_srgb_itself_changes_no_pixel(tmp_path):

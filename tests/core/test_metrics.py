@@ -220,3 +220,9 @@ def test_edges_of_blocks_are_where_a_file_has_them():
     blocks = metrics.Blocks(name="JPEG", columns=8)
     assert list(np.flatnonzero(blocks.edges(20))) == [0, 8, 16]
     assert list(np.flatnonzero(metrics.Blocks(name="JPEG", columns=8, turned=3).edges(20))) == [5, 13, 17]
+
+
+def test_a_picture_of_a_few_columns_is_measured_as_far_as_it_can_be():
+    measured = metrics.seam(texture(height=1)[:, :4])
+    assert math.isfinite(measured.ratio)
+    assert math.isnan(measured.discontinuity)

@@ -1,6 +1,7 @@
 """The HTML viewer: one file that asks nothing of the network, and a view that shows the direction it says."""
 
 import base64
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dit360_core.cli.picture import view
 from dit360_core.errors import InputError
 from dit360_core.panorama import Panorama
 from dit360_core.viewer import write_viewer
 from headless_browser import Browser, chromium, expected, picture
+from PIL import Image
 
 WIDTH, HEIGHT = 240, 180  # of the window in most tests: small, since software draws it
 
@@ -330,3 +333,13 @@ def test_the_view_comes_back_after_a_lost_context(browser, page):
         "lose.loseContext(); })"
     )
     assert np.abs(browser.see() - expected(30, 0, 60, WIDTH, HEIGHT)).max() <= 3
+
+
+def test_what_no_graphics_device_holds_is_shown_smaller_and_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dit360_core.viewer.WIDEST", 32)
+    Image.new("RGB", (64, 32), (10, 200, 30)).save(tmp_path / "a.png")
+    view(tmp_path / "a.png", output=tmp_path / "a.html", open_viewer=False, force=False)
+    page = (tmp_path / "a.html").read_text("utf-8")
+    shown = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", page)[1])))
+    assert shown.size == (32, 16)
+    assert "It shows 64×32 pixels as 32×16." in "".join(capsys.readouterr())

@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING
 
 import attrs
 
+from dit360_core.profiles import Chunks, made_of
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -30,12 +32,16 @@ _EXTENSION = b"http://ns.adobe.com/xmp/extension/\x00"
 
 @attrs.frozen(kw_only=True)
 class Around:
-    """xmp: the packet, or nothing. extended: the rest of it in a JPEG file, by its name. exif, profile: or nothing."""
+    """xmp: the packet, or nothing. extended: the rest of it in a JPEG file, by its name. exif, profile: or nothing.
+
+    told: what of the colours cannot be converted, as a sentence to follow the file's name, or nothing.
+    """
 
     xmp: bytes = b""
     extended: dict[str, bytes] = attrs.field(factory=dict)
     exif: bytes = b""
     profile: bytes = b""
+    told: str = ""
 
 
 def decodable(stream: IO[bytes]) -> IO[bytes]:
@@ -90,8 +96,11 @@ def _chunks(
 
 def _of_png(stream: IO[bytes]) -> Around:
     xmp = exif = profile = raw_exif = raw_xmp = b""
-    for kind, data, _ in _chunks(stream, (*_TEXTS, b"iCCP", b"eXIf"), _LONGEST):
+    colours = dict.fromkeys((b"cICP", b"sRGB", b"cHRM", b"gAMA"), b"")
+    for kind, data, _ in _chunks(stream, (*_TEXTS, b"iCCP", b"eXIf", *colours), _LONGEST):
         keyword, _, rest = data.partition(b"\0")
+        if kind in colours:
+            colours[kind] = data
         if kind == b"iCCP":
             profile = _inflated(rest[1:]) or b"damaged"
         elif kind == b"eXIf":
@@ -104,7 +113,12 @@ def _of_png(stream: IO[bytes]) -> Around:
             text = _inflated(rest[1:]) if kind == b"zTXt" else rest
             raw = _unhexed(text)
             raw_xmp, raw_exif = (raw, raw_exif) if keyword.endswith(b"xmp") else (raw_xmp, raw)
-    return Around(xmp=xmp or raw_xmp, exif=exif or raw_exif, profile=profile)
+    cicp, srgb, chrm, gama = colours.values()
+    told = ""
+    if cicp or not profile:
+        made, told = made_of(Chunks(cicp=cicp, srgb=bool(srgb), chrm=chrm, gama=gama))
+        profile = made or (b"" if cicp and not told else profile)
+    return Around(xmp=xmp or raw_xmp, exif=exif or raw_exif, profile=profile, told="" if profile else told)
 
 
 def _inflated(data: bytes) -> bytes:

@@ -55,9 +55,10 @@ class Blocks:
 
 @attrs.frozen(kw_only=True)
 class Seam:
-    """The ±180° meridian. ratio and z_score: see seam_ratio, seam_z_score; discontinuity: see discontinuity_score.
+    """The ±180° meridian. ratio and z_score: see seam_ratio, seam_z_score.
 
-    compared: steps between columns that the step there was compared with.
+    discontinuity: see discontinuity_score; NaN for a picture that is narrower than 6 columns. compared: steps between
+    columns that the step there was compared with.
     """
 
     ratio: float
@@ -88,7 +89,7 @@ def seam(pixels: Pixels, blocks: Blocks | None = None) -> Seam:
     return Seam(
         ratio=_ratio(wrap, interior),
         z_score=_z_score(wrap, interior),
-        discontinuity=discontinuity_score(pixels),
+        discontinuity=discontinuity_score(pixels) if np.shape(pixels)[1] >= 6 else math.nan,
         compared=int(interior.size),
     )
 

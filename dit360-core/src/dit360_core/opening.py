@@ -70,6 +70,8 @@ def read_picture(path: Path) -> Opened:
     image, profile, unused = to_srgb(upright, told.profile) if told.profile else (upright.convert("RGB"), "", "")
     if not told.profile and _adobe_rgb(file):
         sentences.append("opens, but its EXIF says Adobe RGB and it holds no colour profile: it is taken for sRGB.")
+    if told.told:
+        sentences.append(f"opens, but {told.told}")
     if unused:
         sentences.append(f"opens without its colour profile, and is taken for sRGB: {unused}.")
     image.info = {}

@@ -122,9 +122,10 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
 
 def decimal_hint(value: object) -> str:
     """The tail of a sentence about what is no number: for one that has a decimal comma, how it is written here."""
-    if not isinstance(value, str) or not re.fullmatch(r"\s*[+-]?\d{0,15},\d{1,15}\s*", value):
+    number = r"\s*[+-]?(\d{0,15}|\d{1,3}([. \u00a0\u202f']\d{3}){1,4}),\d{1,15}\s*"
+    if not isinstance(value, str) or not re.fullmatch(number, value):
         return ""
-    return f"; write it with a decimal point: {value.strip().replace(',', '.')}"
+    return f"; write it with a decimal point: {re.sub('[^0-9,+-]', '', value).replace(',', '.')}"
 
 
 def _is_finite(value: float) -> bool:

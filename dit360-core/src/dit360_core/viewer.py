@@ -20,7 +20,7 @@ from dit360_core.panorama import Panorama, open_file
 _MIME = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
 #: Columns of the largest picture that graphics devices hold, but for a few; a browser would only make it smaller.
-_WIDEST = 16_384
+WIDEST = 16_384
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
@@ -54,7 +54,7 @@ def write_viewer(
     if not isinstance(panorama, Panorama):
         path = Path(panorama)
         panorama, as_it_is = open_file(path)
-        if as_it_is and panorama.width <= _WIDEST:
+        if as_it_is and panorama.width <= WIDEST:
             data = path.read_bytes()
     if data:
         [mime] = {mime for start, mime in _MIME.items() if data.startswith(start)}
@@ -69,8 +69,8 @@ def write_viewer(
 
 def _as_jpeg(panorama: Panorama) -> bytes:
     image = panorama.image
-    if image.width > _WIDEST:
-        image = image.resize((_WIDEST, _WIDEST // 2), reducing_gap=3.0)
+    if image.width > WIDEST:
+        image = image.resize((WIDEST, WIDEST // 2), reducing_gap=3.0)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=92, subsampling=0)
     return buffer.getvalue()
@@ -86,8 +86,8 @@ def _page(data: bytes, mime: str, title: str, caption: str, panorama: Panorama) 
         "title": html.escape(title),
         "caption": html.escape(caption),
         "alt": html.escape(caption or title),
-        "width": str(min(panorama.width, _WIDEST)),
-        "height": str(min(panorama.height, _WIDEST // 2)),
+        "width": str(min(panorama.width, WIDEST)),
+        "height": str(min(panorama.height, WIDEST // 2)),
         "pose": html.escape(json.dumps(_pose(panorama.pose))),
         "picture": f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}",
     }

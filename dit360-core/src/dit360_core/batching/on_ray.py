@@ -235,17 +235,31 @@ class OnRay:
         # Ray takes the signal for itself, and would end without a word.
         before = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = f"at {self._address}" if self._address else "on this machine"
-            raise Dit360Error(
-                f"Ray cannot be reached {where} ({first_line(error)}); start it with 'ray start --head', or check the "
-                "address."
-            ) from error
-
+            self._init(**here)
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)
+
+    def _init(self, **here: Any) -> None:
+        """Raises Dit360Error. A Ray of its own may take three times as long to start as Ray itself would wait."""
+        where = f"at {self._address}" if self._address else "on this machine"
+        for tries_left in reversed(range(1 if self._address else TRIES)):
+            try:
+                self._ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
+                return
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise Dit360Error(
+                    f"Ray cannot be reached {where} ({first_line(error)}); start it with 'ray start --head', or check "
+                    "the address."
+                ) from error
+            except Exception as error:
+                # Of no other kind: what Ray raises where its first process is not there after half a minute.
+                if not tries_left:
+                    raise Dit360Error(
+                        f"Ray cannot be started {where} ({first_line(error)}); try again when there is less to do, or "
+                        "use engine=local."
+                    ) from error
+                log.warning("Ray did not start in time (%s); it is started again.", first_line(error))
 
     def _check_address(self) -> None:
         """Raises Dit360Error if nobody listens there. Ray itself would try again for ten minutes and more."""

@@ -120,8 +120,8 @@ def _typed(name: str, cell: str) -> Any:
     kind = str(_OPTIONS[name].type).replace("| None", "").strip()
     try:
         if kind == "int":
-            # pandas writes whole numbers of a column with gaps so.
-            return int(re.sub(r"\.0*\Z", "", cell))
+            # pandas writes whole numbers of a column with gaps so; 2.000 is two thousand to many.
+            return int(re.sub(r"\.0?\Z", "", cell))
         if kind == "float":
             return float(cell)
     except ValueError:

@@ -27,10 +27,13 @@ def view(
     """Look around in a panorama, in the browser and without a network."""
     with told() as console:
         from dit360_core.panorama import Panorama
+        from dit360_core.viewer import WIDEST
 
         panorama = Panorama.open(file)
         written = panorama.view(output, open_browser=open_viewer or output is None, force=force)
         console.print(f"Viewer: {written}", markup=False, soft_wrap=True)
+        if panorama.width > WIDEST:
+            console.print(f"It shows {panorama.width}×{panorama.height} pixels as {WIDEST}×{WIDEST // 2}.")
         for name, value in _placed(_measured(panorama, pixels=False)):
             console.print(harmless(f"{name}: {value}"), markup=False, soft_wrap=True)
 
@@ -98,7 +101,7 @@ def _judged(panorama: Panorama) -> dict[str, Any]:
         "seam_ratio": ratio,
         "seam_z_score": z_score,
         "seam_compared_with": f"{seam.compared} {like}",
-        "discontinuity_score": seam.discontinuity,
+        "discontinuity_score": _finite(seam.discontinuity),
     }
 
 
@@ -122,13 +125,13 @@ def _verdict(ratio: float | None, z_score: float | None) -> str:
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("meridian", report["verdict"]), ("size", f"{report['width']}×{report['height']}"), *_placed(report)]
-    ratio, z_score = report["seam_ratio"], report["seam_z_score"]
+    ratio, z_score, discontinuity = (report[n] for n in ("seam_ratio", "seam_z_score", "discontinuity_score"))
     if report["seam_compared_with"]:
         usual = f"beside {report['seam_compared_with']}"
         rows += [
             ("seam ratio", "no value" if ratio is None else f"{ratio:.2f} {usual}; good is 0.8 … 1.25"),
             ("seam z-score", "no value" if z_score is None else f"{z_score:+.2f} among them; good is −2 … 2"),
-            ("discontinuity", f"{report['discontinuity_score']:.3f}"),
+            ("discontinuity", "no value" if discontinuity is None else f"{discontinuity:.3f}"),
         ]
     poles = [
         f"{report[name]:.1f} at the {pole}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -49,11 +50,21 @@ def _told(error: Any) -> typer.Exit:
         console.print(error.ctx.get_usage(), markup=False, soft_wrap=True)
     ours = type(error).__name__ in ("UsageError", "NoSuchOption")
     sentence = error.message if ours else error.format_message()
-    number = re.fullmatch(r"(.*'([^']*)' is not a valid float(?: range)?)\.", sentence)
-    if number and (hint := decimal_hint(number[2])):
-        sentence = f"{number[1]}{hint}."
     console.print(harmless(f"Error: {sentence}"), style="red", markup=False, soft_wrap=True)
     return typer.Exit(BAD_INPUT)
+
+
+def _decimal_comma(error: Any, given: list[str]) -> str | None:
+    """The value with a decimal comma that an option for a number was given; typer's versions word the error each."""
+    parameter = getattr(error, "param", None)
+    if parameter is None or not re.search(r"\b(number|float)\b", str(error.message)):
+        return None
+    for word, following in itertools.zip_longest(given, given[1:], fillvalue=""):
+        name, sign, value = word.partition("=")
+        value = value if sign else following
+        if name.replace("_", "-") in parameter.opts and decimal_hint(value):
+            return value
+    return None
 
 
 PROMPT = 'the prompt is an argument without a flag: dit360 {0} "a castle at sunset"'
@@ -81,6 +92,8 @@ class Command(TyperCommand):
                 error.message = self._extra(ctx, given)
             elif type(error).__name__ == "NoSuchOption":
                 error.message = f"There is no option {error.option_name}; {self._near(ctx, error.option_name)}"
+            elif (commas := _decimal_comma(error, given)) is not None:
+                error.message = f"{commas!r} is no number{decimal_hint(commas)}."
             raise _told(error) from error
 
     @property
