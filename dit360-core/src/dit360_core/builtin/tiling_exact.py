@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import attrs
 import torch
@@ -38,6 +39,12 @@ SHARE_OF_FREE = 0.8
 """What a prediction may take of the memory that is free."""
 
 
+_FOUND: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+"""What was found about autoencoders without weights, which a planner asks about for each combination of options."""
+
+Made = TypeVar("Made")
+
+
 @attrs.frozen(kw_only=True)
 class _Try:
     """One way to run. schedule None: in one piece."""
@@ -56,11 +63,7 @@ class Exact:
 
     def refuses(self, vae: Any) -> Iterable[Reason]:
         """Why an autoencoder cannot be taken apart."""
-        try:
-            decoder_steps(vae)
-            encoder_steps(vae)
-        except CannotTakeApart as error:
-            yield Reason("structure", str(error))
+        return _once(vae, "refuses", lambda: _taken_apart(vae))
 
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
         return self._run(vae, latents, decoding=True)
@@ -105,19 +108,40 @@ class Exact:
     def predicts(self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None) -> dict[str, Any]:
         free = free_memory(device) if room_for_it is None else max(0, room_for_it)
         way = self._tries(vae, shape, vae.dtype.itemsize, device, True, free)[0]
-        steps = decoder_steps(vae)
-        height, width = shape[2:]
-        schedule = way.schedule or make_schedule(steps, height, width, 4, "stored", tile_size=self._settings.tile_size)
-        return {"bytes": way.predicted, "level": way.level, "operations": 2 * schedule.multiplications}
+        tile_size, (height, width) = self._settings.tile_size, shape[2:]
+
+        def in_one_piece() -> int:
+            return make_schedule(decoder_steps(vae), height, width, 4, "stored", tile_size=tile_size).multiplications
+
+        work = way.schedule.multiplications if way.schedule else _once(vae, (shape, tile_size), in_one_piece)
+        return {"bytes": way.predicted, "level": way.level, "operations": 2 * work}
 
     def _tries(
         self, vae: Any, shape: tuple[int, ...], itemsize: int, device: str, decoding: bool, free: int
     ) -> list[_Try]:
         """What to try, in this order: the fastest that should fit, then whatever takes less."""
+        settings = self._settings
+        limits = (settings.mode, settings.level, settings.tile_size, settings.auto_tile_pixels)
+        key = (limits, shape, itemsize, device, decoding)
+        tries = _once(vae, key, lambda: self._ways(vae, shape, itemsize, device, decoding))
+        if settings.level == "auto":
+            # System memory as a help for system memory is none; and it must be there.
+            spare = _to_spare(device)
+            tries = [
+                way
+                for way in tries
+                if way.schedule is None or way.level != "offloaded" or way.schedule.kept_bytes <= spare
+            ]
+        fitting = [i for i, way in enumerate(tries) if way.predicted <= SHARE_OF_FREE * free]
+        return tries[fitting[0] :] if fitting else tries[-1:]
+
+    def _ways(self, vae: Any, shape: tuple[int, ...], itemsize: int, device: str, decoding: bool) -> list[_Try]:
+        """Every way to run that the settings allow, the fastest first."""
         settings, (height, width) = self._settings, shape[2:]
         steps = decoder_steps(vae) if decoding else encoder_steps(vae)
         # Elsewhere, and on AMD's GPUs, attention with so many channels a head keeps its scores.
         scores = device not in ("cpu", "cuda") or torch.version.hip is not None
+
         predicted = predict_whole(steps, height, width, itemsize, scores=scores) * shape[0]
         whole = _Try(level="whole", schedule=None, predicted=predicted)
         if settings.mode == "never":
@@ -138,16 +162,31 @@ class Exact:
                 at_least_two=settings.mode == "always" or named or too_many,
                 scores=scores,
             )
-            # System memory as a help for system memory is none; and it must be there.
-            if level == "offloaded" and not named and schedule.kept_bytes > _to_spare(device):
-                continue
             tries.append(_Try(level=level, schedule=schedule, predicted=schedule.peak_bytes))
         # Kernels of GPUs may count elements in 32 bits.
         small = pixels <= WHOLE_PIXELS_ON_CPU if device == "cpu" else largest_tensor(steps, height, width) < 2**31
         if settings.mode == "auto" and not named and not too_many and small:
             tries.insert(0, whole)
-        fitting = [i for i, way in enumerate(tries) if way.predicted <= SHARE_OF_FREE * free]
-        return tries[fitting[0] :] if fitting else tries[-1:]
+        return tries
+
+
+def _once(vae: Any, key: Any, find: Callable[[], Made]) -> Made:
+    """What ``find`` finds, asked once of an autoencoder without weights, which nobody changes any more."""
+    if not next(vae.parameters()).is_meta:
+        return find()
+    found: dict[Any, Made] = _FOUND.setdefault(vae, {})
+    if key not in found:
+        found[key] = find()
+    return found[key]
+
+
+def _taken_apart(vae: Any) -> tuple[Reason, ...]:
+    try:
+        decoder_steps(vae)
+        encoder_steps(vae)
+    except CannotTakeApart as error:
+        return (Reason("structure", str(error)),)
+    return ()
 
 
 def _to_spare(device: str) -> float:

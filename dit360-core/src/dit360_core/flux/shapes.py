@@ -86,8 +86,12 @@ class Shapes:
 
     def vae(self, dtype: torch.dtype) -> Any:
         """The autoencoder, for a tiling to look at."""
-        with quiet():
-            return self._once(("vae", dtype), lambda: self._short("vae").to(dtype))
+
+        def made() -> Any:
+            with quiet():
+                return self._short("vae").to(dtype)
+
+        return self._once(("vae", dtype), made)
 
     def weights(self, part: str, dtype: torch.dtype, quantized: Quantized | None = None) -> Weights:
         """Bytes of a part. quantized: as its layers are; None if they are not."""
@@ -125,10 +129,10 @@ class Shapes:
     ) -> Traced:
         """One evaluation of the transformer. stores_scores: whether the attention kernel does; others: as for trace."""
 
-        with quiet():
-            from dit360_core.flux.processor import AttentionProcessor  # diffusers is loud when it is imported
-
         def run(module: Any) -> Any:
+            with quiet():
+                from dit360_core.flux.processor import AttentionProcessor  # diffusers is loud when it is imported
+
             attend = _with_scores if stores_scores else _without_scores
             module.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))
             config = module.config
