@@ -1,4 +1,4 @@
-"""Runs ``dit360`` in a fresh Python process: several command lines one after the other, since imports cost seconds."""
+"""Runs ``dit360`` in a process of its own: several command lines one after the other, since imports cost seconds."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import attrs
+import forked
 
 PLUGINS = Path(__file__).parent / "plugins"
 LIBRARIES = Path(__file__).parent / "libraries"
@@ -60,8 +61,14 @@ def environment(**changes):
     return {**kept, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in changes.items()}}
 
 
-def python(code, *, cwd, given="", **environ):
-    """Runs Python code in a fresh process. ``given`` is its standard input."""
+def python(code, *, cwd, given="", fresh=False, **environ):
+    """Runs Python code in a process of its own. ``given`` is its standard input.
+
+    fresh: nothing is imported yet; else what takes seconds may be.
+    """
+    variables = environment(PYTHONIOENCODING="utf-8", **environ)
+    if not fresh and forked.can_be_forked(variables):
+        return forked.run(code, cwd=str(cwd), environment=variables, given=given, patience=HANGING)
     return subprocess.run(
         [sys.executable, "-c", code],
         input=given,
@@ -69,20 +76,21 @@ def python(code, *, cwd, given="", **environ):
         text=True,
         encoding="utf-8",
         cwd=cwd,
-        env=environment(PYTHONIOENCODING="utf-8", **environ),
+        env=variables,
         timeout=HANGING,
         check=False,
     )
 
 
-def dit360(*commands, cwd, without=(), folders=(), **environ):
-    """Runs command lines (each a list of arguments) in one fresh process, in which ``without`` cannot be imported.
+def dit360(*commands, cwd, without=(), folders=(), fresh=False, **environ):
+    """Runs command lines (each a list of arguments) in one process, in which ``without`` cannot be imported.
 
-    folders: for each, the one that it runs in; else all run in ``cwd``.
+    folders: for each, the one that it runs in; else all run in ``cwd``. fresh: nothing is imported yet, as ever where
+    something cannot be.
     """
     lines = [[str(word) for word in command] for command in commands]
     asked = json.dumps({"commands": lines, "without": list(without), "folders": [str(folder) for folder in folders]})
-    done = python(_MANY, cwd=cwd, given=asked, **environ)
+    done = python(_MANY, cwd=cwd, given=asked, fresh=fresh or bool(without), **environ)
     assert done.returncode == 0, done.stderr
     return [Told(**told) for told in json.loads(done.stdout)]
 

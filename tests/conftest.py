@@ -4,12 +4,26 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# PyTorch's compiler would start processes for it that import PyTorch again; a few small kernels are not worth them.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
+import gc
 import shutil
 from importlib import resources
 from pathlib import Path
 
 import pytest
+
+
+def _keep() -> None:
+    """Takes all that there is out of the garbage collector's sight, which looks at a million objects else, each time
+    that memory is given back."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    _keep()  # the libraries' modules
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +37,9 @@ def tiny():
     """The embedded model, loaded once."""
     import dit360_core
 
-    return dit360_core.load("tiny")
+    pipe = dit360_core.load("tiny")
+    _keep()  # what was imported only now
+    return pipe
 
 
 @pytest.fixture

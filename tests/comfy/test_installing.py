@@ -24,7 +24,7 @@ from dit360_core.errors import InputError
 def dit360_comfy(*arguments, cwd, **environ):
     """Runs one command line of ``dit360-comfy`` in a fresh process."""
     code = f"import sys; sys.argv = ['dit360-comfy', *{[str(a) for a in arguments]!r}]\n"
-    return python(code + "from dit360_comfy.cli import main; main()", cwd=cwd, COMFYUI_DIR="", **environ)
+    return python(code + "from dit360_comfy.cli import main; main()", cwd=cwd, fresh=True, COMFYUI_DIR="", **environ)
 
 
 @pytest.fixture
@@ -413,7 +413,7 @@ def test_a_folder_that_is_no_comfyui_is_one_sentence_and_exit_code_2(tmp_path):
 
 def test_the_environment_names_comfyui_where_the_command_line_does_not(base, tmp_path):
     code = "import sys; sys.argv = ['dit360-comfy', 'install']\nfrom dit360_comfy.cli import main; main()"
-    done = python(code, cwd=tmp_path, COMFYUI_DIR=base)
+    done = python(code, cwd=tmp_path, fresh=True, COMFYUI_DIR=base)
     assert done.returncode == 0, done.stderr
     assert (base / "custom_nodes" / NAME).is_symlink()
 
@@ -429,7 +429,7 @@ finally:
     heavy = {"torch", "numpy", "PIL", "diffusers", "transformers", "dit360_comfy.nodes"} & set(sys.modules)
     print(len(sys.modules), *heavy, file=sys.stderr)
 """
-    done = python(code, cwd=tmp_path)
+    done = python(code, cwd=tmp_path, fresh=True)
     assert done.returncode == 0, done.stderr
     modules, *heavy = done.stderr.split()
     assert heavy == []

@@ -72,9 +72,7 @@ def test_with_a_lora_attached_we_are_bit_identical_to_diffusers():
     assert torch.equal(transformer(**given)[0], stock)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda t: t, with_lora, lambda t: t.fuse_qkv_projections() or t], ids=["", "lora", "fused"]
-)
+@pytest.mark.parametrize("change", [with_lora, lambda t: t.fuse_qkv_projections() or t], ids=["lora", "fused"])
 @torch.no_grad()
 def test_compiled_in_one_piece_we_are_bit_identical_to_diffusers(change):
     """aot_eager traces and functionalizes as every backend of torch.compile does, and leaves the kernels alone."""
@@ -105,7 +103,7 @@ def test_the_reference_is_the_formula_and_has_its_gradient(biased):
         assert torch.allclose(eager(q, k, v, scale=0.7, **given), formula, atol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", [eager, sdpa_flash, sdpa_math, sliced(sdpa, 16)])
+@pytest.mark.parametrize("kernel", [eager, sdpa_math, sliced(sdpa, 16)])
 @torch.no_grad()
 def test_every_kernel_compiles_in_one_piece(kernel):
     transformer, given = random_flux().transformer, inputs()
@@ -425,7 +423,7 @@ def test_a_bias_without_padding_is_refused():
 @pytest.fixture(scope="module")
 def whole_picture(tiny):
     def paint(**options):
-        return np.asarray(tiny.generate("a castle above a meadow at sunset", seed=7, steps=8, **options).image, float)
+        return np.asarray(tiny.generate("a castle above a meadow at sunset", seed=7, steps=4, **options).image, float)
 
     return paint, paint(attention_backend="sdpa")
 

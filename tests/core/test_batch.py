@@ -266,7 +266,7 @@ def test_what_is_done_is_not_done_again_and_nothing_is_loaded(folder, tmp_path):
         f"batch = Batch({str(folder.source)!r}, {str(folder.folder.path)!r}, width=128, steps=1)\n"
         "print(len(batch.done), list(batch.run()), 'torch' in sys.modules)"
     )
-    assert python(code, cwd=tmp_path).stdout.split() == ["5", "[]", "False"]
+    assert python(code, cwd=tmp_path, fresh=True).stdout.split() == ["5", "[]", "False"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -495,7 +495,7 @@ def test_a_full_disk_ends_the_run_and_leaves_what_is_finished(tmp_path):
 
 # -------------------------------------------------------------------------------------------------------- interruptions
 
-KILLS = int(os.environ.get("DIT360_KILLS", "20"))
+KILLS = int(os.environ.get("DIT360_KILLS", "8"))
 PROMPTS = [f"a castle number {n}" for n in range(8)]
 
 # Each batch is a process of its own; they are forked from one that has imported everything, since that takes longer

@@ -310,7 +310,7 @@ def other_plugins():
 def test_importing_the_package_and_the_command_line_imports_nothing_heavy(tmp_path):
     heavy = (*HEAVY, "numpy", "PIL", "huggingface_hub", "safetensors")
     imports = "import sys, dit360_core\nfrom dit360_core.cli import main\n"
-    done = python(f"{imports}print([m for m in {heavy} if m in sys.modules])", cwd=tmp_path)
+    done = python(f"{imports}print([m for m in {heavy} if m in sys.modules])", cwd=tmp_path, fresh=True)
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -64,7 +64,7 @@ json.dump(told, sys.stdout)
 
 
 def detected(cases, cwd, **environ):
-    done = python(DETECT, cwd=cwd, given=json.dumps(cases), **environ)
+    done = python(DETECT, cwd=cwd, fresh=True, given=json.dumps(cases), **environ)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -126,6 +126,7 @@ def test_backends_are_listed_for_the_card_without_importing_torch(library, tmp_p
     (told,) = dit360(
         ["backends", "--json"],
         cwd=tmp_path,
+        fresh=True,
         PYTHONPATH=torch_for(tmp_path / "packages"),
         LD_LIBRARY_PATH=library,
         DIT360_DISABLED_PLUGINS="dit360-attn-flash,dit360-attn-xformers",

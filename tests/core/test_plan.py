@@ -720,6 +720,7 @@ def test_planning_imports_no_torch(tmp_path):
         "from dit360_core.listing import listing\n"
         "listing(registry.Registry(entry_points=[]), machine.Machine.detect('cpu'))\n",
         cwd=tmp_path,
+        fresh=True,
     )
     assert done.returncode == 0, done.stderr
 

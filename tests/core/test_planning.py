@@ -356,6 +356,7 @@ def test_the_commands_tell_people_and_programs(tmp_path):
         ["plan", "--device", "cpu", "--vram", "0.5"],
         ["generate", "a castle", "-o", "a.jpg", "--width", "64", "--steps", "1", "--profile", "p.html"],
         cwd=tmp_path,
+        fresh=True,  # what a process holds before is part of what it plans
     )
     assert people.code == 0, people.err
     assert "8.0 GiB, balanced: --offload group" in people.out
@@ -405,7 +406,7 @@ print(json.dumps({**found, "growth": (held() - before) / 2**20}))
 def measured(tmp_path_factory):
     """One combination of bench/prediction.py, whose table is in docs/memory.md; then fifty pictures in that process."""
     bench = str(Path(__file__).parents[2] / "bench")
-    done = python(_ONE_PROCESS.replace("sys.argv[1]", repr(bench)), cwd=tmp_path_factory.mktemp("measured"))
+    done = python(_ONE_PROCESS.replace("sys.argv[1]", repr(bench)), cwd=tmp_path_factory.mktemp("measured"), fresh=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

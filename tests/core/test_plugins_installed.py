@@ -1,10 +1,13 @@
 """Third-party plugins that are really installed: the broken ones are told, none of them stops a picture."""
 
+import contextlib
+import io
 import json
 import re
 
 import pytest
-from command_line import PLUGINS, dit360, install, python
+from command_line import PLUGINS, Told, dit360, install, python
+from dit360_core.cli import registered
 
 SMALL = ["--width", "128", "--steps", "1", "--seed", "7"]
 # The others are installed by the tests that need them.
@@ -51,7 +54,6 @@ def told(site, tmp_path_factory):
     attention = "--attention-backend"
     commands = {
         "json": ["backends", "--json"],
-        "table": ["backends"],
         "doctor": ["doctor", "--json"],
         "auto": ["generate", "a castle", *SMALL, "-o", "auto.png"],
         "auto's picture": ["inspect", "auto.png", "--json"],
@@ -69,7 +71,11 @@ def told(site, tmp_path_factory):
     }
     said = dict(zip(commands, dit360(*commands.values(), cwd=folder, PYTHONPATH=site), strict=True))
     assert said["no picture"].code == 2
-    return said
+    # The same as a table, without trying everything again.
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.setenv("COLUMNS", "200")
+        registered.show(said["json"].json)
+    return {**said, "table": Told(code=0, out=out.getvalue(), err="")}
 
 
 def used(told, name):
@@ -197,6 +203,7 @@ def test_a_name_that_a_failed_plugin_may_have_had_is_told_with_those_that_failed
 
 DISCOVER = """
 import json, sys
+from dit360_core.cli import registered
 from dit360_core.registry import default_registry
 registry = default_registry()
 offers = [(e.distribution, e.name, bool(e.refused)) for e in registry.entries("attention")]
@@ -207,7 +214,7 @@ json.dump({"offers": offers, "disabled": registry.disabled, "failed": [f.distrib
 
 def test_disabled_plugins_are_not_imported_and_told_and_their_clashes_are_gone(site, tmp_path):
     off = "exits-on-import, Raises_On_Import,raises_in_hook,twin-a:twin_a"
-    done = python(DISCOVER, cwd=tmp_path, PYTHONPATH=site, DIT360_DISABLED_PLUGINS=off)
+    done = python(DISCOVER, cwd=tmp_path, fresh=True, PYTHONPATH=site, DIT360_DISABLED_PLUGINS=off)
     found = json.loads(done.stdout)
     assert found["disabled"] == [
         "exits-on-import:exits_on_import",
@@ -221,7 +228,7 @@ def test_disabled_plugins_are_not_imported_and_told_and_their_clashes_are_gone(s
 
 
 def test_one_warning_on_stderr_tells_all_plugins_that_failed(site, tmp_path):
-    done = python(DISCOVER, cwd=tmp_path, PYTHONPATH=site)
+    done = python(DISCOVER, cwd=tmp_path, fresh=True, PYTHONPATH=site)
     assert done.returncode == 0
     told = ", ".join(sorted(f"{distribution} {version}" for distribution, version, _ in FAILURES))
     assert done.stderr == f"Plugins that failed: {told}; 'dit360 backends' tells why.\n"
@@ -236,6 +243,6 @@ def test_one_warning_on_stderr_tells_all_plugins_that_failed(site, tmp_path):
 )
 def test_strict_plugins_ends_with_the_plugins_own_error(site, tmp_path, disabled, error):
     strict = {"DIT360_STRICT_PLUGINS": "1", "DIT360_DISABLED_PLUGINS": disabled}
-    done = python(DISCOVER, cwd=tmp_path, PYTHONPATH=site, **strict)
+    done = python(DISCOVER, cwd=tmp_path, fresh=True, PYTHONPATH=site, **strict)
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith(error)

@@ -1,5 +1,6 @@
 """Solvers against flows that are known: order of convergence, noise levels, beginning in the middle."""
 
+import functools
 import math
 
 import attrs
@@ -66,14 +67,15 @@ def mixture(x, sigma):
 
 def error(name, evaluations):
     """Root mean square over 500 samples against Heun's method with 2000 steps."""
-    start = torch.randn(1, 500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    settings = SchedulerSettings(shift=lambda sigma, tokens: sigma)
     steps = next(n for n in range(1, 1000) if OFFERS[name].evaluations(n) >= evaluations)
-    ends = []
-    for offer, count in ((OFFERS[name], steps), (OFFERS["heun"], 2000)):
-        scheduler = offer.load(settings)
-        ends.append(integrate(scheduler, scheduler.sigmas(count, 1), start, mixture)[0])
-    return float((ends[0] - ends[1]).square().mean().sqrt())
+    return float((end(name, steps) - end("heun", 2000)).square().mean().sqrt())
+
+
+@functools.cache
+def end(name, steps):
+    start = torch.randn(1, 500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scheduler = OFFERS[name].load(SchedulerSettings(shift=lambda sigma, tokens: sigma))
+    return integrate(scheduler, scheduler.sigmas(steps, 1), start, mixture)[0]
 
 
 @pytest.mark.parametrize(("name", "least"), [("flow_match", 0.8), ("heun", 1.6), ("unipc", 1.6), ("dpmpp_2m", 1.5)])

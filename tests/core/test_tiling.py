@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import subprocess
 import sys
 import textwrap
 
@@ -10,6 +9,7 @@ import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
+from command_line import python
 from dit360_core.builtin.tiling_exact import Exact
 from dit360_core.builtin.tiling_others import Blended
 from dit360_core.memory import OutOfMemory, free_memory
@@ -108,16 +108,24 @@ def test_every_way_makes_the_same_picture(pipe):
 # ----------------------------------------------------------------------------------------------------------- memory
 
 
+@pytest.fixture(scope="module")
+def needed():
+    """An autoencoder, and the bytes that each level is predicted to take for it."""
+    vae, needed = small_autoencoder(block_out_channels=(16, 32, 32, 32)), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dit360_core.vae.schedule.SMALLEST_WORK", 2**20)
+        for name in ("stored", "mixed", "recomputed"):
+            named = Exact(TilingSettings(mode="always", level=name))
+            named.decode(vae, latents_of(512, 256))
+            needed[name] = named.report["predicted_bytes"]
+    return vae, needed
+
+
 @pytest.mark.parametrize("level", ["stored", "mixed", "recomputed", None])
-def test_the_fastest_level_is_taken_that_fits(monkeypatch, caplog, level):
+def test_the_fastest_level_is_taken_that_fits(monkeypatch, caplog, level, needed):
     """None: nothing fits, and the smallest is tried."""
     monkeypatch.setattr("dit360_core.vae.schedule.SMALLEST_WORK", 2**20)
-    vae = small_autoencoder(block_out_channels=(16, 32, 32, 32))
-    needed = {}
-    for name in ("stored", "mixed", "recomputed"):
-        named = Exact(TilingSettings(mode="always", level=name))
-        named.decode(vae, latents_of(512, 256))
-        needed[name] = named.report["predicted_bytes"]
+    vae, needed = needed
     assert needed["stored"] > needed["mixed"] > needed["recomputed"]
     free = int(needed[level] / 0.8) + 1 if level else needed["recomputed"]
     monkeypatch.setattr("dit360_core.builtin.tiling_exact.room", lambda device, budget: free)
@@ -193,14 +201,11 @@ def live_bytes():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits address space, as Linux does")
-def test_where_memory_really_runs_out_the_picture_is_made_nevertheless():
+def test_where_memory_really_runs_out_the_picture_is_made_nevertheless(tmp_path):
     """A process that may not have what one piece takes, and believes that it may: the allocator's own error."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(
-                """
+    done = python(
+        textwrap.dedent(
+            """
                 import resource, torch
                 from pathlib import Path
                 import dit360_core.builtin.tiling_exact as exact
@@ -218,11 +223,8 @@ def test_where_memory_really_runs_out_the_picture_is_made_nevertheless():
                 pixels = tiling.decode(vae, latents)
                 print(tuple(pixels.shape), tiling.report["level"], tiling.report["out_of_memory"])
                 """
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+        ),
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("(1, 3, 512, 1024) stored ['whole']"), done.stdout

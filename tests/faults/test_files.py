@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ sys.path.insert(0, sys.argv[1])
 import attrs
 from command_line import dit360
 asked = json.load(sys.stdin)
-json.dump([attrs.asdict(told) for told in dit360(*asked["commands"], cwd=".", **asked["environ"])], sys.stdout)
+told = dit360(*asked["commands"], cwd=".", fresh=True, **asked["environ"])
+json.dump([attrs.asdict(one) for one in told], sys.stdout)
 """
 
 
@@ -260,7 +262,7 @@ from pathlib import Path
 from dit360_core import panorama, storing
 from dit360_core.cli import main
 
-me, commands = sys.argv[1], json.loads(sys.argv[2])
+me, commands = json.load(sys.stdin)
 
 def both_first(module, name):
     # A program goes on only when the other one has found the name free, too.
@@ -293,19 +295,15 @@ def raced(tmp_path_factory):
     """Two processes that each write the same picture and the same model; the winner and the loser of each."""
     desk = tmp_path_factory.mktemp("raced")
     model = ["quantize", "tiny", "-o", "model", "--mode", "int8", "--parts", "t5"]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACING, me, json.dumps([["generate", prompt, "-o", "same.png", *SMALL], model])],
-            cwd=desk, env=environment(PYTHONIOENCODING="utf-8"), stdout=subprocess.PIPE, text=True, encoding="utf-8",
-        )
+    asked = {
+        me: [["generate", prompt, "-o", "same.png", *SMALL], model]
         for me, prompt in (("a", "a castle"), ("b", "a desert"))
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=200)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+    }
+    with ThreadPoolExecutor() as threads:
+        running = [
+            threads.submit(python, RACING, cwd=desk, given=json.dumps([me, commands])) for me, commands in asked.items()
+        ]
+    said = [process.result().stdout for process in running]
     for mark in desk.glob("?.check_*"):
         mark.unlink()
     told = [[Told(**one) for one in json.loads(text)] for text in said]

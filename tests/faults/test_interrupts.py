@@ -63,7 +63,7 @@ cli.main()
 
 @pytest.mark.parametrize(("signals", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_before_the_commands_body_ends_with_its_own_code(tmp_path, signals, code):
-    done = python(f"import sys; sys.argv = ['dit360', {signals!r}]\n{SIGNALLED}", cwd=tmp_path)
+    done = python(f"import sys; sys.argv = ['dit360', {signals!r}]\n{SIGNALLED}", cwd=tmp_path, fresh=True)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
 

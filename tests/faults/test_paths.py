@@ -13,7 +13,7 @@ from dit360_core.naming import LONGEST_COMPONENT, file_within, made_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CASES = 120_000
+CASES = int(os.environ.get("DIT360_NAMES", "30000"))
 
 # What is put together to names: each piece has led somebody out of a folder, or onto a device, on some system.
 SEPARATORS = ("/", "/", "/", "/", "\\", "//", "\\\\", "/./", "/../", "\\..\\", "\uff0f", "\u2215", "\u2044", "\u29f8")
@@ -139,7 +139,7 @@ def assert_inside(folder, path, name):
     assert all(len(os.fsencode(part)) <= LONGEST_COMPONENT for part in relative.split("/")), name
 
 
-def test_of_120_000_hostile_names_none_leads_out_of_the_folder(tmp_path):
+def test_of_many_hostile_names_none_leads_out_of_the_folder(tmp_path):
     folder = laid_out(tmp_path)
     taken = {}
     for name in names(CASES):

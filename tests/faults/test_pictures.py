@@ -216,5 +216,5 @@ def test_no_picture_makes_much_memory_be_taken(desk):
         "    except InputError: pass\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
     )
-    said = python(code, cwd=desk)
+    said = python(code, cwd=desk, fresh=True)
     assert int(said.stdout) < 256, f"{said.stdout} MiB, {said.stderr}"  # Pillow allows 64 MiB of texts

@@ -168,7 +168,7 @@ def test_a_plugin_with_a_syntax_error_is_told_with_its_line_and_stops_no_other(s
     (tmp_path / "does_not_parse" / "does_not_parse.py").write_text(DOES_NOT_PARSE)
     (tmp_path / "does_not_parse" / "pyproject.toml").write_text(ABOUT)
     broken = install(tmp_path / "site", "does_not_parse", source=tmp_path)
-    names, failures = json.loads(python(LIST, cwd=tmp_path, PYTHONPATH=f"{broken}:{site}").stdout)
+    names, failures = json.loads(python(LIST, cwd=tmp_path, fresh=True, PYTHONPATH=f"{broken}:{site}").stdout)
     assert failures == [
         "does-not-parse 0.14.0 (does_not_parse) cannot be imported: SyntaxError: '(' was never closed "
         "(does_not_parse.py, line 7)"

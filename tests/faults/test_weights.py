@@ -129,7 +129,7 @@ def test_no_file_makes_much_memory_be_taken(damaged, tmp_path):
         "    except ModelError: refused += 1\n"
         "print(refused, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
     )
-    said = python(code, cwd=tmp_path)
+    said = python(code, cwd=tmp_path, fresh=True)
     refused, grown = map(int, said.stdout.split())
     assert refused == len(DAMAGED) + 1
     assert grown < 64, f"{grown} MiB"

@@ -176,7 +176,9 @@ def test_the_installed_wheel_puts_its_nodes_into_comfyui(dist, tmp_path):
     with opened(dist, "dit360-comfy") as wheel:
         wheel.extractall(tmp_path / "site")
     code = "import sys; sys.argv = ['dit360-comfy', 'install', '--comfyui', '.']; "
-    done = python(code + "from dit360_comfy.cli import main; main()", cwd=tmp_path, PYTHONPATH=tmp_path / "site")
+    done = python(
+        code + "from dit360_comfy.cli import main; main()", cwd=tmp_path, fresh=True, PYTHONPATH=tmp_path / "site"
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     linked = (tmp_path / "custom_nodes" / "dit360-comfy").resolve()
     assert linked == tmp_path / "site" / "dit360_comfy" / "node_pack"

@@ -1,0 +1,143 @@
+"""Processes that have imported PyTorch and diffusers already: forks of one that did it once.
+
+Those imports cost seconds of a processor each time, and many tests need a process of their own for something else: to
+end it, to install plugins into it, or to run a command as people do. Tests of what is imported take a fresh one.
+"""
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+
+_LATE = (
+    "DIT360_",
+    "PYTEST_",
+    "PYTHONPATH",
+    "PYTHONIOENCODING",
+    "COLUMNS",
+    "COMFYUI_DIR",
+    "BROWSER",
+    "TMPDIR",
+    "OMP_NUM_THREADS",
+)
+"""Variables that nothing reads while it is imported, or that are made up for after the fork."""
+
+_SERVER = """
+import contextlib, gc, json, os, socket, sys, tempfile
+
+import torch
+import diffusers, peft, transformers
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+import dit360_core.batching.painting, dit360_core.cli, dit360_core.loading
+import dit360_core.flux.engine, dit360_core.flux.load
+
+def next_code(line):
+    while True:
+        request, handed, _, _ = socket.recv_fds(line, 16, 5)
+        if not request:
+            os._exit(0)
+        if not os.fork():  # it waits for the process that is asked for, so that several may run at once
+            pid = os.fork()
+            if not pid:
+                break
+            os.write(handed[4], b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            os._exit(0)
+        for number in handed:
+            os.close(number)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+    line.close()
+    os.close(handed[4])
+    with os.fdopen(handed[0], encoding="utf-8") as file:
+        asked = json.load(file)
+    for number, ours in zip(handed[1:4], (0, 1, 2)):
+        os.dup2(number, ours)
+        os.close(number)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    tempfile.tempdir = None  # TMPDIR may be another
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return asked["code"]
+
+gc.collect()
+gc.freeze()
+code = next_code(socket.socket(fileno=int(sys.argv.pop())))
+exec(compile(code, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
+"""
+
+
+def can_be_forked(environment: dict[str, str]) -> bool:
+    """Whether a process with these variables can be one of those."""
+    changed = {name for name, _ in set(environment.items()) ^ set(_started_with().items())}
+    usual = environment.get("PYTHONIOENCODING", "utf-8") == "utf-8"
+    return (
+        hasattr(os, "fork") and sys.platform != "darwin" and usual and all(name.startswith(_LATE) for name in changed)
+    )
+
+
+@functools.cache
+def _started_with() -> dict[str, str]:
+    from command_line import environment
+
+    return environment(PYTHONIOENCODING="utf-8")
+
+
+class _Server:
+    """The process that has imported everything, which forks one for each piece of code that it is given."""
+
+    def __init__(self) -> None:
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _SERVER, str(theirs.fileno())],
+                env=_started_with(),
+                cwd=os.path.abspath(os.sep),  # one that nobody removes, with nothing to import in it
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        self._line.close()
+        self._process.wait()
+
+    def run(self, code: str, cwd: str, environment: dict[str, str], given: str, patience: float):
+        asked = {"code": code, "cwd": os.path.abspath(cwd), "environment": environment}
+        with contextlib.ExitStack() as open_:
+            request, stdin, out, err = (open_.enter_context(tempfile.TemporaryFile()) for _ in range(4))
+            reading, writing = (
+                open_.enter_context(os.fdopen(end, mode)) for end, mode in zip(os.pipe(), "rw", strict=True)
+            )
+            request.write(json.dumps(asked).encode())
+            stdin.write(given.encode())
+            for file in (request, stdin):
+                file.seek(0)
+            socket.send_fds(self._line, [b"run"], [file.fileno() for file in (request, stdin, out, err, writing)])
+            writing.close()
+            if not select.select([reading], [], [], patience)[0]:
+                raise subprocess.TimeoutExpired(code, patience)
+            answer = reading.read()
+            assert answer, "the process that forks the others has ended"
+            for file in (out, err):
+                file.seek(0)
+            said = [file.read().decode("utf-8").replace("\r\n", "\n") for file in (out, err)]
+        return subprocess.CompletedProcess([sys.executable, "-c", code], int(answer), *said)
+
+
+_server = functools.cache(_Server)
+
+
+def run(code: str, *, cwd: str, environment: dict[str, str], given: str = "", patience: float):
+    """As ``subprocess.run([sys.executable, "-c", code])``, with everything imported before. environment: all of it."""
+    return _server().run(code, cwd, environment, given, patience)
