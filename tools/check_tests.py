@@ -3,7 +3,9 @@
     together   all distributions, with the versions of constraints.txt
     alone      each distribution alone with the core, and its own tests
     oldest     the oldest versions that are claimed (constraints-oldest.txt), with the oldest core that each claims
-    newest     the newest versions on the index, with the newest core that each claims; torch stays
+    newest     the newest versions on the index, with the newest core that each claims
+
+The last two take PyTorch as the index has it, for Linux the build for CUDA: some gigabytes, and no GPU is needed.
 
 Tests are copied to a temporary folder with what they need from the repository, and without what tests the repository
 itself.
@@ -137,6 +139,7 @@ class Run:
             "run": self.name,
             "tests": title,
             "core": versions[CORE],
+            "torch": versions["torch"],
             "diffusers": versions["diffusers"],
             "transformers": versions["transformers"],
             "pluggy": versions["pluggy"],
@@ -192,11 +195,13 @@ def alone(base: Path, tests: Path, given: argparse.Namespace) -> list[dict[str, 
 
 def versions(name: str, base: Path, tests: Path, given: argparse.Namespace) -> list[dict[str, object]]:
     """All plugins with each end of the range: the oldest or newest dependencies, and core."""
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    torch = base / "torch.txt"
-    torch.write_text("\n".join(pin for pin in pins if pin.startswith("torch==")) + "\n", encoding="utf-8")
-    oldest = [ROOT / "constraints-oldest.txt", ROOT / "constraints.txt"]
-    constraints = merged(base / "oldest.txt", *oldest) if name == "oldest" else torch
+    constraints = None
+    if name == "oldest":
+        # What tests need besides is in constraints.txt, whose xFormers is one for a newer PyTorch.
+        rest = base / "rest.txt"
+        pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+        rest.write_text("".join(pin for pin in pins if not pin.startswith("xformers==")), encoding="utf-8")
+        constraints = merged(base / "oldest.txt", ROOT / "constraints-oldest.txt", rest)
     run = Run(name, base, tests, constraints)
     try:
         every = [path for distribution, path in wheels().items() if distribution != CORE]
@@ -210,9 +215,9 @@ def versions(name: str, base: Path, tests: Path, given: argparse.Namespace) -> l
         for core in dict.fromkeys(ends.values()):
             with_it = [plugin for plugin in every if ends[plugin] == core]
             names = [metadata_of(plugin, "Name")[0] for plugin in with_it]
-            run.install(
-                str(core), *(f"{wanted(n)}=={version_of(p)}" for n, p in zip(names, with_it, strict=True)), *TOOLS
-            )
+            asked = names if name == "oldest" else [wanted(each) for each in names]
+            plugins = [f"{n}=={version_of(p)}" for n, p in zip(asked, with_it, strict=True)]
+            run.install(str(core), *plugins, *TOOLS)
             if core == wheels()[CORE]:
                 rows.append(run.test("the core's", *core_tests(tests, quick=not given.whole)))
             rows.append(run.test("of plugins", *(f"tests/{folder_of(each)}" for each in names)))

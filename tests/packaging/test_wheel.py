@@ -133,17 +133,27 @@ def test_the_claimed_cores_have_both_ends_and_this_one_is_among_them(dist, name)
 
 
 def test_floors_are_those_of_the_oldest_versions_that_are_tried(dist):
-    """So that no floor is claimed that tests were never run with. Torch and xFormers: the file's header tells why."""
+    """So that no floor is claimed that tests were never run with. Of xFormers: the file's header tells why."""
     lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
     tried = {each.name: str(each.specifier)[2:] for each in map(Requirement, (x for x in lines if x[:1] not in "#"))}
     found = [Requirement(text) for name in DISTRIBUTIONS for text in needed(dist, name)]
     found += [Requirement(text) for text in EXTRAS["ray"]]
     floors = {(each.name, s.version) for each in found for s in each.specifier if s.operator == ">="}
-    floors = {(name, version) for name, version in floors if name not in (*DISTRIBUTIONS, "torch")}
+    floors = {(name, version) for name, version in floors if name not in DISTRIBUTIONS}
     wrong = {
         name: (floor, tried[name]) for name, floor in floors if not SpecifierSet(f"~={floor}.0").contains(tried[name])
     }
     assert not wrong, "see the header of constraints-oldest.txt"
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_pythons_that_a_distribution_names_are_those_of_the_table_of_what_is_supported(dist, name):
+    page = (ROOT / "docs" / "distributions.md").read_text(encoding="utf-8")
+    supported = re.findall(r"^\| (3\.\d+) \| yes", page, re.M)
+    about = metadata(dist, name)
+    named = {each.rpartition(" ")[2] for each in about.classifiers if " :: Python :: 3." in each}
+    assert named == {*supported}
+    assert about.requires_python == SpecifierSet(f">={supported[0]}")
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
