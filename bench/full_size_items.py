@@ -1,328 +1,238 @@
-"""What ``bench/full_size.py`` measures: each function is an item, runs in a process of its own, and tells its rows."""
+"""What ``bench/full_size.py`` measures: each function is a part, runs in a process of its own, and tells its rows."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import attrs
 import torch
 from dit360_core.attention import Kernels
-from dit360_core.budget import fit
-from dit360_core.errors import Dit360Error, InputError
 from dit360_core.flux.engine import as_stored
-from dit360_core.flux.placement import place
-from dit360_core.forecast import subject_of
 from dit360_core.machine import Machine
 from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import AttentionNeed
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline import Pipeline
 from dit360_core.plan import judge
-from dit360_core.registry import by_priority, default_registry
-from dit360_core.speed import measure
+from dit360_core.probe import closeness, refusals, speed, trial_call
+from dit360_core.registry import Entry, by_priority, default_registry
+from dit360_core.slicing import sliced
 from dit360_core.wrap import Grid
 from full_size_parts import (
-    GUIDANCE,
     PADDING,
     TINY_TRANSFORMER,
     Asked,
     add_lora,
-    conditioning,
     dtype_of,
     flux,
     official_step,
     our_step,
+    our_velocity,
     paired,
     peaks,
     resident,
-    text_encoders,
     timed,
     transformer,
+    wrapped,
 )
+from full_size_rows import row
 
-Tell = Callable[[dict[str, Any]], None]
-"""Takes a row, which is kept from then on."""
-
-STEPS = 3
-"""Of a sampling in which parts move. The first moves them there and is not among the steps that count."""
+# -------------------------------------------------------------------------------------------------------- attention
 
 
-def text(asked: Asked, tell: Tell) -> None:
-    """Both text encoders, by themselves."""
-    for name, (module, length) in text_encoders(asked, torch.bfloat16).items():
-        ids = torch.randint(1, 1000, (1, length), device=asked["device"])
-
-        def encode(module: Any = module, ids: torch.Tensor = ids) -> None:
-            with torch.no_grad():
-                module(input_ids=ids)
-
-        tell({"what": f"{name}, {length} tokens", **peaks(encode, asked["device"]), **paired(encode, None, asked)})
-
-
-def official(asked: Asked, tell: Tell, precision: str) -> None:
-    """The authors' way: diffusers, the LoRA beside the weights."""
-    module = transformer(asked, dtype_of(precision))
-    try:
-        add_lora(module)
-        what = f"diffusers, {precision}, LoRA beside the weights"
-    except ImportError:
-        what = f"diffusers, {precision}, no LoRA since peft is not installed"
-    compared(asked, tell, what, official_step(module, asked))
-
-
-def fused(asked: Asked, tell: Tell) -> None:
-    """The same LoRA, in the weights."""
-    pipe = flux(asked)
-    add_lora(pipe.transformer)
-
-    def fuse() -> None:
-        pipe.transformer.fuse_lora()
-        pipe.transformer.unload_lora()
-
-    seconds = timed(fuse, asked["device"])
-    pipeline = Pipeline.from_diffusers(pipe, attention_backend="sdpa")
-    compared(asked, tell, "bf16, LoRA fused", our_step(pipeline, asked), fusing_s=seconds)
-
-
-def attention(asked: Asked, tell: Tell) -> None:
-    """Every kernel in one model, each against PyTorch's own choice."""
-    pipeline = Pipeline.from_diffusers(flux(asked), attention_backend="sdpa")
-    reference = our_step(pipeline, asked)
-    config, registry = pipeline.engine.transformer.config, default_registry()
-    machine = Machine.detect(asked["device"])
-    need = AttentionNeed(
-        device=asked["device"],
-        dtype="bf16",
-        heads=config.num_attention_heads,
-        head_dim=config.attention_head_dim,
-        length=Grid.of_picture(asked["width"], asked["width"] // 2, PADDING).tokens + (16 if asked["small"] else 512),
+def need_of(asked: Asked, dtype: str, *, key_bias: bool = False, heads: int, head_dim: int = 128) -> AttentionNeed:
+    """What a panorama of the size asks of attention."""
+    length = Grid.of_picture(asked["width"], asked["width"] // 2, PADDING).tokens + (16 if asked["small"] else 512)
+    return AttentionNeed(
+        device=asked["device"], dtype=dtype, heads=heads, head_dim=head_dim, length=length, key_bias=key_bias
     )
-    kernels = Kernels(registry, machine, True)
-    for entry in sorted(registry.entries("attention"), key=by_priority):
-        what = f"bf16, {entry.address}"
-        reasons = judge(entry, machine, need)
-        if reasons or entry.offer.stores_scores:
-            # Those that store all scores would need 22 GB for them in float32; docs/attention-matrix.md has them.
-            tell({"what": what, "skipped": "; ".join(map(str, reasons)) or "stores all scores"})
-            continue
-        try:
-            _, attend = kernels.choose(entry.address, need)
-            step = our_step(pipeline, asked, attend)
-            tell({"what": what, **peaks(step, asked["device"]), **paired(step, reference, asked)})
-        except Exception as error:  # noqa: BLE001 - a kernel may raise anything, and the others go on
-            tell(failure(what, error))
 
 
-def compiled(asked: Asked, tell: Tell) -> None:
+def backends() -> list[Entry]:
+    """All kernels of this environment, by priority."""
+    return sorted(default_registry().entries("attention"), key=by_priority)
+
+
+def kernels(asked: Asked, work: Any, dtypes: Iterable[str] = ("bf16", "fp16", "fp32")) -> None:
+    """Every kernel by itself at FLUX.1-dev's shapes: how far from float32 or wider, how long, how much memory."""
+    machine = Machine.detect(asked["device"]).confirmed(asked["device"])[0]
+    for dtype, key_bias in itertools.product(dtypes, (False, True)):
+        need = need_of(asked, dtype, key_bias=key_bias, heads=4 if asked["small"] else 24)
+        for entry in backends():
+            what = f"{entry.address}, {dtype}" + (", bias" if key_bias else "")
+            row(work, what, lambda entry=entry, need=need: one_kernel(entry, need, machine))  # type: ignore[misc]
+
+
+def one_kernel(entry: Entry, need: AttentionNeed, machine: Machine) -> dict[str, Any]:
+    """Its error in trials and over the whole length, and its time beside PyTorch's own choice."""
+    if reasons := judge(entry, machine, need):
+        return {"skipped": "; ".join(map(str, reasons))}
+    attend = entry.offer.load()
+    if reasons := refusals(attend, machine, need):
+        return {"skipped": "; ".join(map(str, reasons))}
+    close = closeness(attend, need)
+    if close.reasons:
+        return {"failed": "; ".join(map(str, close.reasons)), "error": close.error, "allowed": close.allowed}
+    call = trial_call(need, need.length, need.length)
+    truth = call.truth()
+    # What stores all scores is sliced in a picture, too, where memory asks for it.
+    kernel = sliced(attend, 1024) if entry.offer.stores_scores else attend
+    whole = float((call.to(kernel).to(truth.dtype) - truth).abs().max() / truth.abs().max())
+    del truth
+    measured = peaks(lambda: call.to(kernel), need.device)
+    seconds, times = speed(kernel, need)
+    own = {"seconds": seconds, "times_as_fast_as_sdpa": times, "whole_error": whole}
+    return {"error": close.error, "allowed": close.allowed, **own, "peak": measured["peak"]}
+
+
+def steps(asked: Asked, work: Any) -> None:
+    """The resident pipeline, and every kernel in it, each against PyTorch's own choice: time, memory, result."""
+    pipeline = wrapped(flux(asked), asked, attention_backend="sdpa")
+    config = pipeline.engine.transformer.config
+    machine = Machine.detect(asked["device"]).confirmed(asked["device"])[0]
+    need = need_of(asked, asked["precision"], heads=config.num_attention_heads, head_dim=config.attention_head_dim)
+    reference, chosen = our_step(pipeline, asked), Kernels(default_registry(), machine, True)
+    right = our_velocity(pipeline, asked)()
+
+    def with_kernel(entry: Entry) -> dict[str, Any]:
+        if reasons := judge(entry, machine, need):
+            return {"skipped": "; ".join(map(str, reasons))}
+        _, attend = chosen.choose(entry.address, need)
+        # 22 GB of scores for those that store them in float32: in slices, as where memory asks for it.
+        kernel = sliced(attend, 1024) if entry.offer.stores_scores else attend
+        error, step = distance(our_velocity(pipeline, asked, kernel)(), right), our_step(pipeline, asked, kernel)
+        return {**peaks(step, asked["device"]), **paired(step, reference, asked), "error": error}
+
+    def alone() -> dict[str, Any]:
+        weights = sum(p.nbytes for p in pipeline.engine.transformer.parameters())
+        return {**peaks(reference, asked["device"]), **paired(reference, None, asked), "weights_bytes": weights}
+
+    row(work, f"resident, {asked['precision']}", alone)
+    for entry in backends():
+        row(work, f"{asked['precision']}, {entry.address}", lambda entry=entry: with_kernel(entry))  # type: ignore[misc]
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Relative, root mean square."""
+    return float((one.double() - other.double()).norm() / other.double().norm())
+
+
+# ----------------------------------------------------------------------------------------------------- the transformer
+
+
+def compared(asked: Asked, step: Callable[[], Any], reference: Pipeline | None = None) -> dict[str, Any]:
+    """Memory of a step, then it and one of the resident pipeline in turns. reference: that pipeline, if it is there."""
+    found = peaks(step, asked["device"])
+    reference = reference or resident(asked)
+    return {**found, **paired(step, None if reference is None else our_step(reference, asked), asked)}
+
+
+def official(asked: Asked, work: Any, precision: str) -> None:
+    """The authors' way: diffusers, the LoRA beside the weights."""
+
+    def measure() -> dict[str, Any]:
+        module = transformer(asked, dtype_of(precision))
+        add_lora(module)
+        return compared(asked, official_step(module, asked))
+
+    row(work, f"diffusers, {precision}, LoRA beside the weights", measure)
+
+
+def fused(asked: Asked, work: Any) -> None:
+    """The same LoRA, in the weights."""
+
+    def measure() -> dict[str, Any]:
+        pipe = flux(asked)
+        add_lora(pipe.transformer)
+
+        def fuse() -> None:
+            pipe.transformer.fuse_lora()
+            pipe.transformer.unload_lora()
+
+        seconds = timed(fuse, asked["device"])
+        pipeline = wrapped(pipe, asked, attention_backend="sdpa")
+        return {**compared(asked, our_step(pipeline, asked)), "fusing_s": seconds}
+
+    row(work, f"{asked['precision']}, LoRA fused", measure)
+
+
+def compiled(asked: Asked, work: Any) -> None:
     """torch.compile of the blocks, each kind once."""
-    pipe = flux(asked)
-    pipeline = Pipeline.from_diffusers(pipe, attention_backend="sdpa", compile_blocks=True)
-    what = "bf16, compile_blocks=True"
-    compared(asked, tell, what, our_step(pipeline, asked))
+
+    def measure() -> dict[str, Any]:
+        pipeline = wrapped(flux(asked), asked, attention_backend="sdpa", compile_blocks=True)
+        return compared(asked, our_step(pipeline, asked))
+
+    row(work, f"{asked['precision']}, compile_blocks=True", measure)
 
 
-def quantized(asked: Asked, tell: Tell, mode: str) -> None:
-    """The transformer in fewer bits."""
+def quantized(asked: Asked, work: Any) -> None:
+    """The transformer in every quantization: bytes, memory, time, and how far its velocity is off."""
+    reference = resident(asked)
+    for entry in sorted(default_registry().entries("quantization"), key=by_priority):
+        if entry.offer.name not in ("none", "auto"):
+            mode = entry.address
+            row(work, f"{asked['precision']}, {mode}", lambda mode=mode: one_quantization(asked, mode, reference))  # type: ignore[misc]
+
+
+def one_quantization(asked: Asked, mode: str, reference: Pipeline | None) -> dict[str, Any]:
+    """One way, of the same random weights as the reference has."""
     pipe = flux(asked)
     began = time.perf_counter()
-    pipeline = Pipeline.from_diffusers(
-        pipe, attention_backend="sdpa", quantization_mode=mode, quantization_parts="transformer"
-    )
+    pipeline = wrapped(pipe, asked, attention_backend="sdpa", quantization_mode=mode, quantization_parts="transformer")
     seconds = time.perf_counter() - began
-    compared(asked, tell, f"bf16, {mode}", our_step(pipeline, asked), quantizing_s=seconds)
+    (done,) = pipeline.plan.quantized
+    error = {}
+    if reference is not None:
+        error["error"] = distance(our_velocity(pipeline, asked)(), our_velocity(reference, asked)())
+    return {
+        **compared(asked, our_step(pipeline, asked), reference),
+        **error,
+        "quantizing_s": seconds,
+        "layers_bytes": done.bytes,
+        "of_bytes": done.bytes_before,
+        "layer_error_median": done.errors.median if done.errors else None,
+        "layer_error_most": done.errors.most if done.errors else None,
+        "kernel": ", ".join(f"{name} ×{count}" for name, count in done.kernels.items()),
+    }
 
 
-def offloaded(asked: Asked, tell: Tell, offload: str) -> None:
-    """Parts rest in system memory; sampled as a whole, since that is when they move."""
-    pipe = flux(asked).to("cpu")
-    if asked["device"] == "cuda":
-        torch.cuda.empty_cache()
-    pipeline = placed(pipe, offload, asked, attention_backend="sdpa")
-    moved_picture(asked, tell, f"bf16, offload={offload}", pipeline, {})
+# ------------------------------------------------------------------------------------------------------ the autoencoder
 
 
-def decode(asked: Asked, tell: Tell, width: int) -> None:
-    """The autoencoder: ours, and diffusers' in one piece, which does not know that left and right meet."""
-    width = width // 8 if asked["small"] else width
+def decode(asked: Asked, work: Any, widths: Iterable[int] = (2048, 4096, 8192)) -> None:
+    """The autoencoder at three sizes: ours as auto decides, in the smallest tiles, and diffusers' in one piece."""
     pipe = flux(asked, config=TINY_TRANSFORMER)
-    pipeline = Pipeline.from_diffusers(pipe)
-    latents = torch.randn(1, 16, width // 16, width // 8, generator=torch.Generator().manual_seed(1))
-    stored = as_stored(pipe.vae, latents).to(asked["device"], pipe.vae.dtype)
+    pipeline, device = wrapped(pipe, asked), asked["device"]
+    for asked_width in widths:
+        width = asked_width // 16 if asked["small"] else asked_width
+        latents = torch.randn(1, 16, width // 16, width // 8, generator=torch.Generator().manual_seed(1))
+        stored = as_stored(pipe.vae, latents).to(device, pipe.vae.dtype)
 
-    def plain() -> None:
-        with torch.no_grad():
-            pipe.vae.decode(stored, return_dict=False)
+        def plain(stored: torch.Tensor = stored) -> Any:
+            with torch.no_grad():
+                return pipe.vae.decode(stored, return_dict=False)[0]
 
-    def ours() -> None:
-        pipeline.decode(latents)
+        def ours(latents: torch.Tensor = latents, **options: Any) -> torch.Tensor:
+            return pipeline.decode_pixels(latents, **options).tensor
 
-    size, reference = f"{width}×{width // 2}", None
-    own = {"what": f"decode {size}", **peaks(ours, asked["device"])}
-    try:
-        tell({"what": f"decode {size}, diffusers in one piece", **peaks(plain, asked["device"])})
-        reference = plain
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        tell(failure(f"decode {size}, diffusers in one piece", error))
-        torch.cuda.empty_cache()
-    tell({**own, **paired(ours, reference, asked)})
+        def tiled(latents: torch.Tensor = latents) -> torch.Tensor:
+            return ours(latents, tiling_mode="always", tiling_backend="exact", tiling_level="recomputed")
 
+        def against_auto(way: Callable[[], Any], auto: Callable[[], Any] = ours) -> dict[str, Any]:
+            error = float((way().double() - auto().double()).abs().max())
+            return {**peaks(way, device), **paired(way, auto, asked), "pixels_differ_by": error}
 
-def preset(asked: Asked, tell: Tell, gigabytes: int) -> None:
-    """A card of so much memory, with the options that the planner gives for it."""
-    cap = gigabytes * 2**30
-    preset_with(asked, tell, f"{gigabytes} GB", cap, planned(cap, asked["device"]))
+        def in_one_piece(plain: Callable[[], Any] = plain, auto: Callable[[], Any] = ours) -> dict[str, Any]:
+            try:
+                return {**peaks(plain, device), **paired(plain, auto, asked)}
+            except Exception as error:
+                if is_out_of_memory(error):  # what it is known for
+                    return {"skipped": "out of memory"}
+                raise
 
-
-def planned(cap: int, device: str) -> dict[str, Any]:
-    """What the planner decides for FLUX.1-dev at 2048×1024 on a card of ``cap`` bytes."""
-    asked = LoadOptions(model="dit360", vram=f"{cap / 2**30:g}", device=device)
-    subject = subject_of(asked, SampleOptions(prompt="any"), DecodeOptions(), default_registry())
-    return fit(asked, subject, measure(subject.machine, subject.precision)).best.differs(asked)
-
-
-def preset_with(asked: Asked, tell: Tell, name: str, cap: int, options: dict[str, Any]) -> None:
-    """A few steps and a decode where torch may allocate ``cap`` bytes and not one more; CUDA's own are beside them.
-
-    options: of LoadOptions and DecodeOptions. Weights are made, and quantized, before the cap holds, since a load
-    would bring them layer by layer from files.
-    """
-    options = dict(options)
-    offload = options.pop("offload", "none")
-    fields = [field.name for field in attrs.fields(DecodeOptions)]
-    decoding = {option: options.pop(option) for option in fields if option in options}
-    # Of loading files, of which there are none.
-    for option in ("model", "device", "lora", "lora_strength", "lora_mode", "evict", "vram", "preset"):
-        options.pop(option, None)
-    pipe = flux(asked, dtype_of(options.pop("precision", "bf16")))
-    if options.get("quantization_mode", "none") != "none":
-        # There is no text encoder here that could be quantized too.
-        options["quantization_parts"] = "transformer"
-    said = ", ".join(f"{key}={value}" for key, value in {**options, "offload": offload, **decoding}.items())
-
-    def capped() -> None:
-        if asked["device"] == "cuda":
-            torch.cuda.empty_cache()
-            total = torch.cuda.get_device_properties(0).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, cap / total))
-            # What decides by free memory, such as the decode, must see the small card too.
-            torch.cuda.mem_get_info = lambda device=None: (max(0, cap - torch.cuda.memory_reserved()), cap)
-
-    pipeline = placed(pipe, offload, asked, before=capped, **options)
-    moved_picture(asked, tell, f"{name}: {said}", pipeline, decoding)
-
-
-# ------------------------------------------------------------------------------------------------------ inner parts
-
-
-def placed(
-    pipe: Any, offload: str, asked: Asked, before: Callable[[], None] = lambda: None, **options: Any
-) -> Pipeline:
-    """A pipeline whose parts rest where ``offload`` says. before: called when all of it is in system memory."""
-    if offload == "sequential" and asked["device"] == "cpu":
-        raise InputError("accelerate moves single layers only between system memory and an accelerator")
-    # Wrapped while it is on the device, where it computes and is quantized.
-    device = torch.device(asked["device"])
-    pipeline = Pipeline.from_diffusers(pipe.to(device), **options)
-    pipe.to("cpu")
-    before()
-    if offload == "model" and device.type == "cpu":
-        pipe.enable_model_cpu_offload(device=device)
-    else:
-        place(pipe, offload, device)
-    return pipeline
-
-
-def compared(asked: Asked, tell: Tell, what: str, step: Callable[[], Any], **more: Any) -> None:
-    """A row: memory of this one alone, then steps of it and of the resident pipeline in turns."""
-    found = {"what": what, **more, **peaks(step, asked["device"])}
-    tell({**found, **paired(step, resident(asked), asked)})
-
-
-def moved_picture(asked: Asked, tell: Tell, what: str, pipeline: Pipeline, decoding: dict[str, Any]) -> None:
-    """A row: a short sampling and a decode. seconds: of a step after the first; first_s: of the first, with moves."""
-    engine, marks = pipeline.engine, []
-    given = conditioning(asked, engine.transformer.config, engine.dtype)
-
-    def mark(done: int = 0, steps: int = 0) -> None:
-        if asked["device"] == "cuda":
-            torch.cuda.synchronize()
-        marks.append(time.perf_counter())
-
-    latents: Any = None
-
-    def sample() -> None:
-        nonlocal latents
-        mark()
-        latents = pipeline.sample(
-            given,
-            width=asked["width"],
-            height=asked["width"] // 2,
-            steps=STEPS,
-            guidance=GUIDANCE,
-            seed=1,
-            circular_padding=PADDING,
-            progress=mark,
-        )
-
-    sampling = peaks(sample, asked["device"])
-    steps = sorted(b - a for a, b in itertools.pairwise(marks[1:]))
-    decoding_took = peaks(lambda: pipeline.decode(latents, **decoding), asked["device"])
-    tell(
-        {
-            "what": what,
-            "seconds": steps[len(steps) // 2],
-            "first_s": marks[1] - marks[0],
-            "sampling_peak": sampling["peak"],
-            "decode_s": decoding_took["first_s"],
-            "decode_peak": decoding_took["peak"],
-            "peak": max(sampling["peak"], decoding_took["peak"]),
-            "reserved": max(sampling["reserved"] or 0, decoding_took["reserved"] or 0) or None,
-        }
-    )
-
-
-def failure(what: str, error: BaseException) -> dict[str, Any]:
-    """A row of what did not work: what cannot be had here is skipped, the rest has failed."""
-    if is_out_of_memory(error):
-        return {"what": what, "failed": "out of memory"}
-    if isinstance(error, Dit360Error | ImportError):
-        return {"what": what, "skipped": str(error)}
-    return {"what": what, "failed": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
-
-
-@attrs.frozen
-class Item:
-    """limit: seconds, after which its process is ended."""
-
-    run: Callable[..., None]
-    arguments: tuple[Any, ...] = ()
-    limit: float = 75
-
-
-# In the order of what would be missed most, since time may end before they do.
-ITEMS = {
-    "official-fp16": Item(official, ("fp16",)),
-    "official-bf16": Item(official, ("bf16",)),
-    "attention": Item(attention, (), 120),
-    "fused": Item(fused),
-    "decode-2048": Item(decode, (2048,)),
-    "fp8": Item(quantized, ("fp8",)),
-    "int8": Item(quantized, ("int8",)),
-    "int4": Item(quantized, ("int4",)),
-    "preset-24": Item(preset, (24,)),
-    "preset-16": Item(preset, (16,)),
-    "preset-12": Item(preset, (12,)),
-    "preset-8": Item(preset, (8,)),
-    "offload-group": Item(offloaded, ("group",)),
-    "offload-model": Item(offloaded, ("model",)),
-    "compile": Item(compiled, (), 150),
-    "text": Item(text),
-    "decode-4096": Item(decode, (4096,)),
-    "decode-8192": Item(decode, (8192,)),
-    "offload-sequential": Item(offloaded, ("sequential",)),
-}
+        size = f"{width}×{width // 2}"
+        row(work, f"{size}, auto", lambda ours=ours: {**peaks(ours, device), **paired(ours, None, asked)})  # type: ignore[misc]
+        row(work, f"{size}, exact tiles, recomputed", lambda tiled=tiled, f=against_auto: f(tiled))  # type: ignore[misc]
+        row(work, f"{size}, diffusers in one piece", in_one_piece)

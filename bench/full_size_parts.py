@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from dit360_core.flux.engine import Embedding
+from dit360_core.offers import Model
 from dit360_core.pipeline import Pipeline
 from dit360_core.precision import torch_dtype
 from dit360_core.stages import Conditioning
-from dit360_core.testing.models import small_autoencoder
+from dit360_core.testing.models import enliven, small_autoencoder
 from dit360_core.wrap import Grid
 from peak import memory, reset_peak
 
@@ -40,7 +41,7 @@ TINY_TRANSFORMER = {
 """Where only the autoencoder is looked at."""
 
 Asked = dict[str, Any]
-"""device, small (bool), width (pixels), rounds."""
+"""device, precision, small (bool), width (pixels), rounds, patience (seconds)."""
 
 
 @contextmanager
@@ -64,7 +65,9 @@ def transformer(asked: Asked, dtype: torch.dtype, config: dict[str, Any] | None 
         config = SMALL_TRANSFORMER if asked["small"] else {}
     torch.manual_seed(0)
     with made_in(asked["device"], dtype):
-        return described(guidance_embeds=True, **config).eval().requires_grad_(False)
+        made = described(guidance_embeds=True, **config).eval().requires_grad_(False)
+    enliven(made, gate=0.5)
+    return made
 
 
 def autoencoder(asked: Asked, dtype: torch.dtype) -> Any:
@@ -109,9 +112,12 @@ def scheduler() -> Any:
     return described(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, shift=3.0)
 
 
-def flux(asked: Asked, dtype: torch.dtype = torch.bfloat16, config: dict[str, Any] | None = None) -> Any:
-    """A FluxPipeline without text encoders. config: of another transformer than the full one."""
+def flux(asked: Asked, config: dict[str, Any] | None = None, precision: str = "") -> Any:
+    """A FluxPipeline without text encoders. config: of another transformer than the full one. precision: if another
+    than what is asked for."""
     import diffusers
+
+    dtype = dtype_of(precision or asked["precision"])
 
     described: Any = diffusers.FluxPipeline
     pipe = described(
@@ -125,6 +131,12 @@ def flux(asked: Asked, dtype: torch.dtype = torch.bfloat16, config: dict[str, An
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def wrapped(pipe: Any, asked: Asked, **options: Any) -> Pipeline:
+    """Ours around a pipeline of diffusers, for pictures of the size. options: of Pipeline.from_diffusers."""
+    model = Model(name="given", api=1, base="given", width=asked["width"], height=asked["width"] // 2)
+    return Pipeline.from_diffusers(pipe, model, **options)
 
 
 def add_lora(module: Any) -> None:
@@ -162,17 +174,29 @@ def conditioning(asked: Asked, config: Any, dtype: torch.dtype) -> Conditioning:
 # --------------------------------------------------------------------------------------------------------- one step
 
 
-def our_step(pipeline: Pipeline, asked: Asked, attend: Any = None) -> Callable[[], torch.Tensor]:
-    """One step of Euler as Pipeline.sample makes it. attend: another kernel than the pipeline's."""
+def our_velocity(pipeline: Pipeline, asked: Asked, attend: Any = None) -> Callable[[], torch.Tensor]:
+    """One call of the transformer as Pipeline.sample makes it. attend: another kernel than the pipeline's."""
     engine = pipeline.engine
     grid = Grid.of_picture(asked["width"], asked["width"] // 2, PADDING)
     velocity = engine.velocity(grid, GUIDANCE, attend)
     given = embedding(asked, engine.transformer.config, engine.dtype)
     x = engine.pack(engine.noise(grid, torch.Generator().manual_seed(1)).to(engine.device))
 
-    def step() -> torch.Tensor:
+    def call() -> torch.Tensor:
         with torch.no_grad():
-            return x - 0.02 * velocity(x, 0.7, given)
+            found: torch.Tensor = velocity(x, 0.7, given)
+            return found
+
+    return call
+
+
+def our_step(pipeline: Pipeline, asked: Asked, attend: Any = None) -> Callable[[], torch.Tensor]:
+    """The same with what Euler's solver makes of it."""
+    velocity = our_velocity(pipeline, asked, attend)
+
+    def step() -> torch.Tensor:
+        v = velocity()
+        return v - 0.02 * v
 
     return step
 
@@ -243,6 +267,14 @@ def peaks(function: Callable[[], Any], device: str) -> dict[str, Any]:
     return {"first_s": seconds, "peak": memory(torch.device(device))[1], "reserved": reserved}
 
 
+def outside_torch(device: str) -> int:
+    """Bytes of a card that are taken beside what torch allocates: CUDA's own, and other programs'."""
+    if device != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved()
+
+
 def paired(mine: Callable[[], Any], reference: Callable[[], Any] | None, asked: Asked) -> dict[str, Any]:
     """Median seconds of both in turns, and median and quartiles of the ratios; of one alone if there is no other."""
     device = asked["device"]
@@ -267,14 +299,14 @@ def paired(mine: Callable[[], Any], reference: Callable[[], Any] | None, asked: 
     return {**found, "reference_s": statistics.median(theirs), "ratio": middle, "quartiles": [low, high]}
 
 
-def resident(asked: Asked) -> Callable[[], torch.Tensor] | None:
-    """A step of the resident bf16 pipeline with PyTorch's attention, or None where it does not fit any more."""
+def resident(asked: Asked) -> Pipeline | None:
+    """The resident pipeline with PyTorch's attention, or None where it does not fit any more."""
     # 24 GB of weights and what a step needs; on the CPU there are only small ones.
     if asked["device"] == "cuda" and not asked["small"]:
         torch.cuda.empty_cache()
         if torch.cuda.mem_get_info()[0] < 34 * 2**30:
             return None
-    return our_step(Pipeline.from_diffusers(flux(asked), attention_backend="sdpa"), asked)
+    return wrapped(flux(asked), asked, attention_backend="sdpa")
 
 
 def dtype_of(precision: str) -> torch.dtype:
