@@ -76,10 +76,10 @@ def test_a_variation_is_read_by_the_types_of_the_options(asked, meant):
 @pytest.mark.parametrize(
     ("vary", "sentence"),
     [
-        (["eager"], r"'eager' is no variation; write NAME=VALUE, such as attention_backend=sdpa,eager\."),
+        (["eager"], r"'eager' is no variation; write NAME=VALUE, such as 'attention_backend=sdpa,eager'\."),
         (["=1"], "'=1' is no variation; write NAME=VALUE"),
         (["atention_backend=sdpa"], "There is no option 'atention_backend' to vary; did you mean attention_backend"),
-        (["xyzzy=1"], "There is no option 'xyzzy' to vary; see the documentation"),
+        (["xyzzy=1"], "There is no option 'xyzzy' to vary; 'dit360 generate --help'"),
         (["steps=many"], r"steps must be a whole number, not 'many'\."),
         (["steps=1.5"], r"steps must be a whole number, not '1\.5'\."),
         (["guidance=much"], r"guidance must be a number, not 'much'\."),

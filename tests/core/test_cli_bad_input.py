@@ -267,7 +267,7 @@ def test_model_files_that_only_loading_finds_out(desk, more, sentence):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["generate"], "Missing argument"),
+        (["generate"], "There is no prompt; the prompt is an argument without a flag: dit360 generate"),
         (["generate", "a castle", "--stepz", "3"], "--stepz"),
         (["generate", "a castle", "--steps", "many"], "Invalid value for '--steps'"),
         (["generate", "a castle", "--guidance", "3,5"], "write it with a decimal point: 3.5."),
@@ -280,7 +280,7 @@ def test_model_files_that_only_loading_finds_out(desk, more, sentence):
         (["generate", "a castle", "--widht", "64"], "There is no option --widht; did you mean --width"),
         (["a castle"], 'for a picture of it: dit360 generate "a castle"'),
         (["--model", "tiny", "generate", "a castle"], "There is no option --model before a command"),
-        (["inspect"], "Missing argument"),
+        (["inspect"], "dit360 inspect needs FILE; 'dit360 inspect --help'"),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(desk, command, words):
@@ -346,6 +346,7 @@ LATE = {
         "p.png",
     ),
     "a size that is none": (["plan", "--size", "2048 by 1024"], "--size is '2048 by 1024', but must be width×height"),
+    "a size and a width": (["plan", "--size", "512x256", "--width", 512], "--size and --width say the same; leave one"),
     "a size of another shape": (["plan", "--size", "2048x2048"], "The size 2048×2048 cannot be made.*take"),
     "eviction and offloading at once": (
         ["generate", "a castle", "--device", "cpu", "--offload", "disk", "--evict", "all"],

@@ -9,6 +9,7 @@ import dit360_core
 import pytest
 from dit360_core import aliases
 from dit360_core.batching.items import Batchwide, read_items
+from dit360_core.cli.flags import parameters
 from dit360_core.cli.wording import PYTHONS, Wording, current
 from dit360_core.errors import InputError, UnknownName
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
@@ -61,6 +62,24 @@ OPTIONS = {field.name for cls in (LoadOptions, SampleOptions, DecodeOptions) for
 def test_a_sentence_of_the_core_names_flags_and_leaves_the_rest(said, told):
     wording = attrs.evolve(current(), typed=("seed=3.png",))
     assert wording(said) == told
+
+
+def test_what_the_command_line_says_for_all_lines_of_a_list_is_a_flag():
+    words = Wording(flags=current().flags, given=frozenset({"denoise"}))
+    told = words("p.txt, line 1: denoise=0.5 keeps a part; give one with image, or leave denoise out.")
+    assert told.startswith("p.txt, line 1: --denoise 0.5 keeps a part")
+    assert told.endswith("give one with image, or leave --denoise out.")
+
+
+def test_help_names_flags_too():
+    helps = [
+        parameter.annotation.__metadata__[0].help
+        for cls in (LoadOptions, SampleOptions, DecodeOptions)
+        for parameter in parameters(cls, "any")
+    ]
+    assert any("needs --true-guidance above 1" in text for text in helps)
+    long = "|".join(name for name in OPTIONS if "_" in name)
+    assert [text for text in helps if re.search(rf"(?<![\w-])({long})\b|\w=\w", text)] == []
 
 
 def test_a_command_that_calls_an_option_otherwise_says_so():

@@ -124,10 +124,11 @@ def _named(part: str, asked: str) -> tuple[str, str]:
     name, sign, text = part.partition("=")
     name = name.strip().removeprefix("--").replace("-", "_")
     if not sign or not name:
-        raise InputError(f"{asked!r} is no variation; write NAME=VALUE, such as attention_backend=sdpa,eager.")
+        raise InputError(f"{asked!r} is no variation; write NAME=VALUE, such as 'attention_backend=sdpa,eager'.")
     if name not in _WHERE:
         near = difflib.get_close_matches(name, list(_WHERE), n=3)
-        raise InputError(f"There is no option {name!r} to vary; {nearest(near)}")
+        hint = nearest(near) if near else "'dit360 generate --help' lists them."
+        raise InputError(f"There is no option {name!r} to vary; {hint}")
     return name, text
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import attrs
 import typer
 
+from dit360_core.cli.wording import worded
 from dit360_core.options import flag
 
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -22,7 +23,7 @@ def parameter(field: attrs.Attribute[Any], panel: str) -> inspect.Parameter:
     name = flag(field.name)
     declared = typer.Option(
         f"{name}/--no-{field.name.replace('_', '-')}" if kind is bool and optional else name,
-        help=about["help"] + _reach(about["minimum"], about["maximum"]),
+        help=worded(about["help"]) + _reach(about["minimum"], about["maximum"]),
         metavar="|".join(about["choices"]) if about["choices"] else None,
         show_default=shown,
         rich_help_panel=panel,

@@ -13,7 +13,7 @@ import typer
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import harmless, told
 from dit360_core.cli.wording import worded
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, flag
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dit360_core.speed import Speed
     from dit360_core.verdict import Verdict
 
-_ONCE = ("prompt", "attention_backend", "attention_slice_size", "width", "height", "log_memory_stats")
+_ONCE = ("prompt", "attention_backend", "attention_slice_size", "log_memory_stats")
 DOES_NOT_FIT = 1
 """Exit code; that of bad input is 2."""
 ALTERNATIVES = 4
@@ -82,9 +82,19 @@ def size_of(text: str | None) -> dict[str, int]:
     return dict(zip(("width", "height"), (int(number) for number in numbers), strict=False))
 
 
+def _size(text: str | None, options: dict[str, Any]) -> dict[str, int]:
+    """Of ``--size``; raises InputError if ``--width`` or ``--height``, which are among the options, say it too."""
+    from dit360_core.errors import InputError
+
+    said = [flag(name) for name in ("width", "height") if options.get(name) is not None]
+    if text is not None and said:
+        raise InputError(f"--size and {' and '.join(said)} say the same; leave one of them out.")
+    return size_of(text)
+
+
 def _run(console: Console, size: str | None, as_json: bool, options: dict[str, Any]) -> None:
     asked = build(LoadOptions, _of(LoadOptions, options))
-    sampling = build(SampleOptions, {"prompt": "any", **_of(SampleOptions, options), **size_of(size)})
+    sampling = build(SampleOptions, {"prompt": "any", **_of(SampleOptions, options), **_size(size, options)})
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
 
     from dit360_core.budget import NothingFits, fit, one

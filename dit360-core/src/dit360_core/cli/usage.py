@@ -6,6 +6,7 @@ import difflib
 import itertools
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
@@ -92,9 +93,19 @@ class Command(TyperCommand):
                 error.message = self._extra(ctx, given)
             elif type(error).__name__ == "NoSuchOption":
                 error.message = f"There is no option {error.option_name}; {self._near(ctx, error.option_name)}"
+            elif type(error).__name__ == "MissingParameter":
+                error = UsageError(self._missing(error), ctx=ctx)
             elif (commas := _decimal_comma(error, given)) is not None:
                 error.message = f"{commas!r} is no number{decimal_hint(commas)}."
             raise _told(error) from error
+
+    def _missing(self, error: Any) -> str:
+        """What stands for an argument or an option that must be given and is not."""
+        name = error.param.name
+        if name == "prompt":
+            return f"There is no prompt; {PROMPT.format(self.name)}"
+        what = max(error.param.opts, key=len) if error.param.param_type_name == "option" else name.upper()
+        return f"dit360 {self.name} needs {what}; 'dit360 {self.name} --help' tells what that is."
 
     @property
     def _flags(self) -> list[str]:
@@ -151,7 +162,9 @@ class Command(TyperCommand):
             return (
                 f"dit360 {self.name} takes options only, and {told!r} is none; 'dit360 {self.name} --help' lists them."
             )
-        if "--output" in self._flags and opts.get("output") is None:
+        # Two pictures are two to look at; a picture and another name are likely where from and where to.
+        another = Path(str(opts.get(first) or "")).suffix != Path(extra[0]).suffix or not Path(extra[0]).suffix
+        if "--output" in self._flags and opts.get("output") is None and another:
             return (
                 f"dit360 {self.name} takes one argument, and {told!r} is another; say where to write with -o {extra[0]}"
             )

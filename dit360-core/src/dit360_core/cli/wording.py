@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -28,19 +28,21 @@ _OTHERS = re.compile(r"(?<![\w=])'[^']*'(?!\w)|(?<![\w=])\"[^\"]*\"|\b\w*(?:Erro
 class Wording:
     """flags: option → flag. switches: those that take no value. off: of switches, the flag that says no.
 
-    typed: what the user wrote, which stays as it is.
+    typed: what the user wrote, which stays as it is. given: options whose flags stand on the command line.
     """
 
     flags: Mapping[str, str]
     switches: frozenset[str] = frozenset()
     off: Mapping[str, str] = attrs.field(factory=dict)
     typed: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
 
     def __call__(self, sentence: str) -> str:
         """The sentence with flags where it names options."""
         in_list = _IN_LIST.match(sentence)
         where, sentence = (in_list[0], sentence[in_list.end() :]) if in_list else ("", sentence)
-        flags = {n: f for n, f in self.flags.items() if not (where and n in COLUMNS)}
+        # In a list they are columns, unless it was the command line that said it for all lines.
+        flags = {n: f for n, f in self.flags.items() if not (where and n in COLUMNS and n not in self.given)}
         if not flags:
             return where + sentence
         told, at = [], 0
@@ -112,17 +114,20 @@ _OFF = {
 _now: list[Wording] = []
 
 
-def begin(own: Mapping[str, str], typed: Iterable[str]) -> None:
+def begin(own: Mapping[str, str], typed: Sequence[str]) -> None:
     """A command begins. own: its options and their flags, where they are called otherwise. typed: its arguments."""
     values = tuple(value for text in typed for value in (text, text.partition("=")[2]) if len(value) > 1)
     # What bench's --vary is told as NAME=VALUE has no flag there.
     varied = {name.strip().replace("-", "_") for text in values for name in re.findall(r"(?:^|\+)([\w-]+)=", text)}
+    flags = {name: text for name, text in {**_every_flag(), **PYTHONS, **own}.items() if name not in varied}
+    words = {text.partition("=")[0].replace("_", "-") for text in typed if text.startswith("--")}
     _now[:] = [
         Wording(
-            flags={name: text for name, text in {**_every_flag(), **PYTHONS, **own}.items() if name not in varied},
+            flags=flags,
             switches=_SWITCHES,
             off=_OFF,
             typed=tuple(value for value in values if not value.startswith("--")),
+            given=frozenset(name for name, text in flags.items() if {text, _OFF.get(name)} & words),
         )
     ]
 
