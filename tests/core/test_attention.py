@@ -252,7 +252,7 @@ def test_a_kernel_is_loaded_once_for_a_pipeline_and_tried_once_for_a_size():
         pipeline.sample(random_conditioning(), **SIZE)
     in_pictures = 2 * SIZE["steps"] * 3
     assert len(loaded) == 1
-    assert len(tried) - before == in_pictures + 1, "one short trial, of a picture as short"
+    assert len(tried) - before == in_pictures + 6, "one short trial, the third of its calls in three slices"
 
 
 def test_a_kernel_that_is_wrong_beyond_its_first_blocks_fails_its_trial():
@@ -464,3 +464,93 @@ def test_naming_a_kernel_of_pytorch_leaves_its_choice_in_other_threads_alone():
     stop.set()
     watcher.join()
     assert set(seen) == {(True, True)}
+
+
+def scales_keys(q, k, v, *, scale):
+    k.mul_(scale)
+    return sdpa(q, k, v, scale=1.0)
+
+
+class Remembering:
+    """Mixes the result of the call before into its own."""
+
+    last = None
+
+    def __call__(self, q, k, v, *, scale):
+        out = sdpa(q, k, v, scale=scale)
+        mixed = out if self.last is None or self.last.shape != out.shape else (out + self.last) / 2
+        self.last = mixed
+        return mixed
+
+
+class Keeping:
+    """Keeps the keys by the memory that they are in."""
+
+    def __init__(self):
+        self.keys = {}
+
+    def __call__(self, q, k, v, *, scale):
+        return sdpa(q, self.keys.setdefault(k.data_ptr(), k.clone()), v, scale=scale)
+
+
+def beyond_300(q, k, v, *, scale):
+    out = sdpa(q, k, v, scale=scale).clone()
+    out[:, 300:] *= 0.9
+    return out
+
+
+def drops_keys(q, k, v, *, scale):
+    if q.shape[1] > 320 and k.shape[1] > 320:
+        k, v = k[:, :320], v[:, :320]
+    return sdpa(q, k, v, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "told"),
+    [
+        (scales_keys, "it changes k, which it is given to read"),
+        (Remembering(), "after another call"),
+        (Keeping(), "after another call"),
+        (beyond_300, "at query"),
+        (drops_keys, "of 1712"),
+    ],
+)
+def test_a_kernel_that_is_wrong_in_a_pictures_calls_fails_its_trial(kernel, told):
+    need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=1712)
+    (reason,) = probe_attention(kernel, Machine(), need)
+    assert reason.code == "probe_failed"
+    assert told in reason.sentence
+
+
+def from_call_30(wrong):
+    calls = []
+
+    def attend(q, k, v, *, scale):
+        calls.append(1)
+        out = sdpa(q, k, v, scale=scale)
+        return wrong(out) if len(calls) >= 30 else out
+
+    return attend
+
+
+@pytest.mark.parametrize(
+    ("wrong", "slices", "told"),
+    [
+        (lambda out: 0.9 * out, 0, "passed its trial and was wrong in the picture"),
+        (lambda out: out[:, :1], 16, "returned (1, 1, "),
+        (lambda out: out[:, :1], 0, "returned (1, 1, "),
+    ],
+    ids=["numbers", "shape in slices", "shape"],
+)
+def test_a_kernel_that_goes_wrong_after_its_trial_is_told_and_paints_nothing(wrong, slices, told):
+    plugin = offering(attention("late", lambda: from_call_30(wrong), priority=99))
+    registry = Registry(entry_points=installed("kit", plugin))
+    pipeline = Pipeline.from_diffusers(random_flux(), registry=registry, attention_backend="late")
+
+    def paint():
+        for _ in range(12):
+            pipeline.sample(random_conditioning(), attention_slice_size=slices, **SIZE)
+
+    with pytest.raises(Dit360Error, match=r"late \(kit 1.0\)") as raised:
+        paint()
+    assert told in str(raised.value)

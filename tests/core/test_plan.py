@@ -35,6 +35,10 @@ def refusing(sentence, code="device", hint=""):
     return lambda machine, need: [Reason(code, sentence, hint)]
 
 
+class Panic(BaseException):
+    """As pyo3's."""
+
+
 def raising(error):
     def raises(*given, **named):
         raise error
@@ -190,6 +194,9 @@ def test_what_is_refused_is_never_loaded():
         (raising(SystemExit(0)), None, "import_failed", "loading it raised SystemExit: 0"),
         (object, raising(RuntimeError("two\n lines")), "probe_failed", "a trial run raised RuntimeError: two lines"),
         (object, raising(SystemExit(1)), "probe_failed", "a trial run raised SystemExit: 1"),
+        (raising(Panic("oops")), None, "import_failed", "loading it raised Panic: oops"),
+        (object, raising(Panic("oops")), "probe_failed", "a trial run raised Panic: oops"),
+        (object, raising(GeneratorExit()), "probe_failed", "a trial run raised GeneratorExit"),
         (object, lambda *given: [Reason("probe_failed", "off by 4")], "probe_failed", "off by 4"),
     ],
 )
@@ -200,7 +207,8 @@ def test_a_candidate_that_fails_when_it_is_tried_is_passed_over(load, probe, cod
     offers = [attention("broken", priority=1, load=load), attention("works", load=lambda: "works")]
     choice, implementation = select("attention", "auto", registry(*offers), CPU, NEED, probe=only_the_first)
     assert (choice.used, implementation) == ("works", "works")
-    assert choice.verdicts[0] == ("plugin:broken", (Reason(code, told),))
+    hint = "update plugin and tell its author" if code == "probe_failed" else ""
+    assert choice.verdicts[0] == ("plugin:broken", (Reason(code, told, hint),))
 
 
 def test_an_interrupt_while_a_backend_is_loaded_is_not_taken_for_its_failure():

@@ -276,6 +276,12 @@ class Wrong(Halves):
         return super().quantize(linear, one_token=one_token)
 
 
+class NotFinite(Halves):
+    def quantize(self, linear, *, one_token):
+        linear.weight.data.fill_(float("nan"))
+        return super().quantize(linear, one_token=one_token)
+
+
 class Raising(Halves):
     def quantize(self, linear, *, one_token):
         if linear.out_features != 256:  # a trial's
@@ -286,16 +292,30 @@ class Raising(Halves):
 @pytest.mark.parametrize(
     ("implementation", "error", "sentence"),
     [
-        (Lazy, BackendUnavailable, "plugin:mine: a trial failed: .* was not made smaller"),
-        (Wrong, BackendUnavailable, "plugin:mine: a trial failed: .* is off by 100%"),
+        (
+            Lazy,
+            BackendUnavailable,
+            r"plugin:mine: in a trial the layer .* was not made smaller \(.* bytes, Linear\)",
+        ),
+        (
+            Wrong,
+            BackendUnavailable,
+            r"plugin:mine: in a trial the quantized layer .* off by 100%, where \d+% is allowed \(HalfLinear\)",
+        ),
+        (
+            NotFinite,
+            BackendUnavailable,
+            "plugin:mine: in a trial the quantized layer .* gives numbers that are not finite",
+        ),
         (object, BackendUnavailable, "no attribute 'quantize'"),
         (Raising, Dit360Error, r"The layer .* cannot be quantized \(rows of 192 are not for me\); leave it out with"),
     ],
 )
 def test_a_quantizer_that_does_not_do_it_is_found_out(implementation, error, sentence):
     known = Registry(entry_points=installed("plugin", offering(quantizer("mine", load=implementation))))
-    with pytest.raises(error, match=sentence):
+    with pytest.raises(error, match=sentence) as raised:
         dit360_core.load("tiny", quantization_mode="mine", registry=known)
+    assert ".." not in str(raised.value)
 
 
 def test_convert_tells_how_far_it_is_off():

@@ -2,13 +2,19 @@
 
 import itertools
 import logging
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from dit360_core.errors import UnknownName
+from dit360_core.guarding import Arrivals
 from dit360_core.hookspecs import KINDS, hookimpl
 from dit360_core.offers import AttentionBackend, Scheduler
 from dit360_core.registry import CORE, Registry
@@ -157,7 +163,6 @@ MISBEHAVIOUR = {
     "hook exits": (lambda: module(h=raising(SystemExit(3))), "describe", "SystemExit: 3"),
     "error cannot be printed": (lambda: module(h=raising(UnprintableError())), "describe", "UnprintableError"),
     "error has many lines": (lambda: module(h=hook(endless_text)), "describe", "first line second line"),
-    "hook raises after an offer": (lambda: module(h=hook(yielding_then_raising)), "describe", "after the first"),
     "hook returns None": (lambda: module(h=hook(lambda: None)), "describe", "returned None"),
     "hook returns a number": (lambda: module(h=hook(lambda: 42)), "describe", "int"),
     "hook returns one offer, bare": (lambda: module(h=hook(lambda: attention("bare"))), "describe", "iterable"),
@@ -408,3 +413,78 @@ def test_an_unknown_name_is_told_with_the_plugins_that_failed_which_may_have_had
 def test_one_requirement_without_its_comma_is_still_one_requirement():
     assert attention("x", requires="xformers>=0.0.30").requires == ("xformers>=0.0.30",)
     assert Scheduler(name="x", api=1, load=list, honours="scheduler_eta").honours == {"scheduler_eta"}
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, of any library in Rust."""
+
+
+class Ranked(AttentionBackend):
+    @property
+    def rank(self):
+        raise RuntimeError("no rank")
+
+
+def endless():
+    for number in itertools.count():
+        yield attention(f"n{number}")
+
+
+@pytest.mark.parametrize(
+    ("implementation", "kept", "told"),
+    [
+        (yielding_then_raising, 1, "after the first"),
+        (endless, 1000, "it offers more than 1000"),
+        (lambda: [attention("good"), Ranked(name="bad", api=1, load=list)], 1, "no rank"),
+    ],
+    ids=["raises after an offer", "never stops", "rank raises"],
+)
+def test_what_a_hook_offered_before_it_failed_is_used(implementation, kept, told):
+    registry = Registry(builtin=[], entry_points=installed("half", module(h=hook(implementation))))
+    assert len(names(registry)) == kept
+    assert told in only(registry).error
+
+
+@pytest.mark.parametrize("error", [Panic("called `Option::unwrap()` on a `None` value"), GeneratorExit()])
+def test_what_is_no_exception_of_pythons_own_kind_is_a_plugins_failure_as_well(error):
+    broken = installed("rusty", module(h=raising(error)))
+    registry = Registry(entry_points=[*broken, *installed("later", offering(attention("last")))])
+    assert names(registry) == [*BUILTIN, "last"]
+    assert type(error).__name__ in only(registry).error
+
+
+def test_a_plugin_that_changes_folder_or_signals_changes_nothing_for_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    before = signal.getsignal(signal.SIGINT)
+
+    def moves():
+        os.chdir("elsewhere")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return [attention("mine")]
+
+    registry = Registry(builtin=[], entry_points=installed("mover", module(h=hook(moves))))
+    assert names(registry) == ["mine"]
+    assert Path.cwd() == tmp_path
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+ENDS = """
+from pathlib import Path
+import sys
+from dit360_core.guarding import Arrivals
+with Arrivals(Path(sys.argv[1])).noted(["bad:plugin"]) as note:
+    note("bad:plugin")
+    import os
+    os._exit(0)
+"""
+
+
+def test_the_next_start_tells_of_a_plugin_whose_import_ended_the_one_before(tmp_path):
+    subprocess.run([sys.executable, "-c", ENDS, str(tmp_path)], check=True)
+    living = Arrivals(tmp_path)
+    with living.noted(["good:plugin"]) as note:
+        note("good:plugin")
+        assert Arrivals(tmp_path).ended() == ["bad:plugin"], "one that is alive is not told"
+        assert Arrivals(tmp_path).ended() == [], "nor one twice"
+    assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,14 @@
 """The stages of a pipeline one by one: prompts that are mixed, somebody who looks in, a host that shares the device."""
 
+import traceback
+
 import attrs
 import dit360_core
 import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
-from dit360_core.errors import InputError
+from dit360_core.errors import Dit360Error, InputError
 from dit360_core.flux import placement, residency
 from dit360_core.flux.files import WEIGHTS
 from dit360_core.gpano import MADE, Area, Pose
@@ -14,10 +16,12 @@ from dit360_core.loading import prepare
 from dit360_core.offloads import moved_by_the_core
 from dit360_core.options import OFFLOADS, LoadOptions
 from dit360_core.panorama import Panorama
+from dit360_core.pipeline import Pipeline
 from dit360_core.registry import Registry, default_registry
 from dit360_core.stages import Conditioning
-from invented_plugins import attention, installed, offering
+from invented_plugins import attention, installed, offering, scheduler
 from PIL import Image
+from random_models import random_conditioning, random_flux
 
 SMALL = {"width": 64, "height": 32, "steps": 1, "seed": 3}
 
@@ -155,6 +159,44 @@ def test_pixels_are_those_of_the_picture_before_rounding(tiny, words):
 def test_pixels_of_the_wrong_shape_are_refused(tiny):
     with pytest.raises(InputError, match=r"\(1, 3, H, W\)"):
         tiny.encode_image(torch.zeros(3, 32, 64))
+
+
+# -------------------------------------------------------------------------------------------- what an error holds
+
+
+class Failing:
+    """A solver with a variable of its own, that somebody may look at."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def sigmas(self, steps, tokens):
+        return [1.0, 0.0]
+
+    def step(self, velocity, sigma, sigma_next, x, generator):
+        if x.shape[-1] == 4:  # it is not painting yet
+            return x + (sigma_next - sigma) * velocity
+        looked_at = velocity.square()
+        if looked_at.numel():
+            raise self.error
+        return x
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [(RuntimeError("sm_90"), True), (torch.OutOfMemoryError("CUDA out of memory."), False)]
+)
+def test_a_plugins_functions_keep_their_variables_unless_memory_ran_out(error, kept):
+    plugin = offering(scheduler("fails", lambda settings: Failing(error)))
+    pipe = Pipeline.from_diffusers(random_flux(), registry=Registry(entry_points=installed("kit", plugin)))
+    with pytest.raises(Dit360Error) as raised:
+        pipe.sample(random_conditioning(), scheduler_type="fails", width=128, height=64, steps=1, seed=1)
+    link, functions = raised.value, {}
+    while link is not None:
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            functions.setdefault(frame.f_globals["__name__"], set()).update(frame.f_locals)
+        link = link.__cause__ or link.__context__
+    assert ("looked_at" in functions[__name__]) is kept
+    assert not functions["dit360_core.sampling"], "ours hold nothing"
 
 
 # ----------------------------------------------------------------------------------------------------- a host

@@ -15,8 +15,10 @@ from dit360_core.builtin.tiling_others import Blended
 from dit360_core.memory import OutOfMemory, free_memory
 from dit360_core.offers import TilingSettings
 from dit360_core.pipeline import Pipeline
+from dit360_core.registry import Registry
 from dit360_core.testing.models import small_autoencoder
 from dit360_core.vae import decode_whole
+from invented_plugins import installed, offering, tiling
 from PIL import Image
 from random_models import random_flux
 from torch.overrides import TorchFunctionMode
@@ -424,3 +426,49 @@ def test_latents_of_another_model_are_refused(tiny):
     for use in (tiny.preview, tiny.decode):
         with pytest.raises(dit360.InputError, match=r"latents has the shape \(1, 4, 2, 4\)"):
             use(torch.zeros(1, 4, 2, 4))
+
+
+# --------------------------------------------------------------------------------------------------------- a plugin's
+
+
+class Reporting:
+    """One piece, and a report."""
+
+    def __init__(self, report):
+        self.report = report
+
+    def decode(self, vae, latents):
+        return decode_whole(vae, latents)
+
+
+class Unreadable:
+    def keys(self):
+        raise BaseException("as pyo3 does")
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        ({"gain": float("nan")}, "not JSON compliant"),
+        ({"worst": [1.0, float("-inf")]}, "not JSON compliant"),
+        ({f"tile {i}": i for i in range(20_000)}, "and 4000 are allowed"),
+        (42, "not iterable"),
+        (Unreadable(), "as pyo3 does"),
+    ],
+    ids=["nan", "infinite", "huge", "number", "raises"],
+)
+def test_a_report_that_is_none_is_left_out_and_told_and_the_picture_is_kept(caplog, report, told):
+    plugin = offering(tiling("talks", lambda settings: Reporting(report), exact=False, priority=-1))
+    pipe = Pipeline.from_diffusers(random_flux(), registry=Registry(entry_points=installed("kit", plugin)))
+    used = pipe.decode(latents_of(128, 64), tiling_backend="talks").settings["used"]["tiling"]
+    assert (used["used"], used["exact"]) == ("talks", False)
+    assert "tile 1" not in used
+    assert "What the tiling talks (kit 1.0) reports is left out of the metadata" in caplog.text
+    assert told in caplog.text
+
+
+def test_a_report_of_plain_data_is_kept():
+    plugin = offering(tiling("talks", lambda settings: Reporting({"tiles": 3, "sizes": [(1, 2)]}), priority=-1))
+    pipe = Pipeline.from_diffusers(random_flux(), registry=Registry(entry_points=installed("kit", plugin)))
+    used = pipe.decode(latents_of(128, 64), tiling_backend="talks").settings["used"]["tiling"]
+    assert (used["tiles"], used["sizes"]) == (3, [[1, 2]])

@@ -16,6 +16,8 @@ FAULTS = {
     # what fails: what is said of it
     "attention exits-midway": SAMPLING + "SystemExit; choose another, or tell its author.",
     "attention unprintable-midway": SAMPLING + "Unprintable; choose another, or tell its author.",
+    "attention panics-midway": SAMPLING + "Panic: called `Option::unwrap()` on a `None` value; choose another",
+    "scheduler step-closes": SAMPLING + "GeneratorExit; choose another, or tell its author.",
     "scheduler step-raises": SAMPLING + "ImportError: libsolver.so: undefined symbol: _ZN3c10; choose another",
     "scheduler step-exits": SAMPLING + "SystemExit: 0; choose another",
     "scheduler step-none": SAMPLING + "AttributeError: 'NoneType' object has no attribute",
@@ -25,7 +27,6 @@ FAULTS = {
     "decode third-tile-raises": AUTOENCODER + "RuntimeError: CUDA error: an illegal memory access; choose another",
     "decode third-tile-exits": AUTOENCODER + "SystemExit; choose another",
     "decode tiles-none": AUTOENCODER + "AttributeError: 'NoneType' object has no attribute",
-    "decode tiles-report-rubbish": AUTOENCODER + "TypeError: 'int' object is not iterable",
     "decode tiles-halves": "The tiling {!r} returned (1, 3, 64, 64); choose another.",
     "decode tiles-nan": "The autoencoder produced numbers that are not finite with the tiling {} (fails-in-use 0.13.0)",
     "encode third-tile-raises": AUTOENCODER + "RuntimeError: CUDA error: an illegal memory access; choose another",
@@ -37,7 +38,7 @@ FAULTS = {
 PASSED_ON = {"attention interrupts-midway": "KeyboardInterrupt", "scheduler step-is-terminated": "SystemExit"}
 
 IN_USE = """
-import gc, json, signal, sys
+import gc, json, signal, sys, traceback
 import torch
 import dit360_core
 from bench.soak import live_bytes
@@ -46,6 +47,14 @@ from random_models import random_conditioning, random_flux
 torch.set_num_threads(1)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 options = {"width": 128, "steps": 2, "seed": 7}
+
+def let_go_of_the_plugins_own(error):
+    # Its author may look at them; whatever else is held is ours.
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals["__name__"] == "fails_in_use":
+                frame.clear()
+        error = error.__cause__ or error.__context__
 
 def quantized(name):
     return dit360_core.Pipeline.from_diffusers(random_flux(), quantization_mode=name, quantization_parts="transformer")
@@ -76,6 +85,7 @@ for fault in json.load(sys.stdin):
     except BaseException as error:
         kept.append(error)  # as an interactive shell does
         said = [type(error).__name__, "" if isinstance(error, (KeyboardInterrupt, SystemExit)) else str(error)]
+    let_go_of_the_plugins_own(kept[-1] if kept else None)
     more = live_bytes() - held
     same = pipe.sample(words, **options).tensor.equal(before.tensor) and pipe.plan.attention.used == "sdpa"
     told[fault] = {"error": said, "more": more, "same": same}

@@ -67,13 +67,17 @@ class Kernels:
         self._registry, self._machine, self._strict = registry, machine, strict
         self._loaded: dict[AttentionBackend, Attend] = {}
         self._chosen: dict[tuple[str, AttentionNeed], tuple[Choice, Attend]] = {}
+        self._watched: dict[int, Attend] = {}
         self._lock = threading.Lock()
 
     def choose(self, requested: str, need: AttentionNeed) -> tuple[Choice, Attend]:
         """The kernel for a need, proven by a trial run on this device. Raises BackendUnavailable or UnknownName."""
         with self._lock:
             if (requested, need) not in self._chosen:
-                self._chosen[requested, need] = self._select(requested, need)
+                choice, attend = self._select(requested, need)
+                if choice.distribution != CORE:
+                    attend = self._spotted(choice, attend)
+                self._chosen[requested, need] = choice, attend
             return self._chosen[requested, need]
 
     def _select(self, requested: str, need: AttentionNeed) -> tuple[Choice, Attend]:
@@ -89,6 +93,12 @@ class Kernels:
             strict=self._strict,
             load=self._load,
         )
+
+    def _spotted(self, choice: Choice, attend: Attend) -> Attend:
+        """A plugin's kernel as it paints: the same object for every size, as the kernel is."""
+        from dit360_core.spotting import spotted
+
+        return self._watched.setdefault(id(attend), spotted(attend, choice.origin))
 
     def _load(self, offer: AttentionBackend) -> Attend:
         if offer not in self._loaded:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -18,7 +18,7 @@ from dit360_core.memory import give_back_freed_memory
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
 from dit360_core.panorama import Panorama, in_words
 from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
-from dit360_core.registry import CORE
+from dit360_core.registry import CORE, one_line
 from dit360_core.stages import Latents, Pixels, letting_go, stage, told_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Autoencoding:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._latent_to_rgb: torch.Tensor | None = None
+        self._sketched: set[Any] = set()
 
     @letting_go
     def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
@@ -53,6 +54,7 @@ class Autoencoding:
         with self._stage(doing, asked, latents.size) as ladder:
             choice, tiling, report = self._tiling(asked, latents.width, latents.height)
             with told_of(choice):
+                self._sketch(choice, asked, "decode")
                 # Not a lambda: what it closes over stays with an exception whatever is cleared.
                 pixels = ladder.run(partial(self._engine.decode, tensor, tiling, _whose(choice)))
                 told = report()
@@ -97,6 +99,7 @@ class Autoencoding:
         with self._stage(f"encoding {width}×{height}", asked, (width, height)) as ladder:
             choice, tiling, report = self._tiling(asked, width, height)
             with told_of(choice):
+                self._sketch(choice, asked, "encode")
                 tensor = ladder.run(partial(self._engine.encode, pixels, tiling, _whose(choice)))
                 told = report()
         if tuple(tensor.shape) != (1, self._engine.latent_channels, height // 8, width // 8):
@@ -171,11 +174,52 @@ class Autoencoding:
             log.warning("%s; it changes the picture a little.", choice.sentence())
 
         def report() -> dict[str, Any]:
-            # What a plugin reports goes into a file, so it must be plain data.
-            done = json.loads(json.dumps(dict(getattr(tiling, "report", {})), default=str))
-            return {**done, **choice.as_dict(), "exact": offer.exact}
+            return {**_reported(tiling, choice), **choice.as_dict(), "exact": offer.exact}
 
         return choice, tiling, report
+
+    def _sketch(self, choice: Choice, asked: DecodeOptions, what: Literal["decode", "encode"]) -> None:
+        """Raises Dit360Error for a plugin's tiling that is wrong in a small picture; once for each settings."""
+        from dit360_core.sketching import sketch
+
+        settings = tiling_settings(self._plan.options, asked)
+        tried = (choice.address, settings, what)
+        if choice.distribution == CORE or tried in self._sketched:
+            return
+        offer = self._loaded.registry.find("tiling", choice.address)[0].offer
+        wrong = sketch(
+            offer.load, settings, self._engine.pipe.vae, self._engine.latent_channels, exact=offer.exact, what=what
+        )
+        if wrong:
+            raise Dit360Error(
+                f"The tiling {choice.origin} is wrong: {wrong}; choose another tiling_backend, or tell its author."
+            )
+        self._sketched.add(tried)
+
+
+_LONGEST_REPORT = 4000
+"""Characters of what a plugin may write into a picture's metadata, of which there are 65 000 in all."""
+
+
+def _reported(tiling: Any, choice: Choice) -> dict[str, Any]:
+    """What a tiling tells of what it did, if it is plain data and short: no picture is lost for that."""
+    try:
+        given = dict(getattr(tiling, "report", {}))
+        text = json.dumps(given, default=str, allow_nan=False, ensure_ascii=False)
+        text.encode()  # half of a character cannot be written
+        if len(text) > _LONGEST_REPORT:
+            raise ValueError(f"{len(text)} characters, and {_LONGEST_REPORT} are allowed")
+        done: dict[str, Any] = json.loads(text)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plugin's, whatever it is
+        log.warning(
+            "What the tiling %s reports is left out of the metadata (%s); tell its author.",
+            choice.origin,
+            one_line(error),
+        )
+        return {}
+    return done
 
 
 def _whose(tiling: Choice) -> str:

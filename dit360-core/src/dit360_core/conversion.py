@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -83,6 +84,14 @@ def check_patterns(skip: str, names: list[str]) -> None:
                 f"quantization_skip: no layer is called {pattern!r}; write names or patterns such as '*.proj_mlp' "
                 f"(of the {len(names)} layers, some are: {examples})."
             )
+
+
+class NotQuantized(Dit360Error):
+    """A layer that became none of fewer bits. why: half a sentence without advice, for a sentence of another's."""
+
+    def __init__(self, why: str, advice: str) -> None:
+        super().__init__(f"{why[:1].upper()}{why[1:]}; {advice}.")
+        self.why = why
 
 
 # ---------------------------------------------------------------------------------------------------------- report
@@ -222,12 +231,16 @@ def convert(
             found = module(x)
             if found.shape != right.shape or found.dtype != right.dtype:
                 raise ValueError(f"it gives {tuple(found.shape)} {found.dtype} for {tuple(right.shape)} {right.dtype}")
-        except (Exception, SystemExit) as error:  # a plugin's exit must not end the program
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's, whatever it is
             if is_out_of_memory(error) or isinstance(error, Dit360Error):
                 raise
-            raise Dit360Error(
-                f"The layer {name} ({linear.in_features} → {linear.out_features}) cannot be quantized ({error}); leave "
-                f"it out with quantization_skip={name!r}, or choose another quantization_mode."
+            said = str(error) if isinstance(error, Exception) and not isinstance(error, SystemExit) else ""
+            raise NotQuantized(
+                f"the layer {name} ({linear.in_features} → {linear.out_features}) cannot be quantized "
+                f"({said.strip().rstrip('.') or type(error).__name__})",
+                f"leave it out with quantization_skip={name!r}, or choose another quantization_mode",
             ) from error
         # The bias is exact; in fp16 and bf16 its sum with the product is rounded like everything else.
         # On the CPU, since not every device has float64.
@@ -241,14 +254,15 @@ def convert(
             kept = float((did * added).sum() / added.square().sum()) if bool(added.any()) else None
     after = bytes_of(module)
     if not error_ < WRONG:
-        raise Dit360Error(
-            f"The quantized layer {name} is off by {error_:.0%} ({type(module).__name__}); that is a defect of what "
-            "quantizes here, choose another quantization_mode."
+        off = f"off by {error_:.0%}, where {WRONG:.0%} is allowed" if math.isfinite(error_) else "not finite"
+        raise NotQuantized(
+            f"the quantized layer {name} gives numbers that are {off} ({type(module).__name__})",
+            "that is a defect of what quantizes here, choose another quantization_mode",
         )
     if type(module) is torch.nn.Linear or after >= before:
-        raise Dit360Error(
-            f"The layer {name} was not made smaller ({before} → {after} bytes, {type(module).__name__}); choose "
-            f"another quantization_mode, or leave it out with quantization_skip={name!r}."
+        raise NotQuantized(
+            f"the layer {name} was not made smaller ({before} → {after} bytes, {type(module).__name__})",
+            f"choose another quantization_mode, or leave it out with quantization_skip={name!r}",
         )
     return module, Layer(
         name=name,

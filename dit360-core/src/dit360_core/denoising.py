@@ -20,6 +20,7 @@ from dit360_core.loaded import Loaded
 from dit360_core.offers import AttentionNeed, SchedulerImplementation, SchedulerSettings, SchedulingNeed
 from dit360_core.options import DecodeOptions, SampleOptions, chosen
 from dit360_core.plan import Choice, select
+from dit360_core.registry import CORE
 from dit360_core.stages import Conditioning, Latents, Progress, Tap, letting_go, stage
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Denoising:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         plan = loaded.plan
+        self._rehearsed: set[Any] = set()
         self._told = {(plan.attention.requested, plan.attention.used), *plan.notes}
 
     @letting_go
@@ -74,7 +76,7 @@ class Denoising:
         _check_conditioning(conditioning, engine, biased)
         seen, key_bias = (grid.real, grid.key_bias(text)) if biased else (grid, None)
 
-        attend, attention, slice_size = self._attention_for(asked, seen.tokens + text, biased)
+        attend, kernel, attention, slice_size = self._attention_for(asked, seen.tokens + text, biased)
         scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = engine.noise(grid, generator)
@@ -106,7 +108,7 @@ class Denoising:
             x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
             velocity = engine.velocity(seen, guidance, attend, key_bias)
             if ladder.slice_attention is not None:
-                ladder.slice_attention = lambda rows: velocity.use(self._sliced(attention, rows))
+                ladder.slice_attention = lambda rows: velocity.use(self._sliced(attention, kernel, rows))
 
             asking = Asked(engine, grid, velocity, conditioning, wishes, partial(_attempt, ladder, engine))
             for done, state, expected in solve(scheduler, asking, x, sigmas, generator):
@@ -168,8 +170,11 @@ class Denoising:
             },
         )
 
-    def _attention_for(self, asked: SampleOptions, length: int, biased: bool) -> tuple[Attend | None, Choice, int]:
-        """The kernel for this picture's ``length`` tokens; None means the one the pipeline was loaded with."""
+    def _attention_for(
+        self, asked: SampleOptions, length: int, biased: bool
+    ) -> tuple[Attend | None, Attend, Choice, int]:
+        """The kernel for this picture's ``length`` tokens, None meaning the one the pipeline was loaded with; and the
+        same before it is cut in slices."""
         from dit360_core.slicing import sliced
 
         plan, config = self._loaded.plan, self._loaded.engine.config
@@ -193,8 +198,8 @@ class Denoising:
         loaded = plan.attention
         same_kernel = (choice.used, choice.distribution) == (loaded.used, loaded.distribution)
         if same_kernel and slice_size == plan.attention_slice_size:
-            return None, choice, slice_size
-        return (sliced(attend, slice_size) if slice_size else attend), choice, slice_size
+            return None, attend, choice, slice_size
+        return (sliced(attend, slice_size) if slice_size else attend), attend, choice, slice_size
 
     def _ladder(self, asked: SampleOptions, doing: str, attention: Choice, slice_size: int) -> Ladder:
         (entry,) = self._loaded.registry.find("attention", attention.address)
@@ -208,12 +213,10 @@ class Denoising:
             slices=slice_size,
         )
 
-    def _sliced(self, attention: Choice, rows: int) -> Attend:
+    def _sliced(self, attention: Choice, attend: Attend, rows: int) -> Attend:
         from dit360_core.flux.load import attach
         from dit360_core.slicing import sliced
 
-        (entry,) = self._loaded.registry.find("attention", attention.address)
-        attend = entry.offer.load()
         if attention.address == self._loaded.plan.attention.address:
             attach(self._loaded.engine.transformer, attend, rows)
             self._loaded.plan = attrs.evolve(self._loaded.plan, attention_slice_size=rows)
@@ -250,7 +253,7 @@ class Denoising:
             shift=self._loaded.engine.shift, timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
         )
         need = SchedulingNeed(steps=steps_of_a_whole(steps, asked.denoise), tokens=tokens)
-        return select(
+        choice, scheduler = select(
             "scheduler",
             asked.scheduler_type,
             self._loaded.registry,
@@ -258,6 +261,26 @@ class Denoising:
             need,
             load=lambda offer: offer.load(settings),
         )
+        if choice.distribution != CORE and steps:
+            self._rehearse(choice, settings, need)
+        return choice, scheduler
+
+    def _rehearse(self, choice: Choice, settings: SchedulerSettings, need: SchedulingNeed) -> None:
+        """Raises Dit360Error for a plugin's solver that goes astray on a small tensor; once for each settings."""
+        from dit360_core.rehearsal import rehearse
+
+        (entry,) = self._loaded.registry.find("scheduler", choice.address)
+        tried = (choice.address, settings.timestep_schedule, settings.eta, need)
+        if tried in self._rehearsed:
+            return
+
+        def load(eta: float) -> SchedulerImplementation:
+            return entry.offer.load(attrs.evolve(settings, eta=eta))  # type: ignore[no-any-return]
+
+        wrong = rehearse(load, need.steps, need.tokens, choice.used, settings.eta)
+        if wrong:
+            raise Dit360Error(f"The scheduler {choice.origin} is wrong: {wrong}; choose another, or tell its author.")
+        self._rehearsed.add(tried)
 
 
 def _attempt(ladder: Ladder, engine: Engine, evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:

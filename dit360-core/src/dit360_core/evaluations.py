@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit360_core.errors import Dit360Error
-from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, one_line
+from dit360_core.registry import CORE, Entry, one_line
 
 MOST = 10**6
 """Of a run; the options allow a thousand steps."""
@@ -17,7 +17,9 @@ def evaluations_told(entry: Entry, steps: int) -> int:
         told = int(answer)
         if told != answer or isinstance(answer, bool) or not 0 <= told <= MOST:
             raise ValueError(f"it says {answer!r:.60}")
-    except PLUGIN_ERRORS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's, whatever it is
         raise Dit360Error(
             f"The scheduler {origin} cannot say how often it asks the model in {steps} steps ({one_line(error)}); "
             "choose another, or tell its author."

@@ -6,6 +6,7 @@ The same :class:`Choice` feeds the log, ``dit360 backends``, the picture's metad
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion
 
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
+from dit360_core.guarding import undisturbed
 from dit360_core.machine import Machine
 from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import Model, Need, Offer, Reason, TilingNeed, TilingSettings
 from dit360_core.options import DecodeOptions, LoadOptions, budget_of
-from dit360_core.registry import CORE, PLUGIN_ERRORS, Entry, Registry, by_priority, normal, noun, one_line
+from dit360_core.registry import CORE, Entry, Registry, by_priority, normal, noun, one_line
 
 if TYPE_CHECKING:
     from dit360_core.conversion import Converted
@@ -108,15 +110,21 @@ def judge(entry: Entry, machine: Machine, need: Need | None) -> tuple[Reason, ..
 
 def _asked(offer: Offer, machine: Machine, need: Need) -> tuple[Reason, ...]:
     # What it lacks comes last: another circular_mode is no help where the device is the wrong one.
-    return reasons_of(lambda: offer.unsupported(machine, need)) or tuple(offer.lacks(need))
+    return reasons_of(lambda: offer.unsupported(machine, need)) or reasons_of(lambda: offer.lacks(need))
+
+
+MOST_REASONS = 20
 
 
 def reasons_of(ask: Callable[[], Iterable[Reason]]) -> tuple[Reason, ...]:
     """A plugin's answer to why something cannot be; or that it gave none that is one."""
     try:
         answer = ask()
-        reasons = () if isinstance(answer, str) else tuple(answer)
-    except PLUGIN_ERRORS as error:
+        # One that never stops answering must not hang.
+        reasons = () if isinstance(answer, str) else tuple(itertools.islice(answer, MOST_REASONS))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's, whatever it is
         return (Reason("offer_failed", f"asking it raised {one_line(error)}"),)
     wrong = [answer] if isinstance(answer, str) else [r for r in reasons if not isinstance(r, Reason)]
     if wrong:
@@ -209,17 +217,32 @@ def try_out(
 ) -> tuple[Any, tuple[Reason, ...]]:
     """Loads an offer that :func:`judge` had nothing against, and runs it once. Returns it and why not to use it."""
     try:
-        implementation = load(entry.offer)
-    except PLUGIN_ERRORS as error:
+        with undisturbed():
+            implementation = load(entry.offer)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's, whatever it is
         return None, (Reason("import_failed", f"loading it raised {one_line(error)}"),)
     if probe is None:
         return implementation, ()
     try:
-        return implementation, tuple(probe(implementation, machine, need))
-    except PLUGIN_ERRORS as error:
+        with undisturbed():
+            return implementation, tuple(_hinted(reason, entry) for reason in probe(implementation, machine, need))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's, whatever it is
         if is_out_of_memory(error):
             return None, (Reason("size", "memory ran out in a trial run"),)
-        return None, (Reason("probe_failed", f"a trial run raised {one_line(error)}"),)
+        return None, (_hinted(Reason("probe_failed", f"a trial run raised {one_line(error)}"), entry),)
+
+
+def _hinted(reason: Reason, entry: Entry) -> Reason:
+    """A failed trial, with what to do about it."""
+    if not isinstance(reason, Reason) or reason.code != "probe_failed" or reason.hint:
+        return reason
+    if entry.distribution == CORE:
+        return attrs.evolve(reason, hint="choose another, or install another PyTorch; 'dit360 doctor' tries all")
+    return attrs.evolve(reason, hint=f"update {entry.distribution} and tell its author")
 
 
 def _unclashed(entry: Entry) -> Entry:

@@ -16,7 +16,7 @@ from dit360_core.machine import Machine
 from dit360_core.offers import AttentionNeed, Reason
 from dit360_core.plan import reasons_of
 from dit360_core.precision import torch_dtype
-from dit360_core.slicing import sliced
+from dit360_core.slicing import of_its_shape, sliced
 
 _SHORT = 300
 """Tokens of the trial that runs whole: several blocks of any kernel, the last of them not full."""
@@ -26,6 +26,10 @@ _MOST_QUERIES = 1100
 keys among its processors would be tried instead of those that paint."""
 _MOST_KEYS = 16384
 """Longer needs are tried at this length: beyond it a trial takes gigabytes."""
+_MOST_SCORES = 2**24
+"""Queries times keys times heads of the largest trial on a CPU with as many of both: 64 MiB, half a second."""
+_ROWS = 96
+"""Queries of that trial that are looked at."""
 _WORST = {"bf16": 4, "fp16": 4, "fp32": 128, "fp64": 128}
 """The most that PyTorch's own may be off by, in units in the last place of the largest output; 0.4 and 26 are usual."""
 
@@ -81,22 +85,100 @@ def closeness(attend: Any, need: AttentionNeed) -> Closeness:
     keys are as many as in a picture and the queries few, as in a slice; a short call has as many of both.
     """
     worst = Closeness(0.0, 0.0)
-    for call in _trials(need):
-        truth = call.truth()
-        size = float(truth.abs().max())
-        allowed = _allowed(call, truth, need.dtype) / size
-        out = call.to(attend)
-        if not isinstance(out, torch.Tensor) or out.shape != truth.shape:
-            told = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-            wrong = Reason("probe_failed", f"it returned {told} where a tensor {tuple(truth.shape)} belongs")
-            return Closeness(math.nan, allowed, (wrong,))
-        error = _distance(out, truth) / size
-        if not error <= allowed:  # also true for NaN
-            wrong = Reason("probe_failed", f"its result is off by {error:.2g}, where {allowed:.2g} is allowed")
-            return Closeness(error, allowed, (wrong,))
-        if error / allowed >= worst.error / (worst.allowed or math.inf):
-            worst = Closeness(error, allowed)
+    short, *long = _trials(need)
+    for found in (_again(attend, short, need), *(_once(attend, call, need) for call in long)):
+        if found.reasons:
+            return found
+        if found.error / found.allowed >= worst.error / (worst.allowed or math.inf):
+            worst = found
+    square = _square(need)
+    reasons = _everywhere(attend, square, need) if square > _SHORT else ()
+    return attrs.evolve(worst, reasons=reasons)
+
+
+def _once(attend: Any, call: Call, need: AttentionNeed) -> Closeness:
+    truth = call.truth()
+    size = float(truth.abs().max())
+    return _judged(call.to(attend), call, truth, size, _allowed(call, truth, need.dtype) / size)
+
+
+def _judged(out: Any, call: Call, truth: torch.Tensor, size: float, allowed: float, how: str = "") -> Closeness:
+    """A result against what is right. size: of the largest number. how: the call was made, for the sentence."""
+    if told := _misshapen(out, call.q):
+        return Closeness(math.nan, allowed, (Reason("probe_failed", told),))
+    error = _distance(out, truth) / size
+    if not error <= allowed:  # also true for NaN
+        return Closeness(error, allowed, (_off(error, allowed, how),))
+    return Closeness(error, allowed)
+
+
+def _again(attend: Any, call: Call, need: AttentionNeed) -> Closeness:
+    """One call, made of other numbers in the same memory, of its own again, and in slices: a kernel remembers nothing
+    of a call and changes nothing that it is given."""
+    other = attrs.evolve(call, q=call.q.roll(1, 2), k=call.k.flip(1), v=call.v.flip(1))
+    right = {id(one): one.truth() for one in (call, other)}
+    size = max(float(truth.abs().max()) for truth in right.values())
+    allowed = max(_allowed(one, right[id(one)], need.dtype) for one in (call, other)) / size
+    used = attrs.evolve(call, q=call.q.clone(), k=call.k.clone(), v=call.v.clone())
+    whole, slices = attend, sliced(attend, max(1, call.q.shape[1] * 2 // 5))
+    worst = Closeness(0.0, allowed)
+    for kernel, given, how in (
+        (whole, call, ""),
+        (whole, other, "after another call "),
+        (slices, other, "in slices of the queries "),
+        (whole, call, "when it is called again "),
+    ):
+        for mine, its in ((used.q, given.q), (used.k, given.k), (used.v, given.v)):
+            mine.copy_(its)
+        found = _judged(used.to(kernel), used, right[id(given)], size, allowed, how)
+        for name, mine, its in (("q", used.q, given.q), ("k", used.k, given.k), ("v", used.v, given.v)):
+            if not torch.equal(mine, its):
+                changed = Reason("probe_failed", f"it changes {name}, which it is given to read")
+                return Closeness(math.nan, allowed, (changed,))
+        if found.reasons:
+            return found
+        worst = max(worst, found, key=lambda one: one.error)
     return worst
+
+
+def _everywhere(attend: Any, length: int, need: AttentionNeed) -> tuple[Reason, ...]:
+    """As many queries as keys, compared in rows from anywhere: a kernel may be right in its first blocks alone."""
+    call = trial_call(need, length, length)
+    call = attrs.evolve(call, q=3 * call.q)
+    out = call.to(attend)
+    if told := _misshapen(out, call.q):
+        return (Reason("probe_failed", told),)
+    rows = torch.linspace(0, length - 1, _ROWS, device=call.q.device).long()
+    few = attrs.evolve(call, q=call.q[:, rows])
+    truth = few.truth()
+    size = float(truth.abs().max())
+    allowed = _allowed(few, truth, need.dtype) / size
+    error = _distance(out[:, rows], truth) / size
+    if not error <= allowed:
+        at = int((out[:, rows].to(truth.dtype) - truth).abs().amax((0, 2, 3)).nan_to_num(math.inf).argmax())
+        return (_off(error, allowed, f"at query {int(rows[at])} of {length} "),)
+    return ()
+
+
+def _square(need: AttentionNeed) -> int:
+    """Tokens of the trial with as many queries as keys; on a CPU as many as take half a second."""
+    most = math.isqrt(_MOST_SCORES // need.heads) if need.device == "cpu" else _MOST_QUERIES
+    return min(need.length, most)
+
+
+def _misshapen(out: Any, q: torch.Tensor) -> str:
+    """What a kernel returned that is no attention of these queries; empty if it is."""
+    try:
+        of_its_shape(out, q)
+    except ValueError as error:
+        return str(error).replace("attention", "it", 1)
+    return "" if out.is_floating_point() else f"it returned {out.dtype} where {q.dtype} belongs"
+
+
+def _off(error: float, allowed: float, how: str) -> Reason:
+    if not math.isfinite(error):
+        return Reason("probe_failed", f"its result {how}holds numbers that are not finite")
+    return Reason("probe_failed", f"its result {how}is off by {error:.2g}, where {allowed:.2g} is allowed")
 
 
 def _allowed(call: Call, truth: torch.Tensor, dtype: str) -> float:

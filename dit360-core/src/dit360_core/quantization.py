@@ -99,7 +99,7 @@ def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNee
         return
     import torch
 
-    from dit360_core.conversion import convert
+    from dit360_core.conversion import NotQuantized, convert
     from dit360_core.precision import torch_dtype
 
     generator = torch.Generator().manual_seed(0)
@@ -108,8 +108,10 @@ def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNee
         tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
     try:
         convert(linear.to(need.device, torch_dtype(need.dtype)), implementation, name="of a trial", one_token=False)
+    except NotQuantized as error:
+        yield Reason("probe_failed", f"in a trial {error.why}")
     except Dit360Error as error:
-        yield Reason("probe_failed", f"a trial failed: {error.__cause__ or error}")
+        yield Reason("probe_failed", f"a trial failed: {str(error).rstrip('.')}")
 
 
 def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:

@@ -12,8 +12,7 @@ import logging
 import os
 import reprlib
 import threading
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any
 
@@ -23,9 +22,11 @@ from packaging.utils import canonicalize_name
 
 from dit360_core import aliases
 from dit360_core.errors import UnknownName
+from dit360_core.guarding import Arrivals, check_readable, offered, undisturbed
 from dit360_core.hookspecs import KINDS, Dit360Spec
 from dit360_core.machine import installed_version
-from dit360_core.offers import PLUGIN_API, Offer, Reason
+from dit360_core.offers import Reason
+from dit360_core.settling import settle_names, wrong_api
 
 log = logging.getLogger("dit360")
 
@@ -33,9 +34,6 @@ GROUP = "dit360"
 CORE = "dit360-core"
 DISABLED = "DIT360_DISABLED_PLUGINS"
 STRICT = "DIT360_STRICT_PLUGINS"
-
-# A plugin that calls sys.exit() must not end the program either.
-PLUGIN_ERRORS = (Exception, SystemExit)
 
 _STAGES = {
     "import": "cannot be imported",
@@ -48,12 +46,19 @@ _shown = reprlib.Repr()
 _shown.maxother = _shown.maxstring = 80
 
 
+LONGEST = 1000
+"""Characters of what somebody's error says, in a sentence of ours."""
+
+
 def one_line(error: BaseException) -> str:
     """The class of an exception and what it says, in one line."""
     try:
         said = " ".join(str(error).split())
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         said = ""
+    said = said if len(said) <= LONGEST else f"{said[:LONGEST]} …"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
@@ -116,7 +121,20 @@ one that is not installed is to be told the command, not a name that looks like 
 
 def by_priority(entry: Entry) -> tuple[tuple[float, ...], str]:
     """Sorts entries into the order in which they are tried."""
-    return entry.offer.rank, entry.name
+    try:
+        rank = tuple(float(part) for part in entry.offer.rank)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        rank = (float("inf"),)
+    return rank, entry.name
+
+
+@attrs.frozen
+class _Raised:
+    """What importing a plugin raised, in the plugin's place."""
+
+    error: BaseException
 
 
 class Registry:
@@ -156,6 +174,10 @@ class Registry:
         """Plugins left out by DIT360_DISABLED_PLUGINS, as ``distribution:entry point``."""
         self._discovered()
         return tuple(self._disabled)
+
+    def wanted(self) -> list[str]:
+        """``distribution:entry point`` of what would be imported, without importing it."""
+        return [f"{origin_of(point)[0]}:{point.name}" for point in self._wanted_entry_points()]
 
     def find(self, kind: str, name: str) -> tuple[Entry, ...]:
         """The entries meant by ``name`` or ``distribution:name``: one, several that clash, or a family's by priority.
@@ -203,26 +225,49 @@ class Registry:
             collected += self._ask(module, CORE, installed_version(CORE) or "not installed", module.__name__)
 
         seen: list[Any] = []
-        for entry_point in self._wanted_entry_points():
-            distribution, version = _origin(entry_point)
-            try:
-                plugin = entry_point.load()
-            except PLUGIN_ERRORS as error:
-                self._failed(distribution, version, entry_point.name, "import", error)
-                continue
-            if any(plugin is other for other in seen):
-                twice = ValueError(f"another entry point names the same {entry_point.value!r}")
-                self._failed(distribution, version, entry_point.name, "register", twice)
-                continue
-            seen.append(plugin)
-            collected += self._ask(plugin, distribution, version, entry_point.name)
+        wanted = self._wanted_entry_points()
+        arrivals = Arrivals()
+        for lost in arrivals.ended() if self._entry_points is None else ():
+            log.warning(
+                "An earlier start ended without a word while the plugin %s was imported or asked; unless you ended it "
+                "yourself, update or uninstall that, or set %s=%s ('dit360 doctor' tries it apart).",
+                lost,
+                DISABLED,
+                lost,
+            )
+        names = [f"{origin_of(point)[0]}:{point.name}" for point in wanted] if self._entry_points is None else []
+        with arrivals.noted(names) as note:
+            # All are imported before any is asked.
+            for entry_point, plugin in [(point, self._imported(point, note)) for point in wanted]:
+                distribution, version = origin_of(entry_point)
+                if isinstance(plugin, _Raised):
+                    self._failed(distribution, version, entry_point.name, "import", plugin.error)
+                    continue
+                if any(plugin is other for other in seen):
+                    twice = ValueError(f"another entry point names the same {entry_point.value!r}")
+                    self._failed(distribution, version, entry_point.name, "register", twice)
+                    continue
+                seen.append(plugin)
+                note(f"{distribution}:{entry_point.name}")
+                collected += self._ask(plugin, distribution, version, entry_point.name)
 
         if self._failures:
             log.warning("Plugins that failed: %s; 'dit360 backends' tells why.", ", ".join(self._failed_plugins()))
         by_kind: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
         for entry in collected:
             by_kind[entry.kind].append(entry)
-        return {kind: _settle_names(entries) for kind, entries in by_kind.items()}
+        return {kind: settle_names(entries, CORE) for kind, entries in by_kind.items()}
+
+    def _imported(self, point: metadata.EntryPoint, note: Callable[[str], None]) -> Any:
+        """What an entry point names, or what that raised."""
+        note(f"{origin_of(point)[0]}:{point.name}")
+        try:
+            with undisturbed():
+                return point.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's, whatever it is
+            return _Raised(error)
 
     def _builtin_modules(self) -> Iterable[Any]:
         if self._builtin is not None:
@@ -234,7 +279,7 @@ class Registry:
     def _wanted_entry_points(self) -> list[metadata.EntryPoint]:
         """Sorted by (distribution, name), without duplicates (editable installs leave some) and disabled ones."""
         found = self._entry_points if self._entry_points is not None else metadata.entry_points(group=GROUP)
-        unique = {(*_origin(e), e.name, e.value): e for e in found}
+        unique = {(*origin_of(e), e.name, e.value): e for e in found}
         off = {canonicalize_name(part.strip()) for part in os.environ.get(DISABLED, "").split(",") if part.strip()}
         wanted = []
         for key in sorted(unique):
@@ -255,7 +300,9 @@ class Registry:
             implemented = {caller.name: caller for caller in manager.get_hookcallers(plugin) or ()}
             if not implemented:
                 raise TypeError("it has no hook: mark a function such as dit360_attention_backends with @hookimpl")
-        except PLUGIN_ERRORS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's, whatever it is
             failed("register", error)
             return []
         for name, caller in implemented.items():
@@ -269,17 +316,27 @@ class Registry:
         for kind, (hook, offer_class) in KINDS.items():
             if hook not in implemented:
                 continue
+            values: list[Any] = []
             try:
-                answers = implemented[hook]()
-                if not answers:
-                    raise TypeError(f"{hook} returned None instead of {offer_class.__name__} objects")
-                values = list(answers[0])
-            except PLUGIN_ERRORS as error:
+                with undisturbed():
+                    answers = implemented[hook]()
+                    if not answers:
+                        raise TypeError(f"{hook} returned None instead of {offer_class.__name__} objects")
+                    values = list(offered(answers[0], functools.partial(failed, "describe")))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 failed("describe", error)
-                continue
             for value in values:
                 if isinstance(value, offer_class):
-                    refused = _wrong_api(value)
+                    try:
+                        check_readable(value)
+                    except KeyboardInterrupt:
+                        raise
+                    except BaseException as error:
+                        failed("describe", error)
+                        continue
+                    refused = wrong_api(value)
                     entries.append(
                         Entry(kind=kind, offer=value, distribution=distribution, version=version, refused=refused)
                     )
@@ -318,76 +375,13 @@ def _families(entries: Iterable[Entry]) -> set[str]:
     return {entry.family for entry in entries if entry.family}
 
 
-def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+def origin_of(entry_point: metadata.EntryPoint) -> tuple[str, str]:
     """Distribution, in the normal form of its name, and version. Damaged metadata must not stop the others."""
     try:
         name, version = entry_point.dist.name, entry_point.dist.version  # type: ignore[union-attr]
     except Exception:
         return "unknown", ""
     return canonicalize_name(name or "unknown"), version or ""
-
-
-def _wrong_api(offer: Offer) -> tuple[Reason, ...]:
-    if offer.api == PLUGIN_API:
-        return ()
-    newer = isinstance(offer.api, int) and offer.api > PLUGIN_API
-    return (
-        Reason(
-            "api",
-            f"it was written for plugin api {offer.api!r} and this dit360-core speaks {PLUGIN_API}",
-            "upgrade dit360-core" if newer else "upgrade the plugin",
-        ),
-    )
-
-
-def _settle_names(entries: list[Entry]) -> tuple[Entry, ...]:
-    """The core's names are reserved; two others with one name are both refused, each naming the other."""
-    holders: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        holders[entry.name].append(entry)
-    settled = []
-    for entry in entries:
-        rivals = [e for e in holders[entry.name] if e is not entry]
-        core = any(e.distribution == CORE for e in rivals)
-        others = sorted({f"{e.distribution} {e.version}" for e in rivals if e.distribution != entry.distribution})
-        kin = sorted({f"{e.distribution} {e.version}" for e in entries if e.family == entry.name})
-        if (meant := aliases.taken(entry.kind, entry.name)) is not None:
-            clash = Reason(
-                "clash",
-                f"the name {entry.name!r} means {meant} here, as elsewhere",
-                f"ask for {entry.address!r}; its author should rename it",
-            )
-            settled.append(attrs.evolve(entry, refused=(*entry.refused, clash)))
-            continue
-        if kin and not rivals and entry.distribution != CORE:
-            clash = Reason(
-                "clash",
-                f"the name {entry.name!r} is what {' and '.join(kin)} calls several kernels",
-                f"ask for {entry.address!r} or uninstall one of them",
-            )
-            settled.append(attrs.evolve(entry, refused=(*entry.refused, clash)))
-            continue
-        if not rivals or (entry.distribution == CORE and not core):
-            settled.append(entry)
-            continue
-        if core:
-            clash = Reason(
-                "clash",
-                f"the name {entry.name!r} belongs to dit360-core",
-                f"ask for {entry.address!r}; its author should rename it",
-            )
-        elif others:
-            clash = Reason(
-                "clash",
-                f"the name {entry.name!r} is also offered by {' and '.join(others)}",
-                f"ask for {entry.address!r} or uninstall one of them",
-            )
-        else:
-            clash = Reason(
-                "clash", f"{entry.distribution} offers the name {entry.name!r} twice", "its author must rename one"
-            )
-        settled.append(attrs.evolve(entry, refused=(*entry.refused, clash)))
-    return tuple(settled)
 
 
 _default = Registry()

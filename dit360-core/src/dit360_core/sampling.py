@@ -142,7 +142,8 @@ def levels(scheduler: SchedulerImplementation, steps: int, tokens: int, name: st
 
 def _checked(sigmas: Any, steps: int, name: str) -> list[float]:
     """Raises Dit360Error unless a scheduler returned ``steps + 1`` falling levels that end at exactly 0."""
-    found = [float(sigma) for sigma in sigmas] if sigmas is not None else []
+    # One that never stops must not hang.
+    found = [float(sigma) for sigma in itertools.islice(sigmas, steps + 2)] if sigmas is not None else []
     falling = all(a > b for a, b in itertools.pairwise(found))
     if len(found) != steps + 1 or found[-1] != 0 or not falling or not 0 < found[0] <= 1:
         raise Dit360Error(

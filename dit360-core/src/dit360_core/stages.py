@@ -16,7 +16,7 @@ from dit360_core.errors import Dit360Error, is_callers, mark_as_callers
 from dit360_core.gpano import MADE, Pose
 from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import Choice, Plan
-from dit360_core.registry import CORE, PLUGIN_ERRORS, one_line
+from dit360_core.registry import CORE, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -141,9 +141,11 @@ def told_of(*choices: Choice, working: Stage | None = None) -> Iterator[None]:
         yield
     except Dit360Error:
         raise
-    except PLUGIN_ERRORS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's, whatever it is
         foreign = [choice.origin for choice in choices if choice.distribution != CORE]
-        if not foreign or is_out_of_memory(error) or is_callers(error) or _ends_the_program(error):
+        if not foreign or is_out_of_memory(error) or is_callers(error) or ends_the_program(error):
             raise
         doing = working.doing if working is not None else "running the autoencoder"
         raise Dit360Error(
@@ -152,7 +154,11 @@ def told_of(*choices: Choice, working: Stage | None = None) -> Iterator[None]:
         ) from error
 
 
-def _ends_the_program(error: BaseException) -> bool:
+_LIBRARIES = frozenset({"torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"})
+"""What runs between our functions and a plugin's, and holds what ours made. Nobody looks into their variables."""
+
+
+def ends_the_program(error: BaseException) -> bool:
     """Whether a signal's handler raised it, which is called in the middle of whatever runs, a plugin too."""
     if not isinstance(error, SystemExit):
         return False
@@ -164,18 +170,21 @@ def let_go(error: BaseException) -> None:
     """Frees what the functions had made that an exception came out of, which it holds for as long as somebody keeps it.
 
     An interactive shell keeps the last one, and would keep a step's activations with it. Only functions that are over
-    lose their variables. What the user gave us keeps its own: it may be what the user is looking into.
+    lose their variables. What the user gave us keeps its own, and so do plugins unless memory ran out: that may be
+    what the user, or a plugin's author, is looking into.
     """
+    full = is_out_of_memory(error)
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         theirs, inside = is_callers(link), False
         for frame, _ in traceback.walk_tb(link.__traceback__):
-            core = str(frame.f_globals.get("__name__")).partition(".")[0] == "dit360_core"
+            package = str(frame.f_globals.get("__name__")).partition(".")[0]
+            core = package == "dit360_core"
             # Who called us is looking into frames of their own, perhaps those of an error they are dealing with.
             inside = inside or core
-            if inside and (core or not theirs):
+            if inside and (core or (not theirs and (full or package in _LIBRARIES))):
                 with contextlib.suppress(RuntimeError):  # it is not over
                     frame.clear()
         link = link.__cause__ or link.__context__

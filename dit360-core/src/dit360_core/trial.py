@@ -61,13 +61,14 @@ def try_apart(
         lost = [ended.tried] if ended.tried in left and ended.tried not in verdicts else []
         if not lost and not ended.verdicts:
             lost = left  # it ended before it came to any of them
-        verdicts.update({address: Verdict(reasons=(_lost(ended.how),)) for address in lost})
+        verdicts.update({address: Verdict(reasons=(_lost(ended.how, address),)) for address in lost})
         left = [address for address in left if address not in verdicts]
     return verdicts
 
 
-def _lost(how: str) -> Reason:
-    return Reason("probe_failed", f"a trial run {how}")
+def _lost(how: str, address: str) -> Reason:
+    whose = address.partition(":")[0]
+    return Reason("probe_failed", f"a trial run {how}", f"update {whose} and tell its author")
 
 
 @attrs.frozen

@@ -13,6 +13,10 @@ class Unprintable(RuntimeError):
         raise TypeError("no text for this error")
 
 
+class Panic(BaseException):
+    """As pyo3's PanicException, of any library in Rust."""
+
+
 def raising(error):
     def fail(*_):
         raise error
@@ -64,9 +68,9 @@ class RaisingSigmas(Euler):
 class Strips:
     """Four strips, one after the other, as somebody's own tiles; ``fail`` is given what is to be returned."""
 
-    def __init__(self, at_the_third=lambda: None, at_the_end=lambda made: made, report=None):
+    def __init__(self, at_the_third=lambda: None, at_the_end=lambda made: made):
         self.at_the_third, self.at_the_end = at_the_third, at_the_end
-        self.report = {"tiles": 4} if report is None else report
+        self.report = {"tiles": 4}
 
     def _strips(self, run, given):
         import torch
@@ -123,6 +127,7 @@ def dit360_attention_backends():
         ("exits-midway", sys.exit),
         ("interrupts-midway", raising(KeyboardInterrupt())),
         ("unprintable-midway", raising(Unprintable())),
+        ("panics-midway", raising(Panic("called `Option::unwrap()` on a `None` value"))),
     ):
         yield AttentionBackend(name=name, api=1, priority=-90, load=attention(fail))
 
@@ -136,6 +141,7 @@ def dit360_schedulers():
         ("step-none", lambda x: None),
         ("step-halves", lambda x: x[:, ::2]),
         ("step-is-terminated", terminate),
+        ("step-closes", raising(GeneratorExit())),
     ):
         yield Scheduler(name=name, api=1, priority=-90, load=lambda settings, second=second: Euler(second))
     yield Scheduler(name="sigmas-raise", api=1, priority=-90, load=RaisingSigmas)
@@ -149,7 +155,6 @@ def dit360_tilings():
         ("tiles-nan", {"at_the_end": lambda made: made * float("nan")}),
         ("tiles-none", {"at_the_end": lambda made: None}),
         ("tiles-halves", {"at_the_end": lambda made: made[..., ::2]}),
-        ("tiles-report-rubbish", {"report": 42}),
     ):
         yield Tiling(
             name=name, api=1, exact=False, priority=-90, load=lambda settings, options=options: Strips(**options)

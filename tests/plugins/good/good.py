@@ -16,4 +16,4 @@ def load():
 
 @hookimpl
 def dit360_attention_backends():
-    yield AttentionBackend(name="mine", api=1, priority=50, summary="PyTorch's own, again", load=load)
+    yield AttentionBackend(name="mine", api=1, priority=50, summary="PyTorch's own\x1b[31m", load=load)

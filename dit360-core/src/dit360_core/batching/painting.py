@@ -14,6 +14,7 @@ import attrs
 from dit360_core.batching.items import SAME_PICTURE, Item, digest
 from dit360_core.checks import begun_with, check_guidance, check_request
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.guarding import undisturbed
 from dit360_core.loading import prepare
 from dit360_core.options import LoadOptions
 from dit360_core.panorama import FORMATS, Panorama, encoded
@@ -83,7 +84,8 @@ class Painter:
 
     def load(self) -> None:
         """Reads the weights."""
-        self._pipe = self._ready.load()
+        with undisturbed():
+            self._pipe = self._ready.load()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -98,9 +100,10 @@ class Painter:
         with listening() as told:
             try:
                 options = attrs.asdict(job.item.sampling, filter=lambda field, value: value != field.default)
-                panorama = self._pipe.generate(
-                    **options, **attrs.asdict(job.item.decoding), image=job.begun, progress=progress
-                )
+                with undisturbed():  # or the next would be saved elsewhere
+                    panorama = self._pipe.generate(
+                        **options, **attrs.asdict(job.item.decoding), image=job.begun, progress=progress
+                    )
                 panorama = attrs.evolve(panorama, settings={**panorama.settings, "batch": {"key": job.item.key}})
                 data = encoded(panorama, FORMATS[PurePosixPath(job.item.name).suffix.lower()], job.quality)
             except Exception as error:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dit360_core.cli.output import told
+from dit360_core.cli.output import apart_from_stdout, harmless, told
 from dit360_core.cli.wording import worded
 from dit360_core.plan import looks_like_hub_id
 
@@ -25,18 +23,26 @@ def doctor(
 ) -> None:
     """Check this machine, models, plugins and attention kernels. Exit code 1 if something needs attention."""
     with told(logging.ERROR) as console:
+        from dit360_core.apart import ending_plugins, without
         from dit360_core.machine import Machine
-        from dit360_core.registry import default_registry
+        from dit360_core.registry import DISABLED, default_registry
 
-        with contextlib.redirect_stdout(sys.stderr):
-            report = examine(default_registry(), Machine.detect())
+        with apart_from_stdout():
+            lost = ending_plugins()
+            with without(lost):
+                report = examine(default_registry(), Machine.detect())
+            report["advice"][:0] = [
+                f"The plugin {name} ends the program when it is imported or asked ({how}); update or uninstall it, or "
+                f"set {DISABLED}={name}."
+                for name, how in lost.items()
+            ]
         if as_json:
-            typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+            typer.echo(harmless(json.dumps(report, indent=2, ensure_ascii=False)))
         else:
             for name, value in _lines(report):
-                typer.echo(f"{name:<14} {value}")
+                typer.echo(harmless(f"{name:<14} {value}"))
             for advice in report["advice"]:
-                console.print(f"→ {worded(advice)}", style="yellow", markup=False, soft_wrap=True)
+                console.print(harmless(f"→ {worded(advice)}"), style="yellow", markup=False, soft_wrap=True)
             if not report["advice"]:
                 typer.echo("Nothing needs attention.")
         if report["advice"]:
@@ -50,8 +56,8 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
     kernels = try_kernels(registry, machine, core=True)
     advice += [
-        f"The attention backend {address} is broken: {reason}; reinstall what it needs for this PyTorch, or set "
-        f"DIT360_DISABLED_PLUGINS={address.partition(':')[0]}."
+        f"The attention backend {address} is broken: {reason.sentence}; reinstall what it needs for this PyTorch, or "
+        f"set DIT360_DISABLED_PLUGINS={address.partition(':')[0]}."
         for address, verdict in kernels.items()
         for reason in verdict.reasons
         if reason.code in _BROKEN and not _left_out_of_pytorch(address)

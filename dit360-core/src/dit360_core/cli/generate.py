@@ -117,6 +117,7 @@ def _run(
     from rich.text import Text
 
     from dit360_core.checks import begun_with
+    from dit360_core.guarding import undisturbed
     from dit360_core.panorama import Panorama, check_save, rescue
     from dit360_core.recording import Recorder
     from dit360_core.registry import default_registry
@@ -140,11 +141,11 @@ def _run(
 
         ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding))
         recorder = Recorder(ready.plan.device) if profile is not None or sampling.log_memory_stats else None
-        with recorder.phase("loading") if recorder is not None else nullcontext():
+        with recorder.phase("loading") if recorder is not None else nullcontext(), undisturbed():
             pipe = ready.load(recorder)
     loaded = time.perf_counter()
     given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
-    with _Progress(console) as advance:
+    with _Progress(console) as advance, undisturbed():
         panorama = pipe.generate(**given, **attrs.asdict(decoding), image=begun, progress=advance)
     done = time.perf_counter()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
 import warnings
@@ -42,6 +43,28 @@ def show_what_can_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+@contextlib.contextmanager
+def apart_from_stdout() -> Iterator[None]:
+    """What is printed in this block goes to stderr, by Python or a C library: what follows is for programs."""
+    saved = -1
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # one of them is closed, or there is none
+        sys.stdout.flush()
+        saved = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if saved >= 0:
+            # What C has buffered would come after all.
+            with contextlib.suppress(Exception):
+                import ctypes
+
+                ctypes.CDLL(None).fflush(None)
+            os.dup2(saved, 1)
+            os.close(saved)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import attrs
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import harmless, told
+from dit360_core.cli.output import apart_from_stdout, harmless, told
 from dit360_core.cli.wording import worded
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, flag
 
@@ -104,28 +104,31 @@ def _run(console: Console, size: str | None, as_json: bool, options: dict[str, A
     from dit360_core.speed import APPLE, ASSUMED, measure
     from dit360_core.verdict import verdict_of
 
-    subject = subject_of(asked, sampling, decoding, default_registry())
-    check_loading(asked, subject.machine, subject.model)
-    check_request(
-        sampling, decoding, loading=asked, model=subject.model, registry=subject.registry, machine=subject.machine,
-        precision=subject.precision,
-    )  # fmt: skip
-    device = subject.machine.device
-    if subject.here or device == "cpu":
-        speed = measure(subject.machine, subject.precision)
-    else:
-        speed = APPLE if device == "mps" else ASSUMED
-    fitted, best = None, None
-    if asked.bounded:
-        try:
-            fitted = fit(asked, subject, speed)
-            best = fitted.best
-        except NothingFits as error:
-            best = error.least  # what there is to be said of it is the verdict below
-    best = best or one(asked, subject, speed)
-    verdict = verdict_of(asked, subject, speed, best)
+    with apart_from_stdout():
+        subject = subject_of(asked, sampling, decoding, default_registry())
+        check_loading(asked, subject.machine, subject.model)
+        check_request(
+            sampling, decoding, loading=asked, model=subject.model, registry=subject.registry, machine=subject.machine,
+            precision=subject.precision,
+        )  # fmt: skip
+        device = subject.machine.device
+        if subject.here or device == "cpu":
+            speed = measure(subject.machine, subject.precision)
+        else:
+            speed = APPLE if device == "mps" else ASSUMED
+        fitted, best = None, None
+        if asked.bounded:
+            try:
+                fitted = fit(asked, subject, speed)
+                best = fitted.best
+            except NothingFits as error:
+                best = error.least  # what there is to be said of it is the verdict below
+        best = best or one(asked, subject, speed)
+        verdict = verdict_of(asked, subject, speed, best)
     if as_json:
-        typer.echo(json.dumps(as_dict(asked, subject, speed, best, fitted, verdict), indent=1, allow_nan=False))
+        typer.echo(
+            harmless(json.dumps(as_dict(asked, subject, speed, best, fitted, verdict), indent=1, allow_nan=False))
+        )
     else:
         _show(asked, subject, speed, best, fitted, verdict)
     if verdict.fits is False:

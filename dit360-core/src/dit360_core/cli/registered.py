@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
 
-from dit360_core.cli.output import told
+from dit360_core.cli.output import apart_from_stdout, harmless, told
 from dit360_core.cli.wording import worded
 
 
@@ -28,10 +26,10 @@ def backends(
         from dit360_core.machine import Machine
         from dit360_core.registry import default_registry
 
-        with contextlib.redirect_stdout(sys.stderr):
+        with apart_from_stdout():
             report = listing(default_registry(), Machine.detect(), probe=probe)
         if as_json:
-            typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+            typer.echo(harmless(json.dumps(report, indent=2, ensure_ascii=False)))
         else:
             show(report)
 
@@ -54,7 +52,7 @@ def show(report: dict[str, Any]) -> None:
     for offer in offers:
         if last not in (None, offer["kind"]):
             table.add_row()
-        row = [cell(offer) for _, cell in columns.values()]
+        row = [harmless(cell(offer)) for _, cell in columns.values()]
         if "kind" in columns and offer["kind"] == last:
             row[0] = ""
         table.add_row(*row, style=None if offer["available"] else "yellow")
@@ -69,7 +67,7 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     for failure in report["failures"]:
         console.print(
-            f"\nA plugin failed: {failure['sentence']}",
+            f"\nA plugin failed: {harmless(failure['sentence'])}",
             style="yellow",
             soft_wrap=True,
         )

@@ -15,6 +15,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 
 from dit360_core.errors import Dit360Error
 from dit360_core.offers import Attend
+from dit360_core.slicing import of_its_shape
 
 
 class AttentionProcessor:
@@ -66,7 +67,8 @@ class AttentionProcessor:
 
         # Not handed on when there is none: most kernels do not know the word.
         bias = {} if key_bias is None else {"key_bias": key_bias}
-        out = (attend or self.attend)(q, k, v, scale=attn.head_dim**-0.5, **bias).flatten(2, 3).to(q.dtype)
+        out = of_its_shape((attend or self.attend)(q, k, v, scale=attn.head_dim**-0.5, **bias), q)
+        out = out.flatten(2, 3).to(q.dtype)
 
         if encoder_hidden_states is None:
             return out

@@ -16,6 +16,7 @@ from dit360_core.probe import probe_attention, refusals, trial_call
 from dit360_core.registry import Entry
 from dit360_core.slicing import sliced
 from dit360_core.testing.offering import MACHINES, OfferConformance
+from dit360_core.testing.saying import same, shaped, within
 from dit360_core.testing.storage import PeakStorage
 
 
@@ -59,7 +60,8 @@ class AttentionConformance(OfferConformance):
         for need in self.needs():
             for reason in judge(self._entry(), machine, need):
                 assert reason.code != "offer_failed", reason.sentence
-                assert len(reason.sentence.split()) > 2, reason.sentence
+                words = len(reason.sentence.split())
+                assert words > 2, f"the reason {reason.sentence!r} has {words} words, and 3 are the least"
 
     def test_unsupported_answers_for_any_machine_and_allocates_nothing(self) -> None:
         offer = self.offer()
@@ -67,18 +69,20 @@ class AttentionConformance(OfferConformance):
             asked = attrs.evolve(need, device=machine.device)
             with PeakStorage() as storage:
                 reasons = list(offer.unsupported(machine, asked))
-            assert storage.peak == 0, "it makes tensors"
-            assert all(isinstance(reason, Reason) and reason.sentence for reason in reasons)
+            assert storage.peak == 0, f"unsupported makes tensors of {storage.peak} bytes, and none may be made"
+            wrong = [reason for reason in reasons if not (isinstance(reason, Reason) and reason.sentence)]
+            assert not wrong, f"unsupported answers {wrong[0]!r:.60} where a Reason with a sentence belongs"
 
     def test_what_it_supports_is_as_right_as_pytorch(self) -> None:
         machine = self.machine()
         for need, attend in self._supported():
-            assert not list(probe_attention(attend, machine, need)), need
+            reasons = list(probe_attention(attend, machine, need))
+            assert not reasons, f"{'; '.join(map(str, reasons))} ({need})"
 
     def test_twice_is_the_same(self) -> None:
         for need, attend in self._supported():
             call = trial_call(need, 300, 300)
-            assert torch.equal(call.to(attend), call.to(attend)), need
+            same(call.to(attend), call.to(attend), "the result of the same call again", need)
 
     def test_inputs_need_not_be_contiguous_and_stay_as_they_are(self) -> None:
         for need, attend in self._supported():
@@ -90,19 +94,21 @@ class AttentionConformance(OfferConformance):
             projections = torch.cat([t.flatten(2) for t in whole], dim=2).chunk(3, dim=2)
             fused = [t.view(*t.shape[:2], need.heads, need.head_dim) for t in projections]
             for q, k, v in (swapped, fused, [whole[0], whole[1], fused[2]]):
-                error = (attrs.evolve(plain, q=q, k=k, v=v).to(attend).float() - expected.float()).abs().max()
-                assert error <= 16 * torch.finfo(expected.dtype).eps, need
-                for given, before in zip((q, k, v), whole, strict=True):
-                    assert torch.equal(given, before), need
+                made = attrs.evolve(plain, q=q, k=k, v=v).to(attend)
+                shaped(made, expected, "the result with other strides", need)
+                error = float((made.float() - expected.float()).abs().max())
+                within(error, 16 * torch.finfo(expected.dtype).eps, "the result with other strides", need)
+                for name, given, before in zip("qkv", (q, k, v), whole, strict=True):
+                    same(given, before, f"{name}, which it is given to read,", need)
 
     def test_slices_of_the_queries_change_nothing(self) -> None:
         for need, attend in self._supported():
             call = trial_call(need, 301, 301)
             expected = call.to(attend).float()
             for rows in (16, 128, 300):
-                error = (call.to(sliced(attend, rows)).float() - expected).abs().max()
+                error = float((call.to(sliced(attend, rows)).float() - expected).abs().max())
                 bound = 1e-6 if need.dtype == "fp32" else 16 * torch.finfo(call.q.dtype).eps
-                assert error <= bound, (need, rows, float(error))
+                within(error, bound, f"the result in slices of {rows} queries", need)
 
     # ------------------------------------------------------------------------------------------------ inner parts
 

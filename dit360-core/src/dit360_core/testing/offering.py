@@ -39,8 +39,8 @@ class OfferConformance:
 
     def test_the_offer_is_frozen_and_of_this_api(self) -> None:
         offer = self.offer()
-        assert isinstance(offer, self.kind)
-        assert offer.api == PLUGIN_API
+        assert isinstance(offer, self.kind), f"it offers a {type(offer).__name__} where a {self.kind.__name__} belongs"
+        assert offer.api == PLUGIN_API, f"it is written for plugin api {offer.api!r}, and this is {PLUGIN_API}"
         try:
             offer.name = "another"  # type: ignore[misc]
         except attrs.exceptions.FrozenInstanceError:

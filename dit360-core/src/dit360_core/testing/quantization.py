@@ -22,6 +22,7 @@ from dit360_core.precision import torch_dtype
 from dit360_core.registry import Entry
 from dit360_core.testing.models import small_transformer
 from dit360_core.testing.offering import MACHINES, OfferConformance
+from dit360_core.testing.saying import same, shaped, within
 from dit360_core.testing.storage import PeakStorage
 
 _SLACK = 1.1
@@ -49,8 +50,12 @@ class QuantizerConformance(OfferConformance):
 
     def test_the_offer_says_what_it_costs(self) -> None:
         offer = self.offer()
-        assert 0 < offer.bits < 16, "bits: what it stores for each weight, scales included"
-        assert 0 < offer.error < 1, "error: the share by which a transformer's output may differ"
+        assert 0 < offer.bits < 16, (
+            f"bits is {offer.bits:g}, but must be what it stores for each weight, scales included, over 0 and under 16"
+        )
+        assert 0 < offer.error < 1, (
+            f"error is {offer.error:g}, but must be the share by which a transformer's output may differ, 0 … 1"
+        )
 
     def test_unsupported_answers_for_any_machine_and_allocates_nothing(self) -> None:
         offer = self.offer()
@@ -59,8 +64,9 @@ class QuantizerConformance(OfferConformance):
             with PeakStorage() as storage:
                 need = QuantizationNeed(device=machine.device, dtype=dtype, offload=offload)
                 reasons = list(offer.unsupported(machine, need))
-            assert storage.peak == 0, "it makes tensors"
-            assert all(isinstance(reason, Reason) and reason.sentence for reason in reasons)
+            assert storage.peak == 0, f"unsupported makes tensors of {storage.peak} bytes, and none may be made"
+            wrong = [reason for reason in reasons if not (isinstance(reason, Reason) and reason.sentence)]
+            assert not wrong, f"unsupported answers {wrong[0]!r:.60} where a Reason with a sentence belongs"
 
     def test_layers_are_really_smaller(self) -> None:
         """By the tensors that the layer holds and by those that are saved, not by what it says."""
@@ -81,19 +87,21 @@ class QuantizerConformance(OfferConformance):
             quantize_module(quantized, quantizer, self._selection(quantized), part="transformer")
             right, found = (self._run(each) for each in (plain, quantized))
             error = float((found.double() - right.double()).norm() / right.double().norm())
-            assert error <= self.offer().error, f"off by {error:.1%} in {dtype}, {self.offer().error:.1%} claimed"
+            within(error, self.offer().error, "the output, as a share and against what it claims,", dtype)
 
     def test_nothing_is_left_in_full_precision(self) -> None:
         for dtype, quantizer in self._dtypes():
             module, plain = self._transformer(dtype), self._transformer(dtype)
             selection = self._selection(module)
             done = quantize_module(module, quantizer, selection, part="transformer")
-            assert [layer.name for layer in done.layers] == list(selection.layers)
+            left = sorted(set(selection.layers) - {layer.name for layer in done.layers})
+            assert not left, f"{len(left)} of {len(selection.layers)} layers are left as they were, such as {left[0]}"
             for name in selection.layers:
                 layer = module.get_submodule(name)
                 assert type(layer) is not torch.nn.Linear, f"{name} is still a plain Linear"
                 full = 2 * plain.get_submodule(name).weight.numel()
-                assert held_bytes(layer) < full, f"{name} holds {held_bytes(layer)} bytes, as many as in bf16"
+                held = held_bytes(layer)
+                assert held < full, f"{name} holds {held} bytes, and {full} are those of bf16"
 
     def test_one_token_and_many_any_shape_any_strides(self) -> None:
         """As FLUX calls it: modulations ``(1, in)``, tokens ``(1, n, in)``, slices and transposes of larger tensors."""
@@ -113,21 +121,24 @@ class QuantizerConformance(OfferConformance):
                 ):
                     with torch.no_grad():
                         right, found = reference(x), module(x)
-                    assert found.shape == right.shape
-                    assert found.dtype == right.dtype
+                    about = f"{tuple(x.shape)} with strides {x.stride()}"
+                    shaped(found, right, "the result", about)
                     error = float((found.double() - right.double()).norm() / right.double().norm())
-                    assert error < 0.25, f"off by {error:.0%} for {tuple(x.shape)} with strides {x.stride()}"
+                    within(error, 0.25, "the result, as a share,", about)
 
     def test_twice_is_the_same(self) -> None:
         for linear, quantizer in self._layers():
             (first, _), (second, _) = (self._converted(_copy(linear), quantizer) for _ in range(2))
             states = [module.state_dict() for module in (first, second)]
-            assert list(states[0]) == list(states[1])
-            assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+            names = [list(state) for state in states]
+            assert names[0] == names[1], f"the same weights become {names[0]} and then {names[1]}"
+            for name, first_ in states[0].items():
+                same(states[1][name], first_, f"{name} of the same weights again")
             x = trial_tokens(linear.in_features, linear.weight.dtype, linear.weight.device)
             with torch.no_grad():
                 outputs = [module(x) for module in (first, first, second)]
-            assert all(torch.equal(outputs[0], other) for other in outputs[1:])
+            for what, other in zip(("called again", "made again"), outputs[1:], strict=True):
+                same(other, outputs[0], f"the result of a layer that is {what}")
 
     def test_saved_and_restored_it_is_the_same(self) -> None:
         """After it has been used as well: a kernel that packs its weights has to know the way back."""
@@ -142,8 +153,8 @@ class QuantizerConformance(OfferConformance):
                 restored = self._through_a_file(module, linear, quantizer, one_token)
                 again = self._through_a_file(restored, linear, quantizer, one_token)
                 with torch.no_grad():
-                    assert torch.equal(restored(x), right), "what was saved computes something else"
-                    assert torch.equal(again(x), right), "what was saved again computes something else"
+                    same(restored(x), right, "the result of what was saved and restored")
+                    same(again(x), right, "the result of what was saved and restored twice")
 
     def test_a_lora_that_was_fused_is_still_there(self) -> None:
         for linear, quantizer in self._layers():
@@ -162,8 +173,8 @@ class QuantizerConformance(OfferConformance):
                 without = self._converted(_copy(linear), quantizer)[0](x)
                 module, layer = self._converted(fused, quantizer, lora=FusedLora(effect, without))
                 assert not torch.equal(module(x), without), "the LoRA has no effect"
-            assert layer.lora_kept is not None
-            assert 0.8 < layer.lora_kept < 1.2, f"{layer.lora_kept:.0%} of the LoRA is left"
+            assert layer.lora_kept is not None, "nothing is told of the LoRA"
+            assert 0.8 < layer.lora_kept < 1.2, f"{layer.lora_kept:.0%} of the LoRA is left, and 80 … 120 % are allowed"
 
     # ---------------------------------------------------------------------------------------------------- helpers
 

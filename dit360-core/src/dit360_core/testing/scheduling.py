@@ -12,6 +12,7 @@ from dit360_core.offers import FlowModel, Scheduler, SchedulerImplementation, Sc
 from dit360_core.options import TIMESTEP_SCHEDULES
 from dit360_core.sampling import one_step
 from dit360_core.testing.offering import OfferConformance
+from dit360_core.testing.saying import same, shaped, within
 
 MEAN, SPREAD = torch.tensor([1.5, -0.5]), torch.tensor([0.5, 2.0])
 TOKENS = 8320
@@ -43,11 +44,12 @@ class SchedulerConformance(OfferConformance):
 
     def test_noise_levels_fall_from_at_most_1_to_exactly_0(self) -> None:
         for settings, steps in itertools.product(self.settings(), (1, 2, 3, 28, 200)):
-            levels = self.offer().load(settings).sigmas(steps, TOKENS)
-            assert len(levels) == steps + 1
-            assert levels[-1] == 0.0
-            assert 0.0 < levels[0] <= 1.0
-            assert all(a > b for a, b in itertools.pairwise(levels)), settings
+            levels, case = self.offer().load(settings).sigmas(steps, TOKENS), _case(settings, steps)
+            assert len(levels) == steps + 1, f"{len(levels)} noise levels where {steps + 1} belong ({case})"
+            assert levels[-1] == 0.0, f"the noise levels end at {levels[-1]:.3g} where exactly 0 is due ({case})"
+            assert 0.0 < levels[0] <= 1.0, f"the noise levels begin at {levels[0]:.3g}, and 1 is the most ({case})"
+            rises = [(i, a, b) for i, (a, b) in enumerate(itertools.pairwise(levels)) if not a > b]
+            assert not rises, f"the noise levels do not fall from the {rises[0][0]}th, {rises[0][1:]} ({case})"
 
     def test_a_constant_velocity_is_integrated_exactly(self) -> None:
         """Straight paths have no curvature to get wrong, whatever the spacing."""
@@ -56,12 +58,14 @@ class SchedulerConformance(OfferConformance):
                 continue
             start, velocity = noise(50), noise(50, seed=1)
             end, levels, _ = self._run(settings, steps, start, lambda x, sigma, v=velocity: v)
-            assert (end - (start - levels[0] * velocity)).abs().max() <= 1e-5 * max(1, steps / 10), settings
+            off = float((end - (start - levels[0] * velocity)).abs().max())
+            within(off, 1e-5 * max(1, steps / 10), "the end of a straight path", _case(settings, steps))
 
     def test_the_model_is_asked_as_often_as_the_offer_says(self) -> None:
         for settings, steps in itertools.product(self.settings(), (1, 2, 28)):
             _, _, asked = self._run(settings, steps, noise(5), gaussian_flow)
-            assert asked == self.offer().evaluations(steps), (settings, steps)
+            said = self.offer().evaluations(steps)
+            assert asked == said, f"it asks the model {asked} times and says {said} ({_case(settings, steps)})"
 
     def test_a_seed_means_one_result_and_what_it_is_given_stays_as_it_was(self) -> None:
         for settings in self.settings():
@@ -69,18 +73,22 @@ class SchedulerConformance(OfferConformance):
             first, again, other = (
                 self._run(settings, 8, start.clone(), gaussian_flow, seed=seed)[0] for seed in (3, 3, 4)
             )
-            assert torch.equal(first, again), settings
-            assert torch.equal(first, other) is (settings.eta == 0.0), settings
+            case = _case(settings, 8)
+            same(again, first, "the result with the same seed again", case)
+            if settings.eta == 0.0:
+                same(other, first, "the result with another seed, without noise on the way", case)
+            else:
+                assert not torch.equal(first, other), f"another seed gives the same result ({case})"
             kept = start.clone()
             self._run(settings, 3, start, gaussian_flow)
-            assert torch.equal(start, kept), settings
+            same(start, kept, "the start that it was given", case)
 
     def test_shape_and_dtype_are_kept(self) -> None:
         for settings, dtype in itertools.product(self.settings(), (torch.float32, torch.float64)):
             end, _, _ = self._run(settings, 5, noise(7).to(dtype), gaussian_flow)
-            assert end.shape == (1, 7, 2)
-            assert end.dtype == dtype
-            assert bool(torch.isfinite(end).all())
+            shaped(end, torch.empty(1, 7, 2, dtype=dtype), "the result", _case(settings, 5))
+            lost = int((~torch.isfinite(end)).sum())
+            assert not lost, f"{lost} of {end.numel()} numbers are not finite ({_case(settings, 5)})"
 
     def test_samples_have_the_mean_and_spread_of_the_data(self) -> None:
         """Of a normal distribution, whose velocity is known: from noise, and from half-way, as ``denoise`` begins.
@@ -97,8 +105,9 @@ class SchedulerConformance(OfferConformance):
                 start = (1 - sigma) * data + sigma * noise(20_000)
                 end, _, _ = self._run(settings, self.many, start, gaussian_flow, part=part)
                 mean, spread = end[0].mean(0), end[0].std(0)
-                assert (mean - MEAN).abs().max() <= 0.04 + 0.01 * float(SPREAD.max()), (settings, part, mean)
-                assert (spread / SPREAD - 1).abs().max() <= 0.03, (settings, part, spread)
+                case = f"{_case(settings, self.many)}, {part:g} of the way"
+                within(float((mean - MEAN).abs().max()), 0.04 + 0.01 * float(SPREAD.max()), "the samples' mean", case)
+                within(float((spread / SPREAD - 1).abs().max()), 0.03, "the samples' spread, as a share,", case)
 
     def test_it_arrives_no_farther_off_than_eulers_method_with_as_many_evaluations(self) -> None:
         """A sign or a factor that is wrong in a solver's correction arrives all the same, with enough steps."""
@@ -166,6 +175,11 @@ def gaussian_flow(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def noise(tokens: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(1, tokens, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def _case(settings: SchedulerSettings, steps: int) -> str:
+    shift = "no time shift" if settings.shift is _unshifted else "a time shift"
+    return f"{steps} steps, {shift}, timestep_schedule={settings.timestep_schedule}, scheduler_eta={settings.eta:g}"
 
 
 def _unshifted(sigma: float, tokens: int) -> float:
