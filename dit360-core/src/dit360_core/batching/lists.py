@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ LONGEST_LIST = 64 * 2**20
 def lines_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line number, what it says) of each line that is not blank."""
     kind = path.suffix.lower()
-    if kind not in SUFFIXES and not path.is_dir():
+    if kind not in SUFFIXES and not os.path.isdir(path):
         raise InputError(f"Cannot read {path}: the suffix says no known kind of list; end it in {', '.join(SUFFIXES)}.")
     text = _text(path)
     if kind == ".csv":
