@@ -833,6 +833,46 @@ def decoding():
     return {**told, "refused": refused, "seams": {k: float(seam_ratio(v[0].numpy())) for k, v in seams.items()}}
 
 
+def more_than_factors(model, net):
+    """How far biases, norms and the last modulation are from what a LoRA with such tensors makes of them."""
+    import tempfile
+    from pathlib import Path
+
+    import torch
+    from dit360_comfy.native_lora import with_lora
+    from safetensors.torch import save_file
+
+    norm, swapped = net.double_blocks[0].img_attn.norm.query_norm, net.final_layer.adaLN_modulation[1]
+    at = dict(norm.named_parameters())
+    (norm_weight,) = at.values()
+    bias, generator = net.double_blocks[1].img_attn.qkv.bias, torch.Generator().manual_seed(5)
+    down, up = torch.randn(4, 32, generator=generator), torch.randn(64, 4, generator=generator)
+    added = torch.randn(96, generator=generator)
+    before = [t.detach().clone() for t in (norm_weight, bias, swapped.weight)]
+    file = Path(tempfile.mkdtemp()) / "lora.safetensors"
+    save_file(
+        {
+            "lora_unet_double_blocks_0_img_attn_norm_query_norm.diff": torch.full_like(norm_weight, 0.25),
+            "diffusion_model.double_blocks.1.img_attn.qkv.diff_b": added,
+            "lora_unet_final_layer_adaLN_modulation_1.lora_down.weight": down,
+            "lora_unet_final_layer_adaLN_modulation_1.lora_up.weight": up,
+            "lora_unet_final_layer_adaLN_modulation_1.alpha": torch.tensor(8.0),
+            "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(4, 8),
+            "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.zeros(8, 4),
+        },
+        file,
+    )
+    patched = with_lora(model, str(file), 0.5)
+    patched.patch_model()
+    made = [t.detach().clone() for t in (norm_weight, bias, swapped.weight)]
+    patched.unpatch_model()
+    wanted = (0.125, 0.5 * added, 0.5 * 8 / 4 * up @ down)
+    return {
+        name: float((m - b - w).abs().max())
+        for name, m, b, w in zip(("norm", "biases", "swapped"), made, before, wanted, strict=True)
+    }
+
+
 def loras():
     """How far weights of a patched model are from those that a LoRA makes of them, for each way to name its layers."""
     import json
@@ -857,26 +897,28 @@ def loras():
         ]
 
     before, told = weights(), {}
-    heads = {"peft": "base_model.model.", "diffusers": "transformer.", "plain": ""}
-    for style, alpha in (("peft", 8), ("peft", 4), ("diffusers", None), ("plain", None)):
+    heads = {"peft": "base_model.model.", "diffusers": "transformer.", "plain": "", "comfy": "diffusion_model."}
+    for style, alpha in (("peft", 8), ("peft", 4), ("diffusers", None), ("plain", None), ("comfy", None)):
         folder = Path(tempfile.mkdtemp())
+        file = folder / "adapter_model.safetensors"
         save_file(
             {
                 f"{heads[style]}{layer}.lora_{kind}.weight": factor[i].contiguous()
                 for i, layer in enumerate(layers)
                 for kind, factor in (("A", down), ("B", up))
             },
-            folder / "lora.safetensors",
+            file,
         )
         if alpha is not None:
             (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": alpha}))
-        patched = with_lora(model, str(folder / "lora.safetensors"), 0.5)
+        patched = with_lora(model, str(file), 0.5)
         patched.patch_model()
         made = weights()
         patched.unpatch_model()
         scale = 0.5 * (alpha or 4) / 4
         off = [float((m - b - scale * u @ d).abs().max()) for m, b, u, d in zip(made, before, up, down, strict=True)]
         told[f"{style}, alpha {alpha}"] = max(off)
+    told |= more_than_factors(model, net)
     told["as before"] = all(torch.equal(a, b) for a, b in zip(weights(), before, strict=True))
     save_file({"transformer.blocks.0.lora_A.weight": down[0].contiguous()}, folder / "other.safetensors")
     try:
@@ -1040,10 +1082,10 @@ def test_patches_compose_and_the_model_they_came_from_stays_as_it_was():
 def test_a_lora_is_applied_whatever_its_layers_are_called_and_never_none_of_it():
     told = in_comfyui(loras)
     refused = told.pop("refused")
-    assert "other.safetensors does not fit this model (Flux): none of its 1 tensors" in refused
+    assert "other.safetensors holds no LoRA for FLUX: none of its 1 tensors" in refused
     assert told.pop("as before") is True
     assert max(told.values()) <= 1e-5, told
-    assert len(told) == 4
+    assert len(told) == 8
 
 
 @pytest.mark.comfyui

@@ -61,7 +61,7 @@ def test_the_baselines_own_value_among_several_is_told_and_measured_once(caplog)
         ("guidance=2.5,", [{"guidance": 2.5}, {"guidance": None}]),
         ("latent_rotation=yes,OFF", [{"latent_rotation": True}, {"latent_rotation": False}]),
         ("prompt=a lake, at dawn", [{"prompt": "a lake, at dawn"}]),
-        ("lora=a+b.safetensors", [{"lora": "a+b.safetensors"}]),
+        ("lora=a+b.safetensors", [{"lora": ("a+b.safetensors",)}]),
         ("quantization_skip=", [{"quantization_skip": ""}]),
         (
             "quantization_mode=int8+quantization_skip=norm,proj_out",

@@ -170,6 +170,12 @@ MODELS = {
     "LoRA folder is empty": (["--lora", "folder.jpg"], r"folder\.jpg holds no safetensors file"),
     "LoRA is another file": (["--lora", "notes.txt"], r"notes\.txt is no safetensors file"),
     "LoRA is truncated": (["--lora", "cut.safetensors"], r"cut\.safetensors is damaged or cut off"),
+    "a LoRA's strength is too much": (["--lora", "plain.safetensors:3"], r"the LoRA plain\.safetensors is 3"),
+    "a LoRA's strength is none": (["--lora", "plain.safetensors:nan"], "is nan, but must be -2 … 2"),
+    "a LoRA's strength has a comma": (["--lora", "a.safetensors:0,5"], r"is written 0,5; write 0\.5, with a point"),
+    "a LoRA's name is empty": (["--lora", ""], "list of texts that are not empty"),
+    "the second LoRA is not there": (["--lora", "lora.bin", "--lora", "x"], "There is no LoRA"),
+    "the model has no LoRA to leave out": (["--no-model-lora"], "--no-model-lora has no effect, because tiny has"),
     "LoRA is no LoRA": (["--lora", "plain.safetensors"], r"plain\.safetensors holds no LoRA"),
     "autoencoder is not there": (
         ["--vae", "vae/ae.safetensors"],

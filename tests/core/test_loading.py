@@ -6,6 +6,7 @@ import attrs
 import dit360_core as dit360
 import pytest
 import torch
+from dit360_core.checks import check_loading
 from dit360_core.loading import prepare
 from dit360_core.machine import Machine
 from dit360_core.memory import OutOfMemory, told_when_full
@@ -19,6 +20,7 @@ from random_models import random_conditioning, random_flux
 from safetensors.torch import load_file, save_file
 
 SIZE = {"width": 128, "height": 64, "steps": 2, "seed": 1}
+DIT360_LORA = "Insta360-Research/DiT360-Panorama-Image-Generation"
 
 
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2"])
@@ -91,15 +93,46 @@ def test_true_guidance_of_another_type_is_one_sentence(value):
         Pipeline.from_diffusers(random_flux()).sample(random_conditioning(), true_guidance=value)
 
 
-def test_a_lora_beside_a_model_with_its_own_is_told():
-    options = dit360.LoadOptions(model="dit360", lora="style.safetensors")
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"lora": "a:0.5", "lora_strength": 0.7}, "every LoRA is given a strength of its own"),
+        ({"lora": ["a:0.5", "b:1"], "lora_strength": 0.7}, "every LoRA is given a strength of its own"),
+        ({"lora_strength": 0.7}, "no LoRA is loaded; give one with lora"),
+        ({"model_lora": False}, "tiny has no LoRA of its own"),
+        ({"lora_mode": "adapter"}, "no LoRA is loaded"),
+    ],
+)
+def test_options_of_loras_without_effect_are_refused(options, why):
+    model = default_registry().find("model", "tiny")[0].offer
+    with pytest.raises(dit360.InputError, match=f"has no effect, because .*{why}"):
+        check_loading(dit360.LoadOptions(**options), Machine(), model)
+
+
+@pytest.mark.parametrize(
+    ("options", "loras"),
+    [
+        ({"lora": "style.safetensors"}, [("own", 1.0), ("style.safetensors", 1.0)]),
+        ({"lora": ["a:0.5", "b:-1"]}, [("own", 1.0), ("a", 0.5), ("b", -1.0)]),
+        ({"lora": [("a", 0.5), "b"], "lora_strength": 0.25}, [("own", 1.0), ("a", 0.5), ("b", 0.25)]),
+        ({"lora": "a", "model_lora": False}, [("a", 1.0)]),
+        ({"lora_strength": 0.8}, [("own", 0.8)]),
+        ({"lora": ["a", f"{DIT360_LORA}:0.7"]}, [("own", 0.7), ("a", 1.0)]),
+        ({"model_lora": False}, []),
+    ],
+)
+def test_loras_are_applied_beside_the_model_s_own(options, loras):
+    options = dit360.LoadOptions(model="dit360", **options)
     registry, machine = default_registry(), Machine()
     need = AttentionNeed(device="cpu", dtype="fp32", heads=1, head_dim=8, length=8)
     attention, _ = select("attention", "auto", registry, machine, need)
     quantization, _ = choose_quantization(options, registry, machine, "fp32")
     model = registry.find("model", "dit360")[0].offer
     plan = make_plan(options, machine, model, "fp32", attention, quantization)
-    assert "replaces the model's own" in " ".join(plan.warnings())
+    assert [("own" if lora.own else lora.name, lora.strength) for lora in plan.loras] == loras
+    assert [line for line in plan.sentences() if line.startswith("lora: ")] == [
+        f"lora: {lora.sentence()} fused" for lora in plan.loras
+    ]
 
 
 def test_a_plugin_that_fails_in_the_middle_is_named():

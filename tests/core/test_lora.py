@@ -1,11 +1,12 @@
 """LoRA: fused exactly, in the formats people have, and refused when it would do nothing."""
 
-import logging
-
 import pytest
 import torch
 from dit360_core.errors import ModelError
 from dit360_core.flux import lora
+from dit360_core.flux import lora_fusing as fusing
+from dit360_core.flux.beside import Strength
+from dit360_core.flux.lora_fusing import Applied
 from lora_files import LAYERS, RANK, factors, write
 from random_models import random_flux
 from safetensors.torch import save_file
@@ -16,13 +17,18 @@ def weights(pipe):
     return {name: layers[name].weight.detach().clone() for name in LAYERS}
 
 
+def fuse(pipe, place, strength=1.0):
+    """Fuses a LoRA into a transformer. Returns how many layers it changes, and what is told of it."""
+    found = lora.fitted(lora.read(lora.locate(str(place))), {"transformer": pipe.transformer})
+    return fusing.fuse(pipe.transformer, "transformer", [Applied(lora=found, shared=Strength(strength))]), found.remarks
+
+
 @pytest.mark.parametrize("style", ["peft", "plain", "diffusers"])
 @pytest.mark.parametrize("strength", [1.0, -0.5])
 def test_fusing_adds_strength_times_b_a_to_the_weights(tmp_path, style, strength):
     pipe = random_flux()
     before, everything = weights(pipe), {k: v.clone() for k, v in pipe.transformer.state_dict().items()}
-    changed = lora.fuse(pipe.transformer, lora.read(lora.locate(str(write(tmp_path, style)))), strength)
-    assert changed == len(LAYERS)
+    assert fuse(pipe, write(tmp_path, style), strength) == (len(LAYERS), ())
     for name, (down, up) in factors().items():
         assert torch.allclose(weights(pipe)[name], before[name] + strength * up @ down, atol=1e-6)
     after = pipe.transformer.state_dict()
@@ -35,28 +41,27 @@ def test_alpha_of_the_adapter_config_scales_the_update(tmp_path):
     pipe = random_flux()
     before = weights(pipe)
     write(tmp_path, "peft", alpha=2 * RANK)
-    lora.fuse(pipe.transformer, lora.read(lora.locate(str(tmp_path))), 1.0)
+    fuse(pipe, tmp_path)
     for name, (down, up) in factors().items():
         assert torch.allclose(weights(pipe)[name], before[name] + 2 * up @ down, atol=1e-6)
 
 
 def test_a_lora_whose_keys_match_nothing_is_refused(tmp_path):
     names = {name: f"transformer_blocks.{i + 90}.attn.to_q" for i, name in enumerate(LAYERS)}
-    file = lora.locate(str(write(tmp_path, "peft", layers=names)))
-    with pytest.raises(ModelError, match="does not fit this model"):
-        lora.fuse(random_flux().transformer, lora.read(file), 1.0)
+    with pytest.raises(ModelError, match=r"does not fit this model: none of its 2 layers .*the first is 'base_model"):
+        fuse(random_flux(), write(tmp_path, "peft", layers=names))
 
 
-def test_a_lora_that_matches_in_part_is_fused_with_a_warning(tmp_path, caplog):
-    file = lora.locate(str(write(tmp_path, "diffusers", layers={LAYERS[1]: "single_transformer_blocks.90.attn.to_k"})))
-    with caplog.at_level(logging.WARNING, "dit360"):
-        assert lora.fuse(random_flux().transformer, lora.read(file), 1.0) == 1
-    assert "1 of its 2 layers" in caplog.text
+def test_a_lora_that_matches_in_part_is_fused_and_the_rest_told(tmp_path):
+    file = write(tmp_path, "diffusers", layers={LAYERS[1]: "single_transformer_blocks.90.attn.to_k"})
+    changed, (told,) = fuse(random_flux(), file)
+    assert changed == 1
+    assert "of its 4 tensors 2 are for layers that this model has not (such as 'transformer.single" in told
 
 
 def test_a_lora_of_another_width_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="another shape"):
-        lora.fuse(random_flux().transformer, lora.read(lora.locate(str(write(tmp_path, "diffusers", dim=48)))), 1.0)
+    with pytest.raises(ModelError, match=r"was made for another model: its layer .* is of the shape 48×48, and this"):
+        fuse(random_flux(), write(tmp_path, "diffusers", dim=48))
 
 
 def test_a_file_without_lora_tensors_is_refused(tmp_path):
@@ -90,13 +95,18 @@ def test_a_lora_given_when_loading_changes_the_picture_and_is_told(tmp_path):
     width = plain.engine.transformer.inner_dim
     file = write(tmp_path, "peft", dim=width)
     strong, none = (dit360_core.load("tiny", lora=str(file), lora_strength=s) for s in (2.0, 0.0))
-    assert strong.plan.lora_modules == len(LAYERS)
+    assert [given.modules for given in strong.plan.loras] == [len(LAYERS)]
     pictures = [p.generate(**picture) for p in (plain, strong, none)]
     assert pictures[0].image.tobytes() != pictures[1].image.tobytes()
     assert pictures[0].image.tobytes() == pictures[2].image.tobytes()
-    assert pictures[1].settings["used"]["lora"] == {
-        "from": str(file),
-        "strength": 2.0,
-        "mode": "fuse",
-        "modules": len(LAYERS),
-    }
+    assert pictures[1].settings["used"]["loras"] == [
+        {
+            "from": str(file),
+            "strength": 2.0,
+            "own": False,
+            "modules": len(LAYERS),
+            "tensors_used": 4,
+            "tensors": 4,
+            "mode": "fuse",
+        }
+    ]

@@ -21,6 +21,7 @@ WRONG = {
     "int": ("3", 1.5, 3.0, True),
     "float": ("0.5", True, math.nan, math.inf, -math.inf),
     "bool": (1, 0, "yes"),
+    "tuple[str, ...]": (3, True, b"text", {"a": 1.0}),
 }
 
 
@@ -61,8 +62,8 @@ def test_a_value_of_a_wrong_type_is_refused_by_the_options_name(cls, field):
 
 @pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
 def test_none_is_taken_only_where_it_is_the_default(cls, field):
-    if field.default is None:
-        assert getattr(made(cls, **{field.name: None}), field.name) is None
+    if field.default in (None, ()):
+        assert getattr(made(cls, **{field.name: None}), field.name) == field.default
         return
     with pytest.raises(InputError, match=f"^{field.name} must not be None") as refused:
         made(cls, **{field.name: None})
@@ -97,7 +98,7 @@ def test_every_choice_is_taken_and_another_is_refused_with_all_of_them(cls, fiel
 
 @pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
 def test_an_option_whose_default_is_none_says_what_that_means(cls, field):
-    assert (field.default is None) == bool(field.metadata["unset"])
+    assert (field.default in (None, ())) == bool(field.metadata["unset"])
 
 
 def test_options_cannot_be_changed_after_they_were_checked():
@@ -154,4 +155,4 @@ def test_an_option_is_a_flag_of_generate_with_the_same_default(cls, field):
         assert parameter.required
     elif not once:  # one command makes one picture: the loader's flag of that name is the only one
         assert parameter.opts == [flag(field.name)]
-        assert parameter.default == field.default
+        assert (parameter.default or ()) == () if field.default == () else parameter.default == field.default

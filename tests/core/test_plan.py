@@ -574,7 +574,11 @@ def test_the_plan_tells_what_is_used_as_json_and_in_sentences():
     assert implementation is kept
     told = json.loads(json.dumps(plan.as_dict()))
     assert told["quantization"]["used"] == "bits"
-    assert told["lora"] == {"from": "x.safetensors", "strength": 0.5, "mode": "fuse", "modules": 0}
+    (lora,) = told["loras"]
+    assert lora == {
+        "from": "x.safetensors", "strength": 0.5, "own": False, "mode": "fuse", "modules": 0, "tensors": 0,
+        "tensors_used": 0,
+    }  # fmt: skip
     assert plan.sentences() == [
         "model: tiny, fp32 on cpu",
         "lora: x.safetensors, strength 0.5, 0 modules fused",

@@ -14,7 +14,6 @@ from dit360_core.builtin import int8
 from dit360_core.builtin import quantization as builtin
 from dit360_core.conversion import Policy, convert, quantize_module, select_layers, trial_tokens
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, ModelError, UnknownName
-from dit360_core.flux import lora as lora_files
 from dit360_core.flux.layers import policy_of
 from dit360_core.flux.stream import Quantizing, load_part, survey
 from dit360_core.flux.tensors import Tensors
@@ -410,7 +409,7 @@ def test_fused_then_quantized_is_quantized_of_the_fused(mode, fused_folder):
     while_loading = dit360_core.load("tiny", lora=file, quantization_mode=mode)
     of_the_fused = dit360_core.load(str(folder), quantization_mode=mode, precision="fp32")
     assert same(states(while_loading), states(of_the_fused))
-    assert while_loading.plan.lora_modules == len(ATTENTION)
+    assert while_loading.plan.loras[0].modules == len(ATTENTION)
     assert 0.9 < while_loading.plan.lora_kept < 1.1
 
 
@@ -425,7 +424,7 @@ def test_a_lora_changes_the_picture_of_a_quantized_model(mode, lora_mode, tmp_pa
     pipe = dit360_core.load("tiny", lora=file, quantization_mode=mode, lora_mode=lora_mode)
     panorama = pipe.generate(**PICTURE)
     assert panorama.image.tobytes() != quantized.generate(**PICTURE).image.tobytes()
-    told = panorama.settings["used"]["lora"]
+    (told,) = panorama.settings["used"]["loras"]
     assert (told["modules"], told["mode"], told["strength"]) == (len(ATTENTION), lora_mode, 1.0)
 
 
@@ -444,7 +443,7 @@ def test_the_strength_of_an_adapter_can_change_and_zero_is_without(mode, tmp_pat
     pipe.set_lora_strength(0)
     without = pipe.generate(**PICTURE)
     assert without.image.tobytes() == quantized.generate(**PICTURE).image.tobytes()
-    assert without.settings["used"]["lora"]["strength"] == 0
+    assert without.settings["used"]["loras"][0]["strength"] == 0
     pipe.set_lora_strength(2.0)
     assert pipe.generate(**PICTURE).image.tobytes() == strong.image.tobytes()
     with pytest.raises(InputError, match="lora_strength is 3"):
@@ -483,14 +482,6 @@ def test_a_lora_on_a_layer_that_is_left_in_full_is_fused_there(tmp_path, tiny):
     assert torch.allclose(pipe.engine.transformer.x_embedder.weight, weight + up @ down, atol=1e-5)
 
 
-def test_a_dora_is_refused_and_not_taken_for_a_lora(tmp_path):
-    tensors = load_file(write_lora(tmp_path / "x.safetensors"))
-    tensors["transformer.transformer_blocks.0.attn.to_q.lora_magnitude_vector.weight"] = torch.ones(192)
-    save_file(tensors, tmp_path / "dora.safetensors")
-    with pytest.raises(ModelError, match="is a DoRA"):
-        lora_files.read(tmp_path / "dora.safetensors")
-
-
 # --------------------------------------------------------------------------------------------- stored and restored
 
 
@@ -524,18 +515,18 @@ def test_a_stored_model_takes_a_lora_only_beside(mode, stored, tmp_path):
     with pytest.raises(InputError, match="no LoRA can be fused into rounded weights; use lora_mode=adapter"):
         dit360_core.load(str(folder), lora=file)
     plain, beside = (dit360_core.load(str(folder), **more) for more in ({}, {"lora": file, "lora_mode": "adapter"}))
-    assert beside.plan.lora_modules == len(ATTENTION)
+    assert beside.plan.loras[0].modules == len(ATTENTION)
     assert plain.generate(**PICTURE).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
 
 
 def test_a_lora_is_stored_with_the_model(tmp_path):
     file = write_lora(tmp_path / "lora.safetensors")
     plan = dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", lora=file, lora_strength=0.5)
-    assert (plan.lora_modules, plan.lora_strength) == (len(ATTENTION), 0.5)
+    assert [(given.modules, given.strength) for given in plan.loras] == [(len(ATTENTION), 0.5)]
     direct = dit360_core.load("tiny", quantization_mode="int8", lora=file, lora_strength=0.5)
     assert same(states(dit360_core.load(str(tmp_path / "model"))), states(direct))
     told = json.loads((tmp_path / "model" / "dit360.json").read_text())
-    assert told["lora"]["modules"] == len(ATTENTION)
+    assert told["loras"][0]["modules"] == len(ATTENTION)
 
 
 def test_shards_are_written_and_read(tmp_path, monkeypatch):
@@ -760,7 +751,7 @@ def test_what_is_stored_in_full_beside_a_quantized_part(tmp_path):
 def test_a_lora_is_fused_into_a_transformer_beside_a_stored_text_encoder(tmp_path):
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", quantization_parts="t5")
     pipe = dit360_core.load(str(tmp_path / "model"), lora=write_lora(tmp_path / "lora.safetensors"))
-    assert (pipe.plan.lora_modules, [part.part for part in pipe.plan.quantized]) == (
+    assert (pipe.plan.loras[0].modules, [part.part for part in pipe.plan.quantized]) == (
         len(ATTENTION),
         ["text_encoder_2"],
     )
@@ -847,39 +838,7 @@ def test_weights_packed_for_a_cpu_do_not_pretend_to_move():
 # ----------------------------------------------------------------------------------------------- more kinds of LoRAs
 
 
-def test_alpha_is_read_from_peft_s_file_and_from_diffusers_header(tmp_path):
-    """Also where the LoRA reaches layers outside of the blocks."""
-    layers = [A_LAYER, "x_embedder"]
-    down = {A_LAYER: torch.randn(4, 192), "x_embedder": torch.randn(4, 64)}
-    for kind, prefix in (("peft", "base_model.model."), ("diffusers", "transformer.")):
-        tensors = {f"{prefix}{name}.lora_A.weight": down[name] for name in layers}
-        tensors |= {f"{prefix}{name}.lora_B.weight": torch.ones(192, 4) for name in layers}
-        file = tmp_path / kind / "adapter_model.safetensors"
-        file.parent.mkdir()
-        header = json.dumps({"transformer.r": 4, "transformer.lora_alpha": 16})
-        save_file(tensors, file, metadata={"lora_adapter_metadata": header} if kind == "diffusers" else None)
-        if kind == "peft":
-            (file.parent / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16}))
-        lora = lora_files.read(file)
-        assert set(lora.layers) == set(layers)
-        assert all(torch.equal(factors.up, torch.full((192, 4), 4.0)) for factors in lora.layers.values())
-
-
-def test_a_dora_is_told_in_one_sentence(tmp_path):
-    save_file({"transformer.proj_out.dora_scale": torch.ones(2)}, tmp_path / "dora.safetensors")
-    with pytest.raises(
-        ModelError, match=r"^[^(]*is a DoRA \(it holds '[^']*'\), which changes weights otherwise; give a LoRA.$"
-    ):
-        lora_files.read(tmp_path / "dora.safetensors")
-
-
-def test_an_adapter_cannot_be_half_a_lora_or_nothing(tmp_path):
-    tensors = load_file(write_lora(tmp_path / "lora.safetensors"))
-    tensors["text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"] = torch.randn(4, 128)
-    tensors["text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_B.weight"] = torch.randn(128, 4)
-    save_file(tensors, tmp_path / "clip.safetensors")
-    with pytest.raises(ModelError, match="also changes CLIP, which cannot be kept beside it"):
-        dit360_core.load("tiny", lora=str(tmp_path / "clip.safetensors"), lora_mode="adapter")
+def test_an_adapter_cannot_be_nothing(tmp_path):
     nothing = write_lora(tmp_path / "nothing.safetensors", scale=1e-9)
     with pytest.raises(ModelError, match=r"holds numbers that are nothing in torch\.float16"):
         dit360_core.load("tiny", lora=nothing, lora_mode="adapter", precision="fp16")
@@ -889,8 +848,8 @@ def test_a_stored_lora_is_remembered_and_a_second_one_told(tmp_path, caplog):
     file = write_lora(tmp_path / "lora.safetensors")
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", lora=file)
     picture = dit360_core.load(str(tmp_path / "model")).generate(**PICTURE)
-    assert picture.settings["used"]["lora"] is None
-    assert picture.settings["used"]["lora_in_stored_weights"]["from"] == file
+    assert picture.settings["used"]["loras"] == []
+    assert picture.settings["used"]["loras_in_stored_weights"][0]["from"] == file
     with caplog.at_level(logging.WARNING, "dit360"):
         dit360_core.load(str(tmp_path / "model"), lora=file, lora_mode="adapter")
     assert "already holds the LoRA" in caplog.text

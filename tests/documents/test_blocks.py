@@ -173,6 +173,8 @@ def folder_of(block, within):
         folder.mkdir(parents=True)
         for name in ("custom_nodes", "models", "user"):
             (folder / "ComfyUI" / name).mkdir(parents=True)
+        for name in ("style", "turbo"):  # of loras.md
+            write(folder, "diffusers", dim=192).rename(folder / f"{name}.safetensors")
         # What the commands of batches.md are given.
         lines = [line for other in BLOCKS if other.language == "jsonl" for line in other.text.splitlines()]
         (folder / "prompts.jsonl").write_text("\n".join(lines[:2]) + "\n")

@@ -42,8 +42,8 @@ class Source:
         host.check_interrupt()
         self.prepared: Prepared = prepare(options, registry=default_registry())
         # Whether it fits is seen here, and not when the weights are read.
-        lora = self.prepared.lora()
-        self.changes_clip = lora is not None and bool(lora.text_encoder)
+        changed = {part for one in self.prepared.loras() for part in one.lora.layers}
+        self.changes_clip = "text_encoder" in changed
         self._pipeline: Pipeline | None = None
         self._device = SharedDevice()
         self._at_hand: frozenset[str] = frozenset()

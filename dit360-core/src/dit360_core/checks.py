@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import attrs
 
 from dit360_core.errors import BackendUnavailable, InputError
+from dit360_core.loras import follows_default, wanted
 from dit360_core.machine import Machine
 from dit360_core.offers import Model
 from dit360_core.options import SIZE_STEP, DecodeOptions, LoadOptions, SampleOptions, check_size
@@ -39,6 +40,7 @@ def check_names(
             registry.find(kind, name)
     if sampling is not None:
         check_honoured(sampling, registry)
+    wanted(loading, model)  # whose strengths are looked at
     return model
 
 
@@ -55,12 +57,19 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
         raise InputError(f"{why}; leave one of them out.")
     if options.compile_blocks:
         _check_compiler(machine)
-    if options.lora_strength != 1.0 and not (options.lora or model.lora):
+    loras = wanted(options, model)
+    if not options.model_lora and not model.lora:
         raise InputError(
-            f"lora_strength={options.lora_strength:g} has no effect, because no LoRA is loaded; give one with lora, or "
-            "leave it out."
+            f"model_lora=False has no effect, because {options.model} has no LoRA of its own; leave it out."
         )
-    if options.lora_mode != "fuse" and not (options.lora or model.lora):
+    if options.lora_strength != 1.0 and not follows_default(options, model):
+        why = (
+            "every LoRA is given a strength of its own; leave it out"
+            if loras
+            else "no LoRA is loaded; give one with lora, or leave it out"
+        )
+        raise InputError(f"lora_strength={options.lora_strength:g} has no effect, because {why}.")
+    if options.lora_mode != "fuse" and not loras:
         raise InputError(
             f"lora_mode={options.lora_mode} has no effect, because no LoRA is loaded; give one with lora, or leave it "
             "out."

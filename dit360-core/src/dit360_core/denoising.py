@@ -156,8 +156,7 @@ class Denoising:
             "attention": attention.as_dict(),
             "attention_slice_size": ladder.slices,
             # Told here too, since its strength may be another by the time of the decoding.
-            "lora": self._loaded.plan.lora_as_dict(),
-            **({"added_loras": list(plan.added_loras)} if plan.added_loras else {}),
+            **plan.told_of_loras(),
         }
         return Latents(
             pose=MADE if image is None else image.pose,

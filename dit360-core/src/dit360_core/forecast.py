@@ -13,6 +13,7 @@ from dit360_core.attention import native_need
 from dit360_core.checks import check_names, padding_of, picture_size
 from dit360_core.errors import UnknownName
 from dit360_core.evaluations import evaluations_told
+from dit360_core.loras import wanted
 from dit360_core.machine import Machine
 from dit360_core.memory import free_memory, gib, used_memory
 from dit360_core.offers import Model, Quantizer
@@ -239,7 +240,7 @@ def subject_in(
         sampling=sampling,
         decoding=decoding,
         attention=_attention(backend, registry, machine, native_need(model, machine, precision, *shapes.heads)),
-        lora=bool(asked.lora or model.lora),
+        lora=bool(wanted(asked, model)),
         stored=stored_bits(folder, shapes.weights_of_layer),
         quantizer=next((stored.address for stored in stored_parts(folder).values()), None),
         beside=_beside(asked, model),
@@ -249,14 +250,13 @@ def subject_in(
 
 
 def _beside(asked: LoadOptions, model: Model) -> int:
-    """Bytes of a LoRA that stays beside the weights; one that is not here is taken for DiT360's, of rank 64."""
+    """Bytes of LoRAs that stay beside the weights; one that is not here is taken for DiT360's, of rank 64."""
     from dit360_core.flux.files import existing, find_lora_file
 
-    lora = asked.lora or model.lora
-    if lora is None or asked.lora_mode != "adapter":
+    if asked.lora_mode != "adapter":
         return 0
-    found = existing(lora)
-    return UNSEEN_LORA if found is None else find_lora_file(found).stat().st_size
+    found = [existing(lora.name) for lora in wanted(asked, model)]
+    return sum(UNSEEN_LORA if path is None else find_lora_file(path).stat().st_size for path in found)
 
 
 def machine_for(asked: LoadOptions) -> tuple[Machine, bool]:

@@ -73,7 +73,7 @@ class Loaded:
         return Subject(
             shapes=shapes, model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
             sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
-            lora=bool(plan.lora), stored=bits, quantizer=plan.quantization.address, held=self._held(),
+            lora=bool(plan.loras), stored=bits, quantizer=plan.quantization.address, held=self._held(),
             beside=beside_bytes(self.engine.pipe.transformer),
         )  # fmt: skip
 

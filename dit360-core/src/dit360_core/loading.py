@@ -12,6 +12,7 @@ from dit360_core.attention import Kernels, native_need, slicing_notes
 from dit360_core.checks import check_guidance, check_loading, check_names, check_request, refuse_without_effect
 from dit360_core.errors import BackendUnavailable
 from dit360_core.forecast import shape_folder
+from dit360_core.loras import wanted
 from dit360_core.machine import Machine
 from dit360_core.offers import Model
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
@@ -86,7 +87,7 @@ def _prepared(
     from dit360_core.flux import composed
     from dit360_core.flux import load as model_files
     from dit360_core.flux import lora as lora_files
-    from dit360_core.flux.files import existing, remembered_lora, with_settings
+    from dit360_core.flux.files import existing, remembered_loras, with_settings
 
     model = check_names(
         asked,
@@ -95,9 +96,9 @@ def _prepared(
         lambda name: existing(name) is not None,
         decoding=picture[1] if picture else None,
     )
-    lora = asked.lora or model.lora
+    loras = wanted(asked, model)
     folder = model_files.locate(model.base) if existing(model.base) else None
-    lora_file = lora_files.locate(lora) if lora and existing(lora) else None
+    located = {lora.name: lora_files.locate(lora.name) for lora in loras if existing(lora.name)}
     replaced = composed.find(asked)
     if folder is not None:
         model = with_settings(model, folder)
@@ -114,11 +115,12 @@ def _prepared(
         check_request(*picture, loading=asked, model=model, registry=registry, machine=machine, precision=precision)
     chosen = None
     if asked.quantization_mode not in ("auto", "none"):
-        chosen = choose_quantization(asked, registry, machine, precision, lora=bool(lora))
-    if folder is None or (lora and lora_file is None):
+        chosen = choose_quantization(asked, registry, machine, precision, lora=bool(loras))
+    far = [lora.name for lora in loras if lora.name not in located]
+    if folder is None or far:
         machine = _confirmed(machine, asked.device)
-    if lora and lora_file is None:
-        lora_file = lora_files.locate(lora)
+    for name in far:
+        located[name] = lora_files.locate(name)
     if folder is None:
         folder = model_files.locate(model.base)
         model = with_settings(model, folder)
@@ -134,19 +136,22 @@ def _prepared(
 
     stored = stored_parts(folder)
     if stored:
-        check_stored(asked, bool(lora), stored)
+        check_stored(asked, bool(loras), stored)
         first = next(iter(stored.values()))
-        quantization, quantizer = choose_stored(first, asked, registry, machine, precision, lora=bool(lora))
+        quantization, quantizer = choose_stored(first, asked, registry, machine, precision, lora=bool(loras))
     else:
         if asked.quantization_mode == "none":
             refuse_without_effect(asked, "quantization_mode is none")
         quantization, quantizer = chosen or choose_quantization(
-            asked, registry, machine, precision, folder=folder, lora=bool(lora)
+            asked, registry, machine, precision, folder=folder, lora=bool(loras)
         )
-    fused_before = remembered_lora(folder)
+    fused_before = remembered_loras(folder)
     twice = []
-    if lora and fused_before:
-        twice.append(f"{asked.model} already holds the LoRA {fused_before['from']}; {lora} comes on top of it")
+    if loras and fused_before:
+        held, more = (" and ".join(map(str, names)) for names in (
+            [lora["from"] for lora in fused_before], [lora.name for lora in loras]
+        ))  # fmt: skip
+        twice.append(f"{asked.model} already holds the LoRA {held}; {more} comes on top of it")
     need = native_need(model, machine, precision, heads, head_dim)
     kernels = Kernels(registry, machine, asked.strict)
     attention, attend = kernels.choose(asked.attention_backend, need)
@@ -168,7 +173,7 @@ def _prepared(
             asked=given,
         ),
         folder=folder,
-        lora_file=lora_file,
+        lora_files=located,
         kernels=kernels,
         attend=attend,
         quantizer=quantizer,

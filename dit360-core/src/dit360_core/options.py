@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ TILING_LEVELS = ("auto", "stored", "mixed", "recomputed", "offloaded")
 
 SIZE_STEP = 16
 """Pixels: the autoencoder's 8 times the transformer's 2×2 patches."""
+LARGEST_STRENGTH = 2.0
+"""Of a LoRA."""
 MAX_SEED = 2**64 - 1
 
 
@@ -81,6 +84,20 @@ def _our_name(kind: str, choices: tuple[str, ...], value: Any) -> Any:
     return aliases.ours(kind, value, choices) if isinstance(value, str) else value
 
 
+def _as_loras(value: Any) -> Any:
+    """One LoRA or several: texts, paths, or pairs of a name and a strength, as texts ``FILE[:STRENGTH]``."""
+    if value is None:
+        return ()
+    every = [value] if isinstance(value, str | os.PathLike) else value
+    if not isinstance(every, list | tuple):
+        return every
+    pairs = (isinstance(one, list | tuple) and len(one) == 2 for one in every)
+    return tuple(
+        f"{os.fspath(one[0])}:{one[1]}" if pair else os.fspath(one) if isinstance(one, os.PathLike) else one
+        for one, pair in zip(every, pairs, strict=True)
+    )
+
+
 def flag(name: str) -> str:
     """The name of an option on the command line."""
     return "--" + name.replace("_", "-")
@@ -94,6 +111,10 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
         known = "" if field.default is attrs.NOTHING else f"; leave it out for its default, {field.default!r}"
         raise InputError(f"{field.name} must not be None{known}.")
     kind = _kind(field)
+    if kind is tuple:
+        if not isinstance(value, tuple) or not all(isinstance(text, str) and text.strip() for text in value):
+            raise InputError(f"{field.name} must be text, or a list of texts that are not empty, not {value!r:.80}.")
+        return
     # bool is an int in Python, but nobody who writes steps=True means one step.
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if kind is float:
@@ -150,7 +171,7 @@ def _digits(value: int) -> int:
 
 def _kind(field: attrs.Attribute[Any]) -> type:
     written = str(field.type).replace("| None", "").strip()
-    return {"str": str, "int": int, "float": float, "bool": bool}[written]
+    return {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": tuple}[written]
 
 
 _KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
@@ -161,13 +182,23 @@ class LoadOptions:
     """What is decided once, when a model is loaded."""
 
     model: str = option("tiny", help="Model: a known name, a diffusers folder, or a Hub id.", offers="model")
-    lora: str | None = option(
-        None, help="LoRA to fuse: a safetensors file, a folder, or a Hub id.", unset="the model's own, if any"
+    lora: tuple[str, ...] = option(
+        (),
+        help="LoRA to apply beside the model's own: FILE[:STRENGTH], where FILE is a safetensors file, a folder, or a "
+        "Hub id; may be given several times.",
+        unset="none",
+        converter=_as_loras,
     )
-    lora_strength: float = option(1.0, help="How strongly the LoRA is applied.", minimum=-2.0, maximum=2.0)
+    lora_strength: float = option(
+        1.0,
+        help="Strength of LoRAs that are given without one, and of the model's own if no other is given.",
+        minimum=-LARGEST_STRENGTH,
+        maximum=LARGEST_STRENGTH,
+    )
+    model_lora: bool = option(True, help="Apply the LoRA that belongs to the model, if it has one.")
     lora_mode: str = option(
         "fuse",
-        help="Add the LoRA to the weights (fuse: costs nothing) or keep it beside them (adapter: strength can change).",
+        help="Add LoRAs to the weights (fuse: costs nothing) or keep them beside (adapter: strengths can change).",
         choices=LORA_MODES,
         named="lora_mode",
     )

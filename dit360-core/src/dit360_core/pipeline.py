@@ -54,13 +54,13 @@ class Pipeline:
         plan: Plan,
         kernels: Kernels | None = None,
         *,
-        lora_strength: Strength | None = None,
+        lora_strengths: Sequence[Strength] | None = None,
         registry: Registry | None = None,
         machine: Machine | None = None,
         shapes: Callable[[], Shapes] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        """lora_strength: of the LoRA that is computed beside the weights, if there is one.
+        """lora_strengths: of the LoRAs that are computed beside the weights, one for each of the plan's; None: fused.
 
         shapes: makes those of the model, where its files tell them. recorder: measures every picture's phases.
         """
@@ -75,7 +75,7 @@ class Pipeline:
             kernels=kernels or Kernels(registry, machine, plan.options.strict),
             make_shapes=shapes or (lambda: _shapes_of(engine.pipe)),
         )
-        self._lora_strength = lora_strength
+        self._lora_strengths = lora_strengths
         self._denoising = Denoising(self._loaded)
         self._autoencoding = Autoencoding(self._loaded)
         if recorder is not None:
@@ -331,9 +331,10 @@ class Pipeline:
         from dit360_core.flux.placement import place
 
         wanted: dict[Path, float] = {}
+        files = []
         for name, strength in loras:
-            checked = build(LoadOptions, {"lora": name, "lora_strength": strength}).lora_strength
-            file = locate(name).resolve()
+            checked = build(LoadOptions, {"lora_strength": strength}).lora_strength
+            files.append(file := locate(name).resolve())
             wanted[file] = wanted.get(file, 0.0) + checked
         added, engine, offload = self._loaded.added, self.engine, self.engine.residency.offload
         if added.fits(wanted):
@@ -349,20 +350,33 @@ class Pipeline:
             finally:
                 if moved:
                     place(engine.pipe, offload, engine.device)
-        told = tuple({"from": name, "strength": float(strength)} for name, strength in loras)
+        told = tuple(
+            {"from": name, "strength": float(strength), **added.counts[file]}
+            for (name, strength), file in zip(loras, files, strict=True)
+        )
         self._loaded.plan = attrs.evolve(self.plan, added_loras=told)
 
-    def set_lora_strength(self, strength: float) -> None:
-        """How strongly the LoRA is applied from now on: −2 … 2, and 0 is without it.
+    def set_lora_strength(self, strength: float, lora: str | None = None) -> None:
+        """How strongly a LoRA that the model was loaded with is applied from now on: −2 … 2, and 0 is without it.
 
-        Raises InputError if it was fused into the weights, which is the default.
+        lora: which, as it was named; None: the only one. Raises InputError if it was fused into the weights, which is
+        the default, or if there are several and none is named.
         """
-        if self._lora_strength is None:
-            why = f"{self.plan.lora} is fused into the weights" if self.plan.lora else "no LoRA is loaded"
+        loras = self.plan.loras
+        names = ", ".join(each.name for each in loras)
+        if not loras or self._lora_strengths is None:
+            why = f"{names} is fused into the weights" if loras else "no LoRA is loaded"
             raise InputError(f"The LoRA's strength cannot change, because {why}; load it with lora_mode='adapter'.")
-        asked = build(LoadOptions, {"lora_strength": strength})
-        self._lora_strength.value = float(asked.lora_strength)
-        self._loaded.plan = attrs.evolve(self.plan, lora_strength=float(asked.lora_strength))
+        found = [place for place, each in enumerate(loras) if lora is None or each.name == lora]
+        if len(found) != 1:
+            what = "There are several LoRAs" if found else f"No LoRA {lora!r} is loaded"
+            raise InputError(f"{what}; name one of: {names}.")
+        asked = float(build(LoadOptions, {"lora_strength": strength}).lora_strength)
+        self._lora_strengths[found[0]].value = asked
+        changed = tuple(
+            attrs.evolve(each, strength=asked) if place == found[0] else each for place, each in enumerate(loras)
+        )
+        self._loaded.plan = attrs.evolve(self.plan, loras=changed)
 
     # --------------------------------------------------------------------------------------------------- inner parts
 

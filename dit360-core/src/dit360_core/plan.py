@@ -16,6 +16,7 @@ from packaging.version import InvalidVersion
 
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
 from dit360_core.guarding import undisturbed
+from dit360_core.loras import GivenLora, wanted
 from dit360_core.machine import Machine
 from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import Model, Need, Offer, Reason, TilingNeed, TilingSettings
@@ -301,11 +302,11 @@ def looks_like_hub_id(name: str) -> bool:
 class Plan:
     """What a loaded pipeline is made of.
 
-    lora: what was fused or put beside, with the number of modules it changed, or None. lora_kept: the share of its
-    effect that rounding left of it, where it was fused into quantized weights. fused_before: the LoRA that the stored
-    weights of the model hold already, as ``lora_as_dict`` told it then. quantized: what became of each part. asked: the
+    loras: what was fused or put beside, each with what became of it. lora_kept: the share of their effect that rounding
+    left, where they were fused into quantized weights. fused_before: the LoRAs that the stored weights of the model
+    hold already, as ``loras_as_dicts`` told them then. quantized: what became of each part. asked: the
     options as they were given, and decided: what ``vram`` or ``preset`` made of them when the model was loaded.
-    added_loras: put beside it since then, each with ``from`` and ``strength``.
+    added_loras: put beside it since then, each as in ``loras_as_dicts``.
     """
 
     options: LoadOptions
@@ -318,12 +319,10 @@ class Plan:
     attention: Choice
     attention_slice_size: int
     quantization: Choice
-    lora: str | None = None
-    lora_strength: float = 1.0
+    loras: tuple[GivenLora, ...] = ()
     lora_mode: str = "fuse"
-    lora_modules: int = 0
     lora_kept: float | None = None
-    fused_before: Mapping[str, Any] | None = None
+    fused_before: tuple[Mapping[str, Any], ...] = ()
     quantized: tuple[Converted, ...] = ()
     notes: tuple[str, ...] = ()
     decided: Mapping[str, Any] = attrs.field(factory=dict)
@@ -334,12 +333,11 @@ class Plan:
         model = self.options.model
         lines = [f"model: {model}, {self.precision} on {self.device}"]
         lines += [f"{name}: {given}, instead of the model's own" for name, given in self.replaced().items()]
-        if self.lora:
-            how = "beside the weights" if self.lora_mode == "adapter" else "fused"
-            kept = "" if self.lora_kept is None else f", {self.lora_kept:.0%} of its effect left by rounding"
-            lines.append(f"lora: {self.lora}, strength {self.lora_strength:g}, {self.lora_modules} modules {how}{kept}")
-        if self.fused_before:
-            lines.append(f"lora: {self.fused_before['from']} is in the stored weights")
+        how = "beside the weights" if self.lora_mode == "adapter" else "fused"
+        lines += [f"lora: {lora.sentence()} {how}" for lora in self.loras]
+        if self.lora_kept is not None:
+            lines.append(f"lora: {self.lora_kept:.0%} of the effect left by rounding")
+        lines += [f"lora: {lora['from']} is in the stored weights" for lora in self.fused_before]
         if self.asked.bounded:
             by = " ".join(
                 f"{n}={v}"
@@ -373,9 +371,7 @@ class Plan:
                 "parts": {part.part: part.as_dict() for part in self.quantized},
             },
             **self.replaced(),
-            "lora": self.lora_as_dict(),
-            **({"added_loras": [dict(lora) for lora in self.added_loras]} if self.added_loras else {}),
-            **({"lora_in_stored_weights": dict(self.fused_before)} if self.fused_before else {}),
+            **self.told_of_loras(),
             "notes": list(self.notes),
         }
 
@@ -383,17 +379,18 @@ class Plan:
         """Option → what was given for a part of the model, for the parts that are not its own."""
         return {name: given for name in ("vae", "t5") if (given := getattr(self.options, name))}
 
-    def lora_as_dict(self) -> dict[str, Any] | None:
-        """What is told of the LoRA, or None if there is none."""
-        if not self.lora:
-            return None
+    def told_of_loras(self) -> dict[str, Any]:
+        """For metadata: every LoRA that is in the weights or beside them."""
         return {
-            "from": self.lora,
-            "strength": self.lora_strength,
-            "mode": self.lora_mode,
-            "modules": self.lora_modules,
-            **({} if self.lora_kept is None else {"kept": round(self.lora_kept, 4)}),
+            "loras": self.loras_as_dicts(),
+            **({} if self.lora_kept is None else {"lora_kept": round(self.lora_kept, 4)}),
+            **({"added_loras": [dict(lora) for lora in self.added_loras]} if self.added_loras else {}),
+            **({"loras_in_stored_weights": list(map(dict, self.fused_before))} if self.fused_before else {}),
         }
+
+    def loras_as_dicts(self) -> list[dict[str, Any]]:
+        """What is told of each LoRA that the model was loaded with."""
+        return [{**lora.as_dict(), "mode": self.lora_mode} for lora in self.loras]
 
 
 def make_plan(
@@ -405,14 +402,11 @@ def make_plan(
     quantization: Choice,
     notes: Iterable[str] = (),
     *,
-    fused_before: Mapping[str, Any] | None = None,
+    fused_before: Iterable[Mapping[str, Any]] = (),
     asked: LoadOptions | None = None,
 ) -> Plan:
     """What was decided, as one object. notes: what is to be said of it beside. asked: as in :class:`Plan`."""
-    notes = list(notes)
     now, before = attrs.asdict(options), attrs.asdict(asked or options)
-    if options.lora and model.lora:
-        notes.append(f"the LoRA {options.lora} replaces the model's own, {model.lora}")
     return Plan(
         options=options,
         asked=asked or options,
@@ -425,10 +419,9 @@ def make_plan(
         attention=attention,
         attention_slice_size=options.attention_slice_size,
         quantization=quantization,
-        lora=options.lora or model.lora,
-        lora_strength=options.lora_strength,
+        loras=wanted(options, model),
         lora_mode=options.lora_mode,
-        fused_before=fused_before,
+        fused_before=tuple(fused_before),
         notes=tuple(notes),
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dit360_core.attention import Kernels
+from dit360_core.errors import InputError
 from dit360_core.machine import Machine
 from dit360_core.memory import give_back_freed_memory, told_when_full
 from dit360_core.offloads import BY_BLOCKS, EVICTED
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from dit360_core.conversion import Converted
     from dit360_core.flux.beside import Strength
-    from dit360_core.flux.lora import Lora
+    from dit360_core.flux.lora_fusing import Applied
     from dit360_core.flux.residency import Host
     from dit360_core.flux.store import Stored
     from dit360_core.flux.stream import Quantizing
@@ -37,13 +38,14 @@ log = logging.getLogger("dit360")
 class Prepared:
     """A pipeline whose files and backends are found and checked, and whose weights are not read yet.
 
-    quantizer: None if nothing is to be quantized. stored: the parts that are stored quantized, which it restores. host:
-    see :class:`dit360_core.flux.residency.Residency`; weights are read into system memory and left there for it.
+    lora_files: name of each LoRA → its file. quantizer: None if nothing is to be quantized. stored: the parts that are
+    stored quantized, which it restores. host: see :class:`dit360_core.flux.residency.Residency`; weights are read into
+    system memory and left there for it.
     """
 
     plan: Plan
     folder: Path
-    lora_file: Path | None
+    lora_files: Mapping[str, Path]
     kernels: Kernels
     attend: Attend
     quantizer: Any
@@ -56,11 +58,10 @@ class Prepared:
         """Reads the weights, but for the parts that are to be evicted, and makes a pipeline of them."""
         import torch
 
-        from dit360_core.flux import lora as lora_files
-        from dit360_core.flux.beside import Strength
         from dit360_core.flux.engine import Engine
         from dit360_core.flux.files import WEIGHTS
         from dit360_core.flux.load import assemble_pipeline
+        from dit360_core.flux.lora_fusing import check_kept
         from dit360_core.flux.placement import place, place_part
         from dit360_core.flux.residency import Residency
         from dit360_core.flux.shapes import Shapes
@@ -69,19 +70,13 @@ class Prepared:
         plan = self.plan
         device, dtype = torch.device(plan.device), torch_dtype(plan.precision)
         later = EVICTED[plan.options.evict]
-        strength = Strength(plan.lora_strength)
         with told_when_full(f"the weights of {plan.options.model}", plan.device):
-            lora = self.lora()
-            if lora is not None:
-                lora_files.check_evictable(lora, later)
-            parts, converted = self.read([name for name in WEIGHTS if name not in later], lora, strength)
+            loras = self.loras()
+            parts, converted = self.read([name for name in WEIGHTS if name not in later], loras)
             pipe = assemble_pipeline(self.folder, plan.precision, {**dict.fromkeys(later), **parts})
-            if lora is not None:
-                if plan.lora_mode == "fuse":
-                    lora_files.fuse_text_encoder(pipe, lora, plan.lora_strength)
-                kept = lora_files.check_kept(lora, converted)
-                plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
-            plan = attrs.evolve(plan, quantized=converted)
+            plan = told_of(attrs.evolve(plan, quantized=converted), loras)
+            strengths = [applied.shared for applied in loras]
+            del loras  # whose factors are in the weights by now, or beside them
             if self.host is None or plan.offload in ("model", "sequential"):
                 place(pipe, plan.offload, device)
             else:
@@ -97,9 +92,9 @@ class Prepared:
 
         def again(name: str) -> Any:
             now = attrs.evolve(self, plan=pipeline.plan)
-            lora = now.lora() if name == "transformer" else None
-            parts, converted = now.read([name], lora, strength)
-            pipeline.told_of(converted, None if lora is None else lora_files.check_kept(lora, converted))
+            again_read = now.loras(strengths) if name != "vae" else ()
+            parts, converted = now.read([name], again_read)
+            pipeline.told_of(converted, check_kept(again_read, converted))
             if name == "transformer":
                 pipeline.put_added_onto(parts[name])
             return parts[name]
@@ -113,7 +108,7 @@ class Prepared:
             engine,
             plan,
             self.kernels,
-            lora_strength=strength if lora is not None and plan.lora_mode == "adapter" else None,
+            lora_strengths=strengths if plan.lora_mode == "adapter" else None,
             registry=self.registry,
             machine=self.machine,
             shapes=lambda: Shapes.of_folder(self.folder),
@@ -121,37 +116,35 @@ class Prepared:
         )
         return pipeline
 
-    def read(
-        self, names: Collection[str], lora: Lora | None, strength: Strength
-    ) -> tuple[dict[str, Any], tuple[Converted, ...]]:
-        """Parts on the CPU (quantized ones where they rest), ready to be placed, and what became of those quantized.
-
-        strength: of a LoRA that is kept beside the weights; of one that is fused, as it was when the model was loaded.
-        """
+    def read(self, names: Collection[str], loras: Sequence[Applied]) -> tuple[dict[str, Any], tuple[Converted, ...]]:
+        """Parts on the CPU (quantized ones where they rest), ready to be placed, and what became of those quantized."""
         import torch
 
-        from dit360_core.flux import lora as lora_files
         from dit360_core.flux.beside import put_beside
         from dit360_core.flux.load import attach, compile_blocks, load_parts
+        from dit360_core.flux.lora_fusing import fuse
 
         plan = self.plan
-        fused = lora if plan.lora_mode == "fuse" else None
-        parts, converted = self._quantized(names, fused)
-        whole = "transformer" in names and "transformer" not in parts
-        parts = load_parts(self.folder, plan.precision, names, parts)
+        fused = tuple(loras) if plan.lora_mode == "fuse" else ()
+        done, converted = self._quantized(names, fused)
+        parts = load_parts(self.folder, plan.precision, names, done)
+        for name, part in parts.items():
+            if name not in done:
+                fuse(part, name, fused)
+            if plan.lora_mode == "adapter":
+                like = torch.empty(0, dtype=torch_dtype(plan.precision), device=self._home())
+                for applied in loras:
+                    put_beside(part, name, applied.lora, applied.shared, like)
         transformer = parts.get("transformer")
         if transformer is not None:
-            if fused is not None and whole:
-                lora_files.fuse(transformer, fused, plan.lora_strength)
-            elif lora is not None and fused is None:
-                like = torch.empty(0, dtype=torch_dtype(plan.precision), device=self._home())
-                put_beside(transformer, lora, strength, like)
             attach(transformer, self.attend, plan.attention_slice_size)
             if plan.options.compile_blocks:
                 compile_blocks(transformer)
         return parts, converted
 
-    def _quantized(self, names: Collection[str], lora: Lora | None) -> tuple[dict[str, Any], tuple[Converted, ...]]:
+    def _quantized(
+        self, names: Collection[str], loras: tuple[Applied, ...]
+    ) -> tuple[dict[str, Any], tuple[Converted, ...]]:
         """The parts that are quantized while they are loaded, or stored so."""
         import torch
 
@@ -169,7 +162,7 @@ class Prepared:
         }
         # What is stored in full is quantized as well if a mode was named, and left as it is stored if none was.
         if not self.stored or self.plan.options.quantization_mode != "none":
-            how = self.quantizing(lora, home)
+            how = self.quantizing(loras, home)
             wanted = survey(self.folder, how)
             done |= {name: load_part(part, how, dtype) for name, part in wanted.items() if name in names}
         return {name: module for name, (module, _) in done.items()}, tuple(told for _, told in done.values())
@@ -180,25 +173,48 @@ class Prepared:
 
         return torch.device(self.plan.device if self.plan.offload == "none" and self.host is None else "cpu")
 
-    def lora(self) -> Lora | None:
-        """The LoRA as far as it belongs to this transformer. Raises ModelError if it does not."""
-        from dit360_core.flux.lora import read
+    def loras(self, strengths: Sequence[Strength] | None = None) -> tuple[Applied, ...]:
+        """The LoRAs as far as they belong to this model, read from their files.
+
+        strengths: of each; None: those that were asked for. Raises ModelError for one that does not fit, or InputError
+        for one that would be fused into weights that are stored quantized.
+        """
+        from dit360_core.flux.beside import Strength
+        from dit360_core.flux.lora import fitted, read
+        from dit360_core.flux.lora_fusing import Applied
+        from dit360_core.flux.lora_names import IN_WORDS
         from dit360_core.flux.stream import empty
 
-        if self.lora_file is None:
-            return None
-        return read(self.lora_file).fitted(empty("transformer", self.folder / "transformer"))
+        modules: dict[str, Any] = {}
+        found = []
+        shared = strengths or [Strength(lora.strength) for lora in self.plan.loras]
+        for given, strength in zip(self.plan.loras, shared, strict=True):
+            file = read(self.lora_files[given.name])
+            for part in sorted(file.parts - set(modules)):
+                modules[part] = empty(part, self.folder / part)
+            lora = fitted(file, modules)
+            if self.plan.lora_mode == "adapter":
+                lora.check_beside()
+            for part in lora.layers:
+                if part in self.stored and self.plan.lora_mode == "fuse":
+                    raise InputError(
+                        f"{file.file} changes {IN_WORDS[part]}, which is stored as {self.stored[part].mode}, and no "
+                        "LoRA can be fused into rounded weights; use lora_mode=adapter, or quantize the original model "
+                        "with this LoRA."
+                    )
+            found.append(Applied(lora=lora, shared=strength))
+        return tuple(found)
 
     def check_lora(self, name: str) -> None:
         """Raises InputError or ModelError unless this is a LoRA that can be put beside the model once it is loaded."""
-        from dit360_core.flux.added import check_addable
-        from dit360_core.flux.lora import locate, read
+        from dit360_core.flux.added import check_addable, fitted_to
+        from dit360_core.flux.lora import locate
         from dit360_core.flux.stream import empty
 
         check_addable(self.plan.offload)
-        read(locate(name)).fitted(empty("transformer", self.folder / "transformer")).check_beside()
+        fitted_to(locate(name), empty("transformer", self.folder / "transformer"))
 
-    def quantizing(self, lora: Lora | None, home: torch.device) -> Quantizing:
+    def quantizing(self, loras: tuple[Applied, ...], home: torch.device) -> Quantizing:
         """How the weights are quantized on their way, and where they then rest."""
         import torch
 
@@ -212,6 +228,19 @@ class Prepared:
             device=torch.device(self.plan.device),
             home=home,
             skip=options.quantization_skip,
-            lora=lora,
-            strength=options.lora_strength,
+            loras=loras,
         )
+
+
+def told_of(plan: Plan, loras: Sequence[Applied]) -> Plan:
+    """The plan with what became of each LoRA, and what is to be said of them."""
+    from dit360_core.flux.lora_fusing import check_kept
+
+    found = tuple(
+        attrs.evolve(given, modules=one.lora.modules, used=one.lora.used, tensors=one.lora.tensors)
+        for given, one in zip(plan.loras, loras, strict=True)
+    )
+    remarks = tuple(remark for one in loras for remark in one.lora.remarks)
+    return attrs.evolve(
+        plan, loras=found, lora_kept=check_kept(loras, plan.quantized), notes=(*plan.notes, *remarks)
+    )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from safetensors import SafetensorError
@@ -18,16 +18,19 @@ from dit360_core.memory import told_when_full
 from dit360_core.options import LoadOptions, build, chosen
 from dit360_core.plan import Plan
 from dit360_core.precision import torch_dtype
-from dit360_core.reading import Prepared
+from dit360_core.reading import Prepared, told_of
 from dit360_core.registry import Registry, default_registry
 from dit360_core.signature import takes
+
+if TYPE_CHECKING:
+    from dit360_core.flux.lora_fusing import Applied
 
 Progress = Callable[[str, int, int], None]
 """Called after each layer with (part, layers done, layers in all)."""
 
 
 _OPTIONS = {
-    "model", "lora", "lora_strength", "lora_mode", "vae", "t5", "precision", "device",
+    "model", "lora", "lora_strength", "lora_mode", "model_lora", "vae", "t5", "precision", "device",
     "quantization_mode", "quantization_parts", "quantization_skip",
 }  # fmt: skip
 
@@ -79,29 +82,37 @@ def quantize(
 def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:
     import torch
 
-    from dit360_core.flux import lora as lora_files
     from dit360_core.flux.store import copy_rest, write_part
     from dit360_core.flux.stream import survey
 
     plan = prepared.plan
-    lora = prepared.lora()
-    if lora is not None and lora.text_encoder:
-        raise ModelError(f"{lora.file} also changes CLIP, which is not stored; give it when loading instead.")
+    loras = prepared.loras()
     dtype = torch_dtype(plan.precision)
-    how = prepared.quantizing(lora, torch.device("cpu"))
-    if lora is not None and "transformer" not in how.parts:
-        raise InputError("quantization_parts=t5 would store the transformer without its LoRA; quantize both.")
+    how = prepared.quantizing(loras, torch.device("cpu"))
+    _check_all_stored(loras, how.parts, plan.options.quantization_parts)
     parts = survey(prepared.folder, how)
     copy_rest(prepared.folder, folder, parts)
     converted = tuple(
         write_part(part, how, dtype, folder / name, plan.quantization, progress) for name, part in parts.items()
     )
-    if lora is not None:
-        kept = lora_files.check_kept(lora, converted)
-        plan = attrs.evolve(plan, lora_modules=len(lora.layers), lora_kept=kept)
-    plan = attrs.evolve(plan, quantized=converted)
+    plan = told_of(attrs.evolve(plan, quantized=converted), loras)
     _remember(plan, folder)
     return plan
+
+
+def _check_all_stored(loras: Iterable[Applied], parts: Collection[str], asked: str) -> None:
+    """Raises an error for a LoRA that changes what is stored as it was. parts: those that are quantized."""
+    from dit360_core.flux.lora_names import CLIP, IN_WORDS
+
+    for one in loras:
+        for part in one.lora.layers:
+            if part == CLIP:
+                raise ModelError(f"{one.lora.file} also changes CLIP, which is not stored; give it when loading.")
+            if part not in parts:
+                raise InputError(
+                    f"quantization_parts={asked} would store the {IN_WORDS[part]} without the LoRA {one.lora.file}; "
+                    "quantize both."
+                )
 
 
 def _remember(plan: Plan, folder: Path) -> None:
@@ -110,7 +121,7 @@ def _remember(plan: Plan, folder: Path) -> None:
     told = {
         "format": 1,
         "made_from": plan.options.model if plan.model.name == "given" else plan.model.name,
-        "lora": plan.lora_as_dict(),
+        "loras": plan.loras_as_dicts(),
         **plan.replaced(),
         "model": {name: getattr(plan.model, name) for name in KEPT},
     }

@@ -12,6 +12,7 @@ import attrs
 
 from dit360_core.checks import begun_with, check_names
 from dit360_core.errors import InputError
+from dit360_core.loras import SEPARATOR, names_in
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def _typed(name: str, text: str) -> Any:
     kind = str(field.type).replace("| None", "").strip()
     if not text and field.default is None:
         return None
+    if kind == "tuple[str, ...]":
+        return names_in(text)
     if kind == "str":
         if not text and name not in FREE_TEXTS:
             raise InputError(f"{name} is given no value; write {name}=VALUE.")
@@ -157,6 +160,8 @@ def _typed(name: str, text: str) -> Any:
 def _assignment(name: str, value: Any) -> str:
     if value is None:
         return f"{name}="
+    if isinstance(value, tuple):
+        value = SEPARATOR.join(value)
     return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
 
 

@@ -62,6 +62,11 @@ _OPTIONAL = (
     Control(options=LoadOptions, option="lora_mode"),
     Control(options=LoadOptions, option="strict"),
 )  # fmt: skip
+_MODEL_LORA = Control(
+    options=LoadOptions,
+    option="model_lora",
+    tooltip="Apply the LoRA that belongs to the model, as DiT360's to dit360. Off: without it, or with lora alone.",
+)
 _FIRST = (
     "preset", "vram", "attention_backend", "attention_slice_size", "quantization_mode", "vae_tile_size",
     "vae_tile_overlap", "vae_auto_tile_pixels",
@@ -116,9 +121,11 @@ class DiT360Loader(Node):
                 }),
                 "lora": ([OWN, *host.files("loras")], {
                     "default": OWN, "advanced": True,
-                    "tooltip": "LoRA to load with the model, from models/loras, instead of its own. To try several, "
-                    "or strengths, the node DiT360 LoRA Loader reads nothing again.",
+                    "tooltip": "LoRA to load with the model, from models/loras, beside its own (model_lora). To try "
+                    "several, or strengths, the node DiT360 LoRA Loader reads nothing again.",
                 }),
+                # Workflows keep values by their order: what is new comes last.
+                **specs((_MODEL_LORA,), advanced=[_MODEL_LORA.name]),
             },
         }  # fmt: skip
 
@@ -153,7 +160,7 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
     device: ComfyUI's own, which ``auto`` means. room: bytes of it that ComfyUI would let the model have, for offloading
     by itself on a CUDA device. Raises InputError.
     """
-    found = asked((*_REQUIRED, *_OPTIONAL), given)
+    found = asked((*_REQUIRED, *_OPTIONAL, _MODEL_LORA), given)
     found["model"] = given.get("custom_model") or _model(given.get("model_path") or "dit360")
     for option, name, kind in (
         ("vae", "vae_path", "vae"),

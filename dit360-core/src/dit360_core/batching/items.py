@@ -17,12 +17,14 @@ import attrs
 from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError
+from dit360_core.loras import is_there, names_in, split
 from dit360_core.naming import file_within, made_of
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest
 from dit360_core.panorama import FORMATS
 
-OWN = ("name", "image")
-"""What a line may say beside the options of a picture: the file to write, and the panorama to begin with."""
+OWN = ("name", "image", "lora")
+"""What a line may say beside the options of a picture: the file to write, the panorama to begin with, and LoRAs for it
+alone."""
 
 TILES = frozenset(
     {
@@ -64,7 +66,8 @@ class Item:
 
     line: where it stands, from 1. name: of its file, relative to the batch's folder, with "/" between folders. key:
     a fingerprint of everything that decides what it shows; stands in the picture's metadata. image_digest: of the file
-    of the panorama that it begins with, as it was when the list was read. named: by the list.
+    of the panorama that it begins with, as it was when the list was read. named: by the list. loras: beside those that
+    the model is loaded with, each (file, folder or Hub id, strength).
     """
 
     line: int
@@ -75,6 +78,7 @@ class Item:
     image: Path | None = None
     image_digest: str = ""
     named: bool = False
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -129,12 +133,14 @@ class _Maker:
         self._path, self._common = path, common
         self._often: Counter[str] = Counter()
         self._digest = functools.cache(digest)
+        self._content = functools.cache(_content)
         loading = _chosen(common.loading)
         self._model = {n: v for n, v in loading.items() if n not in SAME_PICTURE} | dict(common.contents)
         self._tiles = {n: v for n, v in loading.items() if n in TILES}
 
     def __call__(self, line: int, told: Mapping[str, Any]) -> Item:
         own = {name: told[name] for name in OWN if name in told}
+        loras = self._loras(own.pop("lora", ()))
         for name, value in own.items():
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name} must be text, not {value!r}.")
@@ -154,6 +160,8 @@ class _Maker:
             shown |= self._tiles | {n: v for n, v in asked.items() if n in TILES}
         if image_digest:
             shown["image"] = image_digest
+        if loras:
+            shown["loras"] = [[self._content(name), strength] for name, strength in loras]
         if sampling.seed is None:
             sampling = attrs.evolve(sampling, seed=self._seed(shown, named))
             shown["seed"] = sampling.seed
@@ -167,6 +175,7 @@ class _Maker:
             image=image,
             image_digest=image_digest,
             named=bool(named),
+            loras=loras,
         )
 
     def _file(self, name: str) -> str:
@@ -175,6 +184,17 @@ class _Maker:
         if ending not in FORMATS and ending not in OTHER_ENDINGS and not name.endswith((".", " ", "/", "\\")) and name:
             name += self._common.suffix
         return file_within(folder, name, endings=tuple(FORMATS)).relative_to(folder).as_posix()
+
+    def _loras(self, given: Any) -> tuple[tuple[str, float], ...]:
+        """What a line says of LoRAs. Files are looked for beside the list first."""
+        found = []
+        for text in names_in(given):
+            beside = f"{self._path.parent / text}"
+            name, strength = split(beside)
+            if not is_there(name):
+                name, strength = split(text)
+            found.append((name, self._common.loading.lora_strength if strength is None else strength))
+        return tuple(found)
 
     def _seed(self, shown: Mapping[str, Any], named: str) -> int:
         """Drawn from what is asked, so that the same list is the same pictures on every machine and in every run.
@@ -222,6 +242,11 @@ def digest(image: Path) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"the image {image} cannot be read ({why}); check the name.") from error
+
+
+def _content(name: str) -> str:
+    """Of a LoRA: what is in it if it is here, and else its name on the Hub."""
+    return content_of(Path(name).expanduser()) if is_there(name) else name
 
 
 def content_of(place: Path) -> str:

@@ -16,7 +16,7 @@ from dit360_core.checks import begun_with, check_guidance, check_request
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.guarding import undisturbed
 from dit360_core.loading import prepare
-from dit360_core.options import LoadOptions
+from dit360_core.options import LoadOptions, build
 from dit360_core.panorama import FORMATS, Panorama, encoded
 from dit360_core.registry import Registry, default_registry, one_line
 
@@ -78,6 +78,9 @@ class Painter:
                 precision=plan.precision,
             )
             check_guidance(item.sampling, transformer_shape(self._ready.folder)[2])
+            for name, strength in item.loras:
+                self._ready.check_lora(name)
+                build(LoadOptions, {"lora_strength": strength})
         except Dit360Error as error:
             return str(error)
         return None
@@ -100,6 +103,7 @@ class Painter:
         with listening() as told:
             try:
                 options = attrs.asdict(job.item.sampling, filter=lambda field, value: value != field.default)
+                self._pipe.set_loras(job.item.loras)
                 with undisturbed():  # or the next would be saved elsewhere
                     panorama = self._pipe.generate(
                         **options, **attrs.asdict(job.item.decoding), image=job.begun, progress=progress

@@ -21,6 +21,7 @@ from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
 from dit360_core.checks import check_names
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.loras import wanted
 from dit360_core.offers import Model
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama import FORMATS, Panorama
@@ -198,7 +199,9 @@ class Batch:
         from dit360_core.flux.files import existing
 
         model = self._check_all_names(None, None)
-        places = {name: getattr(self.loading, name) for name in ("lora", "vae", "t5")}
+        places = {name: getattr(self.loading, name) for name in ("vae", "t5")}
+        loras = wanted(self.loading, model)
+        places |= {f"lora {lora.name}": lora.name for lora in loras}
         if model.name == "given":
             places["model"] = model.base
         found = {}
@@ -210,6 +213,12 @@ class Batch:
                     raise InputError(
                         f"{given} cannot be read ({error.strerror or error}); check the name and its permissions."
                     ) from error
+        contents = [(found.get(f"lora {lora.name}"), lora) for lora in loras]
+        found = {name: content for name, content in found.items() if not name.startswith("lora ")}
+        if self.loading.lora or any(content for content, _ in contents):
+            # In the place of their names, as for every other file; their order changes nothing.
+            every = sorted(f"{content or lora.name}:{lora.strength:g}" for content, lora in contents)
+            found["lora"] = " ".join(every)
         return found
 
     def _check_names(self) -> None:

@@ -38,9 +38,20 @@ def quantize(
         str, typer.Option("--mode", help="How weights are stored; see 'dit360 backends'.", show_default=False)
     ],
     lora: Annotated[
-        str | None, typer.Option("--lora", help="LoRA to fuse first.", show_default="the model's own, if any")
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            help="LoRA to fuse first, beside the model's own; may be given several times.",
+            metavar="FILE[:STRENGTH]",
+            show_default="none",
+        ),
     ] = None,
-    lora_strength: Annotated[float, typer.Option("--lora-strength", help="How strongly.")] = 1.0,
+    lora_strength: Annotated[
+        float, typer.Option("--lora-strength", help="Of LoRAs without one, and of the model's own if alone.")
+    ] = 1.0,
+    model_lora: Annotated[
+        bool, typer.Option("--model-lora/--no-model-lora", help="Fuse the model's own LoRA, if it has one.")
+    ] = True,
     vae: Annotated[
         str | None,
         typer.Option("--vae", help="Autoencoder to store instead of the model's.", show_default="the model's"),
@@ -65,6 +76,7 @@ def quantize(
             "quantization_skip": skip,
             "lora": lora,
             "lora_strength": lora_strength,
+            "model_lora": model_lora,
             "vae": vae,
             "t5": t5,
             "precision": precision,
@@ -116,10 +128,12 @@ def _report(plan: Plan, output: Path) -> None:
         )
     console = Console(highlight=False, markup=False)
     console.print(table)
-    if plan.lora:
-        kept = "" if plan.lora_kept is None else f"; {plan.lora_kept:.0%} of its effect is left by rounding"
+    for lora in plan.loras:
         console.print(
-            f"LoRA {plan.lora} fused into {plan.lora_modules} layers, strength {plan.lora_strength:g}{kept}.",
+            f"LoRA {lora.name} fused into {lora.modules} layers, strength {lora.strength:g}; {lora.used} of its "
+            f"{lora.tensors} tensors are used.",
             soft_wrap=True,
         )
+    if plan.lora_kept is not None:
+        console.print(f"{plan.lora_kept:.0%} of the LoRAs' effect is left by rounding.")
     console.print(f"Saved {output}. Use it: dit360 generate PROMPT --model {output}", soft_wrap=True)

@@ -10,7 +10,10 @@ import attrs
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, flag
 
 _CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
-COLUMNS = frozenset(field.name for cls in (SampleOptions, DecodeOptions) for field in attrs.fields(cls)) | {"image"}
+COLUMNS = frozenset(field.name for cls in (SampleOptions, DecodeOptions) for field in attrs.fields(cls)) | {
+    "image",
+    "lora",
+}
 """What a list of a batch may have as columns, which are called as the options are."""
 PYTHONS = {"overwrite": "--force", "force": "--force", "image": "--image", "ray_address": "--ray-address"}
 """Arguments of functions that are no options of those classes."""
@@ -108,7 +111,7 @@ _OFF = {
     field.name: f"--no-{field.name.replace('_', '-')}"
     for cls in _CLASSES
     for field in attrs.fields(cls)
-    if field.name in _SWITCHES and field.default is None
+    if field.name in _SWITCHES and field.default is not False
 }
 
 _now: list[Wording] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,22 @@ import torch
 from dit360_core.conversion import place
 from dit360_core.errors import InputError
 from dit360_core.flux.beside import LoraBeside, Strength, put_beside
-from dit360_core.flux.lora import read
+from dit360_core.flux.lora import Lora, fitted, read
+from dit360_core.flux.lora_names import TRANSFORMER
 from dit360_core.flux.quiet import quiet
+
+log = logging.getLogger("dit360")
 
 
 @attrs.define(kw_only=True, eq=False)
 class Added:
-    """The LoRAs of one transformer beside what it was loaded with. strengths: by their files."""
+    """The LoRAs of one transformer beside what it was loaded with.
+
+    strengths: by their files. counts: of every file that was ever there, what metadata tell of it.
+    """
 
     strengths: dict[Path, Strength] = attrs.field(factory=dict)
+    counts: dict[Path, dict[str, int]] = attrs.field(factory=dict)
 
     def fits(self, wanted: Mapping[Path, float]) -> bool:
         """Whether only strengths differ from what is wanted."""
@@ -40,13 +48,18 @@ class Added:
         factors. Raises ModelError, leaving everything as it was, for a file that is no LoRA of it.
         """
         bare = _bare(config)
-        new = {file: read(file).fitted(bare) for file in wanted if file not in self.strengths}
+        new = {file: fitted_to(file, bare) for file in wanted if file not in self.strengths}
         for file in new:
             self.strengths[file] = Strength(wanted[file])
         try:
             for file, lora in new.items():
+                for remark in () if file in self.counts else lora.remarks:
+                    log.warning("%s", remark)
+                self.counts[file] = {"modules": lora.modules, "tensors_used": lora.used, "tensors": lora.tensors}
+                counted = (file, lora.modules, lora.used, lora.tensors)
+                log.info("lora: %s, %d modules, %d of its %d tensors, beside the weights", *counted)
                 if transformer is not None:
-                    put_beside(transformer, lora, self.strengths[file], like)
+                    put_beside(transformer, TRANSFORMER, lora, self.strengths[file], like)
         except Exception:
             self._forget(transformer, new)
             raise
@@ -58,7 +71,7 @@ class Added:
         bare = _bare(config) if self.strengths else None
         for file, strength in self.strengths.items():
             assert bare is not None
-            put_beside(transformer, read(file).fitted(bare), strength, like)
+            put_beside(transformer, TRANSFORMER, fitted_to(file, bare), strength, like)
 
     def _forget(self, transformer: torch.nn.Module | None, files: Any) -> None:
         gone = [self.strengths.pop(file) for file in list(files)]
@@ -72,6 +85,18 @@ def beside_bytes(transformer: torch.nn.Module | None) -> int:
         return 0
     kept = [layer for layer in transformer.modules() if isinstance(layer, LoraBeside)]
     return sum(factor.nbytes for layer in kept for factor in layer.parameters(recurse=False))
+
+
+def fitted_to(file: Path, bare: torch.nn.Module) -> Lora:
+    """A LoRA that can be put beside a transformer that is loaded. bare: it, which may be on the meta device.
+
+    Raises ModelError if that would not be all of it.
+    """
+    found = read(file)
+    found.check_transformer_only()
+    lora = fitted(found, {TRANSFORMER: bare})
+    lora.check_beside()
+    return lora
 
 
 def check_addable(offload: str) -> None:

@@ -114,13 +114,15 @@ def with_settings(model: Model, folder: Path) -> Model:
         raise ModelError(f"{file} is damaged ({why}); delete it to use defaults.") from error
 
 
-def remembered_lora(folder: Path) -> Mapping[str, Any] | None:
-    """What a model's folder tells of a LoRA that is in its stored weights."""
+def remembered_loras(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """What a model's folder tells of the LoRAs that are in its stored weights."""
     file = folder / SETTINGS
-    lora = read_json(file).get("lora") if file.is_file() else None
-    if lora is not None and not (isinstance(lora, dict) and "from" in lora):
-        raise ModelError(f"{file} is damaged (its lora is {lora!r:.60}); quantize the model again.")
-    return lora
+    told = read_json(file) if file.is_file() else {}
+    # Folders that were written when there could be one LoRA have it by itself.
+    loras = told.get("loras", [] if told.get("lora") is None else [told["lora"]])
+    if not isinstance(loras, list) or not all(isinstance(lora, dict) and "from" in lora for lora in loras):
+        raise ModelError(f"{file} is damaged (its loras are {loras!r:.60}); quantize the model again.")
+    return tuple(loras)
 
 
 def refuse_single_file(path: Path) -> None:

@@ -24,12 +24,13 @@ from dit360_core.conversion import (
 )
 from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.layers import selections
+from dit360_core.flux.lora_fusing import changes_of, check_effect, effect_of, fused
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.tensors import Tensors
 from dit360_core.memory import give_back_freed_memory
 
 if TYPE_CHECKING:
-    from dit360_core.flux.lora import Lora
+    from dit360_core.flux.lora_fusing import Applied
     from dit360_core.offers import QuantizerImplementation
 
 
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 class Quantizing:
     """How parts are quantized while they are loaded.
 
-    parts: folders of the model. lora: fitted to the transformer, and fused into it before it is quantized, with
-    ``strength``. device: where a layer is quantized. home: where it rests afterwards.
+    parts: folders of the model. loras: fused into them before they are quantized. device: where a layer is quantized.
+    home: where it rests afterwards.
     """
 
     implementation: QuantizerImplementation
@@ -46,8 +47,7 @@ class Quantizing:
     device: torch.device
     home: torch.device
     skip: str = ""
-    lora: Lora | None = None
-    strength: float = 1.0
+    loras: tuple[Applied, ...] = ()
 
 
 @attrs.frozen(eq=False)
@@ -61,13 +61,13 @@ class Piece:
 
 @attrs.frozen(eq=False)
 class Part:
-    """A part whose weights are not read yet. module: on the meta device. lora: what is to be fused into it."""
+    """A part whose weights are not read yet. module: on the meta device. loras: what is to be fused into it."""
 
     name: str
     module: torch.nn.Module
     tensors: Tensors
     selection: Selection
-    lora: Lora | None = None
+    loras: tuple[Applied, ...] = ()
 
 
 def empty(part: str, folder: Path) -> torch.nn.Module:
@@ -108,12 +108,14 @@ def survey(folder: Path, how: Quantizing) -> dict[str, Part]:
     """
     modules = {name: empty(name, folder / name) for name in how.parts}
     return {
-        name: part_of(name, folder / name, modules[name], selection, how.lora if name == "transformer" else None)
+        name: part_of(name, folder / name, modules[name], selection, how.loras)
         for name, selection in selections(modules, how.skip).items()
     }
 
 
-def part_of(name: str, folder: Path, module: torch.nn.Module, selection: Selection, lora: Lora | None = None) -> Part:
+def part_of(
+    name: str, folder: Path, module: torch.nn.Module, selection: Selection, loras: tuple[Applied, ...] = ()
+) -> Part:
     """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
     tensors = Tensors(folder)
     shapes, sources = tensors.shapes(), _sources(module, tensors)
@@ -124,15 +126,15 @@ def part_of(name: str, folder: Path, module: torch.nn.Module, selection: Selecti
                 f"{folder} lacks the weights {wanted!r}, or holds another model's (they are {found}, and must be "
                 f"{tuple(parameter.shape)}); download the whole model."
             )
-    return Part(name, module, tensors, selection, lora)
+    return Part(name, module, tensors, selection, loras)
 
 
 def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
-    """The pieces of a part, read, given their LoRA and quantized one after the other.
+    """The pieces of a part, read, given their LoRAs and quantized one after the other.
 
     plain: tensors that are not quantized keep the dtype of the file.
     """
-    changed = 0
+    changes = changes_of(part.loras, part.name)
     # Listed now: whoever puts the pieces into the module changes its names.
     others = [
         name for name, _ in part.module.named_parameters() if name.rpartition(".")[0] not in part.selection.layers
@@ -142,12 +144,12 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
         one_token = part.selection.layers[name]
         linear = _linear(part, name, dtype_of(part.module, name, dtype), how.device)
         lora = None
-        if part.lora is not None and name in part.lora.layers:
-            factors = part.lora.layers[name]
-            if how.strength and not factors.zero:
-                without = quantized_output(linear, how.implementation, one_token=one_token)
-                lora = FusedLora(factors.effect(how.strength), without)
-            changed += factors.add_to(linear, how.strength)
+        if name in changes:
+            if (effect := effect_of(changes[name])) is not None:
+                lora = FusedLora(effect, quantized_output(linear, how.implementation, one_token=one_token))
+            for leaf, old in list(linear.named_parameters()):
+                new = fused(old.detach(), part.name, leaf, changes[name])
+                setattr(linear, leaf, torch.nn.Parameter(new, requires_grad=False))
         module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
         yield Piece(name, module.to(how.home), layer)
     sources = _sources(part.module, part.tensors)
@@ -155,13 +157,10 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
         tensor = part.tensors.read(sources.get(name, name))
         wanted = tensor.dtype if plain else dtype_of(part.module, name, dtype)
         owner, _, leaf = name.rpartition(".")
-        if part.lora is not None and owner in part.lora.layers:
-            layer_ = _linear(part, owner, wanted, torch.device("cpu"))
-            changed += part.lora.layers[owner].add_to(layer_, how.strength)
-            tensor = getattr(layer_, leaf).detach()
+        if owner in changes:
+            tensor = fused(tensor.to(wanted), part.name, leaf, changes[owner])
         yield Piece(name, tensor.to(how.home, wanted))
-    if part.lora is not None:
-        part.lora.check_effect(changed, how.strength)
+    check_effect(part.name, part.loras)
 
 
 def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn.Module, Converted]:
