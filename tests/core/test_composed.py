@@ -228,10 +228,17 @@ def changed(folder, **values):
 VAE_FOLDERS = {
     "another class": ({"_class_name": "AutoencoderTiny"}, "holds AutoencoderTiny, and FLUX's autoencoder is Autoe"),
     "other channels": ({"latent_channels": 4}, "makes latents of 4 channels, and this model's transformer takes 16"),
-    "another size": ({"block_out_channels": [16, 32, 64]}, "makes latents 4 times smaller than the picture"),
+    "another size": (
+        {"block_out_channels": [16] * 3, "down_block_types": ["DownEncoderBlock2D"] * 3,
+         "up_block_types": ["UpDecoderBlock2D"] * 3},
+        "makes latents 4 times smaller than the picture",
+    ),
+    "a width of which nothing is told": (
+        {"block_out_channels": [16, 32, 64]}, "down_block_types has 4 entries and block_out_channels 3"
+    ),
     "nonsense": ({"latent_channels": "many"}, "says that latent_channels is 'many', which cannot be"),
     "other weights": ({"block_out_channels": [16, 32, 64, 128]}, r"has the shape .* instead of"),
-}
+}  # fmt: skip
 T5_FOLDERS = {
     "another class": ({"model_type": "umt5"}, "holds umt5, and FLUX's T5 text encoder is t5"),
     "other channels": ({"d_model": 64}, "makes text embeddings of 64 channels, and this model's transformer takes 128"),
@@ -274,11 +281,11 @@ TENSORS = {
                               "makes text embeddings of 256 channels, and this model's transformer takes 128"),
     "a CLIP": ("t5", lambda w: {"text_model.final_layer_norm.bias": torch.zeros(1)}, "holds no T5 text encoder of"),
     "a T5 with scales": ("t5", lambda w: {**w, Q.replace("weight", "scale_weight"): torch.ones(1)},
-                         r"mean nothing without their scales .*scale_weight is F32.*give a file in fp16"),
+                         r"mean nothing without their scales .*scale_weight\), which.*give a file in fp16"),
     "a T5 marked as scaled": ("t5", lambda w: {**w, "scaled_fp8": torch.ones(2).to(torch.float8_e4m3fn)},
                               "mean nothing without their scales"),
     "a T5 in whole numbers": ("t5", lambda w: {**w, Q: torch.ones(128, 128, dtype=torch.int8)},
-                              "mean nothing without their scales .*is I8"),
+                              "holds 1 tensors of I8 .*which mean nothing without their scales"),
 }  # fmt: skip
 
 

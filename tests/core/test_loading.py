@@ -167,3 +167,42 @@ def test_a_kernel_that_was_asked_for_and_cannot_run_is_told_once(caplog):
         "attention: sdpa instead of broken, because loading it raised ImportError: undefined symbol: _ZN3c10"
     ]
     assert attrs.asdict(pipeline.plan.attention)["requested"] == "broken"
+
+
+def test_a_pipeline_whose_weights_are_bytes_is_refused_in_one_sentence():
+    pipe = random_flux()
+    pipe.transformer.to(torch.float8_e4m3fn)
+    with pytest.raises(dit360.InputError, match=r"holds weights of float8_e4m3fn .*torch_dtype=torch\.bfloat16.*fp8"):
+        Pipeline.from_diffusers(pipe)
+
+
+def test_bytes_that_diffusers_widens_before_they_are_used_are_fine():
+    pipe = random_flux()
+    pipe.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    pipeline = Pipeline.from_diffusers(pipe)
+    assert torch.isfinite(pipeline.sample(random_conditioning(), **SIZE).tensor).all()
+
+
+def test_a_pipeline_without_guidance_has_the_steps_of_schnell():
+    assert Pipeline.from_diffusers(random_flux(guidance_embeds=False)).plan.model.steps == 4
+    assert Pipeline.from_diffusers(random_flux()).plan.model.steps == 28
+
+
+def test_a_pipeline_that_fills_holes_is_called_so():
+    pipe = random_flux()
+    pipe.transformer.register_to_config(in_channels=384)
+    with pytest.raises(dit360.ModelError, match=r"as FLUX\.1-Fill does"):
+        Pipeline.from_diffusers(pipe)
+
+
+def test_a_folder_of_one_variant_paints_the_same_and_its_strange_tensors_are_refused(tiny_copy, tiny):
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        [file] = (tiny_copy / part).glob("*.safetensors")
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    made = dit360.load(str(tiny_copy))
+    [mine, theirs] = (pipe.engine.transformer.state_dict() for pipe in (made, tiny))
+    assert all(tensor.equal(theirs[name]) for name, tensor in mine.items())
+    file = tiny_copy / "text_encoder_2" / "model.fp16.safetensors"
+    save_file({**load_file(file), "encoder.strange": torch.ones(1)}, file)
+    with pytest.raises(dit360.ModelError, match=r"holds 1 tensors that its configuration has no place for"):
+        dit360.load(str(tiny_copy))

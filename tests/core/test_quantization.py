@@ -873,7 +873,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("change", [lambda t: t.pop("x_embedder.weight"), lambda t: cut(t, "x_embedder.weight")])
 def test_a_damaged_model_is_found_before_it_is_quantized(tiny_copy, tmp_path, change):
     rewrite(tiny_copy, change)
-    with pytest.raises(ModelError, match=r"lacks the weights 'x_embedder.weight', or holds another model's"):
+    with pytest.raises(ModelError, match=r"lacks .*weights,? 'x_embedder.weight'.*, or holds another model's"):
         dit360_core.quantize(str(tiny_copy), tmp_path / "new", quantization_mode="int8")
     assert not (tmp_path / "new").exists()
 

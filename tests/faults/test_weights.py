@@ -121,7 +121,7 @@ def test_no_file_makes_much_memory_be_taken(damaged, tmp_path):
         "from safetensors import safe_open\n"
         "import numpy\n"
         "from dit360_core.errors import ModelError\n"
-        "from dit360_core.flux.files import check_safetensors\n"
+        "from dit360_core.flux.weights import check_safetensors\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "refused = 0\n"
         "for file in Path().glob('*.safetensors'):\n"
@@ -289,6 +289,11 @@ def computed(tmp_path_factory, tiny_folder):
         told = json.loads((trusting / file).read_text()) if (trusting / file).is_file() else {}
         names = ("AutoTokenizer", "AutoModel", "AutoConfig", "CLIPTextModel")
         told["auto_map"] = {name: [None, "evil.Evil"] if name == "AutoTokenizer" else "evil.Evil" for name in names}
+        told |= {
+            "_attn_implementation": "evil-org/evil-kernel",
+            "custom_pipeline": "evil-org/evil",
+            "use_kernels": True,
+        }
         (trusting / file).write_text(json.dumps(told))
     commands["trusting",] = ["generate", "a castle", "--model", trusting, "--width", 64, "--steps", 1, "-o", "made.png"]
     before = {path.name for path in desk.iterdir()}

@@ -16,6 +16,7 @@ from dit360_core.ladder import Ladder
 from dit360_core.loaded import Loaded
 from dit360_core.memory import give_back_freed_memory
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
+from dit360_core.painted import check_painted
 from dit360_core.panorama import Panorama, in_words
 from dit360_core.plan import Choice, Plan, choose_tiling, tiling_settings
 from dit360_core.registry import CORE, one_line
@@ -63,6 +64,7 @@ class Autoencoding:
             give_back_freed_memory("cpu")
         if tuple(pixels.shape) != (1, 3, latents.height, latents.width):
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
+        check_painted(pixels, latents.settings, self._plan.model)
         sampled = dict(latents.settings)
         used = {**self._plan.as_dict(), **sampled.pop("used", {}), "tiling": told}
         if self._loaded.given_up:

@@ -21,7 +21,7 @@ import attrs
 
 from dit360_core.errors import Dit360Error, first_line
 from dit360_core.machine import Machine
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions
 
 log = logging.getLogger("dit360")
 
@@ -90,14 +90,14 @@ class Bench:
     def run(self, picture: str | None = None) -> dict[str, Any]:
         """Makes the picture once. picture: where to put its pixels, as a file of NumPy's."""
         asked = self._sampling
-        encoded = ("prompt", "negative_prompt", "max_sequence_length")
-        given = attrs.asdict(asked, filter=lambda f, value: value != f.default and f.name not in encoded)
+        given = attrs.asdict(asked, filter=lambda f, value: value != f.default and f.name not in ENCODED)
         with _Utilisation(self._device) as utilisation:
             worked, began = time.process_time(), time.perf_counter()
             conditioning = self._pipe.encode(
                 asked.prompt,
                 negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
                 max_sequence_length=asked.max_sequence_length,
+                prompt_prefix=asked.prompt_prefix,
             )
             self._wait()
             marks = _Marks(self._device)

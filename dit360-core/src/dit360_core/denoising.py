@@ -19,6 +19,7 @@ from dit360_core.ladder import Ladder
 from dit360_core.loaded import Loaded
 from dit360_core.offers import AttentionNeed, SchedulerImplementation, SchedulerSettings, SchedulingNeed
 from dit360_core.options import DecodeOptions, SampleOptions, chosen
+from dit360_core.painted import guidance_notes
 from dit360_core.plan import Choice, select
 from dit360_core.registry import CORE
 from dit360_core.stages import Conditioning, Latents, Progress, Tap, letting_go, stage
@@ -68,6 +69,8 @@ class Denoising:
             interpolating = model.position_interpolation
         steps = asked.steps or model.steps
         guidance = (model.guidance if asked.guidance is None else asked.guidance) if engine.takes_guidance else None
+        for note in guidance_notes(model, guidance, asked.true_guidance):
+            self._warn_once(note, note)
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         grid = Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0)
 
@@ -145,6 +148,7 @@ class Denoising:
             "latent_rotation": rotating,
             "position_interpolation": interpolating,
             "max_sequence_length": conditioning.max_sequence_length,
+            "prompt_prefix": conditioning.prefix,
             **({"prompts": wishes.prompts} if conditioning.others else {}),
             "scheduler": scheduler_choice.as_dict(),
             "evaluations": asking.calls,

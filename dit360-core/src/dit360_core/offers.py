@@ -280,6 +280,13 @@ def _set_of_texts(given: Iterable[str]) -> frozenset[str]:
     return frozenset(_texts(given))
 
 
+def _pair(given: Iterable[float]) -> tuple[float, float]:
+    low, high = given
+    if not all(isinstance(number, int | float) for number in (low, high)):
+        raise TypeError(f"{given!r} holds something else than numbers")
+    return low, high
+
+
 _TEXT = attrs.validators.instance_of(str)
 _WHOLE = attrs.validators.instance_of(int)
 _NUMBER = attrs.validators.instance_of((int, float))
@@ -397,7 +404,8 @@ class Model(Offer):
     base: diffusers folder or Hub id. lora: safetensors file, folder, Hub id, or None. prompt_prefix is put before
     every prompt. width, height: native size in pixels. precision: what ``auto`` means for it, or ``auto`` itself.
     position_interpolation: whether other sizes are made with the position ids of the native one. shape: a folder with
-    the configurations of the parts alone, for planning before the model is downloaded, or None.
+    the configurations of the parts alone, for planning before the model is downloaded, or None. guidance_range: lowest
+    and highest guidance that it paints well with; beyond it is warned. The defaults keep to the ranges of the options.
     """
 
     base: str = attrs.field(validator=_TEXT)
@@ -408,6 +416,7 @@ class Model(Offer):
     height: int = attrs.field(validator=_WHOLE)
     steps: int = attrs.field(default=28, validator=_WHOLE)
     guidance: float = attrs.field(default=3.5, validator=_NUMBER)
+    guidance_range: tuple[float, float] = attrs.field(default=(1.0, 10.0), converter=_pair)
     circular_padding: int = attrs.field(default=1, validator=_WHOLE)
     latent_rotation: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     position_interpolation: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))

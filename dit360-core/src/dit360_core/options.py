@@ -36,6 +36,8 @@ SIZE_STEP = 16
 LARGEST_STRENGTH = 2.0
 """Of a LoRA."""
 MAX_SEED = 2**64 - 1
+ENCODED = ("prompt", "negative_prompt", "prompt_prefix", "max_sequence_length")
+"""Options of a picture that are used when its prompt is read."""
 
 
 def option(
@@ -50,12 +52,13 @@ def option(
     unset: str | None = None,
     converter: Any = None,
     named: str | None = None,
+    longest: int | None = None,
 ) -> Any:
     """An attrs field with its help and its limits, which are checked when the class is made.
 
     step: a positive number must be a multiple of it. offers: the kind of offer whose names the value is chosen from.
     unset: what ``None`` means, for the help. named: the kind under which :mod:`dit360_core.aliases` knows what others
-    call the choices; that of ``offers``, if there is one.
+    call the choices; that of ``offers``, if there is one. longest: characters of a text.
     """
     named = named or (offers if offers != "model" else None)
     if named is not None:
@@ -69,6 +72,7 @@ def option(
         "offers": offers,
         "unset": unset,
         "named": named,
+        "longest": longest,
     }
     return attrs.field(default=default, validator=_check, converter=converter, metadata=shown)
 
@@ -122,6 +126,8 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if not right:
         hint = decimal_hint(value) if kind is float else ""
         raise InputError(f"{field.name} must be {_KIND_NAMES[kind]}, not {_in_short(value)}{hint}.")
+    if limits["longest"] is not None and len(value) > limits["longest"]:
+        raise InputError(f"{field.name} has {len(value)} characters, but may have {limits['longest']}; shorten it.")
     if kind is float and not _is_finite(value):
         raise InputError(f"{field.name} must be a finite number, not {_in_short(value)}.")
     if limits["choices"] and value not in limits["choices"]:
@@ -308,6 +314,9 @@ class SampleOptions:
 
     prompt: str = option(help="What the panorama shows.")
     negative_prompt: str | None = option(None, help="What it must not show; needs true_guidance above 1.", unset="none")
+    prompt_prefix: str | None = option(
+        None, help="Text to put before the prompt, which may be empty: nothing then.", unset="the model's", longest=1000
+    )
     width: int | None = option(
         None,
         help="Width in pixels: twice the height, a multiple of 16.",
@@ -399,11 +408,11 @@ class SampleOptions:
     )
 
     def __attrs_post_init__(self) -> None:
-        for text in (self.prompt, self.negative_prompt or ""):
+        for name, text in (("prompt", self.prompt), ("prompt", self.negative_prompt), ("prefix", self.prompt_prefix)):
             try:
-                text.encode()
+                (text or "").encode()
             except UnicodeEncodeError as error:
-                raise InputError("The prompt holds bytes that are no text in UTF-8; type it anew.") from error
+                raise InputError(f"The {name} holds bytes that are no text in UTF-8; type it anew.") from error
         if not self.prompt.strip():
             raise InputError("The prompt is empty; say what the panorama shows, such as 'a castle at sunset'.")
         if self.negative_prompt and self.true_guidance <= 1:

@@ -20,11 +20,12 @@ from dit360_core.loaded import Loaded
 from dit360_core.machine import Machine
 from dit360_core.measured import measuring
 from dit360_core.offers import Model
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama import Panorama
 from dit360_core.plan import Plan, make_plan
 from dit360_core.precision import precision_of
 from dit360_core.prediction import Prediction
+from dit360_core.prefix import prefixed, spaced
 from dit360_core.quantization import choose_quantization
 from dit360_core.recording import Recorder
 from dit360_core.registry import Registry, default_registry
@@ -113,6 +114,8 @@ class Pipeline:
         not offloaded yet; it computes on the device on which it lies, or on CUDA if it lies on the CPU.
         """
         from dit360_core.flux.engine import Engine
+        from dit360_core.flux.files import like_schnell
+        from dit360_core.flux.given import check_given
         from dit360_core.flux.layers import parts_of
         from dit360_core.flux.load import attach, compile_blocks, quantize_loaded
         from dit360_core.flux.placement import device_for, offloaded_by, place
@@ -126,8 +129,11 @@ class Pipeline:
             raise InputError(
                 f"{', '.join(decided)} cannot be chosen here: the pipeline is loaded already; leave it out."
             )
+        check_given(pipe)
         registry = registry or default_registry()
-        model = model or Model(name="given", api=1, base="given", width=2048, height=1024)
+        if model is None:
+            model = Model(name="given", api=1, base="given", width=2048, height=1024)
+            model = model if pipe.transformer.config.guidance_embeds else like_schnell(model)
         # Where an offloaded pipeline computes, which is not where its weights rest.
         device = pipe._execution_device
         foreign = offloaded_by(pipe)
@@ -195,6 +201,7 @@ class Pipeline:
                 prompt,
                 negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
                 max_sequence_length=asked.max_sequence_length,
+                prompt_prefix=asked.prompt_prefix,
             )
             sampled = self._denoising.sample(conditioning, asked, latents, progress, tap, image)
             panorama = self._autoencoding.decode(sampled, decode_options)
@@ -207,16 +214,23 @@ class Pipeline:
         return self._loaded.predict(asked, build(DecodeOptions, decoding))
 
     def encode(
-        self, prompt: str, *, negative_prompt: str | None = None, max_sequence_length: int | None = None
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | None = None,
+        max_sequence_length: int | None = None,
+        prompt_prefix: str | None = None,
     ) -> Conditioning:
         """Reads a prompt. negative_prompt (may be empty) is needed for true guidance; None leaves it out.
 
         max_sequence_length: tokens that the prompt is padded or cut to; None: what the text encoder was made for.
+        prompt_prefix: text to put before it, unless it is there already; empty: nothing; None: the model's own.
         """
-        SampleOptions(prompt=prompt, max_sequence_length=max_sequence_length)
+        SampleOptions(prompt=prompt, max_sequence_length=max_sequence_length, prompt_prefix=prompt_prefix)
         length = max_sequence_length or self.engine.longest_prompt
-        prefix = self.plan.model.prompt_prefix
-        told = prompt if prompt.startswith(prefix.strip()) else prefix + prompt
+        told, prefix = prefixed(
+            prompt, self.plan.model.prompt_prefix if prompt_prefix is None else spaced(prompt_prefix)
+        )
         ladder = Ladder(
             loaded=self._loaded,
             phase="text encoding",
@@ -232,9 +246,10 @@ class Pipeline:
                 if negative_prompt is None
                 else ladder.run(lambda: self.engine.embed(negative_prompt, length)),
                 max_sequence_length=length,
+                prefix=prefix,
             )
 
-    @takes(SampleOptions, leave_out=("prompt", "negative_prompt", "max_sequence_length"))
+    @takes(SampleOptions, leave_out=ENCODED)
     def sample(
         self,
         conditioning: Conditioning,
@@ -246,7 +261,7 @@ class Pipeline:
         **options: Any,
     ) -> Latents:
         """Noise becomes latents. image: as :meth:`encode_image` gives it. The others: as in :meth:`generate`."""
-        encoded = sorted({"prompt", "negative_prompt", "max_sequence_length"} & set(options))
+        encoded = sorted(set(ENCODED) & set(options))
         if encoded:
             raise InputError(
                 f"{', '.join(encoded)} belongs to encode; the conditioning holds it already, leave it out."

@@ -11,6 +11,9 @@ from dit360_core.options import LoadOptions
 if TYPE_CHECKING:
     import torch
 
+KNOWN = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+"""torch's names → ours."""
+
 
 def precision_for(options: LoadOptions, model: Model, machine: Machine) -> str:
     """fp32, bf16 or fp16. ``auto``: the model's own wish, else what this device multiplies in hardware."""
@@ -28,11 +31,9 @@ def torch_dtype(precision: str) -> torch.dtype:
     """The dtype of a precision's name."""
     import torch
 
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}[precision]
+    return {short: getattr(torch, name) for name, short in KNOWN.items()}[precision]  # type: ignore[no-any-return]
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """The name of a dtype."""
-    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}[
-        str(dtype).removeprefix("torch.")
-    ]
+    """The name of a dtype that is one of :data:`KNOWN`."""
+    return KNOWN[str(dtype).removeprefix("torch.")]

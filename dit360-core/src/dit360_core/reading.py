@@ -73,7 +73,7 @@ class Prepared:
         with told_when_full(f"the weights of {plan.options.model}", plan.device):
             loras = self.loras()
             parts, converted = self.read([name for name in WEIGHTS if name not in later], loras)
-            pipe = assemble_pipeline(self.folder, plan.precision, {**dict.fromkeys(later), **parts})
+            pipe = assemble_pipeline(self.folder, {**dict.fromkeys(later), **parts})
             plan = told_of(attrs.evolve(plan, quantized=converted), loras)
             strengths = [applied.shared for applied in loras]
             del loras  # whose factors are in the weights by now, or beside them

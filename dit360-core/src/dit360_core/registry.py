@@ -21,11 +21,12 @@ import pluggy
 from packaging.utils import canonicalize_name
 
 from dit360_core import aliases
+from dit360_core.defaults import check_defaults
 from dit360_core.errors import UnknownName
 from dit360_core.guarding import Arrivals, check_readable, offered, undisturbed
 from dit360_core.hookspecs import KINDS, Dit360Spec
 from dit360_core.machine import installed_version
-from dit360_core.offers import Reason
+from dit360_core.offers import Model, Reason
 from dit360_core.settling import settle_names, wrong_api
 
 log = logging.getLogger("dit360")
@@ -331,6 +332,8 @@ class Registry:
                 if isinstance(value, offer_class):
                     try:
                         check_readable(value)
+                        if isinstance(value, Model):
+                            check_defaults(value)
                     except KeyboardInterrupt:
                         raise
                     except BaseException as error:

@@ -41,6 +41,7 @@ class Conditioning:
     """A prompt as the model reads it; ``negative`` is there if true guidance is to be used.
 
     others: more prompts that the picture is to follow as much: the model is asked about each, and the mean is taken.
+    prefix: what was put before the prompt; None: nobody knows, since it was read elsewhere.
     """
 
     prompt: str
@@ -49,6 +50,7 @@ class Conditioning:
     negative: Embedding | None
     max_sequence_length: int
     others: tuple[Embedding, ...] = ()
+    prefix: str | None = None
 
     @property
     def embeddings(self) -> tuple[Embedding, ...]:

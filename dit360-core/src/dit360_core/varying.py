@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dit360")
 
 BASELINE = "baseline"
-FREE_TEXTS = ("prompt", "negative_prompt", "quantization_skip")
+FREE_TEXTS = ("prompt", "negative_prompt", "prompt_prefix", "quantization_skip")
 """Options whose values may hold commas: each is one value."""
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

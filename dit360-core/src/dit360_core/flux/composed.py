@@ -20,19 +20,11 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import ModelError
-from dit360_core.flux.files import (
-    PARTS,
-    PICKLED,
-    SETTINGS,
-    STORED,
-    check_safetensors,
-    existing,
-    read_config,
-    read_json,
-    refuse_pickle,
-    weight_files,
-)
+from dit360_core.flux.files import PARTS, SETTINGS, STORED, check_weights, existing, read_config
 from dit360_core.flux.hub import SUBFOLDERS, fetch, told_of_the_cache
+from dit360_core.flux.schema import name_of, read_json
+from dit360_core.flux.schemas import told
+from dit360_core.flux.weights import FLOATS, PICKLED, Entry, check_numbers, harmless, header, refuse_pickle
 from dit360_core.options import LoadOptions
 from dit360_core.plan import looks_like_hub_id
 
@@ -43,8 +35,6 @@ OPTIONS = {"vae": VAE, "t5": T5}
 _WHAT = {VAE: "autoencoder", T5: "T5 text encoder"}
 _FILE = {VAE: "diffusion_pytorch_model.safetensors", T5: "model.safetensors"}
 _SAFE = (".safetensors", ".sft")
-# Bytes of a number. What is stored in other types is quantized, and means nothing without scales.
-_FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 _PREFIXES = ("", "first_stage_model.", "vae.")
 """Of an autoencoder's tensors, in a file of its own or in one of a whole model."""
 _TIED = ("shared.weight", "encoder.embed_tokens.weight")
@@ -69,16 +59,6 @@ class Given:
     @property
     def what(self) -> str:
         return _WHAT[self.part]
-
-
-@attrs.frozen(kw_only=True)
-class Entry:
-    """What a safetensors file says of a tensor. begin, end: bytes from the beginning of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 class Composed:
@@ -150,34 +130,15 @@ def _folder_of(given: Given, folder: Path, *, weights: bool) -> Path:
             f"{folder} holds no {given.what} as diffusers writes it: it has no config.json; give a folder that "
             "save_pretrained wrote, or a single safetensors file."
         )
-    config = read_config(folder / "config.json")
+    described = read_json(folder / "config.json")
     key, wanted = ("_class_name", "AutoencoderKL") if given.part == VAE else ("model_type", "t5")
-    if config.get(key) != wanted:
-        raise ModelError(
-            f"{folder} holds {config.get(key) or 'something else'}, and FLUX's {given.what} is {wanted}; give another."
-        )
+    if described.get(key) != wanted:
+        other = name_of(described.get(key) or "something else")
+        raise ModelError(f"{folder} holds {other}, and FLUX's {given.what} is {wanted}; give another.")
+    read_config(given.part, folder)
     if weights:
-        for file in weight_files(folder):
-            check_safetensors(file)
+        check_weights(given.part, folder)
     return folder
-
-
-def header(file: Path) -> dict[str, Entry]:
-    """name → what is told of the tensor, no tensor being read. Raises ModelError if the file is damaged or cut off."""
-    check_safetensors(file)
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        told = json.loads(opened.read(length))
-    return {
-        name: Entry(
-            dtype=about["dtype"],
-            shape=tuple(about["shape"]),
-            begin=8 + length + about["data_offsets"][0],
-            end=8 + length + about["data_offsets"][1],
-        )
-        for name, about in told.items()
-        if name != "__metadata__"
-    }
 
 
 def _names_of(part: str, file: Path, found: Mapping[str, Entry]) -> str | None:
@@ -198,12 +159,7 @@ def _names_of(part: str, file: Path, found: Mapping[str, Entry]) -> str | None:
         if "encoder.block.0.layer.0.SelfAttention.q.weight" not in found or not any(name in found for name in _TIED):
             raise _other(part, file, found)
         mine = {name: entry for name, entry in found.items() if not name.startswith(("decoder.", "lm_head."))}
-    scaled = next((n for n, entry in mine.items() if "scale" in n or entry.dtype not in _FLOATS), None)
-    if scaled is not None:
-        raise ModelError(
-            f"{file} holds numbers that mean nothing without their scales ({scaled} is {mine[scaled].dtype}), which "
-            "dit360 does not read; give a file in fp16, bf16 or plain fp8, and quantization_mode to quantize it."
-        )
+    check_numbers(file, mine)
     return prefix
 
 
@@ -222,12 +178,11 @@ def check_fits(given: Sequence[Given], folder: Path) -> None:
 
 
 def _check_fits(one: Given, path: Path, folder: Path) -> None:
-    transformer = folder / "transformer" / "config.json"
     if one.part == VAE:
-        made, wanted = "latents", _number(transformer, "in_channels", 64) // 4
+        made, wanted = "latents", _number("transformer", folder / "transformer", "in_channels") // 4
         channels = _latent_channels(path)
     else:
-        made, wanted = "text embeddings", _number(transformer, "joint_attention_dim", 4096)
+        made, wanted = "text embeddings", _number("transformer", folder / "transformer", "joint_attention_dim")
         channels = _embedding_channels(path)
     if channels != wanted:
         raise ModelError(
@@ -237,15 +192,14 @@ def _check_fits(one: Given, path: Path, folder: Path) -> None:
     if path.is_file():
         return
     if one.part == VAE:
-        levels = read_json(path / "config.json").get("block_out_channels")
-        factor = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 1
+        factor = 2 ** (len(told(VAE, read_config(VAE, path), "block_out_channels")) - 1)
         if factor != 8:
             raise ModelError(
                 f"{path} makes latents {factor} times smaller than the picture, and FLUX's are 8 times smaller; give "
                 "the autoencoder of such a model."
             )
         return
-    known, needed = (_number(at / "config.json", "vocab_size", 32128) for at in (path, folder / T5))
+    known, needed = (_number(T5, at, "vocab_size") for at in (path, folder / T5))
     if known < needed:
         raise ModelError(
             f"{path} knows {known} tokens, and this model's tokenizer makes {needed}; give the T5 text encoder of such "
@@ -255,7 +209,7 @@ def _check_fits(one: Given, path: Path, folder: Path) -> None:
 
 def _latent_channels(path: Path) -> int | None:
     if path.is_dir():
-        return _number(path / "config.json", "latent_channels", 4)
+        return _number(VAE, path, "latent_channels")
     entries = header(path)
     first = entries.get(f"{_names_of(VAE, path, entries) or ''}decoder.conv_in.weight")
     return first.shape[1] if first is not None and len(first.shape) > 1 else None
@@ -263,18 +217,15 @@ def _latent_channels(path: Path) -> int | None:
 
 def _embedding_channels(path: Path) -> int | None:
     if path.is_dir():
-        return _number(path / "config.json", "d_model", 512)
+        return _number(T5, path, "d_model")
     entries = header(path)
     shape = next((entries[name].shape for name in _TIED if name in entries), ())
     return shape[-1] if shape else None
 
 
-def _number(file: Path, name: str, default: int) -> int:
-    """A number of a configuration. default: the libraries' where it says none. Raises ModelError if it is no number."""
-    found = read_json(file).get(name, default)
-    if not isinstance(found, int):
-        raise ModelError(f"{file} says that {name} is {found!r:.60}, which cannot be; get it again.")
-    return found
+def _number(part: str, folder: Path, key: str) -> int:
+    """A number of a configuration."""
+    return int(told(part, read_config(part, folder), key))
 
 
 # ----------------------------------------------------------------------------------------------------- into one folder
@@ -328,7 +279,7 @@ def _notes(given: Sequence[Given], folder: Path) -> Iterator[str]:
     for one in given:
         if one.part != VAE or one.path is None or not one.path.is_dir():
             continue
-        theirs, own = (read_json(at / "config.json") for at in (one.path, folder / VAE))
+        theirs, own = (read_config(VAE, at) for at in (one.path, folder / VAE))
         other = next((key for key in ("scaling_factor", "shift_factor") if theirs.get(key) != own.get(key)), None)
         if other is not None:
             yield (
@@ -371,11 +322,12 @@ def _bring(part: str, file: Path, folder: Path, *, weights: bool) -> None:
     prefix = _names_of(part, file, entries)
     sources = {name: name for name in entries}
     if prefix is not None:
-        levels = len(read_json(folder / "config.json").get("block_out_channels", ()))
+        levels = len(told(part, read_config(part, folder), "block_out_channels"))
         sources = {name: prefix + original_name(name, levels) for name in _shapes(part, folder)}
     found = {name: entries[source] for name, source in sources.items() if source in entries}
     wanted = _compare(part, file, folder, {name: entry.shape for name, entry in found.items()})
-    if prefix is None:
+    # What else a file of a whole model holds would be taken for another kind of part.
+    if prefix is None and all(name in wanted or harmless(part, name) for name in entries):
         _link(file, folder / _FILE[part])
     elif weights:
         _write(file, folder / _FILE[part], {name: (found[name], shape) for name, shape in wanted.items()})
@@ -429,7 +381,7 @@ def _write(file: Path, target: Path, entries: Mapping[str, tuple[Entry, tuple[in
     told: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     # The widest numbers first, so that all lie where their width divides the address.
-    ordered = sorted(entries.items(), key=lambda named: -_FLOATS[named[1][0].dtype])
+    ordered = sorted(entries.items(), key=lambda named: -FLOATS[named[1][0].dtype])
     for name, (entry, shape) in ordered:
         size = entry.end - entry.begin
         told[name] = {"dtype": entry.dtype, "shape": list(shape), "data_offsets": [at, at + size]}

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from dit360_core.errors import ModelError
+from dit360_core.defaults import check_defaults
+from dit360_core.errors import InputError, ModelError
+from dit360_core.flux.schema import name_of, read_json
+from dit360_core.flux.schemas import SCHEMAS, check_part, check_together
+from dit360_core.flux.tokenizers import check_tokenizer, check_vocabulary
+from dit360_core.flux.weights import (
+    PICKLED,
+    check_numbers,
+    header,
+    refuse_pickle,
+    tensor_files,
+    variant_of,
+    weight_files,
+)
 from dit360_core.offers import Model
+
+log = logging.getLogger("dit360")
 
 WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
@@ -25,32 +39,23 @@ KEPT = (
     "position_interpolation", "precision",
 )  # fmt: skip
 """Of a model, what its files do not tell."""
-COUNTS = ("num_layers", "num_single_layers", "num_hidden_layers", "num_decoder_layers", "layers_per_block")
-"""Of a configuration, what is built one by one, before the weights are looked at. FLUX has 38 of a kind."""
-MOST_LAYERS = 1000
-PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
-
-
-class Damaged(ModelError):
-    """A file of weights that is not as it was written."""
-
-
 LIBRARIES = ("diffusers", "transformers")
 """From which the parts of a model come. Older versions of diffusers import whatever else a model's folder names."""
-
-_PICKLE = "is a pickle by another name, which can run code when it is opened; get a safetensors release"
-_PAGE = "is a web page and no weights; download it again, by 'hf download' or logged in"
-_NO_SAFETENSORS = {
-    b"pk\x03\x04": _PICKLE,
-    b"\x80": _PICKLE,
-    b"version https://git-lfs": "only says where Git LFS keeps the weights; fetch them with 'git lfs pull'",
-    b"<!doctype": _PAGE,
-    b"<html": _PAGE,
+PIPELINES = (
+    "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline", "FluxKontextInpaintPipeline",
+)  # fmt: skip
+"""That paint from a prompt with the parts of a FluxPipeline."""
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "transformer": ("FluxTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("T5EncoderModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_2": ("T5Tokenizer", "T5TokenizerFast"),
 }
-"""First bytes, in lower case → what a file is that calls itself safetensors."""
-
-# What transformers needs beside its configuration, one of these, to make a tokenizer.
-VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+"""Part → what it is in a FLUX model. Of a scheduler only the time shift is asked, whichever it is."""
+TYPES = {"text_encoder": ("clip_text_model",), "text_encoder_2": ("t5",)}
+"""model_type of what transformers wrote."""
 
 
 def existing(name: str) -> Path | None:
@@ -71,10 +76,31 @@ def check_model_folder(folder: Path) -> None:
             f"{folder} is no diffusers model: it has no model_index.json; give the folder that "
             "FluxPipeline.save_pretrained wrote."
         )
+    _check_index(index)
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise ModelError(f"{folder} lacks {', '.join(missing)}; download the whole model, not a part of it.")
+    configs = {part: read_config(part, folder / part) for part in (*WEIGHTS, "scheduler")}
+    for part in TOKENIZERS:
+        check_vocabulary(part, folder / part)
+    for part in WEIGHTS:
+        check_weights(part, folder / part)
+    # What is whole by itself is compared, and what takes a process of its own comes last.
+    check_together(folder, configs)
+    for part in TOKENIZERS:
+        check_tokenizer(part, folder / part)
+
+
+def _check_index(index: Path) -> None:
+    """Raises ModelError for a pipeline or a part that is not of the FLUX family."""
     described = read_json(index)
     made_by = described.get("_class_name")
-    if made_by != "FluxPipeline":
-        raise ModelError(f"{folder} holds a {made_by}, but dit360 runs FluxPipeline models; give a FLUX folder.")
+    if made_by not in PIPELINES:
+        what = _OTHERS.get(made_by) if isinstance(made_by, str) else None
+        what = f", which {what}" if what else ""
+        raise ModelError(
+            f"{index.parent} holds a {name_of(made_by)}{what}, but dit360 runs FluxPipeline models; give a FLUX folder."
+        )
     for part in PARTS:
         made = described.get(part, LIBRARIES)
         if not (isinstance(made, (list, tuple)) and made and made[0] in (None, *LIBRARIES)):
@@ -82,36 +108,80 @@ def check_model_folder(folder: Path) -> None:
                 f"{index} wants code for its {part} that is neither of diffusers nor of transformers ({made!r:.60}), "
                 "which dit360 does not run; give another model."
             )
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise ModelError(f"{folder} lacks {', '.join(missing)}; download the whole model, not a part of it.")
-    for part in (*WEIGHTS, "scheduler"):
-        name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        if not (folder / part / name).is_file():
-            raise ModelError(f"{folder / part} has no {name}; download the whole model again.")
-        read_config(folder / part / name)
-    for part in TOKENIZERS:
-        if not any((folder / part / name).is_file() for name in VOCABULARIES):
+        allowed = CLASSES.get(part, ())
+        if part in described and allowed and made[0] is not None and (len(made) != 2 or made[1] not in allowed):
             raise ModelError(
-                f"{folder / part} has no vocabulary ({', '.join(VOCABULARIES)}); download the whole model."
+                f"{index} says that its {part} is {made[1:]!r:.60}, and a FLUX model's is {allowed[0]}; give a FLUX "
+                "folder."
             )
-    for part in WEIGHTS:
-        for file in weight_files(folder / part):
-            check_safetensors(file)
+
+
+_OTHERS = {
+    "FluxFillPipeline": "fills holes in pictures",
+    "FluxControlPipeline": "follows a control picture (Depth, Canny)",
+    "FluxControlImg2ImgPipeline": "follows a control picture (Depth, Canny)",
+    "FluxControlInpaintPipeline": "follows a control picture (Depth, Canny)",
+    "Flux2Pipeline": "is FLUX.2",
+    "Flux2KleinPipeline": "is FLUX.2",
+}
+"""Pipelines that people take for FLUX.1, and what they are."""
+
+
+def check_weights(part: str, folder: Path) -> None:
+    """Raises ModelError unless a part's files are whole, and hold numbers that mean something as they stand."""
+    entries = {file: header(file) for file in weight_files(folder)}
+    stored = (folder / STORED).is_file()
+    config = {} if stored else read_json(folder / "config.json")
+    if config.get("quantization_config") and part not in ("transformer", "text_encoder_2"):
+        raise ModelError(
+            f"{folder} is stored quantized, and dit360 reads a quantized transformer and T5 only; give the original "
+            f"{part}."
+        )
+    if stored or config.get("quantization_config"):
+        return
+    if variant := variant_of(folder):
+        log.info("%s: its weights are there as the variant %s alone, which is read", folder, variant)
+    files = set(tensor_files(folder).values())
+    for file, found in entries.items():
+        if file in files:
+            check_numbers(file, found)
 
 
 def with_settings(model: Model, folder: Path) -> Model:
-    """A model given by its folder alone, with the size, prompt prefix and so on that the folder remembers, if any."""
-    file = folder / SETTINGS
-    if model.name != "given" or not file.is_file():
+    """A model given by its folder alone, with what the folder tells of size, prompt prefix, steps and so on."""
+    if model.name != "given":
         return model
-    told = read_json(file)
+    if (folder / "transformer" / "config.json").is_file():
+        config = read_config("transformer", folder / "transformer")
+        model = like_schnell(model) if not config.get("guidance_embeds", False) else model
+    file = folder / SETTINGS
+    if not file.is_file():
+        return model
+    told = read_json(file).get("model")
+    if not isinstance(told, dict):
+        raise ModelError(f"{file} is damaged (its model is {told!r:.60}); delete it to use defaults.")
     known = {field.name for field in attrs.fields(Model)} & set(KEPT)
     try:
-        return attrs.evolve(model, **{name: told["model"][name] for name in known if name in told["model"]})
-    except (KeyError, TypeError, ValueError) as error:
+        made = attrs.evolve(model, **{name: told[name] for name in known if name in told})
+        check_defaults(made)
+    except (InputError, TypeError, ValueError) as error:
         why = error.args[0] if error.args else type(error).__name__  # of attrs, whose text shows the whole field
-        raise ModelError(f"{file} is damaged ({why}); delete it to use defaults.") from error
+        raise ModelError(
+            f"{file} is damaged ({_lower_first(str(why)).rstrip('.')}); delete it to use defaults."
+        ) from error
+    return made
+
+
+def _lower_first(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def like_schnell(model: Model) -> Model:
+    """A model given by its files alone whose transformer takes no guidance: FLUX.1-schnell and what is made of it."""
+    return attrs.evolve(model, steps=SCHNELL_STEPS)
+
+
+SCHNELL_STEPS = 4
 
 
 def remembered_loras(folder: Path) -> tuple[Mapping[str, Any], ...]:
@@ -134,89 +204,22 @@ def refuse_single_file(path: Path) -> None:
         raise ModelError(f"There is no folder {path}; give a diffusers folder, a Hub id, or a known model name.")
 
 
-def refuse_pickle(path: Path) -> None:
-    """Raises ModelError for formats that can run code when they are opened."""
-    if path.suffix.lower() in PICKLED:
-        raise ModelError(
-            f"{path} is a pickle, which can run code when it is opened; convert it to safetensors or get a "
-            "safetensors release."
-        )
+def read_config(part: str, folder: Path) -> dict[str, Any]:
+    """The configuration of a part in its folder, as far as dit360 knows its keys.
 
-
-def weight_files(part: Path) -> Iterator[Path]:
-    """The safetensors files that hold the weights of one part, as its index or its folder says."""
-    listed: set[Path] = set()
-    for index in sorted(part.glob("*.safetensors.index.json")):
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-            raise ModelError(f"{index} has no weight_map from tensors to files; download the model again.")
-        # Shards lie beside their index, and no model of the Hub is to reach other files.
-        if elsewhere := [shard for shard in shards.values() if not _is_file_name(shard)]:
-            raise ModelError(f"{index} names {elsewhere[0]!r:.60}, which is not in its folder; get another model.")
-        listed |= {part / shard for shard in shards.values()}
-    # A folder may hold variants (model.fp16.safetensors) beside the plain weights; all of them are checked.
-    files = sorted(listed | set(part.glob("*.safetensors")))
-    if not files:
-        pickled = sorted(p for p in part.iterdir() if p.suffix.lower() in PICKLED)
-        if pickled:
-            refuse_pickle(pickled[0])
-        raise ModelError(f"{part} has no weights (*.safetensors); download the whole model.")
-    for file in files:
-        if not file.is_file():
-            why = "is a folder" if file.is_dir() else "is named in the index but is not there"
-            raise ModelError(f"{file} {why}; download the model again.")
-        yield file
-
-
-def _is_file_name(name: str) -> bool:
-    return name.isprintable() and not set(name) & set("/\\:") and name.strip(". ") != ""
-
-
-def check_safetensors(file: Path) -> list[str]:
-    """The tensor names of a safetensors file, read from its header. Raises ModelError if it is damaged or cut off."""
-    from safetensors import SafetensorError, safe_open
-
-    refuse_pickle(file)
-    try:
-        # Opening compares the header with the length of the file; no tensor is read.
-        with safe_open(file, framework="numpy") as opened:
-            return list(opened.keys())
-    except SafetensorError as error:
-        if what := _something_else(file):
-            raise ModelError(f"{file} {what}.") from error
-        raise Damaged(f"{file} is damaged or cut off ({error}); download it again.") from error
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read ({error.strerror or error}); check its permissions.") from error
-
-
-def _something_else(file: Path) -> str | None:
-    """What a file is that cannot be read as safetensors; None: that, damaged."""
-    with contextlib.suppress(OSError), file.open("rb") as opened:
-        start = opened.read(32)
-        if start[4:8] != bytes(4):  # of a safetensors file it would be the length of the header, which is not so long
-            return next((what for mark, what in _NO_SAFETENSORS.items() if start.lower().startswith(mark)), None)
-    return None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ModelError if it is not one."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file} is not readable JSON ({error}); download the model again.") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{file} holds no JSON object; download the model again.")
-    return found
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """The configuration of a part. Raises ModelError if it is none, or asks for more layers than any memory holds."""
-    config = read_json(file)
-    for name in COUNTS:
-        number = config.get(name)
-        if isinstance(number, int | float) and not 0 <= number <= MOST_LAYERS:
-            raise ModelError(f"{file} says that {name} is {number!r:.60}, which cannot be; download the model again.")
-    return config
+    Raises ModelError if there is none, if it is another kind of model's, or for values that cannot be.
+    """
+    file = folder / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    if not file.is_file():
+        raise ModelError(f"{folder} has no {file.name}; download the whole model again.")
+    found = read_json(file)
+    for key, allowed in (("_class_name", CLASSES.get(part, ())), ("model_type", TYPES.get(part, ()))):
+        if part in SCHEMAS and key in found and allowed and found[key] not in allowed:
+            raise ModelError(
+                f"{file} describes {name_of(found[key])}, and the {part} of a FLUX model is {allowed[0]}; give such "
+                "a model."
+            )
+    return check_part(part, file, found)
 
 
 def find_lora_file(path: Path) -> Path:

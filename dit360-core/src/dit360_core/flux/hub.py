@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import ModelError, first_line
-from dit360_core.flux.files import PARTS, SETTINGS, Damaged
+from dit360_core.flux.files import PARTS, SETTINGS
+from dit360_core.flux.weights import Damaged
 
 # FLUX repositories hold their weights twice, once as a single file beside the diffusers folders; only these are wanted.
 MODEL_FILES = ["model_index.json", SETTINGS, *(f"{part}/*" for part in PARTS)]

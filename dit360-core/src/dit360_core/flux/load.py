@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import InputError, ModelError, first_line
-from dit360_core.flux.files import WEIGHTS, check_model_folder, existing, read_json
+from dit360_core.flux.files import TOKENIZERS, WEIGHTS, check_model_folder, existing, read_config
 from dit360_core.flux.hub import MODEL_FILES, fetch, told_of_the_cache
 from dit360_core.flux.quiet import default_dtype_kept, quiet
+from dit360_core.flux.schemas import told
+from dit360_core.flux.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.memory import is_out_of_memory, told_when_full
 from dit360_core.plan import looks_like_hub_id
 from dit360_core.precision import torch_dtype
 
 if TYPE_CHECKING:
-    import torch
-
     from dit360_core.conversion import Converted
     from dit360_core.offers import Attend, QuantizerImplementation
 
@@ -38,17 +38,16 @@ def locate(base: str) -> Path:
 
 def transformer_shape(folder: Path) -> tuple[int, int, bool]:
     """Heads, head_dim and whether guidance is embedded, from the configuration of the transformer in a folder."""
-    file = folder / "transformer" / "config.json"
-    config = read_json(file)
-    heads, head_dim = config.get("num_attention_heads", 24), config.get("attention_head_dim", 128)
-    if not (isinstance(heads, int) and isinstance(head_dim, int) and heads > 0 and head_dim > 0):
-        raise ModelError(f"{file} says {heads!r} heads of {head_dim!r} channels, which cannot be; download it again.")
-    return heads, head_dim, bool(config.get("guidance_embeds", False))
+    config = read_config("transformer", folder / "transformer")
+    heads, head_dim, guided = (
+        told("transformer", config, key) for key in ("num_attention_heads", "attention_head_dim", "guidance_embeds")
+    )
+    return heads, head_dim, guided
 
 
 def load_pipeline(folder: Path, precision: str) -> Any:
     """A diffusers FluxPipeline on the CPU. Raises ModelError if the files do not fit together."""
-    return assemble_pipeline(folder, precision, load_parts(folder, precision, WEIGHTS))
+    return assemble_pipeline(folder, load_parts(folder, precision, WEIGHTS))
 
 
 def load_parts(
@@ -59,33 +58,35 @@ def load_parts(
     ready: parts that are there already, such as quantized ones, wherever they are.
     The autoencoder computes in float32 where the rest is fp16, in which FLUX's overflows to black pictures.
     """
+    from dit360_core.flux.stream import whole  # imports torch
+
     dtype = torch_dtype(precision)
     with _told(folder):
-        import diffusers
-        import transformers
-
-        classes: dict[str, Any] = {
-            "transformer": diffusers.FluxTransformer2DModel,
-            "vae": diffusers.AutoencoderKL,
-            "text_encoder": transformers.CLIPTextModel,
-            "text_encoder_2": transformers.T5EncoderModel,
-        }
         wide = torch_dtype("fp32") if precision == "fp16" else dtype
         parts = dict(ready or {})
         for name in names:
             if name not in parts:
-                parts[name] = _load_part(classes[name], folder / name, wide if name == "vae" else dtype)
+                parts[name] = whole(name, folder / name, wide if name == "vae" else dtype)
         return parts
 
 
-def assemble_pipeline(folder: Path, precision: str, parts: Mapping[str, Any]) -> Any:
-    """A FluxPipeline of these parts, None for those that are read later, and the folder's tokenizers and scheduler."""
+def assemble_pipeline(folder: Path, parts: Mapping[str, Any]) -> Any:
+    """A FluxPipeline of these parts, None for those that are read later, and the folder's tokenizers and scheduler.
+
+    Nothing in the folder says which classes they are of, or reaches them unseen.
+    """
     with _told(folder):
         import diffusers
 
-        pipeline_class: Any = diffusers.FluxPipeline
-        dtype = torch_dtype(precision)
-        return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True, **parts)
+        configs = {part: read_config(part, folder / part) for part in ("text_encoder", "text_encoder_2", "scheduler")}
+        tokenizers = {}
+        for name, part in zip(TOKENIZERS, ("text_encoder", "text_encoder_2"), strict=True):
+            positions = told(part, configs[part], "max_position_embeddings") if name == "tokenizer" else None
+            tokenizers[name] = load_tokenizer(name, folder / name, positions)
+            check_numbers_of_tokens(folder / name, tokenizers[name], told(part, configs[part], "vocab_size"))
+        scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler
+        pipeline: Any = diffusers.FluxPipeline
+        return pipeline(scheduler=scheduler.from_config(configs["scheduler"]), **tokenizers, **parts)
 
 
 @contextmanager
@@ -108,20 +109,6 @@ def _told(folder: Path) -> Iterator[None]:
             raise ModelError(
                 f"{folder} cannot be loaded ({first_line(error)}); its parts do not fit together."
             ) from error
-
-
-def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """One model, all of whose weights came from its files: the libraries would fill gaps with random numbers."""
-    model, found = cls.from_pretrained(
-        str(folder), torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
-    gaps = [*found["missing_keys"], *found["mismatched_keys"]]
-    if gaps:
-        raise ModelError(
-            f"{folder} lacks {len(gaps)} of its weights, {gaps[0]!r} among them, or holds another model's; download "
-            "the whole model."
-        )
-    return model
 
 
 def quantize_loaded(

@@ -11,11 +11,12 @@ import attrs
 
 from dit360_core.errors import ModelError
 from dit360_core.flux import lora_keys
-from dit360_core.flux.files import check_safetensors, existing, find_lora_file
+from dit360_core.flux.files import existing, find_lora_file
 from dit360_core.flux.hub import LORA_FILES, SUBFOLDERS, fetch, told_of_the_cache
 from dit360_core.flux.lora_factors import Factors, together
 from dit360_core.flux.lora_file import Entry, LoraFile, in_words, read
 from dit360_core.flux.lora_names import IN_WORDS
+from dit360_core.flux.weights import check_safetensors
 from dit360_core.plan import looks_like_hub_id
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import attrs
 from safetensors import safe_open
 
 from dit360_core.errors import ModelError
-from dit360_core.flux.files import read_json
+from dit360_core.flux.schema import read_json
 
 LARGEST_ALPHA = 1e6
 """No trainer comes near; what is beyond is a damaged file."""

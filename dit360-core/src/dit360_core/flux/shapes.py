@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import attrs
 import torch
 
-from dit360_core.flux.files import WEIGHTS, read_json
+from dit360_core.flux.files import WEIGHTS
 from dit360_core.flux.layers import PARTS, selections
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.stream import dtype_of, empty
+from dit360_core.flux.tokenizers import longest_prompt
 from dit360_core.offers import LayerNeed
 from dit360_core.slicing import sliced
 from dit360_core.tracing import Traced, count_operations, reserve, trace
@@ -58,9 +59,7 @@ class Shapes:
     @classmethod
     def of_folder(cls, folder: Path) -> Shapes:
         """By the configurations of a model's folder."""
-        tokenizer = folder / "tokenizer_2" / "tokenizer_config.json"
-        longest = read_json(tokenizer).get("model_max_length") if tokenizer.is_file() else None
-        return cls(lambda part: empty(part, folder / part), longest if isinstance(longest, int) else 512)
+        return cls(lambda part: empty(part, folder / part), longest_prompt(folder / "tokenizer_2", 512))
 
     @classmethod
     def of_pipeline(cls, pipe: Any) -> Shapes:

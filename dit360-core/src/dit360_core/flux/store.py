@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 
 from dit360_core.conversion import Converted, Layer, bytes_of, trial_tokens
 from dit360_core.errors import Dit360Error, ModelError, first_line
-from dit360_core.flux.files import PARTS, STORED, WEIGHTS, read_json
+from dit360_core.flux.files import PARTS, STORED, WEIGHTS
 from dit360_core.flux.layers import parts_of, policy_of
+from dit360_core.flux.schema import read_json
 from dit360_core.flux.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, empty, pieces
 from dit360_core.flux.tensors import Tensors
 from dit360_core.memory import is_out_of_memory

@@ -23,15 +23,21 @@ from dit360_core.conversion import (
     quantized_output,
 )
 from dit360_core.errors import ModelError, first_line
+from dit360_core.flux.files import read_config
 from dit360_core.flux.layers import selections
 from dit360_core.flux.lora_fusing import changes_of, check_effect, effect_of, fused
 from dit360_core.flux.quiet import quiet
 from dit360_core.flux.tensors import Tensors
+from dit360_core.flux.weights import check_names, sources
 from dit360_core.memory import give_back_freed_memory
 
 if TYPE_CHECKING:
     from dit360_core.flux.lora_fusing import Applied
     from dit360_core.offers import QuantizerImplementation
+
+
+_WRONG = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ArithmeticError, IndexError)
+"""What the libraries raise for configurations that they cannot build."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -61,17 +67,26 @@ class Piece:
 
 @attrs.frozen(eq=False)
 class Part:
-    """A part whose weights are not read yet. module: on the meta device. loras: what is to be fused into it."""
+    """A part whose weights are not read yet.
+
+    module: on the meta device. sources: parameter → its name in the files, where that is another. loras: what is to be
+    fused into it.
+    """
 
     name: str
     module: torch.nn.Module
     tensors: Tensors
     selection: Selection
+    sources: Mapping[str, str] = attrs.field(factory=dict)
     loras: tuple[Applied, ...] = ()
 
 
 def empty(part: str, folder: Path) -> torch.nn.Module:
-    """A part as its configuration says, on the meta device. Raises ModelError if that is none of its."""
+    """A part as its configuration says, on the meta device. Raises ModelError if that is none of its.
+
+    The libraries are given the keys that dit360 knows and nothing else of the folder.
+    """
+    config = read_config(part, folder)
     with quiet():
         from accelerate import init_empty_weights
         from huggingface_hub.errors import StrictDataclassError
@@ -83,22 +98,40 @@ def empty(part: str, folder: Path) -> torch.nn.Module:
                     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
                     described: Any = FluxTransformer2DModel if part == "transformer" else AutoencoderKL
-                    config = dict(described.load_config(str(folder)))
-                    config.pop("quantization_config", None)  # what is to be made of it, we know
                     made = described.from_config(config)
                 elif part == "text_encoder":
                     from transformers import CLIPTextConfig, CLIPTextModel
 
-                    made = CLIPTextModel(CLIPTextConfig.from_pretrained(str(folder)))
+                    made = CLIPTextModel(CLIPTextConfig(**config))
                 else:
                     from transformers import T5Config, T5EncoderModel
 
-                    made = T5EncoderModel(T5Config.from_pretrained(str(folder)))
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
+                    made = T5EncoderModel(T5Config(**config))
+        except (*_WRONG, StrictDataclassError) as error:
             raise ModelError(
                 f"{folder / 'config.json'} describes no {part} that can be made ({first_line(error)}); get it again."
             ) from error
     return made.eval()  # type: ignore[no-any-return]
+
+
+def whole(name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """A part in full, on the CPU. Raises ModelError if its files are not its own.
+
+    Weights that have this dtype in the file lie on the mapped file, which the system may drop and read again.
+    """
+    module = empty(name, folder)
+    part = part_of(name, folder, module, Selection(layers={}, left={}))
+    owners: dict[str, list[str]] = {}
+    for wanted, _ in module.named_parameters():
+        owners.setdefault(part.sources.get(wanted, wanted), []).append(wanted)
+
+    def found() -> Iterator[Piece]:
+        for source, tensor in part.tensors.all():
+            for wanted in owners.get(source, ()):
+                yield Piece(wanted, tensor.to(dtype_of(module, wanted, dtype)))
+
+    assemble(module, name, found(), dtype)
+    return module
 
 
 def survey(folder: Path, how: Quantizing) -> dict[str, Part]:
@@ -118,15 +151,10 @@ def part_of(
 ) -> Part:
     """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
     tensors = Tensors(folder)
-    shapes, sources = tensors.shapes(), _sources(module, tensors)
-    for wanted, parameter in module.named_parameters():
-        found = shapes.get(sources.get(wanted, wanted))
-        if found != tuple(parameter.shape):
-            raise ModelError(
-                f"{folder} lacks the weights {wanted!r}, or holds another model's (they are {found}, and must be "
-                f"{tuple(parameter.shape)}); download the whole model."
-            )
-    return Part(name, module, tensors, selection, loras)
+    wanted = {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
+    renamed = sources(name, wanted, tensors.names(), _tied(module))
+    check_names(name, folder, wanted, tensors.shapes(), renamed)
+    return Part(name, module, tensors, selection, renamed, loras)
 
 
 def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
@@ -152,9 +180,8 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
                 setattr(linear, leaf, torch.nn.Parameter(new, requires_grad=False))
         module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
         yield Piece(name, module.to(how.home), layer)
-    sources = _sources(part.module, part.tensors)
     for name in others:
-        tensor = part.tensors.read(sources.get(name, name))
+        tensor = part.tensors.read(part.sources.get(name, name))
         wanted = tensor.dtype if plain else dtype_of(part.module, name, dtype)
         owner, _, leaf = name.rpartition(".")
         if owner in changes:
@@ -241,13 +268,10 @@ def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> 
     return linear
 
 
-def _sources(module: Any, tensors: Tensors) -> dict[str, str]:
-    """Parameters that are tied to others → the others, where the files hold only those."""
+def _tied(module: Any) -> dict[str, str]:
+    """Parameter → the one that it is one with."""
     tied = getattr(module, "_tied_weights_keys", None)
-    if not isinstance(tied, Mapping):
-        return {}
-    pairs = [*tied.items(), *((source, target) for target, source in tied.items())]
-    return {name: other for name, other in pairs if name not in tensors and other in tensors}
+    return dict(tied) if isinstance(tied, Mapping) else {}
 
 
 def dtype_of(module: Any, name: str, dtype: torch.dtype) -> torch.dtype:

@@ -11,31 +11,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dit360_core.errors import ModelError
-from dit360_core.flux.files import check_safetensors, read_json
-
-# As diffusers and transformers name and prefer them.
-_FILES = (
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "model.safetensors.index.json",
-)
+from dit360_core.flux.weights import tensor_files
 
 
 class Tensors:
-    """name → tensor, of the files that diffusers and transformers would read. Raises ModelError if there are none."""
+    """name → tensor, of the files that diffusers and transformers would read, or of the only variant there is.
+
+    Raises ModelError if there are none.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files = self._find()
-
-    def _find(self) -> dict[str, Path]:
-        for file in (self.folder / name for name in _FILES):
-            if file.is_file() and file.suffix == ".json":
-                return {name: self.folder / shard for name, shard in read_json(file)["weight_map"].items()}
-            if file.is_file():
-                return dict.fromkeys(check_safetensors(file), file)
-        raise ModelError(f"{self.folder} has no {_FILES[1]} and no {_FILES[2]}; download the whole model.")
+        self._files = tensor_files(folder)
 
     @property
     def files(self) -> set[Path]:
@@ -56,6 +43,14 @@ class Tensors:
             with _opened(file) as opened:
                 found |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         return {name: shape for name, shape in found.items() if self._files.get(name)}
+
+    def all(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor, file by file, on the mapped files: see ``window`` of :meth:`read`."""
+        for file in sorted(self.files):
+            with _opened(file) as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    if self._files.get(name) == file:
+                        yield name, opened.get_tensor(name)
 
     def read(self, name: str, *, window: bool = False) -> torch.Tensor:
         """One tensor, on the CPU. Raises ModelError if it is not there.
