@@ -59,7 +59,8 @@ class Grid:
     @property
     def real(self) -> Grid:
         """The same picture without pad columns."""
-        return attrs.evolve(self, padding=0)
+        # Not attrs.evolve, which PyTorch 2.6 cannot trace.
+        return Grid(self.rows, self.columns, spread=self.spread)
 
     def key_bias(self, text: int) -> torch.Tensor:
         """``(text + rows·columns,)`` fp64, to be added to the scores of each key instead of padding.
@@ -69,7 +70,10 @@ class Grid:
         """
         import torch
 
-        copies = torch.bincount(self.sources(), minlength=self.columns).double()
+        shown = self.sources()
+        # Not bincount, whose output has a length that PyTorch 2.6 cannot trace.
+        copies = torch.zeros(self.columns, dtype=torch.float64)
+        copies = copies.index_add(0, shown, torch.ones(len(shown), dtype=torch.float64))
         return torch.cat([torch.zeros(text, dtype=torch.float64), copies.log().repeat(self.rows)])
 
     def sources(self) -> torch.Tensor:
