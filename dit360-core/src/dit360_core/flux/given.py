@@ -41,7 +41,7 @@ def check_given(pipe: Any) -> None:
     if dtype not in KNOWN:
         raise InputError(
             f"The transformer computes in {dtype}, and dit360 in {', '.join(KNOWN)}; load the pipeline with "
-            "torch_dtype=torch.bfloat16."
+            "torch_dtype torch.bfloat16."
         )
 
 
@@ -55,7 +55,7 @@ def _check_numbers(name: str, part: torch.nn.Module) -> None:
                 dtype = str(parameter.dtype).removeprefix("torch.")
                 raise InputError(
                     f"The {name} of this pipeline holds weights of {dtype} ({path}.{leaf}), in which nothing can be "
-                    "computed; load it with torch_dtype=torch.bfloat16, and choose quantization_mode=fp8 for weights "
+                    "computed; load it with torch_dtype torch.bfloat16, and choose quantization_mode=fp8 for weights "
                     "of one byte."
                 )
 
