@@ -29,7 +29,7 @@ _LATE = (
 """Variables that nothing reads while it is imported, or that are made up for after the fork."""
 
 _SERVER = """
-import contextlib, gc, json, os, socket, sys, tempfile
+import contextlib, gc, json, os, signal, socket, sys, tempfile
 
 import torch
 import diffusers, peft, transformers
@@ -61,6 +61,7 @@ def next_code(line):
     for number, ours in zip(handed[1:4], (0, 1, 2)):
         os.dup2(number, ours)
         os.close(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
