@@ -1,6 +1,7 @@
 """Memory that runs out: what is done about it changes no number, and the last word helps."""
 
 import logging
+import sys
 
 import dit360_core as dit360
 import numpy as np
@@ -17,14 +18,22 @@ from invented_plugins import installed, offering
 PICTURE = {"prompt": "a castle", "width": 128, "steps": 2, "seed": 1}
 
 
+def on_trial():
+    frame = sys._getframe()
+    while frame and frame.f_globals.get("__name__") != "dit360_core.probe":
+        frame = frame.f_back
+    return frame is not None
+
+
 def kernel(fails, *, stores_scores=False, error=torch.OutOfMemoryError):
     """A registry whose best attention fails where ``fails(rows, calls)`` says so, its trials aside."""
     calls = []
 
     def attend(q, k, v, *, scale):
-        calls.append(q.shape[1])
-        if len(calls) > 4 and fails(q.shape[1], len(calls)):  # the first are trials of it
-            raise error("CUDA out of memory. Tried to allocate 7.00 GiB")
+        if not on_trial():
+            calls.append(q.shape[1])
+            if fails(q.shape[1], len(calls)):
+                raise error("CUDA out of memory. Tried to allocate 7.00 GiB")
         return eager(q, k, v, scale=scale)
 
     offer = AttentionBackend(name="scarce", api=1, priority=99, stores_scores=stores_scores, load=lambda: attend)
@@ -67,7 +76,7 @@ def test_it_goes_on_from_the_latents_it_had():
     failed = []
 
     def once(rows, calls):
-        if calls < 18 or failed:
+        if calls < 14 or failed:
             return False
         failed.append(calls)
         return True
@@ -141,7 +150,7 @@ def test_slices_of_one_pictures_kernel_are_not_the_pipelines():
 
 
 def test_other_errors_climb_nothing():
-    registry = kernel(lambda _, calls: calls > 8, error=ValueError)
+    registry = kernel(lambda _, calls: calls > 4, error=ValueError)
     pipe = dit360.load("tiny", device="cpu", registry=registry)
     with pytest.raises(dit360.Dit360Error, match="A plugin failed while sampling"):
         pipe.generate(**PICTURE)
@@ -168,7 +177,7 @@ with open("/proc/self/statm") as statm:
 def limited(mebibytes):
     resource.setrlimit(resource.RLIMIT_AS, (mapped + mebibytes * 2**20, resource.RLIM_INFINITY))
 
-limited(55)
+limited(80)
 found = pipe.sample(conditioning, **size)
 assert any("query rows" in line for line in pipe.given_up), pipe.given_up
 assert (found.tensor - plain.tensor).abs().max() < 1e-4, (found.tensor - plain.tensor).abs().max()

@@ -117,7 +117,9 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     kind = _kind(field)
     if kind is tuple:
         if not isinstance(value, tuple) or not all(isinstance(text, str) and text.strip() for text in value):
-            raise InputError(f"{field.name} must be text, or a list of texts that are not empty, not {value!r:.80}.")
+            raise InputError(
+                f"{field.name} must be text, or a list of texts that are not empty, not {_in_short(value):.80}."
+            )
         return
     # bool is an int in Python, but nobody who writes steps=True means one step.
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -166,7 +168,10 @@ def _in_short(value: object) -> str:
     """A number as a sentence may quote it. Python writes no number of over 4300 digits."""
     if isinstance(value, int) and abs(value) >= 10**40:
         return f"a whole number of {'about ' if value.bit_length() > 10**4 else ''}{_digits(abs(value))} digits"
-    return repr(value)
+    try:
+        return repr(value)
+    except ValueError:
+        return f"a {type(value).__name__} of such numbers"
 
 
 def _digits(value: int) -> int:

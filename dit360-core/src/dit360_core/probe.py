@@ -13,6 +13,7 @@ import torch
 
 from dit360_core.builtin.attention_kernels import eager, sdpa
 from dit360_core.machine import Machine
+from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import AttentionNeed, Reason
 from dit360_core.plan import reasons_of
 from dit360_core.precision import torch_dtype
@@ -145,7 +146,12 @@ def _everywhere(attend: Any, length: int, need: AttentionNeed) -> tuple[Reason, 
     """As many queries as keys, compared in rows from anywhere: a kernel may be right in its first blocks alone."""
     call = trial_call(need, length, length)
     call = attrs.evolve(call, q=3 * call.q)
-    out = call.to(attend)
+    try:
+        out = call.to(attend)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return ()  # the calls before fitted, and in slices a picture's may too
     if told := _misshapen(out, call.q):
         return (Reason("probe_failed", told),)
     rows = torch.linspace(0, length - 1, _ROWS, device=call.q.device).long()

@@ -1,9 +1,18 @@
 """Kernels that pass their trial and fail at the fifth call of a picture."""
 
+import sys
+
 from dit360_core.hookspecs import hookimpl
 from dit360_core.offers import AttentionBackend
 
 FIFTH = 5
+
+
+def on_trial():
+    frame = sys._getframe()
+    while frame and frame.f_globals.get("__name__") != "dit360_core.probe":
+        frame = frame.f_back
+    return frame is not None
 
 
 def failing(at_the_fifth):
@@ -14,8 +23,7 @@ def failing(at_the_fifth):
 
         def attend(q, k, v, *, scale):
             nonlocal calls
-            # A picture's calls have as many queries as keys, and more of them than a trial's short call.
-            calls += q.shape[1] == k.shape[1] > 67
+            calls += not on_trial()
             out = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale=scale)
             return at_the_fifth(out.transpose(1, 2)) if calls == FIFTH else out.transpose(1, 2)
 

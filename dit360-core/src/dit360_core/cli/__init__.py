@@ -78,7 +78,9 @@ def main() -> None:
     signals = _Signals()
     try:
         signal.signal(signal.SIGTERM, signals)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody has switched it off
+        before = signal.getsignal(signal.SIGINT)
+        # Else somebody has switched it off. Another run's in this process would still wait for what that one cleared.
+        if before is signal.default_int_handler or isinstance(before, _Signals):
             signal.signal(signal.SIGINT, signals)
         show_what_can_be_shown()
         app()
