@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SIGNS = (
     "out of memory",
     "can't allocate memory",
+    "cannot allocate memory",  # of a file that is mapped
     "not enough memory",
     "bad_alloc",
     "bad allocation",

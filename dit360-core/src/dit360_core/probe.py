@@ -148,8 +148,8 @@ def _everywhere(attend: Any, length: int, need: AttentionNeed) -> tuple[Reason, 
     call = attrs.evolve(call, q=3 * call.q)
     try:
         out = call.to(attend)
-    except Exception as error:
-        if not is_out_of_memory(error):
+    except Exception as raised:
+        if not is_out_of_memory(raised):
             raise
         return ()  # the calls before fitted, and in slices a picture's may too
     if told := _misshapen(out, call.q):
