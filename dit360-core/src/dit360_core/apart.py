@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 
+from dit360_core.children import ending, environment
 from dit360_core.hookspecs import KINDS
 from dit360_core.listing import need_of
 from dit360_core.machine import Machine
@@ -56,7 +56,6 @@ def without(names: Iterable[str]) -> Iterator[None]:
 
 def _ended(names: list[str], patience: float) -> tuple[str, str]:
     """What a process said that asks them all, and how it ended."""
-    paths = os.pathsep.join(path for path in sys.path if path)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "dit360_core.apart", *names],
@@ -64,16 +63,12 @@ def _ended(names: list[str], patience: float) -> tuple[str, str]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             timeout=patience,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=environment(),
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         return (error.stderr or b"").decode(errors="replace"), f"nothing after {patience:.0f} s"
-    how = f"exit code {done.returncode}"
-    if done.returncode < 0:
-        known = {int(number): number.name for number in signal.Signals}
-        how = known.get(-done.returncode, f"signal {-done.returncode}")
-    return done.stderr.decode(errors="replace"), how
+    return done.stderr.decode(errors="replace"), ending(done.returncode)
 
 
 def _ask_all(names: list[str]) -> None:

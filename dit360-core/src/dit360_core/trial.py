@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import IO, Any
 
 import attrs
 
+from dit360_core.children import ending, environment
 from dit360_core.offers import AttentionNeed, Reason
 
 TIMED_ON_CPU = 1024
@@ -82,8 +82,6 @@ class _Ended:
 
 def _one_process(addresses: list[str], need: AttentionNeed, timed: bool, patience: float) -> _Ended:
     asked = json.dumps({"addresses": addresses, "need": attrs.asdict(need), "timed": timed})
-    # What this process can import, the other can too; and not what lies in the folder one happens to be in (-P).
-    paths = os.pathsep.join(path for path in sys.path if path)
     verdicts: dict[str, Verdict] = {}
     tried, late = None, threading.Event()
     with (
@@ -95,7 +93,7 @@ def _one_process(addresses: list[str], need: AttentionNeed, timed: bool, patienc
             stderr=said,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": paths},
+            env=environment(),
         ) as process,
     ):
         try:
@@ -131,12 +129,9 @@ def _next_line(process: subprocess.Popen[str], patience: float, late: threading.
 
 
 def _ending(code: int, said: str) -> str:
-    if code < 0:
-        known = {int(number): number.name for number in signal.Signals}
-        return f"ended the process ({known.get(-code, f'signal {-code}')})"
     # Python ends with 1 after an exception, and the last line names it.
     last = said.strip().splitlines()[-1:] if code == 1 else []
-    return f"ended the process ({last[0] if last else f'exit code {code}'})"
+    return f"ended the process ({last[0] if last else ending(code)})"
 
 
 def _verdict(told: Mapping[str, Any]) -> Verdict:

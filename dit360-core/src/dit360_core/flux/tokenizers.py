@@ -10,7 +10,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dit360_core.children import environment
 from dit360_core.errors import ModelError, first_line
 from dit360_core.flux.schema import checked, read_json, shown
 from dit360_core.flux.schemas import SPECIAL_TOKENS, TOKENIZER
@@ -97,8 +97,6 @@ def check_tokenizer(part: str, folder: Path) -> None:
 
 def _try(file: Path, given: bytes, *arguments: str) -> None:
     """Reads a tokenizer in a process of its own. Raises ModelError if that fails, or does not end well."""
-    # What this process can import, the other can too; and not what lies in the folder one happens to be in (-P).
-    paths = os.pathsep.join(path for path in sys.path if path)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _TRY, *arguments],
@@ -106,7 +104,7 @@ def _try(file: Path, given: bytes, *arguments: str) -> None:
             capture_output=True,
             timeout=_PATIENCE,
             check=False,
-            env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"},
+            env=environment(HF_HUB_OFFLINE="1"),
         )
     except subprocess.TimeoutExpired as error:
         raise _no_tokenizer(file, f"it is not read within {_PATIENCE:.0f} s") from error
