@@ -23,7 +23,7 @@ from dit360_core.registry import Registry, default_registry
 from dit360_core.speed import APPLE, ASSUMED
 from dit360_core.tracing import trace
 from dit360_core.verdict import verdict_of
-from invented_plugins import installed, offering, scheduler
+from invented_plugins import installed, offering, quantizer, scheduler, tiling
 
 GIB = 2**30
 CARD = Machine(device="cuda", device_name="a card", capability=(8, 6), fast_bfloat16=True)
@@ -247,6 +247,41 @@ def test_a_solver_that_cannot_say_how_often_it_asks_is_named_with_its_answer(flu
     asked = attrs.evolve(flux, registry=registry, sampling=SampleOptions(prompt="any", scheduler_type="odd"))
     with pytest.raises(Dit360Error, match=rf"The scheduler odd \(odd 1\.0\) cannot say how often .*({told})"):
         _ = asked.evaluations
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(lambda need: 1 / 0, "ZeroDivisionError"), (lambda need: float("nan"), "NaN|nan"), (lambda need: -1, "-1")],
+)
+def test_a_quantization_that_cannot_say_what_memory_it_takes_is_named(flux, answer, told):
+    registry = Registry(entry_points=installed("odd", offering(quantizer("odd", bits=8.0, scratch=answer))))
+    asked = attrs.evolve(flux, registry=registry, quantizer="odd")
+    with pytest.raises(
+        Dit360Error, match=rf"The quantization odd \(odd 1\.0\) cannot say what memory a layer .*({told})"
+    ):
+        one(LoadOptions(model="dit360", quantization_mode="odd"), asked, ASSUMED)
+
+
+class Mute:
+    """A tiling that predicts nonsense."""
+
+    def __init__(self, answer):
+        self.predicts = lambda vae, shape, device, room: answer()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda: 1 / 0, "ZeroDivisionError"), (lambda: {"level": "stored"}, "KeyError"), (lambda: None, "NoneType"),
+        (lambda: {"bytes": float("inf"), "level": "stored"}, "infinity"), (lambda: {"bytes": -5, "level": ""}, "-5"),
+    ],
+)  # fmt: skip
+def test_a_tiling_that_cannot_say_what_memory_it_takes_is_named(flux, answer, told):
+    odd = tiling("odd", load=lambda settings: Mute(answer))
+    registry = Registry(entry_points=installed("odd", offering(odd)))
+    asked = attrs.evolve(flux, registry=registry, decoding=DecodeOptions(tiling_backend="odd"))
+    with pytest.raises(Dit360Error, match=rf"The tiling odd \(odd 1\.0\) cannot say what memory .*({told})"):
+        one(LoadOptions(model="dit360"), asked, ASSUMED)
 
 
 def test_what_the_system_would_kill_is_warned_of_before_weights_are_read(tiny_folder, monkeypatch, caplog):

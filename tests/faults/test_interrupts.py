@@ -122,6 +122,15 @@ def test_a_whole_number_beyond_every_float_is_one_short_sentence(cls, name, valu
     assert len(str(told.value)) < 200
 
 
+@pytest.mark.parametrize(
+    "pair", [["a.safetensors", 10**5000], [10**5000, 1.0], [None, 1.0]], ids=["strength", "file", "none"]
+)
+def test_a_pair_that_is_no_file_and_strength_is_one_short_sentence(pair):
+    with pytest.raises(InputError, match="pairs of a file and a strength") as told:
+        LoadOptions(lora=[pair])
+    assert len(str(told.value)) < 200
+
+
 def test_phases_of_several_threads_are_each_threads_own():
     recorder = Recorder("cpu")
     found, together = {}, threading.Barrier(4)

@@ -13,7 +13,6 @@ import attrs
 from dit360_core.attention import slicing_notes
 from dit360_core.checks import padding_of, picture_size
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.evaluations import evaluations_told
 from dit360_core.gpano import MADE
 from dit360_core.ladder import Ladder
 from dit360_core.loaded import Loaded
@@ -23,6 +22,7 @@ from dit360_core.painted import guidance_notes
 from dit360_core.plan import Choice, select
 from dit360_core.registry import CORE
 from dit360_core.stages import Conditioning, Latents, Progress, Tap, letting_go, stage
+from dit360_core.told import evaluations_told
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,16 @@ import attrs
 from dit360_core.attention import native_need
 from dit360_core.checks import check_names, padding_of, picture_size
 from dit360_core.errors import UnknownName
-from dit360_core.evaluations import evaluations_told
 from dit360_core.loras import wanted
 from dit360_core.machine import Machine
 from dit360_core.memory import free_memory, gib, used_memory
-from dit360_core.offers import Model, Quantizer
+from dit360_core.offers import LayerNeed, Model, Quantizer
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, check_size
 from dit360_core.plan import choose_tiling, judge, tiling_settings
 from dit360_core.precision import precision_for, torch_dtype
 from dit360_core.prediction import CUDA_CONTEXT, Prediction, Setup
 from dit360_core.registry import Entry, Registry, by_priority
+from dit360_core.told import evaluations_told, scratch_told
 from dit360_core.wrap import Grid
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
     """What of these options decides about memory."""
     settings = tiling_settings(options, subject.decoding)
     width, height = subject.size
-    _, tiling = choose_tiling(
+    chosen, tiling = choose_tiling(
         subject.decoding.tiling_backend,
         settings,
         width,
@@ -151,6 +152,7 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
         tokens=subject.tokens,
         beside=subject.beside,
         tiling=tiling,
+        tiling_origin=chosen.origin,
         # Of a card that is not here nobody knows what is free.
         budget=budget if budget is not None or subject.here else UNLIMITED,
     )
@@ -170,17 +172,19 @@ def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
     name = subject.quantizer or (options.quantization_mode if asked else None)
     if name is None:
         return {}
+    scratch: Callable[[LayerNeed], int]
     try:
-        offer: Quantizer = subject.registry.find("quantization", name)[0].offer
+        entry = subject.registry.find("quantization", name)[0]
+        offer = entry.offer
+        scratch = partial(scratch_told, entry)
     except UnknownName:
         offer = Quantizer(name="unknown", api=1, bits=8.1, load=lambda: None)
+        scratch = offer.scratch
     parts = {*subject.stored, *(parts_of(options.quantization_parts) if asked else ())}
 
     def how(part: str) -> Quantized:
         bits = subject.stored.get(part, offer.bits or 16)
-        return Quantized(
-            bits=bits, device=subject.machine.device, scratch=offer.scratch, skip=options.quantization_skip
-        )
+        return Quantized(bits=bits, device=subject.machine.device, scratch=scratch, skip=options.quantization_skip)
 
     return {part: how(part) for part in sorted(parts) if part in subject.shapes.there}
 

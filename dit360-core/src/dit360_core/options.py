@@ -95,11 +95,14 @@ def _as_loras(value: Any) -> Any:
     every = [value] if isinstance(value, str | os.PathLike) else value
     if not isinstance(every, list | tuple):
         return every
-    pairs = (isinstance(one, list | tuple) and len(one) == 2 for one in every)
-    return tuple(
-        f"{os.fspath(one[0])}:{one[1]}" if pair else os.fspath(one) if isinstance(one, os.PathLike) else one
-        for one, pair in zip(every, pairs, strict=True)
-    )
+    return tuple(map(_as_lora, every))
+
+
+def _as_lora(one: Any) -> Any:
+    pair = isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[0], str | os.PathLike)
+    if pair and not (isinstance(one[1], int) and abs(one[1]) > 10**9):  # longer ones Python may refuse to write
+        return f"{os.fspath(one[0])}:{one[1]}"
+    return os.fspath(one) if isinstance(one, os.PathLike) else one
 
 
 def flag(name: str) -> str:
@@ -117,8 +120,9 @@ def _check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     kind = _kind(field)
     if kind is tuple:
         if not isinstance(value, tuple) or not all(isinstance(text, str) and text.strip() for text in value):
+            pairs = ", or of pairs of a file and a strength" if field.name == "lora" else ""
             raise InputError(
-                f"{field.name} must be text, or a list of texts that are not empty, not {_in_short(value):.80}."
+                f"{field.name} must be text, or a list of texts that are not empty{pairs}, not {_in_short(value):.80}."
             )
         return
     # bool is an int in Python, but nobody who writes steps=True means one step.

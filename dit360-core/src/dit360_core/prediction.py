@@ -11,6 +11,7 @@ import attrs
 from dit360_core.offers import TilingImplementation, TilingSettings
 from dit360_core.offloads import BY_BLOCKS, EVICTED
 from dit360_core.precision import torch_dtype
+from dit360_core.told import decoding_told
 
 if TYPE_CHECKING:
     from dit360_core.flux.shapes import Quantized, Shapes, Weights
@@ -33,6 +34,7 @@ class Setup:
 
     tokens: of the image, pad columns included, and of the prompt. beside: bytes of a LoRA beside the transformer's
     weights. budget: bytes to keep to, everything included, or None. tiling: what will decode, None if it is not known.
+    tiling_origin: its name, and whose it is.
     """
 
     device: str
@@ -47,6 +49,7 @@ class Setup:
     tokens: tuple[int, int]
     beside: int = 0
     tiling: TilingImplementation | None = None
+    tiling_origin: str = ""
     budget: int | None = None
 
 
@@ -144,14 +147,13 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
 def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, int]:
     """Bytes, level and operations of decoding. room: bytes that there are for it; None: what is free."""
     vae = shapes.vae(torch_dtype("fp32" if setup.precision == "fp16" else setup.precision))
-    predicts = getattr(setup.tiling, "predicts", None)
-    if predicts is None:
+    tiling = setup.tiling
+    if not hasattr(tiling, "predicts"):
         from dit360_core.builtin.tiling_others import Whole
 
-        predicts = Whole(TilingSettings()).predicts
-    channels = int(vae.config.latent_channels)
-    found = predicts(vae, (1, channels, setup.height // 8, setup.width // 8), setup.device, room)
-    return int(found["bytes"]), str(found["level"]), int(found.get("operations", 0))
+        tiling = Whole(TilingSettings())
+    shape = (1, int(vae.config.latent_channels), setup.height // 8, setup.width // 8)
+    return decoding_told(setup.tiling_origin, tiling, vae, shape, setup.device, room)
 
 
 def allocation(device: str) -> Callable[[int], int]:
