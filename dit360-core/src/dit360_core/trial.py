@@ -1,18 +1,23 @@
 """Attention kernels tried in a process of their own, which a kernel that crashes ends instead of ours.
 
-``python -m dit360_core.trial ASKED`` is that process: it is given what to try as JSON, and writes a line before and one
-after each.
+``python -m dit360_core.trial`` is that process: it is given what to try as a line of JSON, and writes a line before
+and one after each. On Linux it imports PyTorch once, tries nothing itself and does not touch a GPU: a fork of it tries
+them, and when a kernel ends that, the next fork has nothing to import.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
@@ -21,8 +26,14 @@ import attrs
 from dit360_core.children import ending, environment
 from dit360_core.offers import AttentionNeed, Reason
 
-TIMED_ON_CPU = 1024
+TIMED_ON_CPU = 512
 """Tokens of the calls that are timed on a CPU, where 8832 of them take seconds and eager attention 14 GB."""
+
+_FORKS = sys.platform == "linux"
+"""Elsewhere there is no fork, or the system's own libraries do not bear it."""
+
+_IMPORTS = 180.0
+"""Seconds that the imports may take where they are no part of a trial."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,14 +66,15 @@ def try_apart(
     """
     verdicts: dict[str, Verdict] = {}
     left = list(addresses)
-    while left:
-        ended = _one_process(left, need, timed, patience)
-        verdicts.update(ended.verdicts)
-        lost = [ended.tried] if ended.tried in left and ended.tried not in verdicts else []
-        if not lost and not ended.verdicts:
-            lost = left  # it ended before it came to any of them
-        verdicts.update({address: Verdict(reasons=(_lost(ended.how, address),)) for address in lost})
-        left = [address for address in left if address not in verdicts]
+    with _Other(need, timed, patience) as other:
+        while left:
+            ended = other.tries(left)
+            verdicts.update(ended.verdicts)
+            lost = [ended.tried] if ended.tried in left and ended.tried not in verdicts else []
+            if not lost and not ended.verdicts:
+                lost = left  # it ended before it came to any of them
+            verdicts.update({address: Verdict(reasons=(_lost(ended.how, address),)) for address in lost})
+            left = [address for address in left if address not in verdicts]
     return verdicts
 
 
@@ -80,52 +92,89 @@ class _Ended:
     how: str
 
 
-def _one_process(addresses: list[str], need: AttentionNeed, timed: bool, patience: float) -> _Ended:
-    asked = json.dumps({"addresses": addresses, "need": attrs.asdict(need), "timed": timed})
-    verdicts: dict[str, Verdict] = {}
-    tried, late = None, threading.Event()
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "dit360_core.trial", asked],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-            encoding="utf-8",
-            env=environment(),
-        ) as process,
-    ):
-        try:
-            while line := _next_line(process, patience, late):
-                record = json.loads(line)
-                tried = record["address"]
-                if "verdict" in record:
-                    verdicts[tried] = _verdict(record["verdict"])
+class _Other:
+    """The other process: started when there is something to try in it, and over when this context is."""
+
+    def __init__(self, need: AttentionNeed, timed: bool, patience: float) -> None:
+        self._asked = {"need": attrs.asdict(need), "timed": timed}
+        self._patience = patience
+        self._process: subprocess.Popen[str] | None = None
+        self._fork: int | None = None
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> _Other:
+        # What is said is appended, wherever we have read to.
+        self._said = self._open.enter_context(tempfile.TemporaryFile("a+b"))
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error:
+            self._kill(all_of_it=True)
+        self._open.close()  # it is told that nothing comes any more, and waited for
+
+    def tries(self, addresses: list[str]) -> _Ended:
+        """Tries kernels until all are done, or one ends the process in which they are tried."""
+        process, before = self._started(), self._said.seek(0, os.SEEK_END)
+        verdicts: dict[str, Verdict] = {}
+        tried, code, late = None, None, threading.Event()
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it is over; its exit code tells
+            os.write(process.stdin.fileno(), json.dumps({**self._asked, "addresses": addresses}).encode() + b"\n")
+        while code is None and (line := self._next_line(process, late)):
+            record = json.loads(line)
+            self._fork = record.get("fork", self._fork)
+            code = record.get("ended")
+            tried = record.get("address", tried)
+            if "verdict" in record:
+                verdicts[record["address"]] = _verdict(record["verdict"])
+        if code is None:
             code = process.wait()
+        self._said.seek(before)
+        said = self._said.read().decode(errors="replace")
+        how = f"did not return within {self._patience:.0f} s" if late.is_set() else _ending(code, said)
+        return _Ended(verdicts, tried, how)
+
+    def _started(self) -> subprocess.Popen[str]:
+        self._fork = None
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._open.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-P", "-m", "dit360_core.trial"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._said,
+                    text=True,
+                    encoding="utf-8",
+                    env=environment(),
+                )
+            )
+        return self._process
+
+    def _next_line(self, process: subprocess.Popen[str], late: threading.Event) -> str:
+        """A whole line of what it says, or nothing when it is over, which a trial is made to be after ``patience``."""
+
+        def give_up() -> None:
+            late.set()
+            self._kill()
+
+        assert process.stdout is not None
+        importing = _FORKS and self._fork is None
+        watch = threading.Timer(max(self._patience, _IMPORTS) if importing else self._patience, give_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            line = process.stdout.readline()
         finally:
-            process.kill()
-        said.seek(0)
-        how = f"did not return within {patience:.0f} s" if late.is_set() else _ending(code, said.read())
-    return _Ended(verdicts, tried, how)
+            watch.cancel()
+        return line if line.endswith("\n") else ""
 
-
-def _next_line(process: subprocess.Popen[str], patience: float, late: threading.Event) -> str:
-    """A whole line of what a process says, or nothing when it is over, which it is made to be after ``patience``."""
-
-    def give_up() -> None:
-        late.set()
-        process.kill()
-
-    assert process.stdout is not None
-    watch = threading.Timer(patience, give_up)
-    watch.daemon = True
-    watch.start()
-    try:
-        line = process.stdout.readline()
-    finally:
-        watch.cancel()
-    return line if line.endswith("\n") else ""
+    def _kill(self, all_of_it: bool = False) -> None:
+        if self._fork is not None:
+            # It keeps this number until something else is asked for, even when it is over.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._fork, signal.SIGKILL)
+        if self._process is not None and (all_of_it or self._fork is None):
+            self._process.kill()
 
 
 def _ending(code: int, said: str) -> str:
@@ -196,11 +245,40 @@ def _tried(address: str, need: AttentionNeed, registry: Any, machine: Any, timed
 
 
 def _main() -> None:
-    asked = json.loads(sys.argv[1])
-    # Whatever plugins and libraries print goes to stderr; only our lines go to the one who asked.
-    ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Whatever plugins and libraries print goes to stderr, and they have nothing to read; our lines are for us alone.
+    given, ours = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
     os.dup2(2, 1)
-    _serve(asked, ours)
+    asked = _forked(given, ours) if _FORKS else json.loads(given.readline())
+    given.close()
+    if asked:
+        _serve(asked, ours)
+
+
+def _forked(given: IO[str], out: IO[str]) -> Any:
+    """What a fork is to try, in that fork; nothing, in the process that makes them, when nothing is asked any more."""
+    for name in ("dit360_core.probe", "dit360_core.registry"):  # and PyTorch with them
+        importlib.import_module(name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is told as well, and ends us
+    fork = 0
+    for line in given:
+        if fork:
+            os.waitpid(fork, 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries of numbers have threads, and are made for this
+            fork = os.fork()
+        if not fork:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return json.loads(line)
+        print(json.dumps({"fork": fork}), file=out, flush=True)
+        end = os.waitid(os.P_PID, fork, os.WEXITED | os.WNOWAIT)
+        assert end is not None
+        code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        print(json.dumps({"ended": code}), file=out, flush=True)
+    if fork:
+        os.waitpid(fork, 0)
+    return None
 
 
 if __name__ == "__main__":
