@@ -24,12 +24,13 @@ class Traced:
     """peak: the most bytes alive at once of what the run makes, its result included; weights and input are not counted.
 
     at: the module that was running then, by its class's path of names; "" outside of all. operations: floating-point
-    operations, a multiplication and an addition being two.
+    operations, a multiplication and an addition being two. inside: those of each module that ran, by its path of names.
     """
 
     peak: int
     at: str
     operations: int
+    inside: Mapping[str, int] = attrs.field(factory=dict)
 
 
 def trace(
@@ -51,7 +52,7 @@ def trace(
         stack.enter_context(counting)
         result = run()
         del result
-    return Traced(peak=counting.peak, at=counting.at, operations=counting.operations)
+    return Traced(peak=counting.peak, at=counting.at, operations=counting.operations, inside=counting.inside)
 
 
 def reserve(count: int) -> torch.Tensor:
@@ -77,7 +78,15 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self.at = ""
         self.operations = 0
+        self.inside: dict[str, int] = {}
         self.running: list[str] = []
+
+    def begin(self, name: str) -> None:
+        self.running.append(name)
+        self.inside[name] = self.inside.get(name, 0) - self.operations
+
+    def end(self) -> None:
+        self.inside[self.running.pop()] += self.operations
 
     def __enter__(self) -> Any:
         _under_way.append(self)
@@ -130,8 +139,8 @@ def _names(module: torch.nn.Module, counting: _Counting) -> Iterator[None]:
     handles = []
     for name, child in module.named_modules():
         if name:
-            handles.append(child.register_forward_pre_hook(lambda *_, name=name: counting.running.append(name)))
-            handles.append(child.register_forward_hook(lambda *_: counting.running.pop() and None))
+            handles.append(child.register_forward_pre_hook(lambda *_, name=name: counting.begin(name)))
+            handles.append(child.register_forward_hook(lambda *_: counting.end()))
     try:
         yield
     finally:

@@ -37,22 +37,21 @@ def default_dtype_kept() -> Iterator[None]:
 
 def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers", "bitsandbytes", "kernels")]
-    levels = [logger.level for logger in loggers]
+    levels, errors = [logger.level for logger in loggers], [logging.ERROR] * len(loggers)
 
-    def put_back() -> None:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    def set_levels(wanted: list[int]) -> None:
+        for logger, level in zip(loggers, wanted, strict=True):
+            if logger.level != level:  # setting it goes through all loggers that there are, a thousand
+                logger.setLevel(level)
 
     try:  # from the first change on: an interrupt may come between any two
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        set_levels(errors)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch)\b")
             from diffusers.utils import logging as diffusers_logging
             from transformers.utils import logging as transformers_logging
 
-            for logger in loggers:  # again: being imported for the first time, transformers sets its own
-                logger.setLevel(logging.ERROR)
+            set_levels(errors)  # again: being imported for the first time, transformers sets its own
             libraries: list[Any] = [diffusers_logging, transformers_logging]
             shown = [library for library in libraries if library.is_progress_bar_enabled()]
             try:
@@ -64,6 +63,6 @@ def _quiet() -> Iterator[None]:
                     library.enable_progress_bar()
     finally:
         try:
-            put_back()
+            set_levels(levels)
         finally:
-            put_back()  # again, should the first have been interrupted
+            set_levels(levels)  # again, should the first have been interrupted

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,14 +166,10 @@ class Shapes:
 
     def _short(self, part: str) -> Any:
         """A copy of a part with two blocks of each kind, to be changed."""
-
-        def made() -> Any:
-            whole = self._make(part)
-            assert whole is not None
-            _shorten(part, whole, [2] * len(BLOCKS.get(part, ())))
-            return _tied(whole).eval()
-
-        return copy.deepcopy(self._once(("short", part), made))
+        whole = self._whole(part)
+        assert whole is not None
+        with _shortened(part, whole, 2):
+            return copy.deepcopy(whole).eval()
 
     def _weigh(self, part: str, dtype: torch.dtype, quantized: Quantized | None) -> Weights:
         module: Any = self._whole(part)
@@ -211,33 +208,36 @@ class Shapes:
         packs: tuple[torch.dtype, ...],
     ) -> Traced:
         """With two blocks of each kind instead of all, and the work of all."""
+        with quiet():
+            module = self._short(part).to(dtype)
+        for name in _layers(module, part, quantized):
+            _exchange(module, name, quantized)
+        with quiet():
+            found = trace(lambda: run(module), module=module, size=size, packs=packs)
+        more = sum(
+            (length - 2) * found.inside[f"{of}.1"]
+            for of, length in zip(BLOCKS.get(part, ()), self._lengths(part), strict=True)
+            if length > 2
+        )
+        return attrs.evolve(found, operations=found.operations + more)
 
-        def traced(*counts: int) -> Traced:
-            with quiet():
-                module = self._short(part).to(dtype)
-            _shorten(part, module, counts)
-            for name in _layers(module, part, quantized):
-                _exchange(module, name, quantized)
-            with quiet():
-                return trace(lambda: run(module), module=module, size=size, packs=packs)
-
-        lists = BLOCKS.get(part, ())
+    def _lengths(self, part: str) -> list[int]:
         whole: Any = self._whole(part)
-        lengths = [len(whole.get_submodule(of)) for of in lists]
-        short = [min(length, 2) for length in lengths]
-        found = traced(*short)
-        operations = found.operations
-        for i, length in enumerate(lengths):
-            if length > 2:
-                less = traced(*[n - (i == j) for j, n in enumerate(short)])
-                operations += (length - 2) * (found.operations - less.operations)
-        return attrs.evolve(found, operations=operations)
+        return [len(whole.get_submodule(of)) for of in BLOCKS.get(part, ())]
 
 
-def _shorten(part: str, module: Any, counts: Sequence[int]) -> None:
-    for of, count in zip(BLOCKS.get(part, ()), counts, strict=True):
-        owner, _, leaf = of.rpartition(".")
-        setattr(module.get_submodule(owner), leaf, module.get_submodule(of)[:count])
+@contextlib.contextmanager
+def _shortened(part: str, module: Any, count: int) -> Iterator[None]:
+    """With so many blocks of each kind, for this block."""
+    places = [(module.get_submodule(of.rpartition(".")[0]), of.rpartition(".")[2]) for of in BLOCKS.get(part, ())]
+    lists = [getattr(owner, leaf) for owner, leaf in places]
+    try:
+        for (owner, leaf), blocks in zip(places, lists, strict=True):
+            setattr(owner, leaf, blocks[:count])
+        yield
+    finally:
+        for (owner, leaf), blocks in zip(places, lists, strict=True):
+            setattr(owner, leaf, blocks)
 
 
 def _tied(module: Any) -> Any:

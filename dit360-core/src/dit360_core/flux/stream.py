@@ -90,9 +90,11 @@ def empty(part: str, folder: Path) -> torch.nn.Module:
     with quiet():
         from accelerate import init_empty_weights
         from huggingface_hub.errors import StrictDataclassError
+        from transformers.initialization import no_init_weights
 
         try:
-            with init_empty_weights():
+            # Drawing numbers that nothing holds would take as long as all the rest.
+            with init_empty_weights(), no_init_weights():
                 made: Any
                 if part in ("transformer", "vae"):
                     from diffusers import AutoencoderKL, FluxTransformer2DModel

@@ -8,6 +8,7 @@ upsampling are equivariant to a roll. So rolling latents by k columns rolls the 
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dit360_core.errors import ModelError
+
+_HOOKS = re.compile("^_hf_hook$|_hooks(_|$)")
 
 
 class LongitudeConv2d(nn.Conv2d):
@@ -45,7 +48,8 @@ def circular_twin(vae: nn.Module) -> nn.Module:
     """
     # deepcopy returns what the memo already holds: module objects are new, tensors are the very same. So are offloading
     # hooks: they are given their module in each call, and they are chained to those of the other parts of a pipeline.
-    hooks = [module.__dict__["_hf_hook"] for module in vae.modules() if "_hf_hook" in module.__dict__]
+    # torch's lists of hooks are most of what there is to copy, a dozen for each module, and mostly empty.
+    hooks = [held for module in vae.modules() for name, held in vars(module).items() if _HOOKS.search(name)]
     shared: list[Any] = [*vae.parameters(), *vae.buffers(), *hooks]
     twin: Any = copy.deepcopy(vae, {id(thing): thing for thing in shared})
     # diffusers' own tiles would each be wrapped onto their own other edge.
