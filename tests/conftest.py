@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 
+gc.disable()  # until the tests are collected: it would look at everything again and again while modules are imported
+
+
 def _keep() -> None:
     """Takes all that there is out of the garbage collector's sight, which looks at a million objects else, each time
     that memory is given back."""
@@ -23,6 +26,7 @@ def _keep() -> None:
 
 
 def pytest_collection_finish() -> None:
+    gc.enable()
     _keep()  # the libraries' modules
 
 
