@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import attrs
@@ -96,15 +98,12 @@ def dit360(*commands, cwd, without=(), folders=(), fresh=False, **environ):
 
 
 def install(target, *names, source=PLUGINS):
-    """Builds the distributions of those names under a folder and installs them into another, for PYTHONPATH."""
-    options = "--quiet --disable-pip-version-check --no-input --no-index --no-deps --no-build-isolation --no-compile"
-    command = [sys.executable, "-m", "pip", "install", *options.split(), "--target", str(target)]
-    done = subprocess.run(
-        [*command, *(str(source / name) for name in names)],
-        capture_output=True,
-        text=True,
-        timeout=HANGING,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Builds the distributions of those names under a folder and unpacks their wheels into another, for PYTHONPATH."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    for name in names:
+        with tempfile.TemporaryDirectory() as built:
+            for wheel in WheelBuilder(str(source / name)).build(directory=built, versions=["standard"]):
+                with zipfile.ZipFile(wheel) as files:
+                    files.extractall(target)
     return target

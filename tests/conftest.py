@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-
 gc.disable()  # until the tests are collected: it would look at everything again and again while modules are imported
 
 

@@ -25,15 +25,17 @@ _LATE = (
     "BROWSER",
     "TMPDIR",
     "OMP_NUM_THREADS",
+    "HF_",
 )
 """Variables that nothing reads while it is imported, or that are made up for after the fork."""
 
 _SERVER = """
-import contextlib, gc, json, os, signal, socket, sys, tempfile
+import contextlib, gc, importlib, json, os, signal, socket, sys, tempfile
 
 import torch
 import diffusers, peft, transformers
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from huggingface_hub import constants
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 import dit360_core.batching.painting, dit360_core.cli, dit360_core.loading
 import dit360_core.flux.engine, dit360_core.flux.load
@@ -67,6 +69,7 @@ def next_code(line):
     os.environ.update(asked["environment"])
     sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     tempfile.tempdir = None  # TMPDIR may be another
+    importlib.reload(constants)  # where the Hub is, and its cache
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return asked["code"]

@@ -496,8 +496,8 @@ def test_a_full_disk_ends_the_run_and_leaves_what_is_finished(tmp_path):
 
 # -------------------------------------------------------------------------------------------------------- interruptions
 
-KILLS = int(os.environ.get("DIT360_KILLS", "8"))
-PROMPTS = [f"a castle number {n}" for n in range(8)]
+KILLS = int(os.environ.get("DIT360_KILLS", "6"))
+PROMPTS = [f"a castle number {n}" for n in range(5)]
 
 # Each batch is a process of its own; they are forked from one that has imported everything, since that takes longer
 # than the pictures. The disk is slow, so that a kill often meets a file half written. A process is ended at a file
@@ -525,7 +525,7 @@ def start(folder, held=0):
         if stat.S_ISREG(os.fstat(number).st_mode):
             files += 1
             os.write(tells, b".")
-        time.sleep(600 if files == held else 0.1)
+        time.sleep(600 if files == held else 0.03)
     os.fsync = slowly
     sys.stderr = sys.stdout = open(os.devnull, "w")
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -596,7 +596,7 @@ def interrupted(tmp_path_factory):
         pytest.skip("this system cannot fork")
     folder = tmp_path_factory.mktemp("interrupted")
     written(folder / "list.txt", *PROMPTS)
-    asked = {"seed": 20, "signals": as_signals(KILLS, 4), "pictures": len(PROMPTS)}
+    asked = {"seed": 20, "signals": as_signals(KILLS, 2), "pictures": len(PROMPTS)}
     done = python(_KILLED, cwd=folder, given=json.dumps(asked), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import socket
 
@@ -194,10 +195,13 @@ MODELS = {
 }
 
 UNCHECKED = {
-    "tokenizer is empty": (["--model", "no-tokenizer"], "no-tokenizer.tokenizer has no"),
-    "second tokenizer is empty": (["--model", "no-tokenizer_2"], "no-tokenizer_2.tokenizer_2 has no"),
-    "index of shards is no map": (["--model", "shards-no-map"], r"safetensors\.index\.json"),
-    "configuration is nonsense": (["--model", "odd-config"], r"transformer.config\.json"),
+    "tokenizer is empty": (["generate", "a castle", "--model", "no-tokenizer"], "no-tokenizer.tokenizer has no"),
+    "second tokenizer is empty": (
+        ["generate", "a castle", "--model", "no-tokenizer_2"],
+        "no-tokenizer_2.tokenizer_2 has no",
+    ),
+    "index of shards is no map": (["generate", "a castle", "--model", "shards-no-map"], r"safetensors\.index\.json"),
+    "configuration is nonsense": (["generate", "a castle", "--model", "odd-config"], r"transformer.config\.json"),
 }
 
 PLUGINS = {
@@ -234,6 +238,27 @@ LIGHT = {
 FILES = {name: (["generate", "a castle", *more], told) for name, (more, told) in MODELS.items()}
 
 
+USAGE = {
+    shlex.join(command): (command, words)
+    for command, words in [
+        (["generate"], "There is no prompt; the prompt is an argument without a flag: dit360 generate"),
+        (["generate", "a castle", "--stepz", "3"], "--stepz"),
+        (["generate", "a castle", "--steps", "many"], "Invalid value for '--steps'"),
+        (["generate", "a castle", "--guidance", "3,5"], "write it with a decimal point: 3.5."),
+        (["paint"], "There is no command 'paint'; did you mean generate?"),
+        (["generate", "a", "castle"], 'put the prompt in quotes: dit360 generate "a castle"'),
+        (["generate", "a castle", "--force", "yes"], "--force takes no value, and 'yes' stands behind it"),
+        (["generate", "-prompt", "a castle"], "the prompt is an argument without a flag"),
+        (["generate", "a castle", "-steps", "3"], "There is no option -steps; did you mean --steps?"),
+        (["generate", "a castle", "--num_inference_steps", "3"], "did you mean --steps?"),
+        (["generate", "a castle", "--widht", "64"], "There is no option --widht; did you mean --width"),
+        (["a castle"], 'for a picture of it: dit360 generate "a castle"'),
+        (["--model", "tiny", "generate", "a castle"], "There is no option --model before a command"),
+        (["inspect"], "dit360 inspect needs FILE; 'dit360 inspect --help'"),
+    ]
+}
+
+
 def all_told(cases, **process):
     return dict(zip(cases, dit360(*(command for command, _ in cases.values()), **process), strict=True))
 
@@ -242,7 +267,7 @@ def all_told(cases, **process):
 def light(desk):
     """Every case told by a process that cannot import torch or anything that needs it."""
     before = sorted(desk.rglob("*"))
-    told = all_told({**LIGHT, **FILES}, cwd=desk, without=HEAVY)
+    told = all_told({**LIGHT, **FILES, **UNCHECKED, **USAGE}, cwd=desk, without=HEAVY)
     assert sorted(desk.rglob("*")) == before
     return told
 
@@ -264,36 +289,16 @@ def test_bad_model_files_are_found_before_torch_is_imported(light, name):
     assert light[name].code == 2, light[name].err
 
 
-@pytest.mark.parametrize(("more", "sentence"), UNCHECKED.values(), ids=UNCHECKED)
-def test_model_files_that_only_loading_finds_out(desk, more, sentence):
-    (told,) = dit360(["generate", "a castle", *more], cwd=desk, without=HEAVY)
-    assert_one_sentence(told, sentence)
+@pytest.mark.parametrize(("name", "sentence"), [(name, told) for name, (_, told) in UNCHECKED.items()], ids=UNCHECKED)
+def test_model_files_that_only_loading_finds_out(light, name, sentence):
+    assert_one_sentence(light[name], sentence)
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (["generate"], "There is no prompt; the prompt is an argument without a flag: dit360 generate"),
-        (["generate", "a castle", "--stepz", "3"], "--stepz"),
-        (["generate", "a castle", "--steps", "many"], "Invalid value for '--steps'"),
-        (["generate", "a castle", "--guidance", "3,5"], "write it with a decimal point: 3.5."),
-        (["paint"], "There is no command 'paint'; did you mean generate?"),
-        (["generate", "a", "castle"], 'put the prompt in quotes: dit360 generate "a castle"'),
-        (["generate", "a castle", "--force", "yes"], "--force takes no value, and 'yes' stands behind it"),
-        (["generate", "-prompt", "a castle"], "the prompt is an argument without a flag"),
-        (["generate", "a castle", "-steps", "3"], "There is no option -steps; did you mean --steps?"),
-        (["generate", "a castle", "--num_inference_steps", "3"], "did you mean --steps?"),
-        (["generate", "a castle", "--widht", "64"], "There is no option --widht; did you mean --width"),
-        (["a castle"], 'for a picture of it: dit360 generate "a castle"'),
-        (["--model", "tiny", "generate", "a castle"], "There is no option --model before a command"),
-        (["inspect"], "dit360 inspect needs FILE; 'dit360 inspect --help'"),
-    ],
-)
-def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(desk, command, words):
-    (told,) = dit360(command, cwd=desk, without=HEAVY)
-    assert told.code == 2
-    assert words in told.err
-    assert "Usage: dit360" in told.err
+@pytest.mark.parametrize("name", USAGE)
+def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(light, name):
+    assert light[name].code == 2
+    assert USAGE[name][1] in light[name].err
+    assert "Usage: dit360" in light[name].err
 
 
 def test_a_plain_backends_list_and_every_help_need_no_torch(tmp_path):
@@ -434,6 +439,6 @@ def test_an_interrupted_picture_leaves_no_file_and_its_signals_exit_code(late, n
 
 def test_the_doctor_tells_of_a_plugins_model_whose_folder_is_gone(tmp_path):
     mars = installed("mars", offering(model("mars", base=str(tmp_path / "weights"))))
-    report = examine(Registry(entry_points=mars), Machine())
+    report = examine(Registry(builtin=[], entry_points=mars), Machine())  # no kernel, which would be tried
     assert report["models"]["mars"] == f"missing ({tmp_path / 'weights'})"
     assert report["advice"] == [f"There is no folder {tmp_path / 'weights'}; reinstall what brought this model."]

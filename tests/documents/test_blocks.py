@@ -213,9 +213,7 @@ def test_every_dit360_command_in_the_documents_does_what_it_is_there_for(cache, 
                 commands.append(words)
                 folders.append(tmp_path)
                 wheres.append(where)
-    told = dit360(
-        *commands, cwd=tmp_path, folders=folders, HF_HUB_CACHE=cache, HF_HOME=cache, BROWSER="true", OMP_NUM_THREADS="1"
-    )
+    told = dit360(*commands, cwd=tmp_path, folders=folders, HF_HUB_CACHE=cache, BROWSER="true", OMP_NUM_THREADS="1")
     failed = [f"{where}\n{said.err or said.out}" for said, where in zip(told, wheres, strict=True) if said.code]
     assert not failed, "\n".join(failed)
 

@@ -1,6 +1,7 @@
 """The table of faults names tests that are there, and every test of faults stands in it."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def rows():
     return [row for row in cells if row[0] != "fault injected" and not set(row[0]) <= set("-|")]
 
 
+@functools.cache
 def names_in(path):
     """The names of a file's test functions."""
     tree = ast.parse(path.read_text("utf-8"))
