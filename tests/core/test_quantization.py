@@ -1,5 +1,6 @@
 """Quantization: what is stored, what is left, what a LoRA becomes, and that nothing of it is silent."""
 
+import functools
 import json
 import logging
 import shutil
@@ -32,7 +33,7 @@ from safetensors.torch import load_file, save_file
 
 MODES = ("int8", "int8-bnb", "int4")  # int4-double differs from int4 in nothing that is tried here
 LEFT = ("x_embedder", "context_embedder", "time_text_embed", "norm_out", "proj_out")
-PICTURE = {"prompt": "a calm sea at noon", "seed": 3, "steps": 3, "width": 256}
+PICTURE = {"prompt": "a calm sea at noon", "seed": 3, "steps": 2, "width": 128}
 
 
 class TestInt8(QuantizerConformance):
@@ -209,20 +210,76 @@ def mode(request):
 
 
 @pytest.fixture(scope="module")
-def stored(mode, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / mode
-    plan = dit360_core.quantize("tiny", folder, quantization_mode=mode)
-    return folder, plan
+def store(tmp_path_factory):
+    """The embedded model as each mode stores it: its folder and its plan, made once."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @functools.cache
+    def stored(mode):
+        return folder / mode, dit360_core.quantize("tiny", folder / mode, quantization_mode=mode)
+
+    return stored
 
 
 @pytest.fixture(scope="module")
-def quantized(mode):
-    return dit360_core.load("tiny", quantization_mode=mode)
+def load():
+    """Models that are loaded once with each set of options, for tests that change none of them."""
+    return functools.cache(dit360_core.load)
 
 
-def test_every_path_quantizes_the_same_layers_to_the_same_bytes(mode, tiny, quantized, stored):
-    folder, plan = stored
-    restored = dit360_core.load(str(folder))
+@pytest.fixture(scope="module")
+def paint():
+    """The picture of each of those, made once."""
+    made = {}
+
+    def painted(pipe):
+        if id(pipe) not in made:
+            made[id(pipe)] = (pipe, pipe.generate(**PICTURE))  # kept, lest another take its identity
+        return made[id(pipe)][1]
+
+    return painted
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    """A LoRA on all attention."""
+    return write_lora(tmp_path_factory.mktemp("lora") / "lora.safetensors")
+
+
+@pytest.fixture(scope="module")
+def stored(mode, store):
+    return store(mode)
+
+
+@pytest.fixture(scope="module")
+def logged(mode, load):
+    """What is said while a model is loaded with a mode for the first time."""
+    said = []
+    handler, logger = logging.Handler(), logging.getLogger("dit360")
+    handler.emit = lambda record: said.append(record.getMessage())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        pipe = load("tiny", quantization_mode=mode)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    return pipe, said
+
+
+@pytest.fixture(scope="module")
+def quantized(logged):
+    return logged[0]
+
+
+@pytest.fixture(scope="module")
+def restored(stored, load):
+    return load(str(stored[0]))
+
+
+def test_every_path_quantizes_the_same_layers_to_the_same_bytes(mode, tiny, quantized, stored, restored, paint):
+    _, plan = stored
     in_place = Pipeline.from_diffusers(dit360_core.load("tiny").engine.pipe, tiny.plan.model, quantization_mode=mode)
     full, expected = count(tiny), count(quantized)
     for name, left in (("transformer", 10), ("text_encoder_2", 0)):
@@ -234,8 +291,8 @@ def test_every_path_quantizes_the_same_layers_to_the_same_bytes(mode, tiny, quan
             [layer.name for layer in part.layers] for part in quantized.plan.quantized
         ]
     assert [part.bytes for part in plan.quantized] == [part.bytes for part in quantized.plan.quantized]
-    right = quantized.generate(**PICTURE).image.tobytes()
-    assert restored.generate(**PICTURE).image.tobytes() == right
+    right = paint(quantized).image.tobytes()
+    assert paint(restored).image.tobytes() == right
     assert in_place.generate(**PICTURE).image.tobytes() == right
 
 
@@ -245,21 +302,20 @@ def test_the_layers_are_as_small_as_promised(mode, quantized):
         assert part.bytes <= limit * part.bytes_before
 
 
-def test_a_picture_of_quantized_weights_is_near(mode, tiny, quantized):
-    near = psnr(tiny.generate(**PICTURE), quantized.generate(**PICTURE))
+def test_a_picture_of_quantized_weights_is_near(mode, tiny, quantized, paint):
+    near = psnr(paint(tiny), paint(quantized))
     assert (20 if "int4" in mode else 30) <= near < 90
 
 
-def test_what_was_done_is_in_the_picture_and_in_the_log(mode, quantized, caplog):
-    told = json.loads(json.dumps(quantized.generate(**PICTURE).settings["used"]))["quantization"]
+def test_what_was_done_is_in_the_picture_and_in_the_log(mode, logged, paint):
+    pipe, said = logged
+    told = json.loads(json.dumps(paint(pipe).settings["used"]))["quantization"]
     assert told["requested"] == told["used"] == mode
     assert told["parts"]["transformer"]["layers"] == 52
     assert sum(told["parts"]["transformer"]["kernels"].values()) == 52
     assert 0 < told["parts"]["transformer"]["error_median"] < 0.12
     assert sum(told["parts"]["transformer"]["left"].values()) == 10
-    with caplog.at_level(logging.INFO, "dit360"):
-        dit360_core.load("tiny", quantization_mode=mode)
-    assert "transformer: 52 layers quantized" in caplog.text
+    assert [line for line in said if "transformer: 52 layers quantized" in line]
 
 
 class Lazy(Halves):
@@ -394,36 +450,35 @@ def same(a, b):
 
 
 @pytest.fixture(scope="module")
-def fused_folder(tmp_path_factory, tiny_folder):
-    """The embedded model with a LoRA in its weights, saved in full precision, and the LoRA."""
+def fused_folder(tmp_path_factory, tiny_folder, lora, load):
+    """The embedded model with a LoRA in its weights, saved in full precision."""
     folder = tmp_path_factory.mktemp("fused")
-    file = write_lora(folder / "lora.safetensors")
-    pipe = dit360_core.load("tiny", lora=file).engine.pipe
+    pipe = load("tiny", lora=lora).engine.pipe
     shutil.copytree(tiny_folder, folder / "model")
     pipe.transformer.save_pretrained(folder / "model" / "transformer")
-    return folder / "model", file
+    return folder / "model"
 
 
-def test_fused_then_quantized_is_quantized_of_the_fused(mode, fused_folder):
-    folder, file = fused_folder
-    while_loading = dit360_core.load("tiny", lora=file, quantization_mode=mode)
-    of_the_fused = dit360_core.load(str(folder), quantization_mode=mode, precision="fp32")
+def test_fused_then_quantized_is_quantized_of_the_fused(mode, fused_folder, lora, load):
+    while_loading = load("tiny", lora=lora, quantization_mode=mode, lora_mode="fuse")
+    of_the_fused = dit360_core.load(
+        str(fused_folder), quantization_mode=mode, precision="fp32", quantization_parts="transformer"
+    )
     assert same(states(while_loading), states(of_the_fused))
     assert while_loading.plan.loras[0].modules == len(ATTENTION)
     assert 0.9 < while_loading.plan.lora_kept < 1.1
 
 
 def test_a_zero_lora_changes_nothing(mode, tmp_path, quantized):
-    zero = dit360_core.load("tiny", lora=write_lora(tmp_path / "zero.safetensors", zero=True), quantization_mode=mode)
+    file = write_lora(tmp_path / "zero.safetensors", zero=True)
+    zero = dit360_core.load("tiny", lora=file, quantization_mode=mode, quantization_parts="transformer")
     assert same(states(zero), states(quantized))
 
 
 @pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])
-def test_a_lora_changes_the_picture_of_a_quantized_model(mode, lora_mode, tmp_path, quantized):
-    file = write_lora(tmp_path / "lora.safetensors")
-    pipe = dit360_core.load("tiny", lora=file, quantization_mode=mode, lora_mode=lora_mode)
-    panorama = pipe.generate(**PICTURE)
-    assert panorama.image.tobytes() != quantized.generate(**PICTURE).image.tobytes()
+def test_a_lora_changes_the_picture_of_a_quantized_model(mode, lora_mode, lora, quantized, load, paint):
+    panorama = paint(load("tiny", lora=lora, quantization_mode=mode, lora_mode=lora_mode))
+    assert panorama.image.tobytes() != paint(quantized).image.tobytes()
     (told,) = panorama.settings["used"]["loras"]
     assert (told["modules"], told["mode"], told["strength"]) == (len(ATTENTION), lora_mode, 1.0)
 
@@ -436,28 +491,26 @@ def test_a_lora_of_other_layers_is_refused(quantization, lora_mode, tmp_path):
         dit360_core.load("tiny", lora=file, quantization_mode=quantization, lora_mode=lora_mode)
 
 
-def test_the_strength_of_an_adapter_can_change_and_zero_is_without(mode, tmp_path, quantized):
-    file = write_lora(tmp_path / "lora.safetensors")
-    pipe = dit360_core.load("tiny", lora=file, quantization_mode=mode, lora_mode="adapter", lora_strength=2.0)
-    strong = pipe.generate(**PICTURE)
+def test_the_strength_of_an_adapter_can_change_and_zero_is_without(mode, lora, quantized, load, paint):
+    pipe = load("tiny", lora=lora, quantization_mode=mode, lora_mode="adapter")
+    full = paint(pipe)
     pipe.set_lora_strength(0)
     without = pipe.generate(**PICTURE)
-    assert without.image.tobytes() == quantized.generate(**PICTURE).image.tobytes()
+    assert without.image.tobytes() == paint(quantized).image.tobytes()
     assert without.settings["used"]["loras"][0]["strength"] == 0
-    pipe.set_lora_strength(2.0)
-    assert pipe.generate(**PICTURE).image.tobytes() == strong.image.tobytes()
+    pipe.set_lora_strength(1.0)
+    assert pipe.generate(**PICTURE).image.tobytes() == full.image.tobytes() != without.image.tobytes()
     with pytest.raises(InputError, match="lora_strength is 3"):
         pipe.set_lora_strength(3)
 
 
-def test_an_adapter_equals_the_fused_lora_in_full_precision(tmp_path):
-    file = write_lora(tmp_path / "lora.safetensors")
-    pipes = [dit360_core.load("tiny", lora=file, lora_mode=mode, lora_strength=-0.7) for mode in ("fuse", "adapter")]
+def test_an_adapter_equals_the_fused_lora_in_full_precision(lora):
+    pipes = [dit360_core.load("tiny", lora=lora, lora_mode=mode, lora_strength=-0.7) for mode in ("fuse", "adapter")]
     assert psnr(*(pipe.generate(**PICTURE) for pipe in pipes)) > 55
 
 
-def test_the_strength_of_a_fused_lora_cannot_change(tmp_path, tiny):
-    pipe = dit360_core.load("tiny", lora=write_lora(tmp_path / "lora.safetensors"), quantization_mode="int8")
+def test_the_strength_of_a_fused_lora_cannot_change(lora, tiny, load):
+    pipe = load("tiny", lora=lora, quantization_mode="int8", lora_mode="fuse")
     with pytest.raises(InputError, match="fused into the weights; load it with lora_mode='adapter'"):
         pipe.set_lora_strength(0.5)
     with pytest.raises(InputError, match="no LoRA is loaded"):
@@ -485,7 +538,7 @@ def test_a_lora_on_a_layer_that_is_left_in_full_is_fused_there(tmp_path, tiny):
 # --------------------------------------------------------------------------------------------- stored and restored
 
 
-def test_a_stored_model_is_small_and_remembers_what_it_was(mode, stored, tiny_folder, tiny):
+def test_a_stored_model_is_small_and_remembers_what_it_was(mode, stored, restored, tiny_folder, tiny):
     folder, _ = stored
     size = sum(file.stat().st_size for file in (folder / "transformer").glob("*.safetensors"))
     full = (tiny_folder / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size  # of fp16
@@ -493,7 +546,6 @@ def test_a_stored_model_is_small_and_remembers_what_it_was(mode, stored, tiny_fo
     described = json.loads((folder / "transformer" / "quantization.json").read_text())
     assert (described["mode"], len(described["layers"]), len(described["left"])) == (mode, 52, 10)
     assert all(0 < layer["error"] < 0.2 for layer in described["layers"].values())
-    restored = dit360_core.load(str(folder))
     assert restored.plan.model.latent_rotation is tiny.plan.model.latent_rotation is True
     assert (restored.plan.model.width, restored.plan.precision) == (512, "fp32")
     assert restored.plan.quantization.used == mode
@@ -506,45 +558,48 @@ def test_a_stored_model_cannot_become_another(mode, stored):
         dit360_core.load(str(folder), quantization_mode=other)
     with pytest.raises(InputError, match="quantization_parts=t5 has no effect"):
         dit360_core.load(str(folder), quantization_mode=mode, quantization_parts="t5")
-    assert dit360_core.load(str(folder), quantization_mode="auto").plan.quantization.used == mode
+    plan = prepare(LoadOptions(model=str(folder), quantization_mode="auto"), registry=default_registry()).plan
+    assert plan.quantization.used == mode
 
 
-def test_a_stored_model_takes_a_lora_only_beside(mode, stored, tmp_path):
+def test_a_stored_model_takes_a_lora_only_beside(stored, restored, lora, paint):
     folder, _ = stored
-    file = write_lora(tmp_path / "lora.safetensors")
     with pytest.raises(InputError, match="no LoRA can be fused into rounded weights; use lora_mode=adapter"):
-        dit360_core.load(str(folder), lora=file)
-    plain, beside = (dit360_core.load(str(folder), **more) for more in ({}, {"lora": file, "lora_mode": "adapter"}))
+        dit360_core.load(str(folder), lora=lora)
+    beside = dit360_core.load(str(folder), lora=lora, lora_mode="adapter")
     assert beside.plan.loras[0].modules == len(ATTENTION)
-    assert plain.generate(**PICTURE).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
+    assert paint(restored).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
 
 
-def test_a_lora_is_stored_with_the_model(tmp_path):
-    file = write_lora(tmp_path / "lora.safetensors")
-    plan = dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", lora=file, lora_strength=0.5)
+@pytest.fixture(scope="module")
+def stored_with_lora(tmp_path_factory, lora):
+    folder = tmp_path_factory.mktemp("with") / "model"
+    return folder, dit360_core.quantize("tiny", folder, quantization_mode="int8", lora=lora, lora_strength=0.5)
+
+
+def test_a_lora_is_stored_with_the_model(stored_with_lora, lora, load):
+    folder, plan = stored_with_lora
     assert [(given.modules, given.strength) for given in plan.loras] == [(len(ATTENTION), 0.5)]
-    direct = dit360_core.load("tiny", quantization_mode="int8", lora=file, lora_strength=0.5)
-    assert same(states(dit360_core.load(str(tmp_path / "model"))), states(direct))
-    told = json.loads((tmp_path / "model" / "dit360.json").read_text())
+    direct = dit360_core.load("tiny", quantization_mode="int8", lora=lora, lora_strength=0.5)
+    assert same(states(load(str(folder))), states(direct))
+    told = json.loads((folder / "dit360.json").read_text())
     assert told["loras"][0]["modules"] == len(ATTENTION)
 
 
-def test_shards_are_written_and_read(tmp_path, monkeypatch):
+def test_shards_are_written_and_read(tmp_path, monkeypatch, load, paint):
     monkeypatch.setattr("dit360_core.flux.store.SHARD", 2**20)
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8")
     shards = sorted((tmp_path / "model" / "transformer").glob("*-of-*.safetensors"))
     assert len(shards) > 3
     assert not list((tmp_path / "model" / "transformer").glob("*model-0000?.safetensors"))
     picture = dit360_core.load(str(tmp_path / "model")).generate(**PICTURE)
-    direct = dit360_core.load("tiny", quantization_mode="int8").generate(**PICTURE)
+    direct = paint(load("tiny", quantization_mode="int8"))
     assert picture.image.tobytes() == direct.image.tobytes()
 
 
 @pytest.fixture(scope="module")
-def stored_int8(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "int8"
-    dit360_core.quantize("tiny", folder, quantization_mode="int8")
-    return folder
+def stored_int8(store):
+    return store("int8")[0]
 
 
 @pytest.fixture
@@ -617,10 +672,11 @@ def test_models_quantized_in_other_ways_are_told(tiny_copy, config):
 
 
 @pytest.mark.parametrize(("mode", "bits"), [("int4", "load_in_4bit"), ("int8-bnb", "load_in_8bit")])
-def test_models_that_diffusers_quantized_with_bitsandbytes_are_read(tmp_path, mode, bits):
+def test_models_that_diffusers_quantized_with_bitsandbytes_are_read(tmp_path, mode, bits, store, load, paint):
     """They hold the state of bitsandbytes' layers under their names, and a config; no more."""
-    dit360_core.quantize("tiny", tmp_path / "model", quantization_mode=mode, quantization_parts="transformer")
-    expected = dit360_core.load(str(tmp_path / "model")).generate(**PICTURE)
+    folder, _ = store(mode)
+    expected = paint(load(str(folder)))
+    shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "model" / "transformer" / "quantization.json").unlink()
     configure(tmp_path / "model", "transformer", {"quant_method": "bitsandbytes", bits: True})
     pipe = dit360_core.load(str(tmp_path / "model"))
@@ -748,18 +804,17 @@ def test_what_is_stored_in_full_beside_a_quantized_part(tmp_path):
     assert parts == {"none": [("transformer", 52)], "int4": [("transformer", 52), ("text_encoder_2", 21)]}
 
 
-def test_a_lora_is_fused_into_a_transformer_beside_a_stored_text_encoder(tmp_path):
+def test_a_lora_is_fused_into_a_transformer_beside_a_stored_text_encoder(tmp_path, lora):
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", quantization_parts="t5")
-    pipe = dit360_core.load(str(tmp_path / "model"), lora=write_lora(tmp_path / "lora.safetensors"))
+    pipe = dit360_core.load(str(tmp_path / "model"), lora=lora)
     assert (pipe.plan.loras[0].modules, [part.part for part in pipe.plan.quantized]) == (
         len(ATTENTION),
         ["text_encoder_2"],
     )
 
 
-def test_t5s_last_projection_computes_in_fp32_where_the_rest_is_fp16(tmp_path):
-    dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8")
-    for model in ("tiny", str(tmp_path / "model")):
+def test_t5s_last_projection_computes_in_fp32_where_the_rest_is_fp16(stored_int8):
+    for model in ("tiny", str(stored_int8)):
         pipe = dit360_core.load(model, quantization_mode="int8", precision="fp16")
         wo = pipe.engine.pipe.text_encoder_2.encoder.block[0].layer[1].DenseReluDense.wo
         out = wo(torch.full((1, 2, 256), 60000.0, dtype=torch.half))
@@ -767,13 +822,16 @@ def test_t5s_last_projection_computes_in_fp32_where_the_rest_is_fp16(tmp_path):
         assert out.isfinite().all()
 
 
-def test_a_text_encoder_whose_files_hold_the_tied_name_alone(tiny_copy):
+def test_a_text_encoder_whose_files_hold_the_tied_name_alone(tiny_copy, load):
     file = tiny_copy / "text_encoder_2" / "model.safetensors"
     tensors = load_file(file)
     tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
     save_file(tensors, file, metadata={"format": "pt"})
-    pictures = [dit360_core.load(str(m), quantization_mode="int8", precision="fp32") for m in ("tiny", tiny_copy)]
-    tables = [pipe.engine.pipe.text_encoder_2.shared.weight for pipe in pictures]
+    loaded = [
+        load("tiny", quantization_mode="int8"),
+        dit360_core.load(str(tiny_copy), quantization_mode="int8", precision="fp32"),
+    ]
+    tables = [pipe.engine.pipe.text_encoder_2.shared.weight for pipe in loaded]
     assert torch.equal(*tables)
 
 
@@ -844,14 +902,13 @@ def test_an_adapter_cannot_be_nothing(tmp_path):
         dit360_core.load("tiny", lora=nothing, lora_mode="adapter", precision="fp16")
 
 
-def test_a_stored_lora_is_remembered_and_a_second_one_told(tmp_path, caplog):
-    file = write_lora(tmp_path / "lora.safetensors")
-    dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", lora=file)
-    picture = dit360_core.load(str(tmp_path / "model")).generate(**PICTURE)
+def test_a_stored_lora_is_remembered_and_a_second_one_told(stored_with_lora, lora, load, paint, caplog):
+    folder, _ = stored_with_lora
+    picture = paint(load(str(folder)))
     assert picture.settings["used"]["loras"] == []
-    assert picture.settings["used"]["loras_in_stored_weights"][0]["from"] == file
+    assert picture.settings["used"]["loras_in_stored_weights"][0]["from"] == lora
     with caplog.at_level(logging.WARNING, "dit360"):
-        dit360_core.load(str(tmp_path / "model"), lora=file, lora_mode="adapter")
+        dit360_core.load(str(folder), lora=lora, lora_mode="adapter")
     assert "already holds the LoRA" in caplog.text
 
 
