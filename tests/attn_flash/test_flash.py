@@ -113,31 +113,43 @@ from dit360_core.registry import default_registry
 # Judged as on a GPU, where it would be used, and tried on the CPU.
 gpu = AttentionNeed(device="cuda", dtype="bf16", heads=4, head_dim=64, length=300)
 cpu = AttentionNeed(device="cpu", dtype="bf16", heads=4, head_dim=64, length=300)
-(entry,) = default_registry().find("attention", sys.argv[1])
-reasons = judge(entry, Machine(device="cuda", capability=(9, 0)), gpu)
-if not reasons:
-    _, reasons = try_out(entry, Machine(), cpu, lambda offer: offer.load(), probe_attention)
-json.dump([(reason.code, reason.sentence) for reason in reasons], sys.stdout)
+told = {}
+for name in json.load(sys.stdin):
+    (entry,) = default_registry().find("attention", name)
+    reasons = judge(entry, Machine(device="cuda", capability=(9, 0)), gpu)
+    if not reasons:
+        _, reasons = try_out(entry, Machine(), cpu, lambda offer: offer.load(), probe_attention)
+    told[name] = [(reason.code, reason.sentence) for reason in reasons]
+json.dump(told, sys.stdout)
 """
 
 
-def tried(name, site, tmp_path):
-    done = python(TRY.replace("sys.argv[1]", repr(name)), cwd=tmp_path, PYTHONPATH=site)
+def tried(*names, site, cwd):
+    done = python(TRY, cwd=cwd, given=json.dumps(names), PYTHONPATH=site)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
+BROKEN = ("flash_attn_without_function", "fa3_fwd_nan", "flash_attn_4_wrong_numbers")
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """What is told of backends whose libraries are installed side by side, each broken in its own way."""
+    site = install(tmp_path_factory.mktemp("site"), *BROKEN, source=LIBRARIES)
+    return tried("flash-2", "flash-3", "flash-4", site=site, cwd=site)
+
+
 @pytest.mark.parametrize(
-    ("library", "name", "code", "sentence"),
+    ("name", "code", "sentence"),
     [
-        ("flash_attn_without_function", "flash-2", "import_failed", "flash_attn has no flash_attn_func"),
-        ("fa3_fwd_nan", "flash-3", "probe_failed", "its result holds numbers that are not finite"),
-        ("flash_attn_4_wrong_numbers", "flash-4", "probe_failed", "its result is off by"),
+        ("flash-2", "import_failed", "flash_attn has no flash_attn_func"),
+        ("flash-3", "probe_failed", "its result holds numbers that are not finite"),
+        ("flash-4", "probe_failed", "its result is off by"),
     ],
 )
-def test_a_library_that_is_broken_is_a_reason(library, name, code, sentence, tmp_path):
-    site = install(tmp_path / "site", library, source=LIBRARIES)
-    ((told, why),) = tried(name, site, tmp_path)
+def test_a_library_that_is_broken_is_a_reason(broken, name, code, sentence):
+    ((told, why),) = broken[name]
     assert told == code
     assert sentence in why
 
@@ -149,14 +161,14 @@ def test_a_binary_with_an_undefined_symbol_is_a_reason(tmp_path):
     built = site / "flash_attn" / f"flash_attn_2_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
     headers = sysconfig.get_paths()["include"]
     subprocess.run(["cc", "-shared", "-fPIC", f"-I{headers}", str(source), "-o", str(built)], check=True)
-    ((code, why),) = tried("flash-2", site, tmp_path)
+    ((code, why),) = tried("flash-2", site=site, cwd=tmp_path)["flash-2"]
     assert code == "import_failed"
     assert "undefined symbol: _ZN3c104cuda9SetDeviceEa" in why
 
 
 def test_a_library_that_computes_attention_is_used(tmp_path):
     site = install(tmp_path / "site", "flash_attn_on_cpu", source=LIBRARIES)
-    assert tried("flash-2", site, tmp_path) == []
+    assert tried("flash-2", site=site, cwd=tmp_path) == {"flash-2": []}
 
 
 # ------------------------------------------------------------------------------------------------------- the Hub's
@@ -216,7 +228,7 @@ def test_a_kernel_in_the_cache_is_loaded_without_asking_the_network(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here, and this would download")
 def test_the_download_says_what_it_lacks_and_ends_with_two(tmp_path):
-    done = python("import sys; from dit360_attn_flash.hub import main; sys.exit(main())", cwd=tmp_path, fresh=True)
+    done = python("import sys; from dit360_attn_flash.hub import main; sys.exit(main())", cwd=tmp_path)
     assert done.returncode == 2
     assert "is not installed: pip install" in done.stderr or "needs a CUDA device" in done.stderr
 

@@ -72,6 +72,13 @@ def test_with_a_lora_attached_we_are_bit_identical_to_diffusers():
     assert torch.equal(transformer(**given)[0], stock)
 
 
+def one_block_of_each_kind():
+    """The least that a compiler finds everything in; it takes a second for each block."""
+    transformer = random_flux().transformer
+    transformer.single_transformer_blocks = transformer.single_transformer_blocks[:1]
+    return transformer
+
+
 @pytest.mark.parametrize("change", [with_lora, lambda t: t.fuse_qkv_projections() or t], ids=["lora", "fused"])
 @torch.no_grad()
 def test_compiled_in_one_piece_we_are_bit_identical_to_diffusers(change):
@@ -79,7 +86,7 @@ def test_compiled_in_one_piece_we_are_bit_identical_to_diffusers(change):
     given, results = inputs(), []
     for ours in (False, True):
         torch.compiler.reset()
-        transformer = change(random_flux().transformer)
+        transformer = change(one_block_of_each_kind())
         if ours:
             transformer.set_attn_processor(AttentionProcessor(sdpa))
         results.append(torch.compile(transformer, backend="aot_eager", fullgraph=True)(**given)[0])
@@ -106,12 +113,22 @@ def test_the_reference_is_the_formula_and_has_its_gradient(biased):
 @pytest.mark.parametrize("kernel", [eager, sdpa_math, sliced(sdpa, 16)])
 @torch.no_grad()
 def test_every_kernel_compiles_in_one_piece(kernel):
+    """As far as a kernel reaches: the attention of a double block and of a single one."""
     transformer, given = random_flux().transformer, inputs()
     transformer.set_attn_processor(AttentionProcessor(kernel))
+    image, text = torch.randn(1, 32, 32), torch.randn(1, 7, 32)
+    turned = transformer.pos_embed(torch.cat([given["txt_ids"], given["img_ids"]]))
+    double, single = transformer.transformer_blocks[0].attn, transformer.single_transformer_blocks[0].attn
     torch.compiler.reset()
-    compiled = torch.compile(transformer, backend="aot_eager", fullgraph=True)(**given)[0]
+    for attention_, states in (
+        (double, {"hidden_states": image, "encoder_hidden_states": text}),
+        (single, {"hidden_states": torch.cat([text, image], dim=1)}),
+    ):
+        compiled = torch.compile(attention_, backend="aot_eager", fullgraph=True)
+        made, plain = (run(**states, image_rotary_emb=turned) for run in (compiled, attention_))
+        for one, other in zip(*((x,) if torch.is_tensor(x) else x for x in (made, plain)), strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
     torch.compiler.reset()
-    assert torch.allclose(compiled, transformer(**given)[0], atol=1e-6)
 
 
 @torch.no_grad()
@@ -423,7 +440,9 @@ def test_a_bias_without_padding_is_refused():
 @pytest.fixture(scope="module")
 def whole_picture(tiny):
     def paint(**options):
-        return np.asarray(tiny.generate("a castle above a meadow at sunset", seed=7, steps=4, **options).image, float)
+        return np.asarray(
+            tiny.generate("a castle above a meadow at sunset", width=256, seed=7, steps=4, **options).image, float
+        )
 
     return paint, paint(attention_backend="sdpa")
 
