@@ -198,6 +198,6 @@ print((used_memory("cpu") - before) / 2**20)
 
 
 def test_a_real_allocator_that_refuses(tmp_path):
-    done = python(_SCARCE, cwd=tmp_path, fresh=True)
+    done = python(_SCARCE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout.split()[-1]) <= 1, "MiB more than before"

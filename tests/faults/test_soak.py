@@ -17,7 +17,7 @@ RUN = "import sys; sys.argv[0] = 'soak'; import typer; from bench.soak import ma
 def test_after_eighteen_generations_with_changing_options_nothing_has_grown(tmp_path):
     arguments = ["--generations", "18", "--of-one-model", "9", "--output", str(tmp_path / "soak.json")]
     code = f"import sys; sys.argv[1:] = {arguments!r}; {RUN}"
-    done = python(code, cwd=tmp_path, fresh=True, PYTHONPATH=ROOT)
+    done = python(code, cwd=tmp_path, PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     report = json.loads((tmp_path / "soak.json").read_text())
     assert len(report["pictures"]) == 18
