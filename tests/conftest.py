@@ -12,6 +12,7 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
+import forked
 import pytest
 
 gc.disable()  # until the tests are collected: it would look at everything again and again while modules are imported
@@ -27,6 +28,8 @@ def _keep() -> None:
 def pytest_collection_finish() -> None:
     gc.enable()
     _keep()  # the libraries' modules
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        forked.begin()  # while the first tests run
 
 
 @pytest.fixture(scope="session")

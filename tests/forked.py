@@ -30,7 +30,7 @@ _LATE = (
 """Variables that nothing reads while it is imported, or that are made up for after the fork."""
 
 _SERVER = """
-import contextlib, gc, importlib, json, os, signal, socket, sys, tempfile
+import contextlib, gc, importlib, json, os, select, signal, socket, sys, tempfile
 
 import torch
 import diffusers, peft, transformers
@@ -40,12 +40,26 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 import dit360_core.batching.painting, dit360_core.cli, dit360_core.loading
 import dit360_core.flux.engine, dit360_core.flux.load
 
-def next_code(line):
+def next_code(lines):
+    # Returns in the process that is asked for; the server itself ends when nobody is left who could ask.
     while True:
-        request, handed, _, _ = socket.recv_fds(line, 16, 5)
+        ready = select.select(lines, [], [])[0][-1]
+        if ready is lines[0]:
+            lines.append(ready.accept()[0])
+            continue
+        try:
+            request, handed, _, _ = socket.recv_fds(ready, 16, 5)
+        except ConnectionError:
+            request = b""
         if not request:
-            os._exit(0)
+            ready.close()
+            lines.remove(ready)
+            if len(lines) == 1:
+                os._exit(0)
+            continue
         if not os.fork():  # it waits for the process that is asked for, so that several may run at once
+            for line in lines:
+                line.close()
             pid = os.fork()
             if not pid:
                 break
@@ -56,7 +70,6 @@ def next_code(line):
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-    line.close()
     os.close(handed[4])
     with os.fdopen(handed[0], encoding="utf-8") as file:
         asked = json.load(file)
@@ -76,7 +89,7 @@ def next_code(line):
 
 gc.collect()
 gc.freeze()
-code = next_code(socket.socket(fileno=int(sys.argv.pop())))
+code = next_code([socket.socket(fileno=int(sys.argv.pop()))])
 exec(compile(code, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
 """
 
@@ -85,9 +98,7 @@ def can_be_forked(environment: dict[str, str]) -> bool:
     """Whether a process with these variables can be one of those."""
     changed = {name for name, _ in set(environment.items()) ^ set(_started_with().items())}
     usual = environment.get("PYTHONIOENCODING", "utf-8") == "utf-8"
-    return (
-        hasattr(os, "fork") and sys.platform != "darwin" and usual and all(name.startswith(_LATE) for name in changed)
-    )
+    return sys.platform == "linux" and usual and all(name.startswith(_LATE) for name in changed)
 
 
 @functools.cache
@@ -98,23 +109,28 @@ def _started_with() -> dict[str, str]:
 
 
 class _Server:
-    """The process that has imported everything, which forks one for each piece of code that it is given."""
+    """A line to the process that has imported everything, which forks one for each piece of code that it is given.
+
+    One is enough for all workers of pytest. Whoever is the first to take its address starts it; what others ask
+    meanwhile waits until it has imported everything, and it ends when the last of them has.
+    """
 
     def __init__(self) -> None:
-        self._line, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _SERVER, str(theirs.fileno())],
-                env=_started_with(),
-                cwd=os.path.abspath(os.sep),  # one that nobody removes, with nothing to import in it
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        atexit.register(self.close)
-
-    def close(self) -> None:
-        self._line.close()
-        self._process.wait()
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+        address = f"\0dit360 tests {run}"  # Linux's own kind, which is no file and goes with the process
+        self._line = socket.socket(socket.AF_UNIX)
+        while self._line.connect_ex(address):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as taken:
+                taken.bind(address)
+                taken.listen()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _SERVER, str(taken.fileno())],
+                    env=_started_with(),
+                    cwd=os.path.abspath(os.sep),  # one that nobody removes, with nothing to import in it
+                    pass_fds=[taken.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+        atexit.register(self._line.close)
 
     def run(self, code: str, cwd: str, environment: dict[str, str], given: str, patience: float):
         asked = {"code": code, "cwd": os.path.abspath(cwd), "environment": environment}
@@ -145,3 +161,9 @@ _server = functools.cache(_Server)
 def run(code: str, *, cwd: str, environment: dict[str, str], given: str = "", patience: float):
     """As ``subprocess.run([sys.executable, "-c", code])``, with everything imported before. environment: all of it."""
     return _server().run(code, cwd, environment, given, patience)
+
+
+def begin() -> None:
+    """Starts the process that forks the others, where there can be one, without waiting for it."""
+    if can_be_forked(_started_with()):
+        _server()
