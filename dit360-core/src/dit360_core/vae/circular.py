@@ -17,7 +17,7 @@ from torch import nn
 
 from dit360_core.errors import ModelError
 
-_HOOKS = re.compile("^_hf_hook$|_hooks(_|$)")
+_SHARED = re.compile("^(_hf_hook|_non_persistent_buffers_set)$|_hooks(_|$)")
 
 
 class LongitudeConv2d(nn.Conv2d):
@@ -49,7 +49,7 @@ def circular_twin(vae: nn.Module) -> nn.Module:
     # deepcopy returns what the memo already holds: module objects are new, tensors are the very same. So are offloading
     # hooks: they are given their module in each call, and they are chained to those of the other parts of a pipeline.
     # torch's lists of hooks are most of what there is to copy, a dozen for each module, and mostly empty.
-    hooks = [held for module in vae.modules() for name, held in vars(module).items() if _HOOKS.search(name)]
+    hooks = [held for module in vae.modules() for name, held in vars(module).items() if _SHARED.search(name)]
     shared: list[Any] = [*vae.parameters(), *vae.buffers(), *hooks]
     twin: Any = copy.deepcopy(vae, {id(thing): thing for thing in shared})
     # diffusers' own tiles would each be wrapped onto their own other edge.
