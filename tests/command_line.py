@@ -16,7 +16,7 @@ LIBRARIES = Path(__file__).parent / "libraries"
 HANGING = 3600
 """Seconds after which a process is taken to hang for ever: a guard, and nothing that a busy machine could reach."""
 
-_MANY = """
+MANY = """
 import contextlib, io, json, os, signal, sys, traceback
 asked = json.load(sys.stdin)
 for name in asked["without"]:
@@ -92,7 +92,7 @@ def dit360(*commands, cwd, without=(), folders=(), fresh=False, **environ):
     """
     lines = [[str(word) for word in command] for command in commands]
     asked = json.dumps({"commands": lines, "without": list(without), "folders": [str(folder) for folder in folders]})
-    done = python(_MANY, cwd=cwd, given=asked, fresh=fresh or bool(without), **environ)
+    done = python(MANY, cwd=cwd, given=asked, fresh=fresh or bool(without), **environ)
     assert done.returncode == 0, done.stderr
     return [Told(**told) for told in json.loads(done.stdout)]
 

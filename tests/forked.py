@@ -87,6 +87,7 @@ def next_code(lines):
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return asked["code"]
 
+os.chdir("/")  # a folder that nobody removes
 gc.collect()
 gc.freeze()
 code = next_code([socket.socket(fileno=int(sys.argv.pop()))])
@@ -123,12 +124,13 @@ class _Server:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as taken:
                 taken.bind(address)
                 taken.listen()
-                self._process = subprocess.Popen(
+                taken.set_inheritable(True)
+                # Nobody waits for it: it may outlive who started it.
+                os.posix_spawn(
+                    sys.executable,
                     [sys.executable, "-c", _SERVER, str(taken.fileno())],
-                    env=_started_with(),
-                    cwd=os.path.abspath(os.sep),  # one that nobody removes, with nothing to import in it
-                    pass_fds=[taken.fileno()],
-                    stdin=subprocess.DEVNULL,
+                    _started_with(),
+                    file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
                 )
         atexit.register(self._line.close)
 

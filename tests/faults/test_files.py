@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from command_line import Told, environment, python
+from command_line import MANY, Told, environment, python
 from dit360_core.atomic import NameTaken, check_new_folder, write_atomic
 from dit360_core.errors import InputError
 from dit360_core.panorama import Panorama, check_save
@@ -74,19 +74,30 @@ def big(tmp_path_factory):
     return file
 
 
+# As 'unshare --mount --map-root-user' and 'mount' do it, so that this can be a fork of a process that has PyTorch. What
+# is on the disk is copied at the end, since nobody else sees it.
+_SMALL_DISK = """
+import atexit, ctypes, os, pathlib, shutil, subprocess, sys
+user, group = os.getuid(), os.getgid()
+try:
+    if ctypes.CDLL(None, use_errno=True).unshare(0x00020000 | 0x10000000):  # CLONE_NEWNS, CLONE_NEWUSER
+        raise OSError(ctypes.get_errno(), "unshare fails")
+    for file, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        pathlib.Path("/proc/self", file).write_text(text)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "disk"], check=True)
+except (OSError, AttributeError, subprocess.CalledProcessError) as error:
+    sys.exit([sys.stderr.write(str(error)), 77][1])
+pathlib.Path("disk/old.png").write_bytes(b"mine")
+atexit.register(shutil.copytree, os.path.abspath("disk"), os.path.abspath("after"), dirs_exist_ok=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory, big):
     """What commands told that wrote to a disk of 16 KiB, and what was on it afterwards."""
     desk = tmp_path_factory.mktemp("desk")
     for name in ("disk", "spare", "after"):
         (desk / name).mkdir()
-    mounted = ["unshare", "--mount", "--map-root-user", "sh", "-ec",
-               'mount -t tmpfs -o size=16k tmpfs disk; printf mine > disk/old.png; "$@"; cp -r disk/. after',
-               "sh"]  # fmt: skip
-    try:
-        subprocess.run([*mounted, "true"], cwd=desk, check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no small disk can be mounted here: {getattr(error, 'stderr', None) or error}")
     commands = {
         "a new picture": ["generate", "a castle", "-o", "disk/new.png", *WIDE],
         "a picture that is replaced": [
@@ -96,8 +107,13 @@ def small_disk(tmp_path_factory, big):
         "a quantized model": ["quantize", "tiny", "-o", "disk/model", "--mode", "int8"],
         "a timeline": ["generate", "a castle", "-o", "spare.png", *SMALL, "--profile", "disk/time.html"],
     }  # fmt: skip
-    told = told_under(mounted, *commands.values(), cwd=desk, TMPDIR=desk / "spare")
-    return desk, dict(zip(commands, told, strict=True))
+    lines = [[str(word) for word in command] for command in commands.values()]
+    asked = json.dumps({"commands": lines, "without": [], "folders": []})
+    done = python(_SMALL_DISK + MANY, cwd=desk, given=asked, TMPDIR=desk / "spare")
+    if done.returncode == 77:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    return desk, dict(zip(commands, (Told(**told) for told in json.loads(done.stdout)), strict=True))
 
 
 @posix
