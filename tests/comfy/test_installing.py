@@ -22,9 +22,9 @@ from dit360_core.errors import InputError
 
 
 def dit360_comfy(*arguments, cwd, **environ):
-    """Runs one command line of ``dit360-comfy`` in a fresh process."""
+    """Runs one command line of ``dit360-comfy`` in a process of its own."""
     code = f"import sys; sys.argv = ['dit360-comfy', *{[str(a) for a in arguments]!r}]\n"
-    return python(code + "from dit360_comfy.cli import main; main()", cwd=cwd, fresh=True, COMFYUI_DIR="", **environ)
+    return python(code + "from dit360_comfy.cli import main; main()", cwd=cwd, COMFYUI_DIR="", **environ)
 
 
 @pytest.fixture
