@@ -19,7 +19,7 @@ from dit360_core.registry import default_registry
 from dit360_core.speed import ASSUMED
 from safetensors.torch import load_file, save_file
 
-PICTURE = {"prompt": "a castle", "width": 128, "steps": 1, "seed": 1}
+PICTURE = {"prompt": "a castle", "width": 64, "steps": 1, "seed": 1}
 PLANNED = (SampleOptions(prompt="any"), DecodeOptions())
 FILES = {"vae": "diffusion_pytorch_model.safetensors", "text_encoder_2": "model.safetensors"}
 

@@ -13,7 +13,7 @@ from dit360_core.pipeline import Pipeline
 from lora_files import write
 from random_models import random_conditioning, random_flux
 
-PICTURE = {"prompt": "a castle", "width": 128, "steps": 2, "seed": 1}
+PICTURE = {"prompt": "a castle", "width": 64, "steps": 2, "seed": 1}
 
 
 @pytest.fixture(scope="module")
