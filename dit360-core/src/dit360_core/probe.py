@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -50,6 +51,10 @@ class Call:
         bias = {} if self.key_bias is None else {"key_bias": self.key_bias}
         return attend(self.q, self.k, self.v, scale=self.scale, **bias)
 
+    def copied(self) -> Call:
+        """The same in memory of its own, which a kernel may spoil."""
+        return attrs.evolve(self, q=self.q.clone(), k=self.k.clone(), v=self.v.clone())
+
     def truth(self) -> torch.Tensor:
         """What is right, in float32 or wider. Computed in slices, since all scores of it would not fit."""
         dtype = torch.promote_types(self.q.dtype, torch.float32)
@@ -57,6 +62,16 @@ class Call:
             dtype = torch.float64  # float32 means ten bits there
         wide = Call(self.q.to(dtype), self.k.to(dtype), self.v.to(dtype), self.scale, self.key_bias)
         return wide.to(sliced(eager, 128))  # type: ignore[no-any-return]
+
+
+@attrs.frozen
+class Expected:
+    """A call and what is right. size: of the largest number of that. allowed: as in :class:`Closeness`."""
+
+    call: Call
+    truth: torch.Tensor
+    size: float
+    allowed: float
 
 
 @attrs.frozen
@@ -78,91 +93,135 @@ def refusals(attend: Any, machine: Machine, need: AttentionNeed) -> tuple[Reason
     return reasons_of(lambda: attend.refuses(machine, need)) if hasattr(attend, "refuses") else ()
 
 
-def closeness(attend: Any, need: AttentionNeed) -> Closeness:
+class Trials:
+    """What kernels are tried with for a need: made and computed once, however many are tried.
+
+    several: whether more than one is, each of which is given copies then, since it may spoil them.
+    """
+
+    def __init__(self, need: AttentionNeed, *, several: bool = False) -> None:
+        self.need, self._several = need, several
+
+    def handed(self, call: Call) -> Call:
+        """A call as it is given to a kernel."""
+        return call.copied() if self._several else call
+
+    @functools.cached_property
+    def short(self) -> tuple[Expected, Expected]:
+        """Two calls of the same shape."""
+        call = trial_call(self.need, _SHORT, _SHORT)
+        other = attrs.evolve(call, q=call.q.roll(1, 2), k=call.k.flip(1), v=call.v.flip(1))
+        return self._expected(call), self._expected(other)
+
+    @functools.cached_property
+    def long(self) -> Expected | None:
+        """One with few queries and as many keys as there are in a picture; None where the short ones are as long."""
+        length = self.need.length
+        if length <= _SHORT:
+            return None
+        keys = min(length, _MOST_KEYS)
+        # Sharper than plain noise, whose average over thousands of keys is nearly nothing whatever a kernel does.
+        call = trial_call(self.need, min(_QUERIES.get(self.need.device, _MOST_QUERIES), keys), keys)
+        return self._expected(attrs.evolve(call, q=3 * call.q))
+
+    @functools.cached_property
+    def square(self) -> tuple[Call, torch.Tensor, Expected] | None:
+        """One with as many queries as keys, the rows of it that are looked at, and what is right in these."""
+        length = _square(self.need)
+        if length <= _SHORT:
+            return None
+        call = trial_call(self.need, length, length)
+        call = attrs.evolve(call, q=3 * call.q)
+        rows = torch.linspace(0, length - 1, _ROWS, device=call.q.device).long()
+        return call, rows, self._expected(attrs.evolve(call, q=call.q[:, rows]))
+
+    def _expected(self, call: Call) -> Expected:
+        truth = call.truth()
+        size = float(truth.abs().max())
+        return Expected(call, truth, size, _allowed(call, truth, self.need.dtype) / size)
+
+
+def closeness(attend: Any, need: AttentionNeed, trials: Trials | None = None) -> Closeness:
     """Compares a kernel with float32 attention at the real head count, head size, length, device and dtype.
 
     Its error may be twice that of PyTorch's own attention in the same dtype, the rule by which FlashAttention tests
     itself; one unit in the last place is allowed on top, since two right answers differ by their order of sums. The
     keys are as many as in a picture and the queries few, as in a slice; a short call has as many of both.
+
+    trials: those of this need, where several kernels are tried.
     """
-    worst = Closeness(0.0, 0.0)
-    short, *long = _trials(need)
-    for found in (_again(attend, short, need), *(_once(attend, call, need) for call in long)):
+    trials = trials or Trials(need)
+    found = _again(attend, *trials.short)
+    if found.reasons:
+        return found
+    worst = found
+    if trials.long is not None:
+        found = _judged(trials.handed(trials.long.call).to(attend), trials.long)
         if found.reasons:
             return found
-        if found.error / found.allowed >= worst.error / (worst.allowed or math.inf):
+        if found.error / found.allowed >= worst.error / worst.allowed:
             worst = found
-    square = _square(need)
-    reasons = _everywhere(attend, square, need) if square > _SHORT else ()
-    return attrs.evolve(worst, reasons=reasons)
+    return attrs.evolve(worst, reasons=_everywhere(attend, trials))
 
 
-def _once(attend: Any, call: Call, need: AttentionNeed) -> Closeness:
-    truth = call.truth()
-    size = float(truth.abs().max())
-    return _judged(call.to(attend), call, truth, size, _allowed(call, truth, need.dtype) / size)
-
-
-def _judged(out: Any, call: Call, truth: torch.Tensor, size: float, allowed: float, how: str = "") -> Closeness:
-    """A result against what is right. size: of the largest number. how: the call was made, for the sentence."""
-    if told := _misshapen(out, call.q):
+def _judged(out: Any, expected: Expected, how: str = "", allowed: float | None = None) -> Closeness:
+    """A result against what is right. how: the call was made, for the sentence. allowed: None for that of the call."""
+    allowed = expected.allowed if allowed is None else allowed
+    if told := _misshapen(out, expected.call.q):
         return Closeness(math.nan, allowed, (Reason("probe_failed", told),))
-    error = _distance(out, truth) / size
+    error = _distance(out, expected.truth) / expected.size
     if not error <= allowed:  # also true for NaN
         return Closeness(error, allowed, (_off(error, allowed, how),))
     return Closeness(error, allowed)
 
 
-def _again(attend: Any, call: Call, need: AttentionNeed) -> Closeness:
+def _again(attend: Any, one: Expected, other: Expected) -> Closeness:
     """One call, made of other numbers in the same memory, of its own again, and in slices: a kernel remembers nothing
     of a call and changes nothing that it is given."""
-    other = attrs.evolve(call, q=call.q.roll(1, 2), k=call.k.flip(1), v=call.v.flip(1))
-    right = {id(one): one.truth() for one in (call, other)}
-    size = max(float(truth.abs().max()) for truth in right.values())
-    allowed = max(_allowed(one, right[id(one)], need.dtype) for one in (call, other)) / size
-    used = attrs.evolve(call, q=call.q.clone(), k=call.k.clone(), v=call.v.clone())
-    whole, slices = attend, sliced(attend, max(1, call.q.shape[1] * 2 // 5))
+    size = max(one.size, other.size)
+    allowed = max(each.allowed * each.size for each in (one, other)) / size
+    one, other = attrs.evolve(one, size=size), attrs.evolve(other, size=size)
+    used = one.call.copied()
+    whole, slices = attend, sliced(attend, max(1, used.q.shape[1] * 2 // 5))
     worst = Closeness(0.0, allowed)
     for kernel, given, how in (
-        (whole, call, ""),
+        (whole, one, ""),
         (whole, other, "after another call "),
         (slices, other, "in slices of the queries "),
-        (whole, call, "when it is called again "),
+        (whole, one, "when it is called again "),
     ):
-        for mine, its in ((used.q, given.q), (used.k, given.k), (used.v, given.v)):
+        tensors = (("q", used.q, given.call.q), ("k", used.k, given.call.k), ("v", used.v, given.call.v))
+        for _, mine, its in tensors:
             mine.copy_(its)
-        found = _judged(used.to(kernel), used, right[id(given)], size, allowed, how)
-        for name, mine, its in (("q", used.q, given.q), ("k", used.k, given.k), ("v", used.v, given.v)):
+        found = _judged(used.to(kernel), given, how, allowed)
+        for name, mine, its in tensors:
             if not torch.equal(mine, its):
                 changed = Reason("probe_failed", f"it changes {name}, which it is given to read")
                 return Closeness(math.nan, allowed, (changed,))
         if found.reasons:
             return found
-        worst = max(worst, found, key=lambda one: one.error)
+        worst = max(worst, found, key=lambda each: each.error)
     return worst
 
 
-def _everywhere(attend: Any, length: int, need: AttentionNeed) -> tuple[Reason, ...]:
+def _everywhere(attend: Any, trials: Trials) -> tuple[Reason, ...]:
     """As many queries as keys, compared in rows from anywhere: a kernel may be right in its first blocks alone."""
-    call = trial_call(need, length, length)
-    call = attrs.evolve(call, q=3 * call.q)
     try:
-        out = call.to(attend)
+        if trials.square is None:
+            return ()
+        call, rows, few = trials.square
+        out = trials.handed(call).to(attend)
     except Exception as raised:
         if not is_out_of_memory(raised):
             raise
         return ()  # the calls before fitted, and in slices a picture's may too
     if told := _misshapen(out, call.q):
         return (Reason("probe_failed", told),)
-    rows = torch.linspace(0, length - 1, _ROWS, device=call.q.device).long()
-    few = attrs.evolve(call, q=call.q[:, rows])
-    truth = few.truth()
-    size = float(truth.abs().max())
-    allowed = _allowed(few, truth, need.dtype) / size
-    error = _distance(out[:, rows], truth) / size
-    if not error <= allowed:
-        at = int((out[:, rows].to(truth.dtype) - truth).abs().amax((0, 2, 3)).nan_to_num(math.inf).argmax())
-        return (_off(error, allowed, f"at query {int(rows[at])} of {length} "),)
+    error = _distance(out[:, rows], few.truth) / few.size
+    if not error <= few.allowed:
+        off = (out[:, rows].to(few.truth.dtype) - few.truth).abs().amax((0, 2, 3))
+        at = int(off.nan_to_num(math.inf).argmax())
+        return (_off(error, few.allowed, f"at query {int(rows[at])} of {call.q.shape[1]} "),)
     return ()
 
 
@@ -230,15 +289,6 @@ def trial_call(need: AttentionNeed, queries: int, keys: int) -> Call:
         bias = torch.zeros(keys, device=need.device)
         bias[:: max(2, keys // 5)] = math.log(2)
     return Call(noise(queries), noise(keys), noise(keys), need.head_dim**-0.5, bias)
-
-
-def _trials(need: AttentionNeed) -> Iterator[Call]:
-    yield trial_call(need, _SHORT, _SHORT)
-    if need.length > _SHORT:
-        keys = min(need.length, _MOST_KEYS)
-        # Sharper than plain noise, whose average over thousands of keys is nearly nothing whatever a kernel does.
-        call = trial_call(need, min(_QUERIES.get(need.device, _MOST_QUERIES), keys), keys)
-        yield attrs.evolve(call, q=3 * call.q)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

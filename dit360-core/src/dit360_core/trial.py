@@ -19,12 +19,15 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
 from dit360_core.children import ending, environment
 from dit360_core.offers import AttentionNeed, Reason
+
+if TYPE_CHECKING:
+    from dit360_core.probe import Trials
 
 TIMED_ON_CPU = 512
 """Tokens of the calls that are timed on a CPU, where 8832 of them take seconds and eager attention 14 GB."""
@@ -193,6 +196,7 @@ def _verdict(told: Mapping[str, Any]) -> Verdict:
 def _serve(asked: Mapping[str, Any], out: IO[str]) -> None:
     from dit360_core.errors import InputError
     from dit360_core.machine import Machine
+    from dit360_core.probe import Trials
     from dit360_core.registry import default_registry
 
     need = AttentionNeed(**asked["need"])
@@ -204,28 +208,29 @@ def _serve(asked: Mapping[str, Any], out: IO[str]) -> None:
         for address in asked["addresses"]:
             print(json.dumps({"address": address, "verdict": attrs.asdict(refused)}), file=out, flush=True)
         return
-    registry = default_registry()
+    registry, trials = default_registry(), Trials(need, several=True)
     for address in asked["addresses"]:
         print(json.dumps({"address": address}), file=out, flush=True)
-        verdict = _tried(address, need, registry, machine, asked["timed"])
+        verdict = _tried(address, trials, registry, machine, asked["timed"])
         print(json.dumps({"address": address, "verdict": attrs.asdict(verdict)}), file=out, flush=True)
         if need.device != "cpu" and any(reason.code == "probe_failed" for reason in verdict.reasons):
             # An illegal access leaves a device on which nothing works any more: the next one gets a process of its own.
             return
 
 
-def _tried(address: str, need: AttentionNeed, registry: Any, machine: Any, timed: bool) -> Verdict:
+def _tried(address: str, trials: Trials, registry: Any, machine: Any, timed: bool) -> Verdict:
     from dit360_core.memory import is_out_of_memory
     from dit360_core.plan import try_out
     from dit360_core.probe import closeness, refusals, speed
 
     found: dict[str, float | None] = {}
+    need = trials.need
 
     def probe(attend: Any, machine: Any, need: Any) -> Iterable[Reason]:
         reasons = refusals(attend, machine, need)
         if reasons:
             return reasons
-        close = closeness(attend, need)
+        close = closeness(attend, need, trials)
         # JSON has no NaN.
         found.update(error=close.error if math.isfinite(close.error) else None, allowed=close.allowed)
         if timed and not close.reasons:
