@@ -1,6 +1,8 @@
 # One command each; all are safe to repeat. Python 3.11 or newer is all that must be there.
 PYTHON ?= python3
 BIN := .venv/bin
+# The files of tests side by side, each in one process.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
 PROMPT ?= a castle above a meadow at sunset
 SEED ?= 7
 
@@ -8,12 +10,13 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test test-long lint bench bench-attention bench-decode bench-memory bench-phases presets recommended soak bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels check-dist test-wheels check-versions comfy-pack clean
+.PHONY: help install demo test test-long test-draws lint bench bench-attention bench-decode bench-memory bench-phases presets recommended soak bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels check-dist test-wheels check-versions comfy-pack clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
 	@echo "make test     run the tests"
-	@echo "make test-long  those that draw at random, with many more draws (ten minutes)"
+	@echo "make test-long  those that take a quarter of a minute or more each (five minutes)"
+	@echo "make test-draws  those that draw at random, with many more draws (ten minutes)"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
 	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
@@ -63,9 +66,13 @@ demo: .venv/.installed
 
 test: .venv/.installed-dev
 	@echo "==> Running the tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
+	@$(PYTEST) -m "not long"
 
 test-long: .venv/.installed-dev
+	@echo "==> The tests that take long (five minutes)"
+	@$(PYTEST) -m long
+
+test-draws: .venv/.installed-dev
 	@echo "==> The tests that draw at random, with as many draws as docs/reliability.md tells of (ten minutes)"
 	@DIT360_KILLS=100 DIT360_NAMES=120000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/core/test_batch.py tests/faults/test_paths.py
 

@@ -133,6 +133,7 @@ def test_every_part_is_a_function_that_is_there_and_is_tried_below(full_size):
     assert {part.function for part in full_size.PARTS.values()} == set(SHORTER) | ELSEWHERE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("function", SHORTER)
 def test_every_part_measures_all_its_rows_at_small_shapes(full_size, function, tmp_path, monkeypatch):
     module = next(part.module for part in full_size.PARTS.values() if part.function == function)

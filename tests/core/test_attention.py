@@ -79,6 +79,7 @@ def one_block_of_each_kind():
     return transformer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [with_lora, lambda t: t.fuse_qkv_projections() or t], ids=["lora", "fused"])
 @torch.no_grad()
 def test_compiled_in_one_piece_we_are_bit_identical_to_diffusers(change):

@@ -649,6 +649,7 @@ open("told.json", "w").write(json.dumps({"killed": killed, "told": told}))
 """
 
 
+@pytest.mark.long
 def test_on_ray_a_lost_worker_costs_no_picture(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
     written(tmp_path / "list.txt", *PROMPTS)

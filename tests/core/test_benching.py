@@ -186,6 +186,7 @@ def told(app, tmp_path_factory):
     return answer, json.loads(file.read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_a_configuration_that_fails_is_told_and_the_others_go_on(told):
     answer, report = told
     assert answer.exit_code == 0, answer.output
@@ -197,6 +198,7 @@ def test_a_configuration_that_fails_is_told_and_the_others_go_on(told):
     assert len(base["runs"]) == len(int8["runs"]) == 2
 
 
+@pytest.mark.long
 def test_the_file_holds_every_number(told):
     _, report = told
     base, _, int8 = report["configurations"]
@@ -229,6 +231,7 @@ def test_the_file_holds_every_number(told):
     assert int8["picture"]["psnr"] > 20
 
 
+@pytest.mark.long
 def test_the_table_shows_it(told):
     answer, _ = told
     header, *rows = answer.stdout.splitlines()

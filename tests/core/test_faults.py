@@ -74,6 +74,7 @@ def crashing(tmp_path_factory):
     return dict(zip(commands, dit360(*commands.values(), cwd=folder, PYTHONPATH=site), strict=True))
 
 
+@pytest.mark.long
 def test_a_kernel_that_ends_the_process_is_told_and_the_others_are_tried_all_the_same(crashing):
     assert crashing["probe"].code == 0, crashing["probe"].err
     offers = {o["name"]: o for o in crashing["probe"].json["offers"] if o["distribution"] == "crashes"}
@@ -152,6 +153,7 @@ def test_what_lies_in_the_folder_one_is_in_is_not_tried(nowhere):
     assert all("it sees: cpu" in why for whys in nowhere.values() for why in whys)
 
 
+@pytest.mark.long
 def test_the_doctor_names_what_is_broken_and_ends_with_one(crashing):
     assert crashing["doctor"].code == 1
     report = crashing["doctor"].json
@@ -164,6 +166,7 @@ def test_the_doctor_names_what_is_broken_and_ends_with_one(crashing):
     assert all("DIT360_DISABLED_PLUGINS=crashes" in line for line in report["advice"] if "crashes:" in line)
 
 
+@pytest.mark.long
 def test_probing_tells_error_and_speed_of_every_kernel_that_runs(crashing):
     report = crashing["probe"].json
     assert [report["probed"][key] for key in ("heads", "head_dim", "length")] == [24, 128, 8832]
@@ -179,6 +182,7 @@ def test_probing_tells_error_and_speed_of_every_kernel_that_runs(crashing):
             assert set(offer["probe"].values()) == {None}
 
 
+@pytest.mark.long
 def test_the_table_of_trials_has_a_row_for_every_attention_backend_and_no_other(crashing, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     registered.show(crashing["probe"].json)

@@ -110,6 +110,7 @@ def test_nothing_else_is_left(made):
     assert {path.name for path in folder.iterdir()} == set(FOLDERS.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_the_project_passes_its_own_tests_as_it_was_written(ran, kind):
     code, said = ran[kind]["tests"]
@@ -118,6 +119,7 @@ def test_the_project_passes_its_own_tests_as_it_was_written(ran, kind):
     assert "skipped" not in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_the_plugin_makes_a_picture(ran, kind):
     code, said = ran[kind]["picture"]

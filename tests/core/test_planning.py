@@ -445,6 +445,7 @@ def measured(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory as Linux counts it")
 def test_predicted_within_ten_percent(measured):
     largest = max(measured["phases"], key=lambda phase: phase["measured"])

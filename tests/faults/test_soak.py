@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 RUN = "import sys; sys.argv[0] = 'soak'; import typer; from bench.soak import main; typer.run(main)"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts what the C library gives back, as Linux does")
 def test_after_eighteen_generations_with_changing_options_nothing_has_grown(tmp_path):
     arguments = ["--generations", "18", "--of-one-model", "9", "--output", str(tmp_path / "soak.json")]

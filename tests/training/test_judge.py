@@ -13,8 +13,8 @@ from training.evaluate import BOUNDS, met, unseen
 
 @pytest.fixture(scope="module")
 def renders():
-    """Forty pictures that nothing was trained on, and what is in them."""
-    return unseen(40)
+    """Thirty pictures that nothing was trained on, and what is in them."""
+    return unseen(30)
 
 
 def test_the_shipped_judge_is_right_about_renders(renders) -> None:
