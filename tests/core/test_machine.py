@@ -12,7 +12,7 @@ from dit360_core.devices.build import build_in
 from dit360_core.devices.cards import Card, visible
 from dit360_core.errors import InputError
 from dit360_core.loading import prepare
-from dit360_core.machine import Machine
+from dit360_core.machine import Machine, installed_version
 from dit360_core.options import LoadOptions
 from dit360_core.registry import default_registry
 
@@ -219,3 +219,10 @@ def test_a_wrong_guess_is_corrected_before_anything_is_loaded():
     assert any("cannot use NVIDIA Ghost" in line and "so the CPU computes" in line for line in plan.warnings())
     with pytest.raises(InputError, match="The device 'cuda' is not available here: PyTorch"):
         prepare(LoadOptions(device="cuda"), registry=default_registry(), machine=guess)
+
+
+def test_a_distribution_whose_installation_was_interrupted_has_no_version(tmp_path, monkeypatch):
+    (tmp_path / "half_there-1.0.dist-info").mkdir()
+    (tmp_path / "half_there-1.0.dist-info" / "METADATA").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed_version("half-there") is None

@@ -191,8 +191,12 @@ def test_check_save_tells_the_format_and_writes_nothing(tmp_path):
 
 
 def test_a_folder_that_may_not_be_written_to_is_told(panorama, tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    opened = Path.open
+
+    def refuse(path, *how, **more):
+        if path.is_relative_to(tmp_path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *how, **more)
 
     monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, whom no permission stops
     with pytest.raises(InputError, match="Permission denied in the folder"):

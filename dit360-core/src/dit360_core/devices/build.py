@@ -33,7 +33,8 @@ class Build:
 def installed_build() -> Build:
     """That of the PyTorch which ``import torch`` would take."""
     try:
-        version = metadata.version("torch")
+        about = metadata.metadata("torch")
+        version = about["Version"] if "Version" in about else ""  # noqa: SIM401 - it has no get in its type
     except metadata.PackageNotFoundError:
         version = ""
     folder = _folder()
