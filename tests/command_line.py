@@ -58,8 +58,8 @@ class Told:
 
 def environment(**changes):
     """This process's environment without what would change the program's words, and with ``changes``."""
-    # What PyTorch's compiler sets is for this process alone: a folder, and an address in its memory.
-    ours = ("DIT360_", "FORCE_COLOR", "PYTHONPATH", "_TORCHINDUCTOR_", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    # What Ray and PyTorch's compiler set is for this process alone: a folder, and an address in its memory.
+    ours = ("DIT360_", "FORCE_COLOR", "PYTHONPATH", "_TORCHINDUCTOR_", "TORCHINDUCTOR_CACHE_DIR", "RAY_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in changes.items()}}
 
