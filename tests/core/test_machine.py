@@ -11,8 +11,9 @@ from dit360_core.devices import amd, nvidia
 from dit360_core.devices.build import build_in
 from dit360_core.devices.cards import Card, visible
 from dit360_core.errors import InputError
+from dit360_core.installed import installed_version
 from dit360_core.loading import prepare
-from dit360_core.machine import Machine, installed_version
+from dit360_core.machine import Machine
 from dit360_core.options import LoadOptions
 from dit360_core.registry import default_registry
 

@@ -12,7 +12,7 @@ import pytest
 from command_line import dit360, install, python
 from dit360_core.errors import Dit360Error
 from dit360_core.hookspecs import KINDS
-from dit360_core.machine import installed_version
+from dit360_core.installed import installed_version
 from dit360_core.registry import Registry
 from dit360_core.scaffolding import plugin_project, write_project
 from packaging.requirements import Requirement

@@ -14,7 +14,7 @@ from typing import Literal
 
 import attrs
 from dit360_core.errors import InputError
-from dit360_core.machine import installed_version
+from dit360_core.installed import installed_version
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 

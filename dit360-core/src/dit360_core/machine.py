@@ -7,21 +7,11 @@ import platform
 import sys
 import warnings
 from collections.abc import Mapping
-from importlib import metadata
 
 import attrs
 
 from dit360_core.errors import InputError
-
-
-def installed_version(distribution: str) -> str | None:
-    """The installed version of a distribution, from its metadata, without importing it; None if it is not there, or
-    if what is left of it names none, as after an installation that was interrupted."""
-    try:
-        about = metadata.metadata(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-    return about["Version"] if "Version" in about else None  # noqa: SIM401 - it has no get in its type
+from dit360_core.installed import installed_version
 
 
 @attrs.frozen(kw_only=True)

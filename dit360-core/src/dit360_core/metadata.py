@@ -19,7 +19,7 @@ import attrs
 
 from dit360_core.errors import InputError
 from dit360_core.gpano import GPANO, MADE, Area, Pose, properties_of
-from dit360_core.machine import installed_version
+from dit360_core.installed import installed_version
 
 XMP = "http://ns.adobe.com/xap/1.0/"
 XMP_NOTE = "http://ns.adobe.com/xmp/note/"

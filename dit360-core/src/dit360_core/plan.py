@@ -21,7 +21,7 @@ from dit360_core.machine import Machine
 from dit360_core.memory import is_out_of_memory
 from dit360_core.offers import Model, Need, Offer, Reason, TilingNeed, TilingSettings
 from dit360_core.options import DecodeOptions, LoadOptions, budget_of
-from dit360_core.registry import CORE, Entry, Registry, by_priority, normal, noun, one_line
+from dit360_core.registry import CORE, Entry, Registry, by_priority, normal, noun, one_line, with_owner
 
 if TYPE_CHECKING:
     from dit360_core.conversion import Converted
@@ -62,7 +62,7 @@ class Choice:
     @property
     def origin(self) -> str:
         """What is used, and whose it is if it is not the core's."""
-        return self.used if self.distribution == CORE else f"{self.used} ({self.distribution} {self.version})"
+        return with_owner(self.used, self.distribution, self.version)
 
     def sentence(self) -> str:
         """One line for the log."""

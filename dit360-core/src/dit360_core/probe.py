@@ -164,9 +164,9 @@ def closeness(attend: Any, need: AttentionNeed, trials: Trials | None = None) ->
     return attrs.evolve(worst, reasons=_everywhere(attend, trials))
 
 
-def _judged(out: Any, expected: Expected, how: str = "", allowed: float | None = None) -> Closeness:
-    """A result against what is right. how: the call was made, for the sentence. allowed: None for that of the call."""
-    allowed = expected.allowed if allowed is None else allowed
+def _judged(out: Any, expected: Expected, how: str = "") -> Closeness:
+    """A result against what is right. how: the call was made, for the sentence."""
+    allowed = expected.allowed
     if told := _misshapen(out, expected.call.q):
         return Closeness(math.nan, allowed, (Reason("probe_failed", told),))
     error = _distance(out, expected.truth) / expected.size
@@ -180,7 +180,7 @@ def _again(attend: Any, one: Expected, other: Expected) -> Closeness:
     of a call and changes nothing that it is given."""
     size = max(one.size, other.size)
     allowed = max(each.allowed * each.size for each in (one, other)) / size
-    one, other = attrs.evolve(one, size=size), attrs.evolve(other, size=size)
+    one, other = (attrs.evolve(each, size=size, allowed=allowed) for each in (one, other))
     used = one.call.copied()
     whole, slices = attend, sliced(attend, max(1, used.q.shape[1] * 2 // 5))
     worst = Closeness(0.0, allowed)
@@ -193,7 +193,7 @@ def _again(attend: Any, one: Expected, other: Expected) -> Closeness:
         tensors = (("q", used.q, given.call.q), ("k", used.k, given.call.k), ("v", used.v, given.call.v))
         for _, mine, its in tensors:
             mine.copy_(its)
-        found = _judged(used.to(kernel), given, how, allowed)
+        found = _judged(used.to(kernel), given, how)
         for name, mine, its in tensors:
             if not torch.equal(mine, its):
                 changed = Reason("probe_failed", f"it changes {name}, which it is given to read")

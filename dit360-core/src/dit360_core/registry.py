@@ -25,7 +25,7 @@ from dit360_core.defaults import check_defaults
 from dit360_core.errors import UnknownName
 from dit360_core.guarding import Arrivals, check_readable, offered, undisturbed
 from dit360_core.hookspecs import KINDS, Dit360Spec
-from dit360_core.machine import installed_version
+from dit360_core.installed import installed_version
 from dit360_core.offers import Model, Reason
 from dit360_core.settling import settle_names, wrong_api
 
@@ -77,6 +77,11 @@ class PluginFailure:
         return f"{self.distribution} {self.version} ({self.entry_point}) {_STAGES[self.stage]}: {self.error}"
 
 
+def with_owner(name: str, distribution: str, version: str) -> str:
+    """The name of an offer, and whose it is if it is not the core's."""
+    return name if distribution == CORE else f"{name} ({distribution} {version})"
+
+
 @attrs.frozen(kw_only=True)
 class Entry:
     """An offer and who made it. distribution: its name in the normal form, as pip shows it (lower case, hyphens).
@@ -98,6 +103,11 @@ class Entry:
     def address(self) -> str:
         """``distribution:name``, which selects this offer and no other."""
         return f"{self.distribution}:{self.offer.name}"
+
+    @property
+    def origin(self) -> str:
+        """Its name, and whose it is if it is not the core's."""
+        return with_owner(self.name, self.distribution, self.version)
 
     @property
     def families(self) -> tuple[str, ...]:

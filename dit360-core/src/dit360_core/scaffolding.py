@@ -22,7 +22,7 @@ from packaging.version import Version
 from dit360_core.atomic import new_folder
 from dit360_core.errors import InputError, UnknownName
 from dit360_core.hookspecs import KINDS
-from dit360_core.machine import installed_version
+from dit360_core.installed import installed_version
 from dit360_core.offers import PLUGIN_API, Offer
 from dit360_core.registry import CORE, Registry, noun
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dit360_core.errors import Dit360Error
-from dit360_core.registry import CORE, Entry, one_line
+from dit360_core.registry import Entry, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ MOST_OPERATIONS = 2**80
 def evaluations_told(entry: Entry, steps: int) -> int:
     """How often the scheduler asks in a run of so many steps. Raises Dit360Error if its answer is none."""
     return _told(
-        f"The scheduler {_origin(entry)} cannot say how often it asks the model in {steps} steps",
+        f"The scheduler {entry.origin} cannot say how often it asks the model in {steps} steps",
         lambda: _whole(entry.offer.evaluations(steps), MOST_EVALUATIONS),
     )
 
@@ -32,7 +32,7 @@ def evaluations_told(entry: Entry, steps: int) -> int:
 def scratch_told(entry: Entry, need: LayerNeed) -> int:
     """Bytes that a layer so quantized takes beside its tensors. Raises Dit360Error if its answer is none."""
     return _told(
-        f"The quantization {_origin(entry)} cannot say what memory a layer of {need.inputs}×{need.outputs} takes",
+        f"The quantization {entry.origin} cannot say what memory a layer of {need.inputs}×{need.outputs} takes",
         lambda: _whole(entry.offer.scratch(need), MOST_BYTES),
     )
 
@@ -53,10 +53,6 @@ def decoding_told(
         return _whole(found["bytes"], MOST_BYTES), str(found["level"]), operations
 
     return _told(f"The tiling {origin} cannot say what memory it takes", ask)
-
-
-def _origin(entry: Entry) -> str:
-    return entry.name if entry.distribution == CORE else f"{entry.name} ({entry.distribution} {entry.version})"
 
 
 def _whole(answer: Any, most: int) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import attrs
+
+from dit360_core.installed import installed_version
 
 
 @attrs.frozen(kw_only=True)
@@ -32,11 +33,7 @@ class Build:
 
 def installed_build() -> Build:
     """That of the PyTorch which ``import torch`` would take."""
-    try:
-        about = metadata.metadata("torch")
-        version = about["Version"] if "Version" in about else ""  # noqa: SIM401 - it has no get in its type
-    except metadata.PackageNotFoundError:
-        version = ""
+    version = installed_version("torch") or ""
     folder = _folder()
     if folder is None:
         return Build(version=version)
