@@ -16,7 +16,12 @@ LIBRARIES = Path(__file__).parent / "libraries"
 HANGING = 3600
 """Seconds after which a process is taken to hang for ever: a guard, and nothing that a busy machine could reach."""
 
-MANY = """
+_OURS = {
+    name: value for name, value in os.environ.items() if not name.startswith(("DIT360_", "FORCE_COLOR", "PYTHONPATH"))
+}
+"""As it was when tests were collected: Ray and PyTorch's compiler change it for the process that they are in."""
+
+_MANY = """
 import contextlib, io, json, os, signal, sys, traceback
 asked = json.load(sys.stdin)
 for name in asked["without"]:
@@ -57,11 +62,8 @@ class Told:
 
 
 def environment(**changes):
-    """This process's environment without what would change the program's words, and with ``changes``."""
-    # What Ray and PyTorch's compiler set is for this process alone: a folder, and an address in its memory.
-    ours = ("DIT360_", "FORCE_COLOR", "PYTHONPATH", "_TORCHINDUCTOR_", "TORCHINDUCTOR_CACHE_DIR", "RAY_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**kept, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in changes.items()}}
+    """The tests' environment without what would change the program's words, and with ``changes``."""
+    return {**_OURS, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in changes.items()}}
 
 
 def python(code, *, cwd, given="", fresh=False, **environ):
@@ -85,15 +87,15 @@ def python(code, *, cwd, given="", fresh=False, **environ):
     )
 
 
-def dit360(*commands, cwd, without=(), folders=(), fresh=False, **environ):
+def dit360(*commands, cwd, before="", without=(), folders=(), fresh=False, **environ):
     """Runs command lines (each a list of arguments) in one process, in which ``without`` cannot be imported.
 
-    folders: for each, the one that it runs in; else all run in ``cwd``. fresh: nothing is imported yet, as ever where
-    something cannot be.
+    before: code that the process runs first. folders: for each, the one that it runs in; else all run in ``cwd``.
+    fresh: nothing is imported yet, as ever where something cannot be.
     """
     lines = [[str(word) for word in command] for command in commands]
     asked = json.dumps({"commands": lines, "without": list(without), "folders": [str(folder) for folder in folders]})
-    done = python(MANY, cwd=cwd, given=asked, fresh=fresh or bool(without), **environ)
+    done = python(before + _MANY, cwd=cwd, given=asked, fresh=fresh or bool(without), **environ)
     assert done.returncode == 0, done.stderr
     return [Told(**told) for told in json.loads(done.stdout)]
 

@@ -15,14 +15,18 @@ import subprocess
 import sys
 import tempfile
 
-_EARLY = (
-    "PYTHON", "TORCH", "PYTORCH", "ATEN_", "ONEDNN_", "DNNL_", "KMP_", "MKL_", "CUDA_", "NVIDIA_", "LD_", "USE_",
-    "TRANSFORMERS_", "DIFFUSERS_", "XFORMERS_", "KERNELS_", "RAY_", "LANG", "LC_", "HOME", "XDG_", "TZ",
-)  # fmt: skip
-"""Variables that Python or a library may read while it is imported."""
-_MADE_UP_FOR = ("PYTHONPATH", "PYTHONIOENCODING")
-"""Those of them that the fork follows all the same, or that have their own rule."""
-
+_LATE = (
+    "DIT360_",
+    "PYTHONPATH",
+    "PYTHONIOENCODING",
+    "COLUMNS",
+    "COMFYUI_DIR",
+    "BROWSER",
+    "TMPDIR",
+    "OMP_NUM_THREADS",
+    "HF_",
+)
+"""Variables that nothing reads while it is imported, or that are made up for after the fork."""
 
 _SERVER = """
 import contextlib, gc, importlib, json, os, select, signal, socket, sys, tempfile
@@ -92,9 +96,9 @@ exec(compile(code, "<string>", "exec"), {"__name__": "__main__", "__builtins__":
 
 def can_be_forked(environment: dict[str, str]) -> bool:
     """Whether a process with these variables can be one of those."""
-    changed = {name for name, _ in set(environment.items()) ^ set(_started_with().items())} - {*_MADE_UP_FOR}
+    changed = {name for name, _ in set(environment.items()) ^ set(_started_with().items())}
     usual = environment.get("PYTHONIOENCODING", "utf-8") == "utf-8"
-    return sys.platform == "linux" and usual and not any(name.startswith(_EARLY) for name in changed)
+    return sys.platform == "linux" and usual and all(name.startswith(_LATE) for name in changed)
 
 
 @functools.cache

@@ -637,7 +637,7 @@ def test_run_again_it_goes_on_to_the_pictures_of_an_uninterrupted_run_each_once(
 _ON_RAY = """
 import json, os, re, signal, sys, time
 from dit360_core.batching import Batch
-batch = Batch("list.txt", "ray", format="png", engine="ray", workers=2, width=128, steps=1)
+batch = Batch("prompts.jsonl", "by-two", format="png", engine="ray", workers=2, width=128, steps=1)
 killed, told = None, []
 for outcome in batch.run():
     told.append([outcome.file.name, outcome.status, outcome.worker])
@@ -652,7 +652,7 @@ open("told.json", "w").write(json.dumps({"killed": killed, "told": told}))
 @pytest.mark.long
 def test_on_ray_a_lost_worker_costs_no_picture(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
-    written(tmp_path / "list.txt", *PROMPTS)
+    written(tmp_path / "prompts.jsonl", *({"prompt": prompt} for prompt in PROMPTS))
     done = python(_ON_RAY, cwd=tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "told.json").read_text())
@@ -661,10 +661,10 @@ def test_on_ray_a_lost_worker_costs_no_picture(tmp_path):
     assert len({name for name, _, _ in told["told"]}) == len(PROMPTS)
     assert len({worker for _, _, worker in told["told"]}) >= 2
     (local,) = dit360(
-        ["batch", "list.txt", "-o", "local", "--format", "png", *SMALL_FLAGS], cwd=tmp_path, OMP_NUM_THREADS="1"
+        ["batch", "prompts.jsonl", "-o", "local", "--format", "png", *SMALL_FLAGS], cwd=tmp_path, OMP_NUM_THREADS="1"
     )
     assert local.code == 0, local.err
-    made = {path.name: path.read_bytes() for path in (tmp_path / "ray").glob("*.png")}
+    made = {path.name: path.read_bytes() for path in (tmp_path / "by-two").glob("*.png")}
     assert made == {path.name: path.read_bytes() for path in (tmp_path / "local").glob("*.png")}
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from command_line import MANY, Told, environment, python
+from command_line import Told, dit360, environment, python
 from dit360_core.atomic import NameTaken, check_new_folder, write_atomic
 from dit360_core.errors import InputError
 from dit360_core.panorama import Panorama, check_save
@@ -42,7 +42,7 @@ json.dump([attrs.asdict(one) for one in told], sys.stdout)
 
 
 def told_under(prefix, *commands, cwd, **environ):
-    """Command lines in a process that is started by another program (``unshare``, ``setpriv``, ``ulimit``)."""
+    """Command lines in a process that is started by another program (``setpriv``)."""
     asked = {"commands": [[str(word) for word in command] for command in commands], "environ": environ}
     done = subprocess.run(
         [*prefix, sys.executable, "-c", _TELLING, str(Path(__file__).parents[1])],
@@ -77,16 +77,13 @@ def big(tmp_path_factory):
 # As 'unshare --mount --map-root-user' and 'mount' do it, so that this can be a fork of a process that has PyTorch. What
 # is on the disk is copied at the end, since nobody else sees it.
 _SMALL_DISK = """
-import atexit, ctypes, os, pathlib, shutil, subprocess, sys
+import atexit, ctypes, os, pathlib, shutil, subprocess
 user, group = os.getuid(), os.getgid()
-try:
-    if ctypes.CDLL(None, use_errno=True).unshare(0x00020000 | 0x10000000):  # CLONE_NEWNS, CLONE_NEWUSER
-        raise OSError(ctypes.get_errno(), "unshare fails")
-    for file, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-        pathlib.Path("/proc/self", file).write_text(text)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "disk"], check=True)
-except (OSError, AttributeError, subprocess.CalledProcessError) as error:
-    sys.exit([sys.stderr.write(str(error)), 77][1])
+if ctypes.CDLL(None, use_errno=True).unshare(0x00020000 | 0x10000000):  # CLONE_NEWNS, CLONE_NEWUSER
+    raise OSError(ctypes.get_errno(), "unshare fails")
+for file, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+    pathlib.Path("/proc/self", file).write_text(text)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "disk"], check=True)
 pathlib.Path("disk/old.png").write_bytes(b"mine")
 atexit.register(shutil.copytree, os.path.abspath("disk"), os.path.abspath("after"), dirs_exist_ok=True)
 """
@@ -98,6 +95,9 @@ def small_disk(tmp_path_factory, big):
     desk = tmp_path_factory.mktemp("desk")
     for name in ("disk", "spare", "after"):
         (desk / name).mkdir()
+    tried = python(_SMALL_DISK, cwd=desk)
+    if tried.returncode:
+        pytest.skip(f"no small disk can be mounted here: {tried.stderr.splitlines()[-1]}")
     commands = {
         "a new picture": ["generate", "a castle", "-o", "disk/new.png", *WIDE],
         "a picture that is replaced": [
@@ -107,13 +107,8 @@ def small_disk(tmp_path_factory, big):
         "a quantized model": ["quantize", "tiny", "-o", "disk/model", "--mode", "int8"],
         "a timeline": ["generate", "a castle", "-o", "spare.png", *SMALL, "--profile", "disk/time.html"],
     }  # fmt: skip
-    lines = [[str(word) for word in command] for command in commands.values()]
-    asked = json.dumps({"commands": lines, "without": [], "folders": []})
-    done = python(_SMALL_DISK + MANY, cwd=desk, given=asked, TMPDIR=desk / "spare")
-    if done.returncode == 77:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    return desk, dict(zip(commands, (Told(**told) for told in json.loads(done.stdout)), strict=True))
+    told = dit360(*commands.values(), cwd=desk, before=_SMALL_DISK, TMPDIR=desk / "spare")
+    return desk, dict(zip(commands, told, strict=True))
 
 
 @posix

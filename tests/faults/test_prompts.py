@@ -30,9 +30,8 @@ def painted(tmp_path_factory):
     made, shown = [], []
     for number, prompt in enumerate(PROMPTS.values()):
         file = f"{number}{ENDINGS[number % 3]}"
-        made.append(
-            ["generate", prompt, "-o", file, "--width", 64, "--steps", 2, "--seed", number]
-        )  # of a seed that is not black
+        # A seed whose picture is not black.
+        made.append(["generate", prompt, "-o", file, "--width", 64, "--steps", 2, "--seed", number])
         shown.append(["inspect", file, "--json"])
     refused = ["generate", "a \ud800 castle", "-o", "refused.png"]
     told = dit360(*made, *shown, *(command[:-1] for command in shown), refused, cwd=desk)
