@@ -1,8 +1,9 @@
 # One command each; all are safe to repeat. Python 3.11 or newer is all that must be there.
 PYTHON ?= python3
 BIN := .venv/bin
-# The files of tests side by side, each in one process.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
+# The files of tests side by side, each in one process. Where the environment forbids files of bytecode, each of the
+# processes that tests start would compile the sources anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
 PROMPT ?= a castle above a meadow at sunset
 SEED ?= 7
 

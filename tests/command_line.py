@@ -22,7 +22,8 @@ _OURS = {
 """As it was when tests were collected: Ray and PyTorch's compiler change it for the process that they are in."""
 
 _MANY = """
-import contextlib, io, json, os, signal, sys, traceback
+import contextlib, io, json, os, random, secrets, signal, sys, traceback
+secrets.randbits = random.Random(7).getrandbits  # seeds that nobody gave, as in conftest.py
 asked = json.load(sys.stdin)
 for name in asked["without"]:
     sys.modules[name] = None  # importing it raises ImportError

@@ -8,6 +8,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import gc
+import random
+import secrets
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -30,6 +32,16 @@ def pytest_collection_finish() -> None:
     _keep()  # the libraries' modules
     if "PYTEST_XDIST_WORKER" in os.environ:
         forked.begin()  # while the first tests run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    # Seeds that nobody gave are the same every time: a few of them paint black all over, at a test's size.
+    secrets.randbits = random.Random(item.nodeid).getrandbits
+    result = yield
+    if nextitem is not None and nextitem.path != item.path:
+        _keep()  # what this file imported; its fixtures are gone
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -189,6 +189,7 @@ def assert_elsewhere(words, where):
     assert all(word in (ROOT / ELSEWHERE[tuple(words)]).read_text("utf-8") for word in words), where
 
 
+@pytest.mark.long
 def test_every_dit360_command_in_the_documents_does_what_it_is_there_for(cache, tmp_path):
     commands, folders, wheres = [], [], []
     for block in of("sh", "powershell"):
