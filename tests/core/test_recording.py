@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import mmap
 import sys
 import threading
 import time
@@ -20,8 +21,8 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Li
 
 
 def filled(mebibytes: int) -> torch.Tensor:
-    """Memory that is really there; so large a block goes back to the system as soon as it is dropped."""
-    return torch.empty(mebibytes * MIB, dtype=torch.uint8).fill_(1)
+    """Memory that is really there, and the system's again as soon as it is dropped: what malloc gives may stay."""
+    return torch.frombuffer(mmap.mmap(-1, mebibytes * MIB), dtype=torch.uint8).fill_(1)
 
 
 def below_the_most() -> int:
