@@ -30,6 +30,8 @@ for name in asked["without"]:
 # Also where the tests run in the background of a shell, which starts its children with the signal switched off.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from dit360_core.cli import main
+import functools, typer.main
+typer.main.get_command = functools.cache(typer.main.get_command)  # for each line anew it would be half of its time
 told = []
 for arguments, folder in zip(asked["commands"], asked["folders"] or [None] * len(asked["commands"])):
     if folder:
