@@ -20,11 +20,12 @@ def check_defaults(model: Model) -> None:
             prompt_prefix=model.prompt_prefix,
         )
     except InputError as error:
-        raise InputError(f"The model's own {_lower(str(error))}") from error
+        raise InputError(f"The model's own {lower_first(str(error)).removeprefix('the ')}") from error
     least, most = model.guidance_range
     if not 0 <= least <= most <= 100:
         raise InputError(f"The model's own guidance_range is {least} … {most}, but must lie in 0 … 100.")
 
 
-def _lower(sentence: str) -> str:
+def lower_first(sentence: str) -> str:
+    """A sentence as it goes on after other words."""
     return sentence[:1].lower() + sentence[1:]

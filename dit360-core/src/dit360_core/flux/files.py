@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from dit360_core.defaults import check_defaults
+from dit360_core.defaults import check_defaults, lower_first
 from dit360_core.errors import InputError, ModelError
-from dit360_core.flux.schema import name_of, read_json
+from dit360_core.flux.schema import name_of, read_json, tell_others
 from dit360_core.flux.schemas import SCHEMAS, check_part, check_together
 from dit360_core.flux.tokenizers import check_tokenizer, check_vocabulary
 from dit360_core.flux.weights import (
@@ -39,6 +39,9 @@ KEPT = (
     "position_interpolation", "precision",
 )  # fmt: skip
 """Of a model, what its files do not tell."""
+_WRITTEN = {"format", "made_from", "model", "loras", "lora", "vae", "t5"}
+"""The keys of that file: ``lora`` of folders that were written when there could be one."""
+_DAMAGED = "{} is damaged ({}); delete it to use defaults."
 LIBRARIES = ("diffusers", "transformers")
 """From which the parts of a model come. Older versions of diffusers import whatever else a model's folder names."""
 PIPELINES = (
@@ -157,23 +160,21 @@ def with_settings(model: Model, folder: Path) -> Model:
     file = folder / SETTINGS
     if not file.is_file():
         return model
-    told = read_json(file).get("model")
+    settings = read_json(file)
+    told = settings.get("model")
     if not isinstance(told, dict):
-        raise ModelError(f"{file} is damaged (its model is {told!r:.60}); delete it to use defaults.")
-    known = {field.name for field in attrs.fields(Model)} & set(KEPT)
+        raise ModelError(_DAMAGED.format(file, f"its model is {told!r:.60}"))
+    tell_others(file, [*(settings.keys() - _WRITTEN), *(f"model.{key}" for key in told.keys() - set(KEPT))])
     try:
-        made = attrs.evolve(model, **{name: told[name] for name in known if name in told})
+        made = attrs.evolve(model, **{name: told[name] for name in KEPT if name in told})
         check_defaults(made)
-    except (InputError, TypeError, ValueError) as error:
-        why = error.args[0] if error.args else type(error).__name__  # of attrs, whose text shows the whole field
-        raise ModelError(
-            f"{file} is damaged ({_lower_first(str(why)).rstrip('.')}); delete it to use defaults."
-        ) from error
+    except InputError as error:
+        raise ModelError(_DAMAGED.format(file, lower_first(str(error)).rstrip("."))) from error
+    except (TypeError, ValueError) as error:
+        # Of attrs, with the field and the value: its own sentence speaks of Python's classes.
+        _, field, _, value = error.args
+        raise ModelError(_DAMAGED.format(file, f"its {field.name} is {value!r:.60}")) from error
     return made
-
-
-def _lower_first(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
 
 
 def like_schnell(model: Model) -> Model:
