@@ -1,11 +1,17 @@
 """Small real models shared by the tests. No network: the Hub is switched off before anything imports it."""
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # PyTorch's compiler would start processes for it that import PyTorch again; a few small kernels are not worth them.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# It keeps its code for everybody, and takes no notice of this variable, with which vectorized code cannot be built.
+if "ATEN_CPU_CAPABILITY" in os.environ:
+    _user = os.getuid() if hasattr(os, "getuid") else ""
+    _kept = f"{tempfile.gettempdir()}/dit360-tests-{_user}-{os.environ['ATEN_CPU_CAPABILITY']}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _kept)
 
 import gc
 import random

@@ -1,12 +1,14 @@
 """The pipeline's nodes, called as ComfyUI calls them, without ComfyUI."""
 
 import logging
+import queue
 
 import attrs
 import dit360_core
 import numpy as np
 import pytest
 import torch
+from dit360_comfy import model as sources
 from dit360_comfy.choices import choices
 from dit360_comfy.conditioning import UNKNOWN, conditioning_from
 from dit360_comfy.edges import BLEND_MODES, blended, fitted
@@ -274,6 +276,22 @@ def test_weights_come_when_they_are_used_and_go_when_they_are_unwanted(words, la
     (same,) = run("DiT360Decode", samples=latents, dit360_pipe=Pipe.of(source), auto_blend_edges=False)
     assert torch.equal(same, image)
     assert unload_all() >= 1
+
+
+def test_memory_that_cannot_be_given_back_is_told_and_the_next_is(monkeypatch, caplog):
+    tried: queue.SimpleQueue = queue.SimpleQueue()
+
+    def give_back():
+        tried.put(None)
+        raise RuntimeError("the cache is locked")
+
+    monkeypatch.setattr(sources, "GRACE", 0)
+    monkeypatch.setattr(sources, "give_back_memory", give_back)
+    sources._start_giving_back()
+    for _ in range(2):
+        sources._gone.put(None)
+        tried.get(timeout=600)
+    assert "could not be given back: the cache is locked" in caplog.text
 
 
 def test_parts_that_were_taken_apart_and_put_together_are_the_same_model(pipe, words, latents):

@@ -47,7 +47,12 @@ def comfy(monkeypatch, tmp_path) -> SimpleNamespace:
     monkeypatch.setitem(sys.modules, "comfy", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "comfy.cli_args", SimpleNamespace(args=fake.args))
     fake.check = lambda: None
-    memory = SimpleNamespace(throw_exception_if_processing_interrupted=lambda: fake.check())
+    memory = SimpleNamespace(
+        throw_exception_if_processing_interrupted=lambda: fake.check(),
+        # A model of another test may go just now.
+        soft_empty_cache=lambda: None,
+        get_torch_device=lambda: torch.device("cpu"),
+    )
     monkeypatch.setitem(sys.modules, "comfy.model_management", memory)
     return fake
 

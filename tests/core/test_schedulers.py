@@ -1,12 +1,14 @@
 """Solvers against flows that are known: order of convergence, noise levels, beginning in the middle."""
 
 import functools
+import itertools
 import math
 
 import attrs
 import pytest
 import torch
 from command_line import dit360
+from dit360_core.builtin import solvers
 from dit360_core.builtin.scheduler import dit360_schedulers
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.flux.shift import FluxTimeShift
@@ -152,6 +154,14 @@ def test_what_is_no_picture_is_told(image):
         Pipeline.from_diffusers(random_flux()).sample(random_conditioning(), image=image, denoise=0.5, **SIZE)
     with pytest.raises(InputError, match="but must be a Panorama"):
         Pipeline.from_diffusers(random_flux()).generate("a sea", image=image, denoise=0.5, **SIZE)
+
+
+@pytest.mark.parametrize("second", [1 - 2**-52, 1 - 2**-53, 1.0, 1 - 1e-9, 0.5])
+def test_every_level_that_a_logarithm_is_taken_of_leaves_some_signal(second):
+    levels = solvers.with_signal([1.0, second, 0.25, 0.0])
+    assert all(1 > level > after for level, after in itertools.pairwise(levels))
+    assert levels == pytest.approx([1.0, second, 0.25, 0.0], abs=2e-6)
+    assert levels[1:] == [second, 0.25, 0.0] or second > 1 - 1e-15
 
 
 @pytest.mark.parametrize("name", list(OFFERS))

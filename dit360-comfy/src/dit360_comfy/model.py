@@ -199,6 +199,8 @@ def _give_back_what_goes() -> None:
         if _at_work.acquire(blocking=False):
             try:
                 give_back_memory()
+            except Exception as error:  # noqa: BLE001 (this thread is the only one, and the next source goes to it too)
+                log.warning("The memory of a model that went could not be given back: %s", error)
             finally:
                 _at_work.release()
 

@@ -6,6 +6,8 @@ were shifted already. So the levels are set directly, and each step is told its 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,9 +37,7 @@ class Multistep:
     ) -> torch.Tensor:
         solver = self._solver
         if solver.step_index is None:
-            levels = list(self._levels)
-            # Its formulas take the logarithm of the signal 1 − σ, which must not be nothing; nor may two levels be one.
-            levels[0] = min(levels[0], 1.0 - min(1e-6, (1.0 - levels[1]) / 1000))
+            levels = with_signal(self._levels)
             solver.num_inference_steps = len(levels) - 1
             solver.sigmas = torch.tensor(levels, dtype=torch.float64)
             solver.timesteps = torch.tensor(self._levels[:-1], dtype=torch.float64) * 1000
@@ -47,6 +47,20 @@ class Multistep:
         there = "cpu" if x.device.type == "mps" else x.device
         out: torch.Tensor = solver.step(velocity.to(there), sigma * 1000, x.to(there), return_dict=False)[0]
         return out.to(x.device, x.dtype)
+
+
+def with_signal(levels: Sequence[float]) -> list[float]:
+    """Noise levels of which each leaves some signal: the formulas take the logarithm of 1 − σ, and divide by its steps.
+
+    levels: σ from high to low, the last 0. The first gets a thousandth of the second's signal, at most 1e-6; where
+    levels crowd so near to 1 that float64 has not that many numbers there, each is below the one before nevertheless.
+    """
+    first = min(levels[0], 1.0 - min(1e-6, (1.0 - levels[1]) / 1000))
+    apart, above = [], 1.0
+    for level in (first, *levels[1:]):
+        above = min(level, math.nextafter(above, 0.0))
+        apart.append(above)
+    return apart
 
 
 def unipc(settings: SchedulerSettings) -> Multistep:
