@@ -35,7 +35,9 @@ def server(tmp_path_factory):
     helpers.mkdir()
     shutil.copy(Path(__file__).with_name("helper_nodes.py"), helpers / "__init__.py")
     site = install(tmp_path_factory.mktemp("site"), *PLUGINS)
-    with Server(base, "--preview-method", "auto", environment={"PYTHONPATH": str(site)}) as running:
+    # An older ComfyUI may have its own packages there.
+    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    with Server(base, "--preview-method", "auto", environment={"PYTHONPATH": path}) as running:
         yield running
 
 

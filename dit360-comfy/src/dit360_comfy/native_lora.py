@@ -56,7 +56,9 @@ def _patches(model: Any, file: Path, keys: dict[str, Any]) -> dict[Any, Any]:
     from dit360_core.flux.lora import fitted_to, read
 
     found = read(file)
-    at = {name.removeprefix(_HEAD): _place(key) for name, key in keys.items() if name.startswith(_HEAD)}
+    named = {name.removeprefix(_HEAD): _place(key) for name, key in keys.items() if name.startswith(_HEAD)}
+    # Older tables have names of a ControlNet's layers too.
+    at = {name: place for name, place in named.items() if _is_there(model.model, place[0])}
     lora = fitted_to(found, {"transformer": {name: _Layer(model.model, *place) for name, place in at.items()}})
     for remark in lora.remarks:
         log.warning("%s", remark)
@@ -78,6 +80,16 @@ def _patches(model: Any, file: Path, keys: dict[str, Any]) -> dict[Any, Any]:
 def _place(key: Any) -> tuple[str, Any]:
     """(The name of ComfyUI's tensor, which part of it: along which side, from where, how long), None for the whole."""
     return (key, None) if isinstance(key, str) else (key[0], key[1])
+
+
+def _is_there(model: Any, key: str) -> bool:
+    import comfy.utils
+
+    try:
+        comfy.utils.get_attr(model, key)
+    except AttributeError:
+        return False
+    return True
 
 
 def _bias_key(key: Any) -> Any:
