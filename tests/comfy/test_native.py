@@ -1012,7 +1012,7 @@ comfy.options.enable_args_parsing()
 """
 
 _INSIDE = (small_flux, sample, same_in_diffusers, off_from_core, sampling, as_bias, oracle, composing, stranger,
-           small_vae, decoding, loras, compiling, pressing)  # fmt: skip
+           small_vae, decoding, more_than_factors, loras, compiling, pressing)  # fmt: skip
 
 
 def in_comfyui(function):
