@@ -843,12 +843,15 @@ def more_than_factors(model, net):
     from safetensors.torch import save_file
 
     norm, swapped = net.double_blocks[0].img_attn.norm.query_norm, net.final_layer.adaLN_modulation[1]
-    at = dict(norm.named_parameters())
-    (norm_weight,) = at.values()
-    bias, generator = net.double_blocks[1].img_attn.qkv.bias, torch.Generator().manual_seed(5)
+    qkv, generator = net.double_blocks[1].img_attn.qkv, torch.Generator().manual_seed(5)
+    (norm_weight,) = norm.parameters()
+
+    def now():  # a patched parameter is another object
+        return [t.detach().clone() for t in (*norm.parameters(), qkv.bias, swapped.weight)]
+
     down, up = torch.randn(4, 32, generator=generator), torch.randn(64, 4, generator=generator)
     added = torch.randn(96, generator=generator)
-    before = [t.detach().clone() for t in (norm_weight, bias, swapped.weight)]
+    before = now()
     file = Path(tempfile.mkdtemp()) / "lora.safetensors"
     save_file(
         {
@@ -864,7 +867,7 @@ def more_than_factors(model, net):
     )
     patched = with_lora(model, str(file), 0.5)
     patched.patch_model()
-    made = [t.detach().clone() for t in (norm_weight, bias, swapped.weight)]
+    made = now()
     patched.unpatch_model()
     wanted = (0.125, 0.5 * added, 0.5 * 8 / 4 * up @ down)
     return {
