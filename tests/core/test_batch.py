@@ -602,6 +602,7 @@ def interrupted(tmp_path_factory):
     return folder, json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_whatever_has_its_name_is_whole(interrupted):
     _, told = interrupted
     killed = told["told"][:KILLS]
@@ -690,6 +691,7 @@ def test_ray_that_is_slow_to_start_is_started_again_and_told_in_a_sentence_in_th
         OnRay(LoadOptions(), quality=90)._connect()
 
 
+@pytest.mark.long
 def test_more_workers_than_ray_has_places_for_are_refused_and_do_not_hang(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
     written(tmp_path / "list.txt", "a castle")

@@ -301,6 +301,7 @@ def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(light,
     assert "Usage: dit360" in light[name].err
 
 
+@pytest.mark.long
 def test_a_plain_backends_list_and_every_help_need_no_torch(tmp_path):
     torch_free = [["backends"], ["backends", "--json"], ["doctor"], ["--help"], ["--version"]]
     helped = ("generate", "backends", "doctor", "view", "inspect", "new-plugin")

@@ -99,6 +99,7 @@ json.dump({name: [reason.sentence for reason in verdict.reasons] for name, verdi
 """
 
 
+@pytest.mark.long
 def test_a_kernel_that_never_returns_is_given_up_and_one_that_says_too_much_is_heard_out(tmp_path):
     site = install(tmp_path / "site", "hangs")
     assert json.loads(python(HANGING, cwd=tmp_path, fresh=True, PYTHONPATH=site).stdout) == {

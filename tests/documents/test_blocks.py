@@ -237,6 +237,7 @@ def test_every_comparison_in_a_table_can_be_asked_for():
         assert len(configurations(baseline, words[2::2], default_registry())) > 1
 
 
+@pytest.mark.long
 def test_every_other_command_in_the_documents_would_do_what_it_is_there_for(tmp_path):
     """pip without an index: what the documents install is this project's, which is here, and brings nothing more."""
     bin_ = str(Path(sys.executable).parent)
