@@ -16,7 +16,7 @@ FLAGS ?=
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
 	@echo "make test     run the tests"
-	@echo "make test-long  those that take ten seconds or more each (five minutes)"
+	@echo "make test-long  those that take ten seconds or more each (three minutes)"
 	@echo "make test-draws  those that draw at random, with many more draws (ten minutes)"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
