@@ -15,6 +15,7 @@ from dit360_core.builtin import int8
 from dit360_core.builtin import quantization as builtin
 from dit360_core.conversion import Policy, convert, quantize_module, select_layers, trial_tokens
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, ModelError, UnknownName
+from dit360_core.flux import files
 from dit360_core.flux.layers import policy_of
 from dit360_core.flux.stream import Quantizing, load_part, survey
 from dit360_core.flux.tensors import Tensors
@@ -584,6 +585,7 @@ def test_a_lora_is_stored_with_the_model(stored_with_lora, lora, load):
     assert same(states(load(str(folder))), states(direct))
     told = json.loads((folder / "dit360.json").read_text())
     assert told["loras"][0]["modules"] == len(ATTENTION)
+    assert told.keys() <= files._WRITTEN, "a key that is written and told as unknown when it is read"
 
 
 def test_shards_are_written_and_read(tmp_path, monkeypatch, load, paint):
