@@ -24,8 +24,8 @@ from typing import Annotated, Any
 import torch
 import typer
 from attention_page import write_page
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.system.machine import Machine
 from peak import in_a_process, memory, reset_peak
 from rich.console import Console
 from rich.progress import track
@@ -60,7 +60,7 @@ def main(
 
 def wanted(device: str) -> Iterable[dict[str, Any]]:
     """Every backend × dtype × shape × bias × slice, then what grows with the length."""
-    from dit360_core.registry import by_priority, default_registry
+    from dit360_core.plugins.registry import by_priority, default_registry
 
     backends = [entry.address for entry in sorted(default_registry().entries("attention"), key=by_priority)]
     for heads, head_dim, length in ((24, 128, 8832), (24, 64, 544), (24, 128, 544), (24, 256, 544)):
@@ -115,8 +115,8 @@ def cpu_name() -> str:
 
 def judged(cell: dict[str, Any]) -> tuple[Any, AttentionNeed, list[str]]:
     """A cell's backend, what it asks of it, and why that cannot be had here."""
-    from dit360_core.plan import judge
-    from dit360_core.registry import default_registry
+    from dit360_core.plugins.choosing import judge
+    from dit360_core.plugins.registry import default_registry
 
     (entry,) = default_registry().find("attention", cell["backend"])
     shape = ("device", "dtype", "heads", "head_dim", "length", "key_bias")
@@ -134,8 +134,8 @@ def measured(cell: dict[str, Any]) -> dict[str, Any]:
 def dispatch_cost(calls: int = 500, rounds: int = 41) -> dict[str, float]:
     """Microseconds of a call of PyTorch's attention on next to no data: through dit360's kernel, and directly."""
     import torch.nn.functional as F
-    from dit360_core.attention import Kernels
-    from dit360_core.registry import default_registry
+    from dit360_core.planning.kernels import Kernels
+    from dit360_core.plugins.registry import default_registry
 
     need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=16)
     _, attend = Kernels(default_registry(), Machine.detect("cpu"), strict=True).choose("sdpa", need)
@@ -164,8 +164,8 @@ def dispatch_cost(calls: int = 500, rounds: int = 41) -> dict[str, float]:
 
 def child(cell: dict[str, Any]) -> dict[str, Any]:
     """One measurement."""
-    from dit360_core.probe import closeness, refusals, trial_call
-    from dit360_core.slicing import sliced
+    from dit360_core.planning.probe import closeness, refusals, trial_call
+    from dit360_core.plugins.slicing import sliced
 
     keep_the_machine_alive(cell["device"])
     offer, need, _ = judged(cell)

@@ -40,9 +40,9 @@ WANTED = {
 
 SAGE = """
 import json
-from dit360_core.attention import typical_need
-from dit360_core.machine import Machine
-from dit360_core.probe import closeness, speed
+from dit360_core.planning.kernels import typical_need
+from dit360_core.system.machine import Machine
+from dit360_core.planning.probe import closeness, speed
 from sageattention import sageattn
 def attend(q, k, v, *, scale):
     return sageattn(q, k, v, tensor_layout="NHD", sm_scale=scale)

@@ -20,7 +20,7 @@ import dit360_core as dit360
 import numpy as np
 import torch
 import typer
-from dit360_core.metrics import ws_psnr
+from dit360_core.panorama.metrics import ws_psnr
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

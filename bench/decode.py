@@ -101,8 +101,8 @@ def _measured(
 
 def child(asked: dict[str, Any]) -> dict[str, Any]:
     """One measurement."""
-    from dit360_core.precision import torch_dtype
-    from dit360_core.vae import decoder_steps, encoder_steps, make_schedule, predict_whole
+    from dit360_core.sphere.vae import decoder_steps, encoder_steps, make_schedule, predict_whole
+    from dit360_core.system.dtypes import torch_dtype
 
     device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
     vae = flux_shaped().to(device, dtype)
@@ -160,7 +160,7 @@ def flux_shaped() -> Any:
 
 
 def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) -> tuple[torch.Tensor, int | None]:
-    from dit360_core.vae import decode_exact, decode_whole, encode_exact, encode_whole
+    from dit360_core.sphere.vae import decode_exact, decode_whole, encode_exact, encode_whole
 
     if way == "whole":
         return (encode_whole if encode else decode_whole)(vae, given), 1

@@ -34,9 +34,9 @@ from typing import Annotated, Any
 
 import attrs
 import typer
-from dit360_core.atomic import write_atomic
-from dit360_core.installed import installed_version
-from dit360_core.machine import Machine
+from dit360_core.system.atomic import write_atomic
+from dit360_core.system.installed import installed_version
+from dit360_core.system.machine import Machine
 from full_size_page import page, state_of
 from rich.console import Console
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from dit360_core.attention import Kernels
-from dit360_core.flux.engine import as_stored
-from dit360_core.machine import Machine
-from dit360_core.memory import is_out_of_memory
-from dit360_core.offers import AttentionNeed
-from dit360_core.pipeline import Pipeline
-from dit360_core.plan import judge
-from dit360_core.probe import closeness, refusals, speed, trial_call
-from dit360_core.registry import Entry, by_priority, default_registry
-from dit360_core.slicing import sliced
-from dit360_core.wrap import Grid
+from dit360_core.models.flux.engine import as_stored
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.planning.kernels import Kernels
+from dit360_core.planning.probe import closeness, refusals, speed, trial_call
+from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.plugins.registry import Entry, by_priority, default_registry
+from dit360_core.plugins.slicing import sliced
+from dit360_core.sphere.grid import Grid
+from dit360_core.system.machine import Machine
+from dit360_core.system.memory import is_out_of_memory
 from full_size_parts import (
     PADDING,
     TINY_TRANSFORMER,

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from dit360_core.errors import InputError
-from dit360_core.flux.placement import place
-from dit360_core.pipeline import Pipeline
+from dit360_core.models.residency.placement import place
+from dit360_core.pipeline.pipeline import Pipeline
 from full_size_parts import (
     GUIDANCE,
     PADDING,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dit360_core.memory import gib
+from dit360_core.system.memory import gib
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from dit360_core.errors import Dit360Error
-from dit360_core.memory import is_out_of_memory
+from dit360_core.system.memory import is_out_of_memory
 
 
 def row(work: Any, what: str, measure: Callable[[], dict[str, Any]]) -> None:

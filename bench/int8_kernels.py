@@ -16,9 +16,9 @@ from typing import Annotated
 
 import torch
 import typer
-from dit360_core.builtin import int8
-from dit360_core.conversion import trial_tokens
-from dit360_core.precision import torch_dtype
+from dit360_core.models.weights.conversion import trial_tokens
+from dit360_core.plugins.builtin import int8
+from dit360_core.system.dtypes import torch_dtype
 from rich.console import Console
 from rich.table import Table
 

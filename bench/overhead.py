@@ -21,15 +21,15 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from dit360_core.builtin.tiling_others import Whole
-from dit360_core.flux.engine import as_stored
-from dit360_core.flux.load import load_pipeline, locate
-from dit360_core.flux.quiet import quiet
-from dit360_core.machine import Machine
-from dit360_core.offers import TilingSettings
-from dit360_core.pipeline import Pipeline
-from dit360_core.plan import resolve_model
-from dit360_core.registry import default_registry
+from dit360_core.models.flux.engine import as_stored
+from dit360_core.models.flux.load import load_pipeline, locate
+from dit360_core.models.weights.quiet import quiet
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.tiling_others import Whole
+from dit360_core.plugins.choosing import resolve_model
+from dit360_core.plugins.offers import TilingSettings
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
 from rich.console import Console
 from rich.table import Table
 from scaled import SIZES, make_model

@@ -5,8 +5,8 @@
     python bench/phases.py controls            # each control against one baseline, paired, medians
     python bench/phases.py controls --model middle
 
-Everything is measured by ``dit360_core.benching``, which ``dit360 bench`` runs for users: configurations in processes
-of their own, in turn, round by round.
+Everything is measured by ``dit360_core.cli.benching.comparing``, which ``dit360 bench`` runs for users:
+configurations in processes of their own, in turn, round by round.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from dit360_core.benching import measure
-from dit360_core.memory import gib
+from dit360_core.cli.benching.comparing import measure
+from dit360_core.cli.benching.varying import Configuration, configurations
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
-from dit360_core.registry import default_registry
-from dit360_core.varying import Configuration, configurations
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.memory import gib
 from rich.console import Console
 from scaled import SIZES, make_model
 

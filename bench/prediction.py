@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from dit360_core.machine import Machine
-from dit360_core.memory import gib, give_back_freed_memory
+from dit360_core.system.machine import Machine
+from dit360_core.system.memory import gib, give_back_freed_memory
 from peak import in_a_process, memory, reset_peak
 from rich.console import Console
 from rich.progress import track
@@ -122,12 +122,12 @@ def write_figures(report: dict[str, Any]) -> None:
 
 def child(asked: dict[str, Any]) -> dict[str, Any]:
     """One combination: predicted, then measured."""
-    from dit360_core.budget import one
-    from dit360_core.forecast import subject_of
-    from dit360_core.loading import prepare
     from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
-    from dit360_core.registry import default_registry
-    from dit360_core.speed import ASSUMED
+    from dit360_core.pipeline.loading import prepare
+    from dit360_core.planning.budget import one
+    from dit360_core.planning.forecast import subject_of
+    from dit360_core.planning.speed import ASSUMED
+    from dit360_core.plugins.registry import default_registry
 
     def of(cls: Any) -> dict[str, Any]:
         names = {field.name for field in cls.__attrs_attrs__}

@@ -15,13 +15,13 @@ from typing import Annotated, Any
 
 import attrs
 import typer
-from dit360_core.budget import Fit, fit
-from dit360_core.forecast import Subject, subject_of, with_system_memory
-from dit360_core.machine import Machine
-from dit360_core.memory import gib
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.registry import default_registry
-from dit360_core.speed import ASSUMED
+from dit360_core.planning.budget import Fit, fit
+from dit360_core.planning.forecast import Subject, subject_of, with_system_memory
+from dit360_core.planning.speed import ASSUMED
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
+from dit360_core.system.memory import gib
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- presets: written by make presets -->", "<!-- end of presets -->"

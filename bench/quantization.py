@@ -27,8 +27,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from dit360_core.machine import Machine
-from dit360_core.precision import torch_dtype
+from dit360_core.system.dtypes import torch_dtype
+from dit360_core.system.machine import Machine
 from dit360_core.testing.models import enliven
 from peak import in_a_process, memory, reset_peak
 from quantization_page import write_figures
@@ -134,8 +134,8 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
     """One quantization of the transformer."""
     from diffusers import FluxTransformer2DModel
     from dit360_core.options import LoadOptions
-    from dit360_core.quantization import choose_quantization
-    from dit360_core.registry import default_registry
+    from dit360_core.planning.quantization import choose_quantization
+    from dit360_core.plugins.registry import default_registry
 
     device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
 
@@ -179,7 +179,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 
 def quantized(asked: dict[str, Any], quantizer: Any, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """The transformer as a model's is loaded, and figures of its layers."""
-    from dit360_core.flux.stream import Quantizing, load_part, survey
+    from dit360_core.models.weights.stream import Quantizing, load_part, survey
 
     how = Quantizing(implementation=quantizer, parts=("transformer",), device=device, home=device)
     part = survey(Path(asked["folder"]), how)["transformer"]
@@ -217,8 +217,8 @@ def whole_models() -> dict[str, dict[str, int]]:
     """Weights of FLUX.1-dev's parts that are quantized, and all others, counted on the meta device."""
     from accelerate import init_empty_weights
     from diffusers import FluxTransformer2DModel
-    from dit360_core.conversion import select_layers
-    from dit360_core.flux.layers import policy_of
+    from dit360_core.models.flux.layers import policy_of
+    from dit360_core.models.weights.conversion import select_layers
     from transformers import T5Config, T5EncoderModel
 
     with init_empty_weights():

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dit360_core.memory import gib
+from dit360_core.system.memory import gib
 from scaled import make_model
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dit360_core.flux.quiet import quiet
-from dit360_core.registry import default_registry
+from dit360_core.models.weights.quiet import quiet
+from dit360_core.plugins.registry import default_registry
 from dit360_core.testing.models import enliven
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import dit360_core as dit360
 import matplotlib as mpl
 import typer
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import default_registry
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.registry import default_registry
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

@@ -28,12 +28,12 @@ import dit360_core as dit360
 import psutil
 import torch
 import typer
-from dit360_core.builtin import PLUGINS
-from dit360_core.builtin.attention_kernels import eager
-from dit360_core.hookspecs import hookimpl
-from dit360_core.memory import give_back_freed_memory
-from dit360_core.offers import AttentionBackend
-from dit360_core.registry import Registry
+from dit360_core.plugins.builtin import PLUGINS
+from dit360_core.plugins.builtin.attention_kernels import eager
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins.registry import Registry
+from dit360_core.system.memory import give_back_freed_memory
 from torch._subclasses import FakeTensor
 
 MIB = 2**20

@@ -43,7 +43,7 @@ CONTACT = (
     "stone pavement and skyscrapers in thick fog",
     "a desert with rocky mountains at noon",
 )
-CONTACT_SHEET = Path(str(resources.files("dit360_core") / "models" / "tiny" / "contact-sheet.jpg"))
+CONTACT_SHEET = Path(str(resources.files("dit360_core") / "models" / "shipped" / "tiny" / "contact-sheet.jpg"))
 MARGIN, CAPTION = 12, 26
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import dit360_core as dit360
 import numpy as np
 import torch
-from dit360_core.builtin.tiling_exact import Exact
-from dit360_core.builtin.tiling_others import Blended
-from dit360_core.flux.engine import as_stored
-from dit360_core.metrics import seam_ratio
-from dit360_core.offers import TilingSettings
-from dit360_core.vae import decode_whole
+from dit360_core.models.flux.engine import as_stored
+from dit360_core.panorama.metrics import seam_ratio
+from dit360_core.plugins.builtin.tiling_exact import Exact
+from dit360_core.plugins.builtin.tiling_others import Blended
+from dit360_core.plugins.offers import TilingSettings
+from dit360_core.sphere.vae import decode_whole
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 

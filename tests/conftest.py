@@ -53,7 +53,7 @@ def pytest_runtest_protocol(item, nextitem):
 @pytest.fixture(scope="session")
 def tiny_folder() -> Path:
     """The embedded model's folder."""
-    return Path(str(resources.files("dit360_core") / "models" / "tiny"))
+    return Path(str(resources.files("dit360_core") / "models" / "shipped" / "tiny"))
 
 
 @pytest.fixture(scope="session")

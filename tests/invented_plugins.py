@@ -4,8 +4,8 @@ import itertools
 from importlib import metadata
 from types import ModuleType
 
-from dit360_core.hookspecs import KINDS, hookimpl
-from dit360_core.offers import AttentionBackend, Model, Quantizer, Scheduler, Tiling
+from dit360_core.plugins.hookspecs import KINDS, hookimpl
+from dit360_core.plugins.offers import AttentionBackend, Model, Quantizer, Scheduler, Tiling
 
 _numbers = itertools.count()
 

@@ -1,7 +1,7 @@
 """Every part of a FLUX pipeline in miniature, with random weights: the real classes, at sizes that cost nothing."""
 
 import torch
-from dit360_core.flux.quiet import quiet
+from dit360_core.models.weights.quiet import quiet
 from dit360_core.testing.models import small_autoencoder
 
 
@@ -41,8 +41,8 @@ def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, d
 
 def random_conditioning(dtype=torch.float32, *, seed=1, negative=False):
     """Embeddings as the text encoders of ``random_flux`` would make them."""
-    from dit360_core.flux.engine import Embedding
-    from dit360_core.stages import Conditioning
+    from dit360_core.models.flux.engine import Embedding
+    from dit360_core.pipeline.stages import Conditioning
 
     generator = torch.Generator().manual_seed(seed)
 

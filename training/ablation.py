@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from dit360_core.metrics import pole_constancy, seam_ratio
+from dit360_core.panorama.metrics import pole_constancy, seam_ratio
 from torch import Tensor
 
 from training import autoencoder, latents, text, transformer

@@ -22,12 +22,12 @@ import attrs
 import torch
 import typer
 from diffusers import FluxPipeline
-from dit360_core.builtin.models import dit360_models
-from dit360_core.builtin.tiling_others import Whole
-from dit360_core.metrics import pole_constancy
-from dit360_core.offers import TilingSettings
-from dit360_core.panorama import Panorama
-from dit360_core.pipeline import Pipeline
+from dit360_core.panorama.metrics import pole_constancy
+from dit360_core.panorama.picture import Panorama
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.models import dit360_models
+from dit360_core.plugins.builtin.tiling_others import Whole
+from dit360_core.plugins.offers import TilingSettings
 from torch import Tensor
 
 from training import judge as judging

@@ -16,7 +16,7 @@ from training import autoencoder, text
 from training.autoencoder import build as build_autoencoder
 from training.flux_parts import build_scheduler, build_transformer
 
-TARGET = Path(__file__).parents[1] / "dit360-core" / "src" / "dit360_core" / "models" / "tiny"
+TARGET = Path(__file__).parents[1] / "dit360-core" / "src" / "dit360_core" / "models" / "shipped" / "tiny"
 
 
 def assemble(untrained: bool = False) -> FluxPipeline:

@@ -8,7 +8,7 @@ import math
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from dit360_core.wrap import Grid
+from dit360_core.sphere.grid import Grid
 from torch import Tensor
 
 from training.text import WIDTH

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from diffusers import FluxTransformer2DModel
-from dit360_core.flux.processor import AttentionProcessor
+from dit360_core.models.flux.processor import AttentionProcessor
 from torch import Tensor, nn
 
 from training import checkpoint, losses, text

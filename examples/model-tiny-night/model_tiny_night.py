@@ -2,10 +2,10 @@
 
 from importlib import resources
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import Model
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import Model
 
-TINY = str(resources.files("dit360_core") / "models" / "tiny")  # any diffusers folder or id of the Hub
+TINY = str(resources.files("dit360_core") / "models" / "shipped" / "tiny")  # any diffusers folder or id of the Hub
 
 
 @hookimpl

@@ -1,7 +1,8 @@
 """One piece, with some columns of either edge copied over to the other before and cut off after."""
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import Reason, Tiling
+from dit360_core.errors import Reason
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import Tiling
 
 
 class Wide:

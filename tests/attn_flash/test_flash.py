@@ -10,10 +10,10 @@ import pytest
 import torch
 from command_line import LIBRARIES, install, python
 from dit360_attn_flash import active_in_torch, dit360_attention_backends, hub
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed
-from dit360_core.plan import judge
-from dit360_core.registry import default_registry
+from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
 from dit360_core.testing import AttentionConformance
 
 OFFERS = {offer.name: offer for offer in dit360_attention_backends()}
@@ -104,11 +104,11 @@ def test_what_is_missing_is_told_with_the_command_that_brings_it(tmp_path, monke
 
 TRY = """
 import json, sys
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed
-from dit360_core.plan import judge, try_out
-from dit360_core.probe import probe_attention
-from dit360_core.registry import default_registry
+from dit360_core.system.machine import Machine
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.plugins.choosing import judge, try_out
+from dit360_core.planning.probe import probe_attention
+from dit360_core.plugins.registry import default_registry
 
 # Judged as on a GPU, where it would be used, and tried on the CPU.
 gpu = AttentionNeed(device="cuda", dtype="bf16", heads=4, head_dim=64, length=300)
@@ -208,9 +208,9 @@ def test_a_kernel_that_is_not_downloaded_is_told_with_the_command_that_does_it(t
 
 LOAD = """
 from dit360_attn_flash.kernels import flash_hub
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed
-from dit360_core.probe import probe_attention
+from dit360_core.system.machine import Machine
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.planning.probe import probe_attention
 
 need = AttentionNeed(device="cpu", dtype="bf16", heads=2, head_dim=64, length=100)
 print(list(probe_attention(flash_hub(), Machine(), need)))

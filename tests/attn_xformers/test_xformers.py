@@ -4,11 +4,11 @@ import importlib.util
 
 import pytest
 from dit360_attn_xformers import dit360_attention_backends
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed
-from dit360_core.plan import try_out
-from dit360_core.probe import probe_attention
-from dit360_core.registry import default_registry
+from dit360_core.planning.probe import probe_attention
+from dit360_core.plugins.choosing import try_out
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
 from dit360_core.testing import AttentionConformance
 
 (OFFER,) = dit360_attention_backends()

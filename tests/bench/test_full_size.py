@@ -10,10 +10,10 @@ from pathlib import Path
 import attrs
 import pytest
 from command_line import HANGING
-from dit360_core.forecast import subject_of
-from dit360_core.machine import Machine
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.registry import default_registry
+from dit360_core.planning.forecast import subject_of
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux here")

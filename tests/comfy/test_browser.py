@@ -15,8 +15,8 @@ import dit360_comfy
 import numpy as np
 import pytest
 from comfy_server import Server, comfyui_dir
-from dit360_core.metadata import parse_xmp
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.metadata import parse_xmp
+from dit360_core.panorama.picture import Panorama
 from headless_browser import CHROMIUM, Browser, chromium, expected, picture
 from PIL import Image
 

@@ -21,7 +21,7 @@ from dit360_comfy.native_vae import as_diffusers
 from dit360_comfy.nodes.native import NODES
 from dit360_comfy.nodes.report import DiT360Backends
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
-from dit360_core.registry import default_registry
+from dit360_core.plugins.registry import default_registry
 
 # ---------------------------------------------------------------------------------------------------- without ComfyUI
 
@@ -254,8 +254,8 @@ def test_the_cache_of_results_keeps_pipes_prompts_and_latents():
     from dit360_comfy.conditioning import conditioning_of
     from dit360_comfy.kept import KeptDict
     from dit360_comfy.pipe import Part, Pipe
-    from dit360_core.embedding import Embedding
-    from dit360_core.stages import Conditioning
+    from dit360_core.models.embedding import Embedding
+    from dit360_core.pipeline.stages import Conditioning
 
     assert Part(kind="vae", source=None).is_dynamic()
     assert Pipe.is_dynamic(None)
@@ -467,9 +467,9 @@ def same_in_diffusers(net, config):
     import comfy.utils
     import torch
     from diffusers import FluxPipeline, FluxTransformer2DModel
-    from dit360_core.builtin.attention_kernels import eager
-    from dit360_core.flux.engine import Engine
-    from dit360_core.flux.load import attach
+    from dit360_core.models.flux.engine import Engine
+    from dit360_core.models.flux.load import attach
+    from dit360_core.plugins.builtin.attention_kernels import eager
     from dit360_core.testing.models import small_autoencoder
 
     transformer = FluxTransformer2DModel(
@@ -506,8 +506,8 @@ def off_from_core(engine, calls, padding, biased=False):
     At most, in units of the largest velocity.
     """
     import torch
-    from dit360_core.flux.engine import Embedding
-    from dit360_core.wrap import Grid
+    from dit360_core.models.flux.engine import Embedding
+    from dit360_core.sphere.grid import Grid
 
     worst = 0.0
     size = max(float(out.abs().max()) for _, _, out in calls)
@@ -578,7 +578,7 @@ def oracle():
     """What goes into a call of the model besides the picture, against attention with a bias instead of pad columns."""
     import torch
     from dit360_comfy.native_padding import KEY, CircularPadding
-    from dit360_core.wrap import Grid
+    from dit360_core.sphere.grid import Grid
 
     generator = torch.Generator().manual_seed(4)
 
@@ -742,12 +742,12 @@ def decoding():
     import torch
     from dit360_comfy.native_vae import as_diffusers, encode_seamless
     from dit360_comfy.nodes.native import NODES
-    from dit360_core.machine import Machine
-    from dit360_core.metrics import seam_ratio
-    from dit360_core.offers import TilingSettings
-    from dit360_core.plan import choose_tiling
-    from dit360_core.registry import default_registry
-    from dit360_core.vae import decode_whole, encode_whole
+    from dit360_core.panorama.metrics import seam_ratio
+    from dit360_core.planning.tiling import choose_tiling
+    from dit360_core.plugins.offers import TilingSettings
+    from dit360_core.plugins.registry import default_registry
+    from dit360_core.sphere.vae import decode_whole, encode_whole
+    from dit360_core.system.machine import Machine
 
     decode = NODES["DiT360VAEDecode"]().run
     latents = torch.randn(2, 16, 8, 16, generator=torch.Generator().manual_seed(1))

@@ -22,10 +22,10 @@ from dit360_comfy.pipe import Pipe
 from dit360_comfy.settings import recall, remember, riding
 from dit360_comfy.words import in_words_of_nodes
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.metrics import seam
 from dit360_core.options import LoadOptions, SampleOptions
-from dit360_core.panorama import Panorama
-from dit360_core.registry import Registry
+from dit360_core.panorama.metrics import seam
+from dit360_core.panorama.picture import Panorama
+from dit360_core.plugins.registry import Registry
 from invented_plugins import attention, installed, offering
 from PIL import Image
 

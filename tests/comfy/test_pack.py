@@ -13,7 +13,7 @@ import pytest
 from comfy_server import Server, errors
 from comfy_workflows import as_prompt, change, kinds, widget_names
 from dit360_comfy.nodes import NODE_CLASS_MAPPINGS
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.picture import Panorama
 from headless_browser import chromium
 from PIL import Image
 
@@ -283,7 +283,7 @@ def test_memory_that_an_example_speaks_of_is_what_the_readme_predicts():
 
 def test_the_example_with_comfyui_s_own_flux_has_the_noise_levels_and_words_of_dit360(pack):
     """ModelSamplingFlux: mu is linear in tokens of 16×16 pixels, base_shift at 256 and max_shift at 4096."""
-    from dit360_core.builtin.models import DIT360
+    from dit360_core.plugins.builtin.models import DIT360
 
     values = {node["type"]: node["widgets_values"] for node in loaded("DiT360 on native FLUX")["nodes"]}
     most, least, width, height = values["ModelSamplingFlux"]

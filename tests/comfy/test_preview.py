@@ -15,8 +15,8 @@ import torch
 from dit360_comfy.nodes.preview import UI_KEY, Equirect360Preview
 from dit360_comfy.settings import remember
 from dit360_core.errors import InputError
-from dit360_core.metadata import parse_xmp
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.metadata import parse_xmp
+from dit360_core.panorama.picture import Panorama
 from PIL import Image
 
 PROMPT = {"7": {"class_type": "Equirect360Preview", "inputs": {"text": "Hafen · 港"}}}

@@ -15,7 +15,7 @@ import pytest
 from comfy_server import PYTHON, Server, comfyui_dir, errors
 from command_line import install
 from dit360_comfy.replacements import REPLACEMENTS
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.picture import Panorama
 from PIL import Image
 
 from bench.scaled import make_model

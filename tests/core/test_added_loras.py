@@ -9,8 +9,8 @@ import pytest
 import torch
 from dit360_core.batching import Batch
 from dit360_core.errors import Dit360Error, InputError, ModelError
-from dit360_core.panorama import Panorama
-from dit360_core.stages import Conditioning
+from dit360_core.panorama.picture import Panorama
+from dit360_core.pipeline.stages import Conditioning
 from lora_files import LAYERS, write
 from lora_schemes import made
 from safetensors.torch import save_file

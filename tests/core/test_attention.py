@@ -5,16 +5,16 @@ import threading
 import numpy as np
 import pytest
 import torch
-from dit360_core.builtin.attention_kernels import eager, sdpa, sdpa_flash, sdpa_math
-from dit360_core.errors import BackendUnavailable, Dit360Error, InputError
-from dit360_core.flux.processor import AttentionProcessor
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionBackend, AttentionNeed, Reason
-from dit360_core.pipeline import Pipeline
-from dit360_core.plan import try_out
-from dit360_core.probe import probe_attention
-from dit360_core.registry import Entry, Registry
-from dit360_core.slicing import sliced
+from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, Reason
+from dit360_core.models.flux.processor import AttentionProcessor
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.planning.probe import probe_attention
+from dit360_core.plugins.builtin.attention_kernels import eager, sdpa, sdpa_flash, sdpa_math
+from dit360_core.plugins.choosing import try_out
+from dit360_core.plugins.offers import AttentionBackend, AttentionNeed
+from dit360_core.plugins.registry import Entry, Registry
+from dit360_core.plugins.slicing import sliced
+from dit360_core.system.machine import Machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented_plugins import attention, installed, offering
@@ -294,7 +294,7 @@ def test_in_half_precision_nothing_is_no_answer():
 def test_where_pytorchs_own_attention_is_broken_it_is_not_the_measure(monkeypatch):
     """And fails itself."""
     wrong = lambda q, k, v, *, scale: sdpa(q, k, v, scale=2 * scale)  # noqa: E731
-    monkeypatch.setattr("dit360_core.probe.sdpa", wrong)
+    monkeypatch.setattr("dit360_core.planning.probe.sdpa", wrong)
     need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=500)
     assert [reason.code for reason in probe_attention(wrong, Machine(), need)] == ["probe_failed"]
     assert not list(probe_attention(eager, Machine(), need))

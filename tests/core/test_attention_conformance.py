@@ -3,17 +3,18 @@
 import attrs
 import pytest
 import torch
-from dit360_core.builtin import attention as builtin
-from dit360_core.builtin.attention_kernels import eager, sdpa
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionBackend, AttentionNeed, Reason
+from dit360_core.errors import Reason
+from dit360_core.plugins.builtin import attention as builtin
+from dit360_core.plugins.builtin.attention_kernels import eager, sdpa
+from dit360_core.plugins.offers import AttentionBackend, AttentionNeed
+from dit360_core.system.machine import Machine
 from dit360_core.testing import AttentionConformance
 
 OFFERS = {offer.name: offer for offer in builtin.dit360_attention_backends()}
 
 
 class Builtin(AttentionConformance):
-    module = "dit360_core.builtin.attention"
+    module = "dit360_core.plugins.builtin.attention"
     name = ""
 
     def offer(self):

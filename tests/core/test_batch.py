@@ -15,7 +15,7 @@ from dit360_core.batching.folder import Folder
 from dit360_core.batching.items import SAME_PICTURE, TILES, Batchwide, read_items
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.picture import Panorama
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -506,9 +506,9 @@ _KILLED = """
 import json, os, random, signal, stat, sys, time
 from pathlib import Path
 import torch, diffusers, transformers
-import dit360_core.loading, dit360_core.batching.painting
+import dit360_core.pipeline.loading, dit360_core.batching.painting
 from dit360_core.cli import main
-from dit360_core.flux import engine, load
+from dit360_core.models.flux import engine, load
 
 real = os.fsync
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 import typer
-from dit360_core import benching
 from dit360_core.cli import bench
+from dit360_core.cli.benching import comparing as benching
+from dit360_core.cli.benching.varying import Configuration, configurations, parse
 from dit360_core.errors import InputError
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.registry import default_registry
-from dit360_core.varying import Configuration, configurations, parse
+from dit360_core.plugins.registry import default_registry
 from typer.testing import CliRunner
 
 SMALL = ["--width", "64", "--steps", "2", "--rounds", "2"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from command_line import dit360, install, python
 from dit360_core.cli.doctor import examine
-from dit360_core.machine import Machine
-from dit360_core.registry import Registry
+from dit360_core.plugins.registry import Registry
+from dit360_core.system.machine import Machine
 from invented_plugins import installed, model, offering
 from safetensors.numpy import save_file
 

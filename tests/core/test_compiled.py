@@ -5,15 +5,15 @@ The backend computes as without a compiler, so that nothing but tracing is tried
 
 import pytest
 import torch
-from dit360_core.builtin.attention_kernels import sdpa
-from dit360_core.builtin.fp8 import WeightOnlyFp8Linear
-from dit360_core.builtin.int8 import DynamicInt8Linear, Int8, WeightOnlyInt8Linear, dynamic_works
-from dit360_core.flux.beside import LoraBeside, Strength
-from dit360_core.flux.lora import Factors
-from dit360_core.flux.stream import Enclosed
-from dit360_core.offers import AttentionNeed
-from dit360_core.slicing import sliced
-from dit360_core.wrap import Grid
+from dit360_core.models.lora.beside import LoraBeside, Strength
+from dit360_core.models.lora.fitting import Factors
+from dit360_core.models.weights.stream import Enclosed
+from dit360_core.plugins.builtin.attention_kernels import sdpa
+from dit360_core.plugins.builtin.fp8 import WeightOnlyFp8Linear
+from dit360_core.plugins.builtin.int8 import DynamicInt8Linear, Int8, WeightOnlyInt8Linear, dynamic_works
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.plugins.slicing import sliced
+from dit360_core.sphere.grid import Grid
 
 
 @pytest.fixture(autouse=True)

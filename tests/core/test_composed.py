@@ -10,13 +10,13 @@ import pytest
 import torch
 from command_line import python
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-from dit360_core.flux import composed
-from dit360_core.forecast import subject_of
-from dit360_core.loading import prepare
-from dit360_core.machine import Machine
+from dit360_core.models.flux import composed
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.registry import default_registry
-from dit360_core.speed import ASSUMED
+from dit360_core.pipeline.loading import prepare
+from dit360_core.planning.forecast import subject_of
+from dit360_core.planning.speed import ASSUMED
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
 from safetensors.torch import load_file, save_file
 
 PICTURE = {"prompt": "a castle", "width": 64, "steps": 1, "seed": 1}
@@ -172,7 +172,7 @@ def test_parts_that_are_stored_quantized_come_and_go(tmp_path, tiny_folder, weig
 
 
 def test_what_is_given_is_planned_for_and_budgeted(tmp_path, weights, monkeypatch, temporary):
-    monkeypatch.setattr("dit360_core.speed.measure", lambda *_: ASSUMED)
+    monkeypatch.setattr("dit360_core.planning.speed.measure", lambda *_: ASSUMED)
     deep = str(random_t5(tmp_path / "deep", num_layers=12))
     vae = file_of(tmp_path, in_their_names(weights["vae"]))
     asked = (*PLANNED, default_registry(), Machine())
@@ -319,7 +319,7 @@ def test_nothing_is_left_when_the_process_ends(tmp_path, tiny_folder, weights):
     code = f"""
 from pathlib import Path
 from dit360_core import options
-from dit360_core.flux import composed
+from dit360_core.models.flux import composed
 composed._compare = lambda *_: {{}}
 kept = composed.compose(Path({str(tiny_folder)!r}), composed.find(options.LoadOptions(t5={t5!r})))
 print(kept.folder, (kept.folder / "text_encoder_2" / "model.safetensors").is_file())

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 import torch
-from dit360_core.consistency import on_sphere
 from dit360_core.errors import InputError
 from dit360_core.options import SampleOptions
-from dit360_core.pipeline import Pipeline
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.sphere.poles import on_sphere
 from hypothesis import given
 from hypothesis import strategies as st
 from random_models import random_conditioning, random_flux

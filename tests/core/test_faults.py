@@ -90,8 +90,8 @@ def test_a_kernel_that_ends_the_process_is_told_and_the_others_are_tried_all_the
 
 HANGING = """
 import json, sys
-from dit360_core.offers import AttentionNeed
-from dit360_core.trial import try_apart
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.planning.trial import try_apart
 
 need = AttentionNeed(device="cpu", dtype="fp32", heads=2, head_dim=16, length=64)
 verdicts = try_apart(["hangs:shouts", "hangs:hangs", "hangs:works"], need, patience=5)
@@ -111,8 +111,8 @@ def test_a_kernel_that_never_returns_is_given_up_and_one_that_says_too_much_is_h
 
 TRY = """
 import json, sys
-from dit360_core.offers import AttentionNeed
-from dit360_core.trial import try_apart
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.planning.trial import try_apart
 
 device, *folders = {asked}
 sys.path.extend(folders)

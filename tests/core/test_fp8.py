@@ -4,11 +4,11 @@ import dit360_core
 import numpy as np
 import pytest
 import torch
-from dit360_core.builtin import fp8
-from dit360_core.builtin import quantization as builtin
-from dit360_core.conversion import trial_tokens
-from dit360_core.machine import Machine
-from dit360_core.offers import QuantizationNeed
+from dit360_core.models.weights.conversion import trial_tokens
+from dit360_core.plugins.builtin import fp8
+from dit360_core.plugins.builtin import quantization as builtin
+from dit360_core.plugins.offers import QuantizationNeed
+from dit360_core.system.machine import Machine
 from dit360_core.testing import QuantizerConformance
 
 E4M3 = torch.float8_e4m3fn
@@ -19,7 +19,7 @@ needs_scaled_mm = pytest.mark.skipif(
 
 
 class TestFp8(QuantizerConformance):
-    module = "dit360_core.builtin.quantization"
+    module = "dit360_core.plugins.builtin.quantization"
 
     def offer(self):
         return next(offer for offer in builtin.dit360_quantizers() if offer.name == "fp8")

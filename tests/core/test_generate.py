@@ -9,9 +9,9 @@ import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
-from dit360_core.builtin.tiling_others import Whole
-from dit360_core.offers import TilingSettings
-from dit360_core.pipeline import Pipeline
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.tiling_others import Whole
+from dit360_core.plugins.offers import TilingSettings
 from random_models import random_conditioning, random_flux
 
 SMALL = {"width": 128, "height": 64, "steps": 2}
@@ -170,10 +170,10 @@ def test_signatures_are_those_of_the_option_classes():
 
 
 def test_a_scheduler_that_returns_nonsense_is_told(tiny):
-    from dit360_core.builtin import PLUGINS
-    from dit360_core.hookspecs import hookimpl
-    from dit360_core.offers import Scheduler
-    from dit360_core.registry import Registry
+    from dit360_core.plugins.builtin import PLUGINS
+    from dit360_core.plugins.hookspecs import hookimpl
+    from dit360_core.plugins.offers import Scheduler
+    from dit360_core.plugins.registry import Registry
 
     class Rising:
         def __init__(self, settings):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from command_line import dit360
 from dit360_core.errors import InputError
-from dit360_core.gpano import MADE, Area, Pose, place, properties_of, read_pose
-from dit360_core.metadata import GPANO, build_xmp, parse_xmp
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.gpano import MADE, Area, Pose, place, properties_of, read_pose
+from dit360_core.panorama.metadata import GPANO, build_xmp, parse_xmp
+from dit360_core.panorama.picture import Panorama
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin

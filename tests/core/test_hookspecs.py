@@ -6,10 +6,10 @@ import re
 import textwrap
 
 import pytest
-from dit360_core import hookspecs, offers
-from dit360_core.hookspecs import KINDS, Dit360Spec, hookimpl
-from dit360_core.offers import PLUGIN_API, SchedulerSettings
-from dit360_core.registry import Registry
+from dit360_core.plugins import hookspecs, offers
+from dit360_core.plugins.hookspecs import KINDS, Dit360Spec, hookimpl
+from dit360_core.plugins.offers import PLUGIN_API, SchedulerSettings
+from dit360_core.plugins.registry import Registry
 from invented_plugins import installed, module
 
 

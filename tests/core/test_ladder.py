@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from command_line import python
-from dit360_core.builtin.attention_kernels import eager
-from dit360_core.memory import OutOfMemory
-from dit360_core.offers import AttentionBackend
-from dit360_core.registry import Registry
-from dit360_core.vae import decode_whole
+from dit360_core.plugins.builtin.attention_kernels import eager
+from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins.registry import Registry
+from dit360_core.sphere.vae import decode_whole
+from dit360_core.system.memory import OutOfMemory
 from invented_plugins import installed, offering
 
 PICTURE = {"prompt": "a castle", "width": 128, "steps": 2, "seed": 1}
@@ -20,7 +20,7 @@ PICTURE = {"prompt": "a castle", "width": 128, "steps": 2, "seed": 1}
 
 def on_trial():
     frame = sys._getframe()
-    while frame and frame.f_globals.get("__name__") != "dit360_core.probe":
+    while frame and frame.f_globals.get("__name__") != "dit360_core.planning.probe":
         frame = frame.f_back
     return frame is not None
 
@@ -127,7 +127,7 @@ def test_a_tap_that_makes_room_does_not_take_what_sampling_needs(plain):
         return decode_whole(vae, latents)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dit360_core.builtin.tiling_others.decode_whole", scarce)
+        patch.setattr("dit360_core.plugins.builtin.tiling_others.decode_whole", scarce)
         picture = pipe.generate(
             **{**PICTURE, "steps": 6},
             tiling_backend="whole",
@@ -161,7 +161,7 @@ def test_other_errors_climb_nothing():
 _SCARCE = """
 import gc, resource, sys, torch
 import dit360_core as dit360
-from dit360_core.memory import OutOfMemory, give_back_freed_memory, used_memory
+from dit360_core.system.memory import OutOfMemory, give_back_freed_memory, used_memory
 
 torch.set_num_threads(1)
 size = {"width": 1024, "steps": 1, "seed": 1}

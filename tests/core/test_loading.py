@@ -6,15 +6,16 @@ import attrs
 import dit360_core as dit360
 import pytest
 import torch
-from dit360_core.checks import check_loading
-from dit360_core.loading import prepare
-from dit360_core.machine import Machine
-from dit360_core.memory import OutOfMemory, told_when_full
-from dit360_core.offers import AttentionBackend, AttentionNeed, Model, Scheduler
-from dit360_core.pipeline import Pipeline
-from dit360_core.plan import make_plan, select
-from dit360_core.quantization import choose_quantization
-from dit360_core.registry import Registry, default_registry
+from dit360_core.pipeline.loading import prepare
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.planning.checks import check_loading
+from dit360_core.planning.plan import make_plan
+from dit360_core.planning.quantization import choose_quantization
+from dit360_core.plugins.choosing import select
+from dit360_core.plugins.offers import AttentionBackend, AttentionNeed, Model, Scheduler
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.machine import Machine
+from dit360_core.system.memory import OutOfMemory, told_when_full
 from invented_plugins import installed, offering
 from random_models import random_conditioning, random_flux
 from safetensors.torch import load_file, save_file

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from dit360_core.errors import ModelError
-from dit360_core.flux import lora
-from dit360_core.flux import lora_fusing as fusing
-from dit360_core.flux.beside import Strength
-from dit360_core.flux.lora_fusing import Applied
+from dit360_core.models.lora import fitting as lora
+from dit360_core.models.lora import fusing
+from dit360_core.models.lora.beside import Strength
+from dit360_core.models.lora.fusing import Applied
 from lora_files import LAYERS, RANK, factors, write
 from random_models import random_flux
 from safetensors.torch import save_file

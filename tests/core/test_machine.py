@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 from command_line import dit360, python
-from dit360_core.devices import amd, nvidia
-from dit360_core.devices.build import build_in
-from dit360_core.devices.cards import Card, visible
 from dit360_core.errors import InputError
-from dit360_core.installed import installed_version
-from dit360_core.loading import prepare
-from dit360_core.machine import Machine
 from dit360_core.options import LoadOptions
-from dit360_core.registry import default_registry
+from dit360_core.pipeline.loading import prepare
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.devices import amd, nvidia
+from dit360_core.system.devices.build import build_in
+from dit360_core.system.devices.cards import Card, visible
+from dit360_core.system.installed import installed_version
+from dit360_core.system.machine import Machine
 
 GIB = 2**30
 
@@ -47,7 +47,7 @@ def library(tmp_path_factory):
 DETECT = """
 import json, os, sys
 from dit360_core.errors import InputError
-from dit360_core.machine import Machine
+from dit360_core.system.machine import Machine
 told = []
 for device, changes in json.load(sys.stdin):
     for name in [*os.environ]:

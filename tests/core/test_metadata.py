@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from dit360_core.errors import InputError
-from dit360_core.metadata import MAX_PACKET_BYTES, SHORTENED, build_xmp, creator_tool, parse_xmp, to_json
+from dit360_core.panorama.metadata import MAX_PACKET_BYTES, SHORTENED, build_xmp, creator_tool, parse_xmp, to_json
 from hypothesis import example, given
 from hypothesis import settings as how
 from hypothesis import strategies as st

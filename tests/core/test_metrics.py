@@ -5,9 +5,9 @@ import statistics
 
 import numpy as np
 import pytest
-from dit360_core import metrics
 from dit360_core.errors import InputError
-from dit360_core.panorama import Panorama
+from dit360_core.panorama import metrics
+from dit360_core.panorama.picture import Panorama
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -2,15 +2,15 @@
 
 import attrs
 import pytest
-from dit360_core.builtin import models
 from dit360_core.errors import ModelError
+from dit360_core.plugins.builtin import models
 from dit360_core.testing import ModelConformance
 
 OFFERS = {offer.name: offer for offer in models.dit360_models()}
 
 
 class Builtin(ModelConformance):
-    module = "dit360_core.builtin.models"
+    module = "dit360_core.plugins.builtin.models"
     name = ""
 
     def offer(self):

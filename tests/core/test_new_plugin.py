@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from command_line import dit360, install, python
+from dit360_core.cli.scaffolding import plugin_project, write_project
 from dit360_core.errors import Dit360Error
-from dit360_core.hookspecs import KINDS
-from dit360_core.installed import installed_version
-from dit360_core.registry import Registry
-from dit360_core.scaffolding import plugin_project, write_project
+from dit360_core.plugins.hookspecs import KINDS
+from dit360_core.plugins.registry import Registry
+from dit360_core.system.installed import installed_version
 from packaging.requirements import Requirement
 
 HEAVY = ("torch", "diffusers", "transformers")

@@ -8,8 +8,8 @@ import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
-from dit360_core.flux.placement import displace, into_pinned_memory, place
-from dit360_core.pipeline import Pipeline
+from dit360_core.models.residency.placement import displace, into_pinned_memory, place
+from dit360_core.pipeline.pipeline import Pipeline
 from lora_files import write
 from random_models import random_conditioning, random_flux
 
@@ -150,7 +150,7 @@ def test_a_pipeline_that_somebody_offloaded_is_told_and_left_alone():
 
 
 def test_weights_move_into_a_few_large_blocks_of_memory(monkeypatch):
-    monkeypatch.setattr("dit360_core.flux.placement.ARENA", 2**20)
+    monkeypatch.setattr("dit360_core.models.residency.placement.ARENA", 2**20)
     transformer = random_flux(heads=8).transformer
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     into_pinned_memory(transformer, pin=False)

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from dit360_core.builtin.scheduler import FlowMatch
-from dit360_core.flux.shift import FluxTimeShift
-from dit360_core.offers import SchedulerSettings
-from dit360_core.pipeline import Pipeline
-from dit360_core.wrap import Grid
+from dit360_core.models.flux.shift import FluxTimeShift
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.scheduler import FlowMatch
+from dit360_core.plugins.offers import SchedulerSettings
+from dit360_core.sphere.grid import Grid
 from random_models import random_conditioning, random_flux
 
 WIDTH, HEIGHT, STEPS = 128, 64, 4

@@ -7,9 +7,9 @@ import dit360_core as dit360
 import pytest
 import torch
 from dit360_core.errors import InputError
-from dit360_core.offers import Model
-from dit360_core.painted import check_painted, guidance_notes
-from dit360_core.registry import Registry
+from dit360_core.pipeline.blank import check_painted, guidance_notes
+from dit360_core.plugins.offers import Model
+from dit360_core.plugins.registry import Registry
 from invented_plugins import installed, offering
 
 MODEL = Model(name="some", api=1, base="x", width=64, height=32, guidance_range=(1.0, 8.0))

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dit360_core import metrics
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.metadata import SHORTENED, parse_xmp
-from dit360_core.panorama import FORMATS, Panorama, check_save
+from dit360_core.panorama import metrics
+from dit360_core.panorama.metadata import SHORTENED, parse_xmp
+from dit360_core.panorama.picture import FORMATS, Panorama, check_save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -416,6 +416,6 @@ def test_a_browser_that_does_not_start_is_told(panorama, tmp_path, monkeypatch):
 
 
 def test_importing_the_panorama_imports_nothing_heavy():
-    code = "import sys, dit360_core.panorama, dit360_core.viewer; print(*sys.modules)"
+    code = "import sys, dit360_core.panorama.picture, dit360_core.panorama.viewer; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"PIL", "numpy", "torch", "diffusers", "transformers", "py360convert", "scipy"} & set(loaded)

@@ -6,23 +6,17 @@ import re
 import attrs
 import pytest
 from command_line import python
-from dit360_core.checks import check_guidance, check_loading, check_names, check_request, picture_size
-from dit360_core.errors import BackendUnavailable, InputError, UnknownName
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed, QuantizationNeed, Reason, SchedulingNeed
+from dit360_core.errors import BackendUnavailable, InputError, Reason, UnknownName
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.plan import (
-    Choice,
-    choose_tiling,
-    judge,
-    make_plan,
-    resolve_model,
-    select,
-    tiling_settings,
-)
-from dit360_core.precision import precision_for
-from dit360_core.quantization import choose_quantization
-from dit360_core.registry import CORE, Registry
+from dit360_core.planning.checks import check_guidance, check_loading, check_names, check_request, picture_size
+from dit360_core.planning.plan import make_plan
+from dit360_core.planning.precision import precision_for
+from dit360_core.planning.quantization import choose_quantization
+from dit360_core.planning.tiling import choose_tiling, tiling_settings
+from dit360_core.plugins.choosing import Choice, judge, resolve_model, select
+from dit360_core.plugins.offers import AttentionNeed, QuantizationNeed, SchedulingNeed
+from dit360_core.plugins.registry import CORE, Registry
+from dit360_core.system.machine import Machine
 from invented_plugins import Halves, attention, installed, model, offering, quantizer, scheduler, tiling
 from random_models import random_flux
 
@@ -729,7 +723,7 @@ def test_planning_imports_no_torch(tmp_path):
         "import sys; sys.modules['torch'] = sys.modules['diffusers'] = sys.modules['transformers'] = None\n"
         "import dit360_core\n"
         "from dit360_core import attention, errors, hookspecs, machine, offers, options, plan, precision, registry\n"
-        "from dit360_core.listing import listing\n"
+        "from dit360_core.planning.catalogue import listing\n"
         "listing(registry.Registry(entry_points=[]), machine.Machine.detect('cpu'))\n",
         cwd=tmp_path,
         fresh=True,

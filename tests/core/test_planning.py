@@ -11,18 +11,18 @@ import pytest
 import torch
 from command_line import dit360 as command
 from command_line import python
-from dit360_core.budget import NothingFits, budget_for, candidates, fit, one
-from dit360_core.durations import duration
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.forecast import held_before, machine_for, subject_of, with_system_memory
-from dit360_core.loading import prepare
-from dit360_core.machine import Machine
+from dit360_core.models.shapes.tracing import trace
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.precision import precision_for
-from dit360_core.registry import Registry, default_registry
-from dit360_core.speed import APPLE, ASSUMED
-from dit360_core.tracing import trace
-from dit360_core.verdict import verdict_of
+from dit360_core.pipeline.loading import prepare
+from dit360_core.planning.budget import NothingFits, budget_for, candidates, fit, one
+from dit360_core.planning.forecast import held_before, machine_for, subject_of, with_system_memory
+from dit360_core.planning.precision import precision_for
+from dit360_core.planning.speed import APPLE, ASSUMED
+from dit360_core.planning.verdict import verdict_of
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.durations import duration
+from dit360_core.system.machine import Machine
 from invented_plugins import installed, offering, quantizer, scheduler, tiling
 
 GIB = 2**30
@@ -63,14 +63,14 @@ def test_a_trace_counts_what_is_alive_and_multiplied():
 
 def test_a_trace_is_what_the_allocator_sees():
     """The same code on real tensors, with torch's profiler counting every allocation."""
-    from dit360_core.flux.shapes import Shapes
-    from dit360_core.pipeline import Pipeline
+    from dit360_core.models.shapes.shapes import Shapes
+    from dit360_core.pipeline.pipeline import Pipeline
     from random_models import random_conditioning, random_flux
     from torch.profiler import ProfilerActivity, profile
 
     pipe = Pipeline.from_diffusers(random_flux(heads=8), attention_backend="sdpa")
     shapes = Shapes.of_pipeline(pipe.engine.pipe)
-    from dit360_core.wrap import Grid
+    from dit360_core.sphere.grid import Grid
 
     grid = Grid.of_picture(1024, 512, 1)
     velocity = pipe.engine.velocity(grid, 3.0, None)
@@ -285,7 +285,7 @@ def test_a_tiling_that_cannot_say_what_memory_it_takes_is_named(flux, answer, to
 
 
 def test_what_the_system_would_kill_is_warned_of_before_weights_are_read(tiny_folder, monkeypatch, caplog):
-    monkeypatch.setattr("dit360_core.memory.free_memory", lambda device: 40 * 2**20)
+    monkeypatch.setattr("dit360_core.system.memory.free_memory", lambda device: 40 * 2**20)
     prepare(LoadOptions(model="tiny", device="cpu"), registry=default_registry())
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert re.match(r"The system may end this process: decoding takes .*iB of system memory, and there are ", warning)
@@ -419,7 +419,7 @@ print(json.dumps(prediction.child({"model": "tiny", "width": 1024, "attention_ba
 _FIFTY_PICTURES = """
 import gc, torch
 import dit360_core as dit360
-from dit360_core.memory import give_back_freed_memory, used_memory
+from dit360_core.system.memory import give_back_freed_memory, used_memory
 
 torch.set_num_threads(1)  # the pictures are small
 pipe = dit360.load("tiny", device="cpu")

@@ -10,9 +10,12 @@ from types import ModuleType
 
 import attrs
 import pytest
-from dit360_core import hookspecs, machine, offers, testing
-from dit360_core.hookspecs import KINDS, Dit360Spec
-from dit360_core.offers import PLUGIN_API, REASON_CODES
+from dit360_core import testing
+from dit360_core.errors import REASON_CODES
+from dit360_core.plugins import hookspecs, offers
+from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
+from dit360_core.plugins.offers import PLUGIN_API
+from dit360_core.system import machine
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
@@ -106,7 +109,7 @@ def test_a_conformance_class_is_documented_with_all_that_can_be_said_to_it(name)
 
 
 def test_the_api_and_the_requirement_are_todays():
-    assert f"`dit360_core.offers.PLUGIN_API` is {PLUGIN_API}." in PAGE
+    assert f"`dit360_core.plugins.offers.PLUGIN_API` is {PLUGIN_API}." in PAGE
     assert f"api={PLUGIN_API}," in PAGE
 
 

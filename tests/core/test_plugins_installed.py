@@ -219,7 +219,7 @@ def test_a_name_that_a_failed_plugin_may_have_had_is_told_with_those_that_failed
 DISCOVER = """
 import json, sys
 from dit360_core.cli import registered
-from dit360_core.registry import default_registry
+from dit360_core.plugins.registry import default_registry
 registry = default_registry()
 offers = [(e.distribution, e.name, bool(e.refused)) for e in registry.entries("attention")]
 json.dump({"offers": offers, "disabled": registry.disabled, "failed": [f.distribution for f in registry.failures],

@@ -1,10 +1,10 @@
 """The words before a prompt: put there once, whatever the prompt begins with, and others if somebody wants others."""
 
 import pytest
-from dit360_core.builtin.models import dit360_models
 from dit360_core.errors import InputError
 from dit360_core.options import SampleOptions
-from dit360_core.prefix import prefixed, spaced
+from dit360_core.pipeline.prefix import prefixed, spaced
+from dit360_core.plugins.builtin.models import dit360_models
 
 PREFIX = "This is a panorama. The image shows "
 THERE = [

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import torch
 from command_line import python
-from dit360_core.builtin import int8
-from dit360_core.builtin import quantization as builtin
-from dit360_core.conversion import Policy, convert, quantize_module, select_layers, trial_tokens
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, ModelError, UnknownName
-from dit360_core.flux import files
-from dit360_core.flux.layers import policy_of
-from dit360_core.flux.stream import Quantizing, load_part, survey
-from dit360_core.flux.tensors import Tensors
-from dit360_core.loading import prepare
-from dit360_core.machine import Machine
-from dit360_core.offers import QuantizationNeed
+from dit360_core.models.flux import folder as files
+from dit360_core.models.flux.layers import policy_of
+from dit360_core.models.weights.conversion import Policy, convert, quantize_module, select_layers, trial_tokens
+from dit360_core.models.weights.stream import Quantizing, load_part, survey
+from dit360_core.models.weights.tensors import Tensors
 from dit360_core.options import LoadOptions
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import Registry, default_registry
+from dit360_core.pipeline.loading import prepare
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin import int8
+from dit360_core.plugins.builtin import quantization as builtin
+from dit360_core.plugins.offers import QuantizationNeed
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.machine import Machine
 from dit360_core.testing import QuantizerConformance
 from dit360_core.testing.models import small_transformer
 from dit360_core.testing.storage import PeakStorage
@@ -38,7 +38,7 @@ PICTURE = {"prompt": "a calm sea at noon", "seed": 3, "steps": 2, "width": 128}
 
 
 class TestInt8(QuantizerConformance):
-    module = "dit360_core.builtin.quantization"
+    module = "dit360_core.plugins.builtin.quantization"
 
     def offer(self):
         return next(offer for offer in builtin.dit360_quantizers() if offer.name == "int8")
@@ -408,7 +408,7 @@ def test_a_missing_library_is_told_with_the_command():
 
 @pytest.mark.parametrize(("free", "used"), [(2**30, "none"), (30 * 2**20, "int8"), (20 * 2**20, "int4")])
 def test_auto_takes_the_most_bits_that_fit(monkeypatch, free, used):
-    monkeypatch.setattr("dit360_core.memory.free_memory", lambda device: free)
+    monkeypatch.setattr("dit360_core.system.memory.free_memory", lambda device: free)
     plan = prepare(LoadOptions(quantization_mode="auto"), registry=default_registry()).plan
     assert plan.quantization.used == used
     if used == "int4":
@@ -418,7 +418,7 @@ def test_auto_takes_the_most_bits_that_fit(monkeypatch, free, used):
 
 
 def test_auto_says_what_nothing_fits_into(monkeypatch):
-    monkeypatch.setattr("dit360_core.memory.free_memory", lambda device: 2**20)
+    monkeypatch.setattr("dit360_core.system.memory.free_memory", lambda device: 2**20)
     with pytest.raises(BackendUnavailable, match=r"No quantization can be used here: .*room for 0.0 GiB"):
         prepare(LoadOptions(quantization_mode="auto"), registry=default_registry())
 
@@ -589,7 +589,7 @@ def test_a_lora_is_stored_with_the_model(stored_with_lora, lora, load):
 
 
 def test_shards_are_written_and_read(tmp_path, monkeypatch, load, paint):
-    monkeypatch.setattr("dit360_core.flux.store.SHARD", 2**20)
+    monkeypatch.setattr("dit360_core.models.weights.store.SHARD", 2**20)
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8")
     shards = sorted((tmp_path / "model" / "transformer").glob("*-of-*.safetensors"))
     assert len(shards) > 3
@@ -714,7 +714,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path, stored_int8, m
     def full(*arguments, **more):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dit360_core.flux.store.save_file", full)
+    monkeypatch.setattr("dit360_core.models.weights.store.save_file", full)
     with pytest.raises(Dit360Error, match="No space left on device; see that there is space"):
         dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dit360_core.offers import Quantizer
+from dit360_core.plugins.offers import Quantizer
 from dit360_core.testing import QuantizerConformance
 
 

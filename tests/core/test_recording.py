@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from dit360_core import recording as module
 from dit360_core.errors import InputError
-from dit360_core.recording import Phase, Recorder, Recording, Sample
+from dit360_core.system import recording as module
+from dit360_core.system.recording import Phase, Recorder, Recording, Sample
 
 MIB = 2**20
 NEAR = 8 * MIB  # what else the process may take or give back meanwhile

@@ -14,10 +14,10 @@ from types import ModuleType
 
 import pytest
 from dit360_core.errors import UnknownName
-from dit360_core.guarding import Arrivals
-from dit360_core.hookspecs import KINDS, hookimpl
-from dit360_core.offers import AttentionBackend, Scheduler
-from dit360_core.registry import CORE, Registry
+from dit360_core.plugins.guarding import Arrivals
+from dit360_core.plugins.hookspecs import KINDS, hookimpl
+from dit360_core.plugins.offers import AttentionBackend, Scheduler
+from dit360_core.plugins.registry import CORE, Registry
 from invented_plugins import attention, installed, model, module, offering, quantizer, scheduler, tiling
 
 BUILTIN = ["sdpa", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn", "sdpa-math", "eager"]
@@ -472,7 +472,7 @@ def test_a_plugin_that_changes_folder_or_signals_changes_nothing_for_others(tmp_
 ENDS = """
 from pathlib import Path
 import sys
-from dit360_core.guarding import Arrivals
+from dit360_core.plugins.guarding import Arrivals
 with Arrivals(Path(sys.argv[1])).noted(["bad:plugin"]) as note:
     note("bad:plugin")
     import os

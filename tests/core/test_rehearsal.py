@@ -8,13 +8,13 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from dit360_core.builtin.scheduler import dit360_schedulers
 from dit360_core.errors import Dit360Error
-from dit360_core.offers import SchedulerSettings
 from dit360_core.options import TIMESTEP_SCHEDULES
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import Registry
-from dit360_core.rehearsal import rehearse
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.solver_trial import rehearse
+from dit360_core.plugins.builtin.scheduler import dit360_schedulers
+from dit360_core.plugins.offers import SchedulerSettings
+from dit360_core.plugins.registry import Registry
 from invented_plugins import installed, offering, scheduler
 from random_models import random_conditioning, random_flux
 

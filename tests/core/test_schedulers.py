@@ -8,17 +8,17 @@ import attrs
 import pytest
 import torch
 from command_line import dit360
-from dit360_core.builtin import solvers
-from dit360_core.builtin.scheduler import dit360_schedulers
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.flux.shift import FluxTimeShift
-from dit360_core.metrics import ws_psnr
-from dit360_core.offers import SchedulerSettings
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import Registry
+from dit360_core.models.flux.shift import FluxTimeShift
+from dit360_core.panorama.metrics import ws_psnr
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin import solvers
+from dit360_core.plugins.builtin.scheduler import dit360_schedulers
+from dit360_core.plugins.offers import SchedulerSettings
+from dit360_core.plugins.registry import Registry
+from dit360_core.sphere.grid import Grid
 from dit360_core.testing import SchedulerConformance
 from dit360_core.testing.scheduling import gaussian_flow, integrate
-from dit360_core.wrap import Grid
 from invented_plugins import installed, offering
 from random_models import random_conditioning, random_flux
 
@@ -27,7 +27,7 @@ SIZE = {"width": 128, "height": 64, "steps": 4, "seed": 1}
 
 
 class Builtin(SchedulerConformance):
-    module = "dit360_core.builtin.scheduler"
+    module = "dit360_core.plugins.builtin.scheduler"
     name = ""
 
     def offer(self):

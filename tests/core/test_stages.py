@@ -9,16 +9,16 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.flux import placement, residency
-from dit360_core.flux.files import WEIGHTS
-from dit360_core.gpano import MADE, Area, Pose
-from dit360_core.loading import prepare
-from dit360_core.offloads import moved_by_the_core
+from dit360_core.models.flux.folder import WEIGHTS
+from dit360_core.models.residency import placement, residency
+from dit360_core.models.residency.offloads import moved_by_the_core
 from dit360_core.options import OFFLOADS, LoadOptions
-from dit360_core.panorama import Panorama
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import Registry, default_registry
-from dit360_core.stages import Conditioning
+from dit360_core.panorama.gpano import MADE, Area, Pose
+from dit360_core.panorama.picture import Panorama
+from dit360_core.pipeline.loading import prepare
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.stages import Conditioning
+from dit360_core.plugins.registry import Registry, default_registry
 from invented_plugins import attention, installed, offering, scheduler
 from PIL import Image
 from random_models import random_conditioning, random_flux
@@ -196,7 +196,7 @@ def test_a_plugins_functions_keep_their_variables_unless_memory_ran_out(error, k
             functions.setdefault(frame.f_globals["__name__"], set()).update(frame.f_locals)
         link = link.__cause__ or link.__context__
     assert ("looked_at" in functions[__name__]) is kept
-    assert not functions["dit360_core.sampling"], "ours hold nothing"
+    assert not functions["dit360_core.pipeline.sampling"], "ours hold nothing"
 
 
 # ----------------------------------------------------------------------------------------------------- a host

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from command_line import python
-from dit360_core.builtin.tiling_exact import Exact
-from dit360_core.builtin.tiling_others import Blended
-from dit360_core.memory import OutOfMemory, free_memory
-from dit360_core.offers import TilingSettings
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import Registry
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.tiling_exact import Exact
+from dit360_core.plugins.builtin.tiling_others import Blended
+from dit360_core.plugins.offers import TilingSettings
+from dit360_core.plugins.registry import Registry
+from dit360_core.sphere.vae import decode_whole
+from dit360_core.system.memory import OutOfMemory, free_memory
 from dit360_core.testing.models import small_autoencoder
-from dit360_core.vae import decode_whole
 from invented_plugins import installed, offering, tiling
 from PIL import Image
 from random_models import random_flux
@@ -115,7 +115,7 @@ def needed():
     """An autoencoder, and the bytes that each level is predicted to take for it."""
     vae, needed = small_autoencoder(block_out_channels=(16, 32, 32, 32)), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dit360_core.vae.schedule.SMALLEST_WORK", 2**20)
+        patch.setattr("dit360_core.sphere.vae.schedule.SMALLEST_WORK", 2**20)
         for name in ("stored", "mixed", "recomputed"):
             named = Exact(TilingSettings(mode="always", level=name))
             named.decode(vae, latents_of(512, 256))
@@ -126,11 +126,11 @@ def needed():
 @pytest.mark.parametrize("level", ["stored", "mixed", "recomputed", None])
 def test_the_fastest_level_is_taken_that_fits(monkeypatch, caplog, level, needed):
     """None: nothing fits, and the smallest is tried."""
-    monkeypatch.setattr("dit360_core.vae.schedule.SMALLEST_WORK", 2**20)
+    monkeypatch.setattr("dit360_core.sphere.vae.schedule.SMALLEST_WORK", 2**20)
     vae, needed = needed
     assert needed["stored"] > needed["mixed"] > needed["recomputed"]
     free = int(needed[level] / 0.8) + 1 if level else needed["recomputed"]
-    monkeypatch.setattr("dit360_core.builtin.tiling_exact.room", lambda device, budget: free)
+    monkeypatch.setattr("dit360_core.plugins.builtin.tiling_exact.room", lambda device, budget: free)
     tiling = Exact(TilingSettings(mode="always"))
     with caplog.at_level(logging.INFO, "dit360"):
         tiling.decode(vae, latents_of(512, 256))
@@ -210,8 +210,8 @@ def test_where_memory_really_runs_out_the_picture_is_made_nevertheless(tmp_path)
             """
                 import resource, torch
                 from pathlib import Path
-                import dit360_core.builtin.tiling_exact as exact
-                from dit360_core.offers import TilingSettings
+                import dit360_core.plugins.builtin.tiling_exact as exact
+                from dit360_core.plugins.offers import TilingSettings
                 from dit360_core.testing.models import small_autoencoder
                 torch.set_num_threads(1)
                 exact.room = lambda device, budget: 2**40
@@ -242,7 +242,7 @@ def test_a_control_group_limits_what_is_free(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("3000\n")
     (tmp_path / "memory.current").write_text("2500\n")
     (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 700\n")
-    monkeypatch.setattr("dit360_core.memory._CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr("dit360_core.system.memory._CONTROL_GROUP", tmp_path)
     assert free_memory("cpu") == 1200
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory("cpu") > 1200
@@ -408,7 +408,7 @@ def test_a_preview_wraps(tiny):
 
 
 def test_flux_has_its_own_known_preview_factors():
-    from dit360_core.flux.preview import latent_to_rgb
+    from dit360_core.models.flux.preview import latent_to_rgb
 
     flux = small_autoencoder(scaling_factor=0.3611, shift_factor=0.1159)
     other = small_autoencoder(scaling_factor=0.3611, shift_factor=0.2)

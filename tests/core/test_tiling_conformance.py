@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from dit360_core.builtin.tiling_exact import Exact
-from dit360_core.builtin.tiling_others import Blended, Whole
+from dit360_core.plugins.builtin.tiling_exact import Exact
+from dit360_core.plugins.builtin.tiling_others import Blended, Whole
+from dit360_core.sphere.vae import decode_whole, encode_whole
 from dit360_core.testing import TilingConformance
-from dit360_core.vae import decode_whole, encode_whole
 
 
 class TestExact(TilingConformance):

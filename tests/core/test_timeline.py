@@ -4,9 +4,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from dit360_core.cli.timeline import check_timeline, save_timeline, timeline
 from dit360_core.errors import InputError
-from dit360_core.recording import Phase, Recorder, Recording, Sample
-from dit360_core.timeline import check_timeline, save_timeline, timeline
+from dit360_core.system.recording import Phase, Recorder, Recording, Sample
 
 MIB, GIB = 2**20, 2**30
 VOID = {"meta", "link", "br", "img", "col", "hr", "input"}

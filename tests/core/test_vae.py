@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from dit360_core.errors import ModelError
-from dit360_core.vae import circular_twin, decode_whole, encode_whole
+from dit360_core.sphere.vae import circular_twin, decode_whole, encode_whole
 from random_models import random_flux
 
 

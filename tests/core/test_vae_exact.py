@@ -4,9 +4,7 @@ import itertools
 
 import pytest
 import torch
-from dit360_core.testing.models import small_autoencoder
-from dit360_core.testing.storage import PeakStorage
-from dit360_core.vae import (
+from dit360_core.sphere.vae import (
     LEVELS,
     CannotTakeApart,
     decode_exact,
@@ -17,6 +15,8 @@ from dit360_core.vae import (
     encoder_steps,
     make_schedule,
 )
+from dit360_core.testing.models import small_autoencoder
+from dit360_core.testing.storage import PeakStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_models import random_flux
@@ -262,7 +262,7 @@ def test_a_smaller_level_computes_more(flux_shaped):
 @pytest.mark.parametrize("encoding", [False, True])
 def test_what_is_predicted_is_what_tensors_take(level, encoding, monkeypatch):
     """Storages counted one by one; the prediction adds what an allocator loses, so it is larger, but not by much."""
-    monkeypatch.setattr("dit360_core.vae.schedule.SMALLEST_WORK", 2**19)
+    monkeypatch.setattr("dit360_core.sphere.vae.schedule.SMALLEST_WORK", 2**19)
     vae = small_autoencoder(block_out_channels=(24, 32, 48, 48))
     sample = noise(1, 3, 192, 384).float() if encoding else noise(1, 16, 24, 48).float()
     steps = encoder_steps(vae) if encoding else decoder_steps(vae)

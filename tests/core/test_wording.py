@@ -7,13 +7,12 @@ from pathlib import Path
 import attrs
 import dit360_core
 import pytest
-from dit360_core import aliases
 from dit360_core.batching.items import Batchwide, read_items
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.wording import PYTHONS, Wording, current
 from dit360_core.errors import InputError, UnknownName
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.registry import Registry
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, aliases
+from dit360_core.plugins.registry import Registry
 from invented_plugins import installed, offering, scheduler
 
 OPTIONS = {field.name for cls in (LoadOptions, SampleOptions, DecodeOptions) for field in attrs.fields(cls)}

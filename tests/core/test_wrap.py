@@ -1,7 +1,7 @@
 """The token grid: what is padded, where it comes from, which ids it has."""
 
 import torch
-from dit360_core.wrap import Grid, rotation
+from dit360_core.sphere.grid import Grid, rotation
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -223,9 +223,9 @@ def test_every_dit360_command_in_the_documents_does_what_it_is_there_for(cache, 
 
 def test_every_comparison_in_a_table_can_be_asked_for():
     """Not measured, which takes minutes: bench checks all of it before it measures, and has tests of that."""
+    from dit360_core.cli.benching.varying import Configuration, configurations
     from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-    from dit360_core.registry import default_registry
-    from dit360_core.varying import Configuration, configurations
+    from dit360_core.plugins.registry import default_registry
 
     baseline = Configuration(
         loading=LoadOptions(strict=True), sampling=SampleOptions(prompt="a castle"), decoding=DecodeOptions()

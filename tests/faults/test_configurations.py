@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy
 import pytest
 from dit360_core.errors import ModelError
-from dit360_core.flux import files, tokenizers, weights
-from dit360_core.flux.schemas import why_no_painter
-from dit360_core.offers import Model
+from dit360_core.models.flux import folder as files
+from dit360_core.models.flux import tokenizers
+from dit360_core.models.flux.schemas import why_no_painter
+from dit360_core.models.weights import headers as weights
+from dit360_core.plugins.offers import Model
 from safetensors.numpy import save_file
 
 FP8 = "F8_E4M3"

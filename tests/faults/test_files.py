@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from command_line import Told, dit360, environment, python
-from dit360_core.atomic import NameTaken, check_new_folder, write_atomic
 from dit360_core.errors import InputError
-from dit360_core.panorama import Panorama, check_save
+from dit360_core.panorama.picture import Panorama, check_save
+from dit360_core.system.atomic import NameTaken, check_new_folder, write_atomic
 from PIL import Image
 
 SMALL = ["--width", "64", "--steps", "1"]
@@ -154,7 +154,7 @@ def test_where_nothing_can_be_written_at_all_the_picture_is_given_up_in_one_sent
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from dit360_core.errors import Dit360Error\n"
-        "from dit360_core.panorama import Panorama, rescue\n"
+        "from dit360_core.panorama.picture import Panorama, rescue\n"
         "panorama = Panorama.open(sys.stdin.read())\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))\n"
         "for name, force in (('new.png', False), ('old.png', True)):\n"
@@ -270,7 +270,8 @@ def test_a_name_that_no_file_can_have_is_one_sentence_before_anything_is_compute
 RACING = """
 import contextlib, io, json, sys, time
 from pathlib import Path
-from dit360_core import panorama, storing
+from dit360_core.panorama import picture as panorama
+from dit360_core.pipeline import quantizing as storing
 from dit360_core.cli import main
 
 me, commands = json.load(sys.stdin)
@@ -377,7 +378,7 @@ def test_without_hard_links_a_name_is_given_only_once_too(tmp_path):
         "def refused(*_, **__): raise PermissionError(errno.EPERM, 'Operation not permitted')\n"
         "os.link = refused\n"
         "from pathlib import Path\n"
-        "from dit360_core.atomic import NameTaken, write_atomic\n"
+        "from dit360_core.system.atomic import NameTaken, write_atomic\n"
         "with write_atomic(Path('new')) as file: file.write(b'new')\n"
         "try:\n"
         "    with write_atomic(Path('late')) as file:\n"

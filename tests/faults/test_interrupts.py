@@ -7,10 +7,10 @@ from pathlib import Path
 import attrs
 import pytest
 from command_line import python
-from dit360_core.atomic import new_folder, write_atomic
 from dit360_core.errors import InputError
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.recording import Recorder
+from dit360_core.system.atomic import new_folder, write_atomic
+from dit360_core.system.recording import Recorder
 
 
 def test_a_second_interrupt_while_a_file_is_removed_leaves_none(tmp_path, monkeypatch):
@@ -40,7 +40,7 @@ def test_a_second_interrupt_while_a_folder_is_removed_leaves_none(tmp_path, monk
             raise KeyboardInterrupt
         real(path, **options)
 
-    monkeypatch.setattr("dit360_core.atomic.shutil.rmtree", interrupted)
+    monkeypatch.setattr("dit360_core.system.atomic.shutil.rmtree", interrupted)
     with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "model"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -86,7 +86,7 @@ def test_a_second_signal_does_not_disturb_what_the_first_began():
 @pytest.mark.parametrize("at", range(1, 11))
 def test_an_interrupt_while_it_gets_quiet_leaves_every_level_as_it_was(at, monkeypatch):
     """At each of the ten times that a level is set on the way in, and some of those on the way out."""
-    from dit360_core.flux.quiet import quiet
+    from dit360_core.models.weights.quiet import quiet
 
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "xformers", "bitsandbytes", "kernels")]
     before = [logger.level for logger in loggers]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.pipeline import Pipeline
+from dit360_core.pipeline.pipeline import Pipeline
 from random_models import random_conditioning, random_flux
 
 from bench.soak import live_bytes

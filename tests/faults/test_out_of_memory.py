@@ -9,11 +9,11 @@ import dit360_core
 import numpy as np
 import pytest
 import torch
-from dit360_core.builtin.attention_kernels import eager
-from dit360_core.memory import OutOfMemory
-from dit360_core.offers import AttentionBackend
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import Registry
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.attention_kernels import eager
+from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins.registry import Registry
+from dit360_core.system.memory import OutOfMemory
 from invented_plugins import installed, offering
 from random_models import random_conditioning, random_flux
 from torch.overrides import TorchFunctionMode

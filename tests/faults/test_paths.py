@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from dit360_core.errors import InputError
-from dit360_core.naming import LONGEST_COMPONENT, file_within, made_of
+from dit360_core.system.naming import LONGEST_COMPONENT, file_within, made_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

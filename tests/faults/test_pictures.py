@@ -210,7 +210,7 @@ def test_no_picture_makes_much_memory_be_taken(desk):
         "from pathlib import Path\n"
         "from PIL import Image, ImageOps\n"
         "from dit360_core.errors import InputError\n"
-        "from dit360_core.panorama import Panorama\n"
+        "from dit360_core.panorama.picture import Panorama\n"
         "warnings.simplefilter('ignore')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for file in sorted(Path().iterdir()):\n"

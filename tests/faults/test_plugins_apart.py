@@ -6,8 +6,8 @@ import os
 import pytest
 from command_line import python
 
-HOOK = "from dit360_core.hookspecs import hookimpl\n@hookimpl\ndef dit360_attention_backends():\n    "
-OFFER = "from dit360_core.offers import AttentionBackend\n"
+HOOK = "from dit360_core.plugins.hookspecs import hookimpl\n@hookimpl\ndef dit360_attention_backends():\n    "
+OFFER = "from dit360_core.plugins.offers import AttentionBackend\n"
 ENDING = {
     "exits": "import os\nos._exit(0)",
     "segfaults": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
@@ -23,12 +23,12 @@ LIVING = {
 LOOK = """
 import logging, sys
 logging.basicConfig(format="%(message)s")
-from dit360_core.registry import default_registry
+from dit360_core.plugins.registry import default_registry
 print([entry.name for entry in default_registry().entries("attention")])
 """
 DOCTOR = """
 import json, os, sys
-from dit360_core.apart import ending_plugins, without
+from dit360_core.planning.isolation import ending_plugins, without
 lost = ending_plugins()
 with without(lost):
     inside = os.environ["DIT360_DISABLED_PLUGINS"]

@@ -146,7 +146,7 @@ def test_the_command_line_tells_it_and_leaves_no_file(site, tmp_path):
 
 DOES_NOT_PARSE = '''"""Was cut off while it was copied."""
 
-from dit360_core.hookspecs import hookimpl
+from dit360_core.plugins.hookspecs import hookimpl
 
 
 @hookimpl
@@ -166,7 +166,7 @@ does_not_parse = "does_not_parse"
 """
 LIST = """
 import json, sys
-from dit360_core.registry import default_registry
+from dit360_core.plugins.registry import default_registry
 registry = default_registry()
 names = [entry.name for entry in registry.entries("attention")]
 json.dump([names, [str(one) for one in registry.failures]], sys.stdout)

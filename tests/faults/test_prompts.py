@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from command_line import dit360, environment
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.picture import Panorama
 
 PROMPTS = {
     "emoji": "👩‍🚀👨‍👩‍👧‍👦🏴‍☠️🏔️ a mountain " * 20,

@@ -121,7 +121,7 @@ def test_no_file_makes_much_memory_be_taken(damaged, tmp_path):
         "from safetensors import safe_open\n"
         "import numpy\n"
         "from dit360_core.errors import ModelError\n"
-        "from dit360_core.flux.weights import check_safetensors\n"
+        "from dit360_core.models.weights.headers import check_safetensors\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "refused = 0\n"
         "for file in Path().glob('*.safetensors'):\n"

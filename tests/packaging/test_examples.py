@@ -11,9 +11,9 @@ import attrs
 import pytest
 from command_line import dit360, install
 from dit360_core import LoadOptions, load
-from dit360_core.hookspecs import KINDS
-from dit360_core.offers import Tiling
-from dit360_core.registry import Registry
+from dit360_core.plugins.hookspecs import KINDS
+from dit360_core.plugins.offers import Tiling
+from dit360_core.plugins.registry import Registry
 from dit360_core.testing import (
     AttentionConformance,
     ModelConformance,

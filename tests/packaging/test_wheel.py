@@ -211,11 +211,11 @@ def test_every_file_of_a_package_with_data_is_in_its_wheel(dist, name):
 
 def test_the_cores_wheel_holds_the_embedded_model(wheel):
     inside = wheel.namelist()
-    assert "dit360_core/models/tiny/transformer/diffusion_pytorch_model.safetensors" in inside
+    assert "dit360_core/models/shipped/tiny/transformer/diffusion_pytorch_model.safetensors" in inside
 
 
 def test_the_embedded_model_is_small(wheel):
-    embedded = sum(i.file_size for i in wheel.infolist() if i.filename.startswith("dit360_core/models/tiny/"))
+    embedded = sum(i.file_size for i in wheel.infolist() if i.filename.startswith("dit360_core/models/shipped/tiny/"))
     assert embedded <= 25 * 2**20
 
 

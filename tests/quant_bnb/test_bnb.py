@@ -4,8 +4,8 @@ import dit360_core
 import dit360_quant_bnb
 import pytest
 import torch
-from dit360_core.machine import Machine
-from dit360_core.offers import QuantizationNeed
+from dit360_core.plugins.offers import QuantizationNeed
+from dit360_core.system.machine import Machine
 from dit360_core.testing import QuantizerConformance
 
 OFFERS = {offer.name: offer for offer in dit360_quant_bnb.dit360_quantizers()}

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from dit360_core.builtin.scheduler import FlowMatch
 from dit360_core.errors import InputError
-from dit360_core.offers import SchedulerSettings
 from dit360_core.options import SampleOptions
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import default_registry
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.scheduler import FlowMatch
+from dit360_core.plugins.offers import SchedulerSettings
+from dit360_core.plugins.registry import default_registry
+from dit360_core.sphere.grid import Grid
 from dit360_core.testing import SchedulerConformance
 from dit360_core.testing.scheduling import MEAN, SPREAD, gaussian_flow, integrate, noise
-from dit360_core.wrap import Grid
 from dit360_sched_ddim import dit360_schedulers
 from dit360_sched_ddim.ddim import Ddim, fresh_share
 from hypothesis import given

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from dit360_core.wrap import Grid
+from dit360_core.sphere.grid import Grid
 
 from training.flux_parts import build_scheduler, pack, pad, position_ids, schedule, time_shift_mu, unpack
 

@@ -7,9 +7,10 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.machine import Machine
-from dit360_core.offers import Attend, AttentionBackend, AttentionNeed, Reason
+from dit360_core.errors import Reason
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import Attend, AttentionBackend, AttentionNeed
+from dit360_core.system.machine import Machine
 
 Capability = tuple[int, int]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.machine import Machine
-from dit360_core.offers import Attend, AttentionBackend, AttentionNeed, Reason
+from dit360_core.errors import Reason
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import Attend, AttentionBackend, AttentionNeed
+from dit360_core.system.machine import Machine
 
 
 def _unsupported(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:

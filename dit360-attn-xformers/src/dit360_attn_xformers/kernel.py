@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from dit360_core.bias import as_mask
-from dit360_core.machine import Machine
-from dit360_core.offers import AttentionNeed, Reason
-from dit360_core.precision import torch_dtype
+from dit360_core.errors import Reason
+from dit360_core.plugins.bias import as_mask
+from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.system.dtypes import torch_dtype
+from dit360_core.system.machine import Machine
 from xformers.ops import fmha
 
 

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Sequence
 
 import attrs
-from dit360_core.offers import Reason
-from dit360_core.registry import default_registry
+from dit360_core.errors import Reason
+from dit360_core.plugins.registry import default_registry
 
 
 @attrs.frozen(kw_only=True)
@@ -21,10 +21,10 @@ class Choices:
 @functools.cache
 def _judged(kind: str) -> Choices:
     # The verdicts hold until ComfyUI starts again, as the plugins do.
-    from dit360_core.listing import need_of
-    from dit360_core.machine import Machine
-    from dit360_core.plan import judge
-    from dit360_core.registry import by_priority
+    from dit360_core.planning.catalogue import need_of
+    from dit360_core.plugins.choosing import judge
+    from dit360_core.plugins.registry import by_priority
+    from dit360_core.system.machine import Machine
 
     machine = Machine.detect()
     need = need_of(kind, machine)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dit360_core.embedding import Embedding
 from dit360_core.errors import InputError
-from dit360_core.stages import Conditioning
+from dit360_core.models.embedding import Embedding
+from dit360_core.pipeline.stages import Conditioning
 
 from dit360_comfy import host
 from dit360_comfy.kept import kept_conditioning

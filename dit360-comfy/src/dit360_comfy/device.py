@@ -6,7 +6,7 @@ import gc
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dit360_core.memory import give_back_freed_memory
+from dit360_core.system.memory import give_back_freed_memory
 
 from dit360_comfy.host import in_comfyui
 
@@ -18,7 +18,7 @@ def device() -> torch.device:
     """Where ComfyUI computes; without it, where the core would."""
     if not in_comfyui():
         import torch
-        from dit360_core.machine import Machine
+        from dit360_core.system.machine import Machine
 
         return torch.device(Machine.detect().device)
     import comfy.model_management as management

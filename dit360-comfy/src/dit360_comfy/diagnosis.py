@@ -14,7 +14,7 @@ from typing import Literal
 
 import attrs
 from dit360_core.errors import InputError
-from dit360_core.installed import installed_version
+from dit360_core.system.installed import installed_version
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
@@ -193,8 +193,8 @@ def _nodes() -> Check:
 
 
 def _plugins() -> list[Check]:
-    from dit360_core.hookspecs import KINDS
-    from dit360_core.registry import default_registry
+    from dit360_core.plugins.hookspecs import KINDS
+    from dit360_core.plugins.registry import default_registry
 
     with contextlib.redirect_stdout(sys.stderr):
         registry = default_registry()

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import InputError
-from dit360_core.metrics import seam
+from dit360_core.panorama.metrics import seam
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dit360_core.errors import InputError
-from dit360_core.pipeline import Pipeline
-from dit360_core.stages import Latents
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.stages import Latents
 
 from dit360_comfy import host
 from dit360_comfy.kept import KeptDict

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from dit360_core.loading import prepare
-from dit360_core.memory import free_memory, gib
-from dit360_core.offloads import moved_by_the_core
+from dit360_core.models.residency.offloads import moved_by_the_core
 from dit360_core.options import LoadOptions
-from dit360_core.pipeline import Pipeline
-from dit360_core.reading import Prepared
-from dit360_core.registry import default_registry
+from dit360_core.pipeline.loading import prepare
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.prepared import Prepared
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.memory import free_memory, gib
 
 from dit360_comfy import host
 from dit360_comfy.device import SharedDevice, give_back_memory
@@ -126,7 +126,7 @@ class Source:
 
 
 class _Host:
-    """What the core tells of a source's parts (``dit360_core.flux.residency.Host``).
+    """What the core tells of a source's parts (``dit360_core.models.residency.residency.Host``).
 
     The source holds the pipeline, which holds this: the source has to go when its node's result does.
     """

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
-from dit360_core.attention import Kernels, slicing_notes
-from dit360_core.machine import Machine
-from dit360_core.offers import Attend, AttentionNeed
-from dit360_core.registry import default_registry
+from dit360_core.planning.kernels import Kernels, slicing_notes
+from dit360_core.plugins.offers import Attend, AttentionNeed
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +123,8 @@ class Override:
         return self._choose(key)
 
     def _choose(self, key: tuple[Any, ...]) -> Attend:
-        from dit360_core.precision import precision_of
-        from dit360_core.slicing import sliced
+        from dit360_core.plugins.slicing import sliced
+        from dit360_core.system.dtypes import precision_of
 
         device, dtype, heads, head_dim, length = key
         need = AttentionNeed(device=device, dtype=precision_of(dtype), heads=heads, head_dim=head_dim, length=length)

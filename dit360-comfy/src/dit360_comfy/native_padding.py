@@ -2,7 +2,8 @@
 
 The latents are wrapped before the model sees them, the position ids of the columns so added are set to those of the
 columns they copy, and what comes out is cropped. A pad token equals its source in content and place, so this is the
-same computation as padding once and sampling padded (see :mod:`dit360_core.wrap`), whatever the sampler does between.
+same computation as padding once and sampling padded (see :mod:`dit360_core.sphere.grid`), whatever the sampler does
+between.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from dit360_core.errors import InputError
-from dit360_core.wrap import Grid
+from dit360_core.sphere.grid import Grid
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dit360_core.errors import InputError, first_line
-from dit360_core.offers import TilingSettings
-from dit360_core.plan import choose_tiling
-from dit360_core.precision import precision_of
-from dit360_core.registry import default_registry
+from dit360_core.planning.tiling import choose_tiling
+from dit360_core.plugins.offers import TilingSettings
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.dtypes import precision_of
 
 from dit360_comfy.native_attention import machine_of
 
@@ -33,7 +33,7 @@ def as_diffusers(net: Any) -> Any:
 
     Raises InputError for a network that is none, or one with something more.
     """
-    from dit360_core.flux.quiet import quiet
+    from dit360_core.models.weights.quiet import quiet
 
     coarsest_to_finest = _levels(net)
     with quiet():
@@ -92,7 +92,7 @@ def _renamed(state: Mapping[str, torch.Tensor], kl: Any, levels: int) -> dict[st
 
     What is none of its tensors keeps its name. Its attention has Linear layers where ComfyUI's has 1×1 convolutions.
     """
-    from dit360_core.flux.composed import original_name
+    from dit360_core.models.flux.composed import original_name
 
     wanted = {original_name(name, levels): (name, tensor.ndim) for name, tensor in kl.state_dict().items()}
     renamed = {}

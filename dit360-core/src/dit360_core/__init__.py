@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from dit360_core.errors import InputError as InputError
     from dit360_core.errors import ModelError as ModelError
     from dit360_core.errors import UnknownName as UnknownName
-    from dit360_core.loading import load as load
     from dit360_core.options import DecodeOptions as DecodeOptions
     from dit360_core.options import LoadOptions as LoadOptions
     from dit360_core.options import SampleOptions as SampleOptions
-    from dit360_core.panorama import Panorama as Panorama
-    from dit360_core.pipeline import Pipeline as Pipeline
-    from dit360_core.stages import Conditioning as Conditioning
-    from dit360_core.stages import Latents as Latents
-    from dit360_core.storing import quantize as quantize
+    from dit360_core.panorama.picture import Panorama as Panorama
+    from dit360_core.pipeline.loading import load as load
+    from dit360_core.pipeline.pipeline import Pipeline as Pipeline
+    from dit360_core.pipeline.quantizing import quantize as quantize
+    from dit360_core.pipeline.stages import Conditioning as Conditioning
+    from dit360_core.pipeline.stages import Latents as Latents
 
 _WHERE = {
-    "load": "loading",
-    "quantize": "storing",
-    "Pipeline": "pipeline",
-    "Conditioning": "stages",
-    "Latents": "stages",
-    "Panorama": "panorama",
+    "load": "pipeline.loading",
+    "quantize": "pipeline.quantizing",
+    "Pipeline": "pipeline.pipeline",
+    "Conditioning": "pipeline.stages",
+    "Latents": "pipeline.stages",
+    "Panorama": "panorama.picture",
     "LoadOptions": "options",
     "SampleOptions": "options",
     "DecodeOptions": "options",

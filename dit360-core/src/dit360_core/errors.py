@@ -6,10 +6,8 @@ Every error of ours is a :class:`Dit360Error`; the command line prints its text 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dit360_core.offers import Reason
+import attrs
 
 
 class Dit360Error(Exception):
@@ -41,6 +39,57 @@ def is_callers(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """What another library's exception says first, or its class if it says nothing: its part of our sentence."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+LONGEST = 1000
+"""Characters of what somebody's error says, in a sentence of ours."""
+
+
+def one_line(error: BaseException) -> str:
+    """The class of an exception and what it says, in one line."""
+    try:
+        said = " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a plugin's exception, whose text may raise anything
+        said = ""
+    said = said if len(said) <= LONGEST else f"{said[:LONGEST]} …"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+REASON_CODES = (
+    "missing",
+    "version",
+    "import_failed",
+    "device",
+    "capability",
+    "dtype",
+    "head_dim",
+    "mask",
+    "size",
+    "mode",
+    "structure",
+    "api",
+    "clash",
+    "probe_failed",
+    "offer_failed",
+)
+
+
+@attrs.frozen
+class Reason:
+    """Why something cannot be used.
+
+    code: one of :data:`REASON_CODES`, for programs. sentence: for people. hint: the command or change that would fix
+    it, or empty when nothing would.
+    """
+
+    code: str = attrs.field(validator=attrs.validators.in_(REASON_CODES))
+    sentence: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({self.hint})" if self.hint else self.sentence
 
 
 class BackendUnavailable(Dit360Error):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.machine import Machine
-from dit360_core.offers import QuantizationNeed, Quantizer, QuantizerImplementation, Reason
+from dit360_core.errors import Reason
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import QuantizationNeed, Quantizer, QuantizerImplementation
+from dit360_core.system.machine import Machine
 
 _REQUIRES = ("bitsandbytes>=0.50",)
 

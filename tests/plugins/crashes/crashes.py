@@ -1,7 +1,7 @@
 """Kernels that end the process they run in, and one in their midst that works."""
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import AttentionBackend
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend
 
 
 def segfault():

@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import AttentionBackend, Quantizer, Scheduler, Tiling
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend, Quantizer, Scheduler, Tiling
 
 
 class Unprintable(RuntimeError):

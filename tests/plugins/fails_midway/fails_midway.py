@@ -2,15 +2,15 @@
 
 import sys
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import AttentionBackend
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend
 
 FIFTH = 5
 
 
 def on_trial():
     frame = sys._getframe()
-    while frame and frame.f_globals.get("__name__") != "dit360_core.probe":
+    while frame and frame.f_globals.get("__name__") != "dit360_core.planning.probe":
         frame = frame.f_back
     return frame is not None
 

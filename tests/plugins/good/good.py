@@ -1,7 +1,7 @@
 """A correct attention kernel: PyTorch's own, under another name and a higher priority."""
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import AttentionBackend
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend
 
 
 def load():

@@ -1,7 +1,7 @@
 """A hook that raises after it has yielded an offer, and another hook that is in order."""
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import AttentionBackend, Model
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend, Model
 
 
 @hookimpl

@@ -2,8 +2,8 @@
 
 import sys
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import AttentionBackend
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend
 
 
 def load():

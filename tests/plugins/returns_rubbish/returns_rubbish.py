@@ -1,7 +1,7 @@
 """Hooks that return None, a number, and a list in which only one value is an offer."""
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import Quantizer, Scheduler, Tiling
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import Quantizer, Scheduler, Tiling
 
 
 @hookimpl

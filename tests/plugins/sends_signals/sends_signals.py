@@ -3,8 +3,8 @@
 import os
 import signal
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import Quantizer, Scheduler
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import Quantizer, Scheduler
 
 
 class Interrupts:

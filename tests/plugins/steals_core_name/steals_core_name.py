@@ -1,7 +1,7 @@
 """Offers a kernel under a name that belongs to the core."""
 
-from dit360_core.hookspecs import hookimpl
-from dit360_core.offers import AttentionBackend
+from dit360_core.plugins.hookspecs import hookimpl
+from dit360_core.plugins.offers import AttentionBackend
 
 
 @hookimpl

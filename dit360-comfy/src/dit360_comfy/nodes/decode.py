@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from dit360_core.errors import InputError
 from dit360_core.options import DecodeOptions, build, check_size
-from dit360_core.registry import default_registry
+from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host
 from dit360_comfy.edges import blended

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dit360_core.checks import check_names
 from dit360_core.errors import InputError, ModelError
 from dit360_core.options import DEVICES, OFFLOADS, PRECISIONS, LoadOptions, build
-from dit360_core.registry import default_registry
+from dit360_core.planning.checks import check_names
+from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host
 from dit360_comfy.choices import choices
@@ -197,7 +197,7 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
 def _is_there(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # as dit360_core.flux.files.existing
+    except (OSError, RuntimeError, ValueError):  # as dit360_core.models.flux.folder.existing
         return False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dit360_core.memory import gib, used_memory
+from dit360_core.system.memory import gib, used_memory
 
 from dit360_comfy import model
 from dit360_comfy.device import give_back_memory, unload_others

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dit360_core.registry import default_registry
+from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host, native_attention, native_lora, native_padding, native_vae
 from dit360_comfy.choices import choices

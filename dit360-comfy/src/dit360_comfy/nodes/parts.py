@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import attrs
 from dit360_core.errors import InputError
 from dit360_core.options import DEVICES, PRECISIONS, LoadOptions, build
-from dit360_core.registry import default_registry
+from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host
 from dit360_comfy.choices import choices

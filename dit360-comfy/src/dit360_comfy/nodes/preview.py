@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
-from dit360_core.atomic import write_atomic
 from dit360_core.errors import InputError
-from dit360_core.panorama import Panorama
+from dit360_core.panorama.picture import Panorama
+from dit360_core.system.atomic import write_atomic
 
 from dit360_comfy.nodes.base import Node
 from dit360_comfy.settings import recall

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dit360_core.listing import listing
-from dit360_core.machine import Machine
-from dit360_core.registry import default_registry
+from dit360_core.planning.catalogue import listing
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.machine import Machine
 
 from dit360_comfy import native_attention
 from dit360_comfy.inputs import Spec

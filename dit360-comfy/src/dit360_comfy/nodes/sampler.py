@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import attrs
-from dit360_core.checks import check_honoured
 from dit360_core.errors import InputError
-from dit360_core.offers import Model
 from dit360_core.options import SampleOptions, build, check_size
-from dit360_core.pipeline import Pipeline
-from dit360_core.registry import default_registry
-from dit360_core.stages import Conditioning, Latents
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.stages import Conditioning, Latents
+from dit360_core.planning.checks import check_honoured
+from dit360_core.plugins.offers import Model
+from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host
 from dit360_comfy.conditioning import UNKNOWN, conditioning_from, moved

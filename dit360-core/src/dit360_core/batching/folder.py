@@ -16,10 +16,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dit360_core.atomic import PART, check_name, names_beside, write_atomic
 from dit360_core.batching.items import Item
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.panorama import saved_settings
+from dit360_core.panorama.picture import saved_settings
+from dit360_core.system.atomic import PART, check_name, names_beside, write_atomic
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".dit360-batch.lock"

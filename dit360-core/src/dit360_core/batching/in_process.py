@@ -10,8 +10,8 @@ from dit360_core.batching.items import Item
 from dit360_core.batching.painting import Painted, Painter, job_of, largest
 from dit360_core.errors import InputError
 from dit360_core.options import LoadOptions
-from dit360_core.registry import Registry
-from dit360_core.stages import Progress
+from dit360_core.pipeline.stages import Progress
+from dit360_core.plugins.registry import Registry
 
 Advance = Callable[[Item, int, int], None]
 """Called after each step with (the picture at work, steps done, steps in all)."""

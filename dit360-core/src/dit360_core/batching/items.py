@@ -17,10 +17,10 @@ import attrs
 from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError
-from dit360_core.loras import is_there, names_in, split
-from dit360_core.naming import file_within, made_of
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest
-from dit360_core.panorama import FORMATS
+from dit360_core.panorama.picture import FORMATS
+from dit360_core.planning.loras import is_there, names_in, split
+from dit360_core.system.naming import file_within, made_of
 
 OWN = ("name", "image", "lora")
 """What a line may say beside the options of a picture: the file to write, the panorama to begin with, and LoRAs for it

@@ -22,8 +22,8 @@ import attrs
 from dit360_core.batching.items import Item
 from dit360_core.batching.painting import Job, Painted, Painter, job_of, largest
 from dit360_core.errors import Dit360Error, InputError, first_line
-from dit360_core.installed import installed_version
 from dit360_core.options import LoadOptions
+from dit360_core.system.installed import installed_version
 
 log = logging.getLogger("dit360")
 

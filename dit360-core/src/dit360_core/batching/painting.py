@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.batching.items import SAME_PICTURE, Item, digest
-from dit360_core.checks import begun_with, check_guidance, check_request
-from dit360_core.errors import Dit360Error, InputError
-from dit360_core.guarding import undisturbed
-from dit360_core.loading import prepare
+from dit360_core.errors import Dit360Error, InputError, one_line
 from dit360_core.options import LoadOptions, build
-from dit360_core.panorama import FORMATS, Panorama, encoded
-from dit360_core.registry import Registry, default_registry, one_line
+from dit360_core.panorama.picture import FORMATS, Panorama, encoded
+from dit360_core.pipeline.loading import prepare
+from dit360_core.planning.checks import begun_with, check_guidance, check_request
+from dit360_core.plugins.guarding import undisturbed
+from dit360_core.plugins.registry import Registry, default_registry
 
 if TYPE_CHECKING:
-    from dit360_core.pipeline import Pipeline
-    from dit360_core.stages import Progress
+    from dit360_core.pipeline.pipeline import Pipeline
+    from dit360_core.pipeline.stages import Progress
 
 log = logging.getLogger("dit360")
 
@@ -64,7 +64,7 @@ class Painter:
 
     def wrong(self, item: Item) -> str | None:
         """What is wrong with the options of a picture for this model on this machine."""
-        from dit360_core.flux.load import transformer_shape
+        from dit360_core.models.flux.load import transformer_shape
 
         plan = self._ready.plan
         try:

@@ -13,19 +13,19 @@ from typing import Any, Protocol
 
 import attrs
 
-from dit360_core.atomic import NameTaken
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.in_process import Advance, InProcess
 from dit360_core.batching.items import Batchwide, Item, content_of, digest, read_items
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
-from dit360_core.checks import check_names
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.loras import wanted
-from dit360_core.offers import Model
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
-from dit360_core.panorama import FORMATS, Panorama
-from dit360_core.registry import Registry, default_registry
+from dit360_core.panorama.picture import FORMATS, Panorama
+from dit360_core.planning.checks import check_names
+from dit360_core.planning.loras import wanted
+from dit360_core.plugins.offers import Model
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.atomic import NameTaken
 
 log = logging.getLogger("dit360")
 
@@ -196,7 +196,7 @@ class Batch:
 
     def _contents(self) -> dict[str, str]:
         """Fingerprints of the local files that the model is made of: other weights make other pictures."""
-        from dit360_core.flux.files import existing
+        from dit360_core.models.flux.folder import existing
 
         model = self._check_all_names(None, None)
         places = {name: getattr(self.loading, name) for name in ("vae", "t5")}
@@ -226,7 +226,7 @@ class Batch:
             self._in_line(item, lambda item=item: self._check_all_names(item.sampling, item.decoding))
 
     def _check_all_names(self, sampling: SampleOptions | None, decoding: DecodeOptions | None) -> Model:
-        from dit360_core.flux.files import existing
+        from dit360_core.models.flux.folder import existing
 
         return check_names(
             self.loading, sampling, self._registry, lambda name: existing(name) is not None, decoding=decoding

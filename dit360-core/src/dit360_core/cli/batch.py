@@ -12,8 +12,8 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
-from dit360_core.durations import duration
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.system.durations import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -105,10 +105,10 @@ def _run(
 ) -> dict[str, Any]:
     from rich.text import Text
 
-    from dit360_core.atomic import check_writable
-    from dit360_core.benching import measure, write_report
-    from dit360_core.registry import default_registry
-    from dit360_core.varying import Configuration, configurations
+    from dit360_core.cli.benching.comparing import measure, write_report
+    from dit360_core.cli.benching.varying import Configuration, configurations
+    from dit360_core.plugins.registry import default_registry
+    from dit360_core.system.atomic import check_writable
 
     picture = {name: value for name, value in options.items() if not name.startswith("attention_")}
     baseline = Configuration(

@@ -10,12 +10,12 @@ import typer
 
 from dit360_core.cli.output import apart_from_stdout, harmless, told
 from dit360_core.cli.wording import worded
-from dit360_core.plan import looks_like_hub_id
+from dit360_core.system.naming import looks_like_hub_id
 
 if TYPE_CHECKING:
-    from dit360_core.machine import Machine
-    from dit360_core.offers import Model
-    from dit360_core.registry import Registry
+    from dit360_core.plugins.offers import Model
+    from dit360_core.plugins.registry import Registry
+    from dit360_core.system.machine import Machine
 
 
 def doctor(
@@ -23,9 +23,9 @@ def doctor(
 ) -> None:
     """Check this machine, models, plugins and attention kernels. Exit code 1 if something needs attention."""
     with told(logging.ERROR) as console:
-        from dit360_core.apart import ending_plugins, without
-        from dit360_core.machine import Machine
-        from dit360_core.registry import DISABLED, default_registry
+        from dit360_core.planning.isolation import ending_plugins, without
+        from dit360_core.plugins.registry import DISABLED, default_registry
+        from dit360_core.system.machine import Machine
 
         with apart_from_stdout():
             lost = ending_plugins()
@@ -51,7 +51,7 @@ def doctor(
 
 def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     """Facts about the machine and the installed models, and ``advice``: one sentence for each thing to do."""
-    from dit360_core.attention import try_kernels
+    from dit360_core.planning.kernels import try_kernels
 
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
     kernels = try_kernels(registry, machine, core=True)
@@ -103,8 +103,8 @@ def _left_out_of_pytorch(address: str) -> bool:
 def _model_state(model: Model) -> tuple[str, list[str]]:
     """Whether a model is on this machine, without asking the network, and what is broken about it."""
     from dit360_core.errors import ModelError
-    from dit360_core.flux.files import check_model_folder, existing, find_lora_file
-    from dit360_core.flux.hub import LORA_FILES, MODEL_FILES, cached
+    from dit360_core.models.flux.folder import check_model_folder, existing, find_lora_file
+    from dit360_core.models.weights.hub import LORA_FILES, MODEL_FILES, cached
 
     folder = existing(model.base) or cached(model.base, MODEL_FILES)
     lora = (existing(model.lora) or cached(model.lora, LORA_FILES)) if model.lora else None

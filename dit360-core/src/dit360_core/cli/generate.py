@@ -15,9 +15,9 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
-from dit360_core.durations import duration
 from dit360_core.errors import Dit360Error
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build
+from dit360_core.system.durations import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,12 +116,12 @@ def _run(
 ) -> None:
     from rich.text import Text
 
-    from dit360_core.checks import begun_with
-    from dit360_core.guarding import undisturbed
-    from dit360_core.panorama import Panorama, check_save, rescue
-    from dit360_core.recording import Recorder
-    from dit360_core.registry import default_registry
-    from dit360_core.timeline import check_timeline, save_timeline
+    from dit360_core.cli.timeline import check_timeline, save_timeline
+    from dit360_core.panorama.picture import Panorama, check_save, rescue
+    from dit360_core.planning.checks import begun_with
+    from dit360_core.plugins.guarding import undisturbed
+    from dit360_core.plugins.registry import default_registry
+    from dit360_core.system.recording import Recorder
 
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
     loading = build(LoadOptions, _of(LoadOptions, options))
@@ -137,7 +137,7 @@ def _run(
 
     started = time.perf_counter()
     with console.status(Text(f"Loading {loading.model} …")):
-        from dit360_core.loading import prepare
+        from dit360_core.pipeline.loading import prepare
 
         ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding))
         recorder = Recorder(ready.plan.device) if profile is not None or sampling.log_memory_stats else None
@@ -178,7 +178,7 @@ def _show_memory(console: Console, told: dict[str, Any]) -> None:
     """What each phase took, beside what was predicted."""
     from rich.table import Table
 
-    from dit360_core.memory import gib
+    from dit360_core.system.memory import gib
 
     reserved = any("reserved" in phase for phase in told["phases"])
     table = Table("phase", "before", "at most", *(["reserved"] if reserved else []), "predicted", "after", "time")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dit360_core.cli.output import told
-from dit360_core.hookspecs import KINDS
+from dit360_core.plugins.hookspecs import KINDS
 
 
 def new_plugin(
@@ -26,9 +26,9 @@ def new_plugin(
 ) -> None:
     """Write the project of a new plugin: code that works, tests of the contract, a README. Yours to change."""
     with told():
-        from dit360_core.atomic import check_new_folder
-        from dit360_core.registry import default_registry
-        from dit360_core.scaffolding import plugin_project, write_project
+        from dit360_core.cli.scaffolding import plugin_project, write_project
+        from dit360_core.plugins.registry import default_registry
+        from dit360_core.system.atomic import check_new_folder
 
         project = plugin_project(kind, name, default_registry())
         target = Path(project.distribution) if output is None else output

@@ -13,7 +13,7 @@ import typer
 from dit360_core.cli.output import harmless, told
 
 if TYPE_CHECKING:
-    from dit360_core.panorama import Panorama
+    from dit360_core.panorama.picture import Panorama
 
 
 def view(
@@ -26,8 +26,8 @@ def view(
 ) -> None:
     """Look around in a panorama, in the browser and without a network."""
     with told() as console:
-        from dit360_core.panorama import Panorama
-        from dit360_core.viewer import WIDEST
+        from dit360_core.panorama.picture import Panorama
+        from dit360_core.panorama.viewer import WIDEST
 
         panorama = Panorama.open(file)
         written = panorama.view(output, open_browser=open_viewer or output is None, force=force)
@@ -44,7 +44,7 @@ def inspect(
 ) -> None:
     """Tell how well a panorama closes, its size and place on the sphere, its poles, and what made it."""
     with told():
-        from dit360_core.panorama import Panorama
+        from dit360_core.panorama.picture import Panorama
 
         report = _measured(Panorama.open(file))
         if as_json:

@@ -18,10 +18,10 @@ from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dit360_core.budget import Candidate, Fit
-    from dit360_core.forecast import Subject
-    from dit360_core.speed import Speed
-    from dit360_core.verdict import Verdict
+    from dit360_core.planning.budget import Candidate, Fit
+    from dit360_core.planning.forecast import Subject
+    from dit360_core.planning.speed import Speed
+    from dit360_core.planning.verdict import Verdict
 
 _ONCE = ("prompt", "attention_backend", "attention_slice_size", "log_memory_stats")
 DOES_NOT_FIT = 1
@@ -97,12 +97,12 @@ def _run(console: Console, size: str | None, as_json: bool, options: dict[str, A
     sampling = build(SampleOptions, {"prompt": "any", **_of(SampleOptions, options), **_size(size, options)})
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
 
-    from dit360_core.budget import NothingFits, fit, one
-    from dit360_core.checks import check_loading, check_request
-    from dit360_core.forecast import subject_of
-    from dit360_core.registry import default_registry
-    from dit360_core.speed import APPLE, ASSUMED, measure
-    from dit360_core.verdict import verdict_of
+    from dit360_core.planning.budget import NothingFits, fit, one
+    from dit360_core.planning.checks import check_loading, check_request
+    from dit360_core.planning.forecast import subject_of
+    from dit360_core.planning.speed import APPLE, ASSUMED, measure
+    from dit360_core.planning.verdict import verdict_of
+    from dit360_core.plugins.registry import default_registry
 
     with apart_from_stdout():
         subject = subject_of(asked, sampling, decoding, default_registry())
@@ -139,8 +139,8 @@ def as_dict(
     asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None, verdict: Verdict
 ) -> dict[str, Any]:
     """For programs: bytes and seconds."""
-    from dit360_core.durations import duration
     from dit360_core.options import chosen
+    from dit360_core.system.durations import duration
 
     def told(each: Candidate) -> dict[str, Any]:
         return {
@@ -169,8 +169,8 @@ def _show(
     from rich.console import Console
     from rich.table import Table
 
-    from dit360_core.durations import duration
-    from dit360_core.memory import gib
+    from dit360_core.system.durations import duration
+    from dit360_core.system.memory import gib
 
     console = Console(highlight=False)
     width, height = subject.size

@@ -16,7 +16,7 @@ from dit360_core.options import QUANTIZED, LoadOptions, build
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dit360_core.plan import Plan
+    from dit360_core.planning.plan import Plan
 
 
 class Command(usage.Command):
@@ -91,8 +91,8 @@ def quantize(
 def _run(console: Console, model: str, output: Path, options: dict[str, Any]) -> Plan:
     from rich.progress import Progress
 
-    from dit360_core.atomic import check_new_folder
-    from dit360_core.storing import quantize
+    from dit360_core.pipeline.quantizing import quantize
+    from dit360_core.system.atomic import check_new_folder
 
     check_new_folder(output)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -110,7 +110,7 @@ def _report(plan: Plan, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from dit360_core.conversion import megabytes
+    from dit360_core.models.weights.conversion import megabytes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("part", "layers", "left", "full", "quantized", "error of a layer", "at most", "kernels"):

@@ -22,9 +22,9 @@ def backends(
     """List every backend, scheduler, tiling and model that is installed, and why not if one cannot be used here."""
     # The report says itself which plugins failed; what they print while they are looked at is no part of it.
     with told(logging.ERROR):
-        from dit360_core.listing import listing
-        from dit360_core.machine import Machine
-        from dit360_core.registry import default_registry
+        from dit360_core.planning.catalogue import listing
+        from dit360_core.plugins.registry import default_registry
+        from dit360_core.system.machine import Machine
 
         with apart_from_stdout():
             report = listing(default_registry(), Machine.detect(), probe=probe)
@@ -35,7 +35,7 @@ def backends(
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints what :mod:`dit360_core.listing` tells as a table: of all kinds, or of the kernels that were tried."""
+    """Prints what :mod:`dit360_core.planning.catalogue` tells as a table: of all kinds, or of the kernels tried."""
     from rich.console import Console
     from rich.table import Table
 

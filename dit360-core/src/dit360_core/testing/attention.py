@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 import attrs
 import torch
 
-from dit360_core.machine import Machine
-from dit360_core.offers import Attend, AttentionBackend, AttentionNeed, Reason
-from dit360_core.plan import judge
-from dit360_core.probe import probe_attention, refusals, trial_call
-from dit360_core.registry import Entry
-from dit360_core.slicing import sliced
+from dit360_core.errors import Reason
+from dit360_core.planning.probe import probe_attention, refusals, trial_call
+from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.offers import Attend, AttentionBackend, AttentionNeed
+from dit360_core.plugins.registry import Entry
+from dit360_core.plugins.slicing import sliced
+from dit360_core.system.machine import Machine
 from dit360_core.testing.offering import MACHINES, OfferConformance
 from dit360_core.testing.saying import same, shaped, within
 from dit360_core.testing.storage import PeakStorage

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dit360_core.flux.files import check_model_folder, existing, find_lora_file
-from dit360_core.offers import Model
+from dit360_core.models.flux.folder import check_model_folder, existing, find_lora_file
 from dit360_core.options import SampleOptions, build
-from dit360_core.plan import looks_like_hub_id
+from dit360_core.plugins.offers import Model
+from dit360_core.system.naming import looks_like_hub_id
 from dit360_core.testing.offering import OfferConformance
 
 

@@ -9,7 +9,7 @@ import torch
 
 def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
     """An AutoencoderKL of FLUX.1's make with few channels. config: anything of AutoencoderKL's that is to differ."""
-    from dit360_core.flux.quiet import quiet
+    from dit360_core.models.weights.quiet import quiet
 
     with quiet():
         from diffusers import AutoencoderKL
@@ -35,7 +35,7 @@ def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
 
 def small_transformer(dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Any:
     """A FluxTransformer2DModel of 256 channels, one double and two single blocks, with outliers as in trained ones."""
-    from dit360_core.flux.quiet import quiet
+    from dit360_core.models.weights.quiet import quiet
 
     with quiet():
         from diffusers import FluxTransformer2DModel

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from dit360_core.machine import Machine
-from dit360_core.offers import PLUGIN_API, Offer
+from dit360_core.plugins.offers import PLUGIN_API, Offer
+from dit360_core.system.machine import Machine
 
 MACHINES = (
     Machine(),

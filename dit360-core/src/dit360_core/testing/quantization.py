@@ -12,14 +12,22 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from dit360_core.conversion import FusedLora, Selection, convert, quantize_module, select_layers, trial_tokens
-from dit360_core.flux.layers import policy_of
-from dit360_core.held import held_bytes
-from dit360_core.machine import Machine
-from dit360_core.offers import QuantizationNeed, Quantizer, QuantizerImplementation, Reason
-from dit360_core.plan import judge
-from dit360_core.precision import torch_dtype
-from dit360_core.registry import Entry
+from dit360_core.errors import Reason
+from dit360_core.models.flux.layers import policy_of
+from dit360_core.models.weights.bytes import held_bytes
+from dit360_core.models.weights.conversion import (
+    FusedLora,
+    Selection,
+    convert,
+    quantize_module,
+    select_layers,
+    trial_tokens,
+)
+from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.offers import QuantizationNeed, Quantizer, QuantizerImplementation
+from dit360_core.plugins.registry import Entry
+from dit360_core.system.dtypes import torch_dtype
+from dit360_core.system.machine import Machine
 from dit360_core.testing.models import small_transformer
 from dit360_core.testing.offering import MACHINES, OfferConformance
 from dit360_core.testing.saying import same, shaped, within

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from dit360_core.offers import FlowModel, Scheduler, SchedulerImplementation, SchedulerSettings
 from dit360_core.options import TIMESTEP_SCHEDULES
-from dit360_core.sampling import one_step
+from dit360_core.pipeline.sampling import one_step
+from dit360_core.plugins.offers import FlowModel, Scheduler, SchedulerImplementation, SchedulerSettings
 from dit360_core.testing.offering import OfferConformance
 from dit360_core.testing.saying import same, shaped, within
 

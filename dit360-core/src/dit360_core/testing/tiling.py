@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from dit360_core.offers import TilingImplementation, TilingSettings
+from dit360_core.plugins.offers import TilingImplementation, TilingSettings
+from dit360_core.sphere.vae import decode_whole, encode_whole
 from dit360_core.testing.models import small_autoencoder
 from dit360_core.testing.saying import same, within
 from dit360_core.testing.smooth import smooth, steady
 from dit360_core.testing.storage import PeakStorage
-from dit360_core.vae import decode_whole, encode_whole
 
 _ROWS, _COLUMNS, _TILE, _OVERLAP = 16, 96, 384, 64
 """Latents of a picture that is cut in two or more beside each other, and pixels of its tiles, whose middle is far from

@@ -1,5 +1,0 @@
-"""What the core itself offers, through the same hooks as any plugin."""
-
-from dit360_core.builtin import attention, models, quantization, scheduler, tiling
-
-PLUGINS = (attention, quantization, scheduler, tiling, models)

@@ -1,0 +1,1 @@
+"""Configurations compared on this machine, each in a process of its own."""

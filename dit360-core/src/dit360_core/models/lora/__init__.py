@@ -1,0 +1,1 @@
+"""LoRAs: read from their files, fitted to a model, fused into its weights or computed beside them."""

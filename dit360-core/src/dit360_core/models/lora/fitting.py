@@ -1,0 +1,189 @@
+"""Finds the file of a LoRA, and fits what is in it to a model: layer by layer, with nothing left unsaid."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.errors import ModelError
+from dit360_core.models.flux.folder import existing, find_lora_file
+from dit360_core.models.flux.lora_names import IN_WORDS
+from dit360_core.models.lora import keys as lora_keys
+from dit360_core.models.lora.factors import Factors, together
+from dit360_core.models.lora.file import Entry, LoraFile, in_words, read
+from dit360_core.models.weights.headers import check_safetensors
+from dit360_core.models.weights.hub import LORA_FILES, SUBFOLDERS, fetch, told_of_the_cache
+from dit360_core.system.naming import looks_like_hub_id
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Lora", "fitted", "fitted_to", "is_of_plain_factors", "locate", "read"]
+
+NOT_THERE = "are for layers that this model has not"
+NO_BIAS = "are biases of layers that have none in this model"
+TWICE = "are there a second time under another name and count once"
+
+
+def locate(lora: str) -> Path:
+    """The safetensors file meant by a path, a Hub id or ``owner/name/file.safetensors``, its header checked."""
+    path = existing(lora)
+    repo_id, _, name = lora.rpartition("/")
+    fetched = path is None
+    if path is None and looks_like_hub_id(lora):
+        repo_id = lora
+        path = fetch(lora, LORA_FILES, ignore=SUBFOLDERS)
+    elif path is None and looks_like_hub_id(repo_id) and name.endswith(".safetensors"):
+        path = fetch(repo_id, [name, "adapter_config.json"]) / name
+    if path is None:
+        raise ModelError(
+            f"There is no LoRA {lora}; give a safetensors file, a folder, or a Hub id (owner/name or "
+            "owner/name/file.safetensors)."
+        )
+    file = find_lora_file(path)
+    with told_of_the_cache(repo_id) if fetched else contextlib.nullcontext():
+        names = check_safetensors(file)
+    kinds = {parsed.kind for name in names if (parsed := lora_keys.parse(name)) is not None}
+    if not kinds - {lora_keys.NEW_WEIGHT, lora_keys.NEW_BIAS} and not lora_keys.other_kind(names):
+        raise ModelError(f"{file} holds no LoRA: none of its {len(names)} tensors is named so; give a LoRA file.")
+    return file
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Lora:
+    """A LoRA as far as it belongs to a model. layers: part → name of a layer there → what is added to it.
+
+    used, tensors: how many of the file's tensors are in it, and how many there are. remarks: what is to be told.
+    """
+
+    file: Path
+    layers: Mapping[str, Mapping[str, Factors]]
+    used: int
+    tensors: int
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> int:
+        """How many layers it changes."""
+        return sum(len(layers) for layers in self.layers.values())
+
+    def of(self, part: str) -> Mapping[str, Factors]:
+        """What it adds to a part of the model."""
+        return self.layers.get(part, {})
+
+    @property
+    def zero(self) -> bool:
+        return all(factors.zero for layers in self.layers.values() for factors in layers.values())
+
+    def check_beside(self) -> None:
+        """Raises ModelError if not all of it can be kept beside weights."""
+        for part, layers in self.layers.items():
+            for name, factors in layers.items():
+                if not factors.plain:
+                    raise ModelError(
+                        f"{self.file} holds weights that stand in the place of the {IN_WORDS[part]}'s own ({name}), "
+                        "which cannot be kept beside them; use lora_mode=fuse, or give another file."
+                    )
+
+
+def fitted(found: LoraFile, modules: Mapping[str, torch.nn.Module]) -> Lora:
+    """What of a file belongs to a model.
+
+    modules: its parts that the file changes, which may be on the meta device. Raises ModelError if nothing fits, or
+    if shapes differ.
+    """
+    return fitted_to(found, {part: dict(module.named_modules()) for part, module in modules.items()})
+
+
+def is_of_plain_factors(file: Path) -> bool:
+    """Whether :func:`read` reads it: LoKr, LoHa and other kinds of adapters it refuses."""
+    return not lora_keys.other_kind(check_safetensors(file))
+
+
+def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
+    """As :func:`fitted`. there: part → name of a layer → something that has its ``weight`` and ``bias``."""
+    layers: dict[str, dict[str, list[Factors]]] = {}
+    left: dict[str, list[str]] = {why: list(keys) for why, keys in found.unread.items()}
+    for entry in found.entries:
+        part = entry.target.part
+        names = [_name_in(there.get(part, {}), name) for name in entry.target.modules]
+        if not all(names):
+            left.setdefault(NOT_THERE, []).extend(entry.keys)
+            continue
+        owners = [there[part][name] for name in names if name is not None]
+        pieces, lost = _pieces(found.file, entry, owners)
+        for key in lost:
+            left.setdefault(NO_BIAS, []).append(key)
+        for name, piece in zip(names, pieces, strict=True):
+            others = layers.setdefault(part, {}).setdefault(str(name), [])
+            if any(_same(piece, other) for other in others):
+                left.setdefault(TWICE, []).extend(key for key in entry.keys if key not in left.get(TWICE, ()))
+            else:
+                others.append(piece)
+    if not layers:
+        raise ModelError(
+            f"{found.file} does not fit this model: none of its {len(found.entries)} layers is in it (the first is "
+            f"{found.entries[0].stem!r:.100}); give a LoRA made for it."
+        )
+    used = found.tensors - sum(map(len, left.values()))
+    told = (
+        [f"{found.file}: of its {found.tensors} tensors {in_words(left)}; the other {used} are used."] if left else []
+    )
+    return Lora(
+        file=found.file,
+        layers={
+            part: {name: together(layers[part][name]) for name in sorted(layers[part])} for part in sorted(layers)
+        },
+        used=used,
+        tensors=found.tensors,
+        remarks=(*found.remarks, *told),
+    )  # fmt: skip
+
+
+def _name_in(there: Mapping[str, Any], name: str) -> str | None:
+    """As the model calls a layer: transformers has CLIP's text model as a part of a whole, or alone."""
+    return next((each for each in (name, name.removeprefix("text_model.")) if each in there), None)
+
+
+def _pieces(file: Path, entry: Entry, owners: list[Any]) -> tuple[list[Factors], list[str]]:
+    """The factors of each of the layers that were trained as one, and the tensors that are for a bias not there."""
+    factors = entry.factors.with_halves_swapped() if entry.target.halves_swapped else entry.factors
+    shapes = [tuple(getattr(owner.weight, "shape", ())) if hasattr(owner, "weight") else () for owner in owners]
+    whole = (sum(shape[0] for shape in shapes if shape), *shapes[0][1:])
+    made = factors.weight_shape()
+    if not all(shapes) or factors.outputs != whole[0] or made not in (None, whole):
+        raise ModelError(
+            f"{file} was made for another model: its layer {entry.stem} is of the shape "
+            f"{_shape(made or (factors.outputs,))}, and this model's of {_shape(whole)}; give a LoRA made for this one."
+        )
+    lost: list[str] = []
+    if any(getattr(owner, "bias", None) is None for owner in owners) and (
+        factors.bias is not None or factors.new_bias is not None
+    ):
+        lost = [
+            key for key in entry.keys
+            if (parsed := lora_keys.parse(key)) is not None
+            and parsed.kind in (lora_keys.UP_BIAS, lora_keys.DOWN_BIAS, lora_keys.DIFF_BIAS, lora_keys.NEW_BIAS)
+        ]  # fmt: skip
+        factors = attrs.evolve(factors, bias=None, new_bias=None)
+    pieces, start = [], 0
+    for shape in shapes:
+        pieces.append(factors if len(shapes) == 1 else factors.rows(start, start + shape[0]))
+        start += shape[0]
+    return pieces, lost
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "no weights"
+
+
+def _same(one: Factors, other: Factors) -> bool:
+
+    def equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+        return a is b or (a is not None and b is not None and a.shape == b.shape and bool((a == b).all()))
+
+    return all(equal(getattr(one, field.name), getattr(other, field.name)) for field in attrs.fields(Factors))

@@ -1,0 +1,1 @@
+"""Where a model's parts rest while they are not at work: offloaded, evicted, brought back."""

@@ -1,0 +1,1 @@
+"""What parts of a model weigh and what running them takes, from their configurations alone."""

@@ -1,0 +1,282 @@
+"""A part of a model is quantized while it is loaded, layer by layer, so that in full precision it need never fit.
+
+The libraries' own way, a quantization config given to ``from_pretrained``, is not gone here: diffusers refuses it on a
+CPU, and a LoRA can then only be added to weights that are rounded already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from dit360_core.errors import ModelError, first_line
+from dit360_core.models.flux.folder import read_config
+from dit360_core.models.flux.layers import selections
+from dit360_core.models.lora.fusing import changes_of, check_effect, effect_of, fused
+from dit360_core.models.weights.conversion import (
+    Converted,
+    FusedLora,
+    Layer,
+    Selection,
+    convert,
+    place,
+    quantized_output,
+)
+from dit360_core.models.weights.headers import check_names, sources
+from dit360_core.models.weights.quiet import quiet
+from dit360_core.models.weights.tensors import Tensors
+from dit360_core.system.memory import give_back_freed_memory
+
+if TYPE_CHECKING:
+    from dit360_core.models.lora.fusing import Applied
+    from dit360_core.plugins.offers import QuantizerImplementation
+
+
+_WRONG = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ArithmeticError, IndexError)
+"""What the libraries raise for configurations that they cannot build."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Quantizing:
+    """How parts are quantized while they are loaded.
+
+    parts: folders of the model. loras: fused into them before they are quantized. device: where a layer is quantized.
+    home: where it rests afterwards.
+    """
+
+    implementation: QuantizerImplementation
+    parts: tuple[str, ...]
+    device: torch.device
+    home: torch.device
+    skip: str = ""
+    loras: tuple[Applied, ...] = ()
+
+
+@attrs.frozen(eq=False)
+class Piece:
+    """What a part is put together from: a quantized layer with what there is to say of it, or a tensor as it was."""
+
+    name: str
+    content: torch.nn.Module | torch.Tensor
+    layer: Layer | None = None
+
+
+@attrs.frozen(eq=False)
+class Part:
+    """A part whose weights are not read yet.
+
+    module: on the meta device. sources: parameter → its name in the files, where that is another. loras: what is to be
+    fused into it.
+    """
+
+    name: str
+    module: torch.nn.Module
+    tensors: Tensors
+    selection: Selection
+    sources: Mapping[str, str] = attrs.field(factory=dict)
+    loras: tuple[Applied, ...] = ()
+
+
+def empty(part: str, folder: Path) -> torch.nn.Module:
+    """A part as its configuration says, on the meta device. Raises ModelError if that is none of its.
+
+    The libraries are given the keys that dit360 knows and nothing else of the folder.
+    """
+    config = read_config(part, folder)
+    with quiet():
+        from accelerate import init_empty_weights
+        from huggingface_hub.errors import StrictDataclassError
+        from transformers.initialization import no_init_weights
+
+        try:
+            # Drawing numbers that nothing holds would take as long as all the rest.
+            with init_empty_weights(), no_init_weights():
+                made: Any
+                if part in ("transformer", "vae"):
+                    from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+                    described: Any = FluxTransformer2DModel if part == "transformer" else AutoencoderKL
+                    made = described.from_config(config)
+                elif part == "text_encoder":
+                    from transformers import CLIPTextConfig, CLIPTextModel
+
+                    made = CLIPTextModel(CLIPTextConfig(**config))
+                else:
+                    from transformers import T5Config, T5EncoderModel
+
+                    made = T5EncoderModel(T5Config(**config))
+        except (*_WRONG, StrictDataclassError) as error:
+            raise ModelError(
+                f"{folder / 'config.json'} describes no {part} that can be made ({first_line(error)}); get it again."
+            ) from error
+    return made.eval()  # type: ignore[no-any-return]
+
+
+def whole(name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """A part in full, on the CPU. Raises ModelError if its files are not its own.
+
+    Weights that have this dtype in the file lie on the mapped file, which the system may drop and read again.
+    """
+    module = empty(name, folder)
+    part = part_of(name, folder, module, Selection(layers={}, left={}))
+    owners: dict[str, list[str]] = {}
+    for wanted, _ in module.named_parameters():
+        owners.setdefault(part.sources.get(wanted, wanted), []).append(wanted)
+
+    def found() -> Iterator[Piece]:
+        for source, tensor in part.tensors.all():
+            for wanted in owners.get(source, ()):
+                yield Piece(wanted, tensor.to(dtype_of(module, wanted, dtype)))
+
+    assemble(module, name, found(), dtype)
+    return module
+
+
+def survey(folder: Path, how: Quantizing) -> dict[str, Part]:
+    """All that is to be quantized of a model folder.
+
+    Raises InputError for layers that are not there, ModelError if the files are not those of the parts.
+    """
+    modules = {name: empty(name, folder / name) for name in how.parts}
+    return {
+        name: part_of(name, folder / name, modules[name], selection, how.loras)
+        for name, selection in selections(modules, how.skip).items()
+    }
+
+
+def part_of(
+    name: str, folder: Path, module: torch.nn.Module, selection: Selection, loras: tuple[Applied, ...] = ()
+) -> Part:
+    """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
+    tensors = Tensors(folder)
+    wanted = {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
+    renamed = sources(name, wanted, tensors.names(), _tied(module))
+    check_names(name, folder, wanted, tensors.shapes(), renamed)
+    return Part(name, module, tensors, selection, renamed, loras)
+
+
+def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
+    """The pieces of a part, read, given their LoRAs and quantized one after the other.
+
+    plain: tensors that are not quantized keep the dtype of the file.
+    """
+    changes = changes_of(part.loras, part.name)
+    # Listed now: whoever puts the pieces into the module changes its names.
+    others = [
+        name for name, _ in part.module.named_parameters() if name.rpartition(".")[0] not in part.selection.layers
+    ]
+    # The largest first, while little else is held: what rounding a layer takes for itself is several times the layer.
+    for name in sorted(part.selection.layers, key=lambda name: -_weights(part, name)):
+        one_token = part.selection.layers[name]
+        linear = _linear(part, name, dtype_of(part.module, name, dtype), how.device)
+        lora = None
+        if name in changes:
+            if (effect := effect_of(changes[name])) is not None:
+                lora = FusedLora(effect, quantized_output(linear, how.implementation, one_token=one_token))
+            for leaf, old in list(linear.named_parameters()):
+                new = fused(old.detach(), part.name, leaf, changes[name])
+                setattr(linear, leaf, torch.nn.Parameter(new, requires_grad=False))
+        module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
+        yield Piece(name, module.to(how.home), layer)
+    for name in others:
+        tensor = part.tensors.read(part.sources.get(name, name))
+        wanted = tensor.dtype if plain else dtype_of(part.module, name, dtype)
+        owner, _, leaf = name.rpartition(".")
+        if owner in changes:
+            tensor = fused(tensor.to(wanted), part.name, leaf, changes[owner])
+        yield Piece(name, tensor.to(how.home, wanted))
+    check_effect(part.name, part.loras)
+
+
+def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn.Module, Converted]:
+    """A part with its quantized layers in it, and what became of it."""
+    layers = assemble(part.module, part.name, pieces(part, how, dtype), dtype)
+    for device in {"cpu", how.device.type}:
+        give_back_freed_memory(device)
+    return part.module, converted(part, layers)
+
+
+def converted(part: Part, layers: Iterable[Layer]) -> Converted:
+    """What became of a part, its layers in the order in which they lie in it."""
+    by_name = {layer.name: layer for layer in layers}
+    ordered = tuple(by_name[name] for name in part.selection.layers)
+    return Converted(part=part.name, layers=ordered, left=part.selection.left)
+
+
+def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece], dtype: torch.dtype) -> tuple[Layer, ...]:
+    """Puts pieces into a module on the meta device, until none of it is left there. Raises ModelError if one is."""
+    layers = []
+    for piece in found:
+        if isinstance(piece.content, torch.nn.Module):
+            place(module, piece.name, as_used(part, piece.name, piece.content, dtype_of(module, piece.name, dtype)))
+            if piece.layer is not None:
+                layers.append(piece.layer)
+        else:
+            owner, _, leaf = piece.name.rpartition(".")
+            parameters: Any = module.get_submodule(owner)._parameters
+            if parameters[leaf].shape != piece.content.shape:
+                raise ModelError(f"The {part}'s files hold another model's {piece.name}; download the whole model.")
+            parameters[leaf] = torch.nn.Parameter(piece.content, requires_grad=False)
+    tie: Any = getattr(module, "tie_weights", None)
+    if tie is not None:
+        tie()
+    gaps = [name for name, tensor in module.named_parameters() if tensor.is_meta]
+    if gaps:
+        raise ModelError(
+            f"The {part} lacks {len(gaps)} of its weights, {gaps[0]!r} among them, or its files hold another model's; "
+            "download the whole model."
+        )
+    return tuple(layers)
+
+
+class Enclosed(torch.nn.Module):
+    """A layer whose weights are nobody else's business, and that is given what it computes in."""
+
+    # T5 casts what it gives to its layer wo to the dtype of that layer's weights, be it that of four-bit pairs; and in
+    # fp16 this layer overflows, so it computes in fp32, as in transformers.
+    weight = None
+
+    def __init__(self, layer: torch.nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer = layer
+        self.dtype = dtype
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x.to(self.dtype))
+
+
+def as_used(part: str, name: str, module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A quantized layer as its part can call it. dtype: what it was made to compute in."""
+    return Enclosed(module, dtype) if part == "text_encoder_2" and name.endswith(".wo") else module
+
+
+def _weights(part: Part, name: str) -> int:
+    layer: Any = part.module.get_submodule(name)
+    return int(layer.weight.numel())
+
+
+def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Linear:
+    empty_: Any = part.module.get_submodule(name)
+    weight = part.tensors.read(f"{name}.weight", window=True).to(device, dtype)
+    bias = None if empty_.bias is None else part.tensors.read(f"{name}.bias").to(device, dtype)
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = torch.nn.Parameter(bias, requires_grad=False)
+    return linear
+
+
+def _tied(module: Any) -> dict[str, str]:
+    """Parameter → the one that it is one with."""
+    tied = getattr(module, "_tied_weights_keys", None)
+    return dict(tied) if isinstance(tied, Mapping) else {}
+
+
+def dtype_of(module: Any, name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a tensor of a part has when the part is loaded in ``dtype``, as transformers has it."""
+    wide = getattr(module, "_keep_in_fp32_modules", None) or ()
+    return torch.float32 if dtype is torch.float16 and set(wide) & set(name.split(".")) else dtype

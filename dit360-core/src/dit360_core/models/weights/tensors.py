@@ -1,0 +1,74 @@
+"""The tensors of one part of a model folder, read one by one, so that the part itself need not fit into memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from dit360_core.errors import ModelError
+from dit360_core.models.weights.headers import tensor_files
+
+
+class Tensors:
+    """name → tensor, of the files that diffusers and transformers would read, or of the only variant there is.
+
+    Raises ModelError if there are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = tensor_files(folder)
+
+    @property
+    def files(self) -> set[Path]:
+        """Those that hold the tensors."""
+        return set(self._files.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def names(self) -> list[str]:
+        """Of all tensors."""
+        return list(self._files)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """name → shape, from the headers of the files alone."""
+        found: dict[str, tuple[int, ...]] = {}
+        for file in sorted(self.files):
+            with _opened(file) as opened:
+                found |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        return {name: shape for name, shape in found.items() if self._files.get(name)}
+
+    def all(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor, file by file, on the mapped files: see ``window`` of :meth:`read`."""
+        for file in sorted(self.files):
+            with _opened(file) as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    if self._files.get(name) == file:
+                        yield name, opened.get_tensor(name)
+
+    def read(self, name: str, *, window: bool = False) -> torch.Tensor:
+        """One tensor, on the CPU. Raises ModelError if it is not there.
+
+        window: it may be one on the mapped file, which stays mapped as long as it lives; writing to it changes no file.
+        """
+        if name not in self._files:
+            raise ModelError(f"{self.folder} lacks the tensor {name!r}, or holds another model's; download it again.")
+        # Opened anew each time: what a mapping has shown stays in memory until it is closed.
+        with _opened(self._files[name]) as opened:
+            tensor: torch.Tensor = opened.get_tensor(name)
+        return tensor if window else tensor.clone()
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is damaged, or its index is another's ({error}); download it again.") from error

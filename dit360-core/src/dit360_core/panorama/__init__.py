@@ -1,0 +1,1 @@
+"""The picture: its pixels, what its metadata say, how well it closes, and a viewer."""

@@ -1,0 +1,252 @@
+"""Reads a picture file: its pixels upright and in sRGB, what its metadata say, and how its pixels were coded."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import attrs
+
+from dit360_core.errors import InputError
+from dit360_core.panorama.colours import to_srgb
+from dit360_core.panorama.containers import JPEG_MARK, PNG_MARK, Around, around, decodable
+from dit360_core.panorama.metadata import Metadata, read_xmp
+from dit360_core.panorama.metrics import Blocks
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.ImageFile import ImageFile
+
+MOST_PIXELS = "DIT360_MAX_PIXELS"
+"""Environment variable: pixels that a picture may have, above what Pillow opens safely."""
+
+# What decoders raise for files that are damaged.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+
+
+@attrs.frozen(kw_only=True)
+class Opened:
+    """A picture file as it was read.
+
+    image: RGB, upright, in sRGB. metadata: of its XMP. coded: the blocks in which its pixels were coded, if any.
+    profile: the name of the colour profile that it was converted from, or nothing. as_it_is: whether its bytes show any
+    browser the same picture. told: what could not be used, one sentence each, to follow the file's name.
+    """
+
+    image: Image.Image
+    metadata: Metadata
+    coded: Blocks | None
+    profile: str
+    as_it_is: bool
+    told: tuple[str, ...]
+
+
+def read_picture(path: Path) -> Opened:
+    """Reads a JPEG, PNG or WebP file.
+
+    Raises InputError if it is missing, no such picture, damaged, of over 8 bits a channel, or has more pixels than are
+    opened unasked: twice ``PIL.Image.MAX_IMAGE_PIXELS``, or what the environment variable DIT360_MAX_PIXELS says.
+    """
+    with _file(path) as stream:
+        file = _decoder(path, stream)
+        try:
+            file.load()
+            told = around(file, stream)
+            if file.mode.startswith(("I", "F")):
+                raise _Unreadable(f"it has over 8 bits a channel ({file.mode}); convert it to RGB")
+            coded = _blocks(file, stream)
+            mode = file.mode
+            # Nothing but what was read with care: texts can lie in `info` under the names of anything.
+            file.info = {"exif": told.exif, "xmp": told.xmp}
+            upright, turn = _upright(file)
+        except _Unreadable as error:
+            raise InputError(f"Cannot open {path}: {error}.") from error
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
+    metadata, sentences = _metadata(told)
+    image, profile, unused = to_srgb(upright, told.profile) if told.profile else (upright.convert("RGB"), "", "")
+    if not told.profile and _adobe_rgb(file):
+        sentences.append("opens, but its EXIF says Adobe RGB and it holds no colour profile: it is taken for sRGB.")
+    if told.told:
+        sentences.append(f"opens, but {told.told}")
+    if unused:
+        sentences.append(f"opens without its colour profile, and is taken for sRGB: {unused}.")
+    image.info = {}
+    return Opened(
+        image=image,
+        metadata=metadata,
+        coded=_turned(coded, turn, image.size),
+        profile=profile,
+        as_it_is=turn is None and not told.profile and mode in ("RGB", "L"),
+        told=tuple(sentences),
+    )
+
+
+def read_metadata(path: Path) -> Metadata:
+    """What the metadata of a picture file say, without decoding the picture; nothing if it is none."""
+    try:
+        with _file(path) as stream:
+            return _metadata(around(_decoder(path, stream), stream))[0]
+    except (InputError, *_DAMAGE):
+        return Metadata()
+
+
+class _Unreadable(Exception):
+    """What is said of a file after its name."""
+
+
+def _file(path: Path) -> IO[bytes]:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        # Opening a pipe waits until somebody writes to it, and a device may never end.
+        raise InputError(f"Cannot open {path}: it is a device or a pipe, and no file; save the picture first.")
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"Cannot open {path}: there is no such file; check the name.") from error
+    except (OSError, ValueError) as error:
+        if os.path.isdir(path):
+            raise InputError(f"Cannot open {path}: it is a folder; name the picture in it.") from error
+        raise _damaged(path, error) from error
+
+
+def _decoder(path: Path, stream: IO[bytes]) -> ImageFile:
+    """The picture, its header read. Only formats that we write: others of Pillow start programs or are little used."""
+    from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+    head = stream.read(16)
+    stream.seek(0)
+    kinds: dict[type[ImageFile], bool] = {
+        JpegImagePlugin.JpegImageFile: head.startswith(JPEG_MARK),
+        PngImagePlugin.PngImageFile: head.startswith(PNG_MARK),
+        WebPImagePlugin.WebPImageFile: head.startswith(b"RIFF") and head[8:12] == b"WEBP",
+    }
+    kind = next((kind for kind, matches in kinds.items() if matches), None)
+    if kind is None:
+        raise InputError(f"Cannot open {path}: it is not a JPEG, PNG or WebP picture; convert it first.")
+    try:
+        # The classes themselves, since Image.open knows a limit of its own, one for the whole process.
+        file = kind(decodable(stream), os.fspath(path))
+    except Image.DecompressionBombError as error:
+        raise InputError(f"Cannot open {path}: {error}; resize it.") from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    check_pixels(file.size, f"Cannot open {path}: it has")
+    return file
+
+
+def check_pixels(size: tuple[int, int], told: str) -> None:
+    """Raises InputError, which begins with ``told``, if a picture of this size is larger than is opened unasked."""
+    from PIL import Image
+
+    pixels, most = size[0] * size[1], Image.MAX_IMAGE_PIXELS
+    allowed = os.environ.get(MOST_PIXELS, "").strip()
+    if allowed:
+        if not allowed.isascii() or not allowed.isdigit() or len(allowed) > 18:
+            raise InputError(f"{MOST_PIXELS} is {allowed[:40]!r}, but must be a whole number of pixels.")
+        limit = int(allowed)
+    else:
+        limit = pixels if most is None else 2 * int(most)
+    if pixels > limit:
+        raise InputError(
+            f"{told} {size[0]}×{size[1]} pixels, more than the {limit / 1e6:.0f} million that are opened unasked; "
+            f"resize it, or, if you trust it, set {MOST_PIXELS}={pixels} in the environment and run this again."
+        )
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    why = str(error) or type(error).__name__
+    return InputError(
+        f"Cannot open {path}: the picture is damaged or cannot be read ({why}); make or download it again."
+    )
+
+
+def _upright(file: ImageFile) -> tuple[Image.Image, Image.Transpose | None]:
+    """The picture as its EXIF says that it is to be seen, and how it was turned for that."""
+    from PIL import ImageOps
+    from PIL.Image import Transpose
+
+    try:
+        orientation = file.getexif().get(0x0112, 1)
+        upright = ImageOps.exif_transpose(file)
+    except _DAMAGE:  # EXIF that is damaged harms no pixel
+        return file.copy(), None
+    ways = (
+        Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE,
+        Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90,
+    )  # fmt: skip
+    return upright, dict(enumerate(ways, 2)).get(orientation)
+
+
+def _adobe_rgb(file: ImageFile) -> bool:
+    """Whether EXIF says so, as cameras do that embed no profile: DCF's option file R03, or ColorSpace 2 of some."""
+    from PIL.ExifTags import IFD
+
+    try:
+        exif = file.getexif()
+        return exif.get_ifd(IFD.Interop).get(1) == "R03" or exif.get_ifd(IFD.Exif).get(0xA001) == 2
+    except _DAMAGE:
+        return False
+
+
+def _metadata(told: Around) -> tuple[Metadata, list[str]]:
+    """(what the XMP says, what of it could not be read)."""
+    if not told.xmp:
+        return Metadata(), []
+    sentences = []
+    try:
+        metadata = read_xmp(told.xmp)
+    except InputError as error:
+        return Metadata(), [f"opens without its settings: {error}"]
+    if metadata.extended and metadata.extended in told.extended:
+        try:
+            more = read_xmp(told.extended[metadata.extended])
+        except InputError as error:
+            sentences.append(f"opens without its extended metadata: {error}")
+        else:
+            metadata = attrs.evolve(
+                metadata,
+                gpano={**more.gpano, **metadata.gpano},
+                settings=metadata.settings or more.settings,
+                unread=metadata.unread or more.unread,
+            )
+    elif metadata.extended:
+        sentences.append("opens without its extended metadata: they are damaged or were left out when it was copied.")
+    if metadata.unread:
+        sentences.append(f"opens without its settings: {metadata.unread}")
+    return metadata, sentences
+
+
+def _blocks(file: ImageFile, stream: IO[bytes]) -> Blocks | None:
+    """The blocks in which the file's pixels were coded."""
+    if file.format == "JPEG":
+        layers = getattr(file, "layer", [])
+        across = [layer[1] for layer in layers]
+        return Blocks(name="JPEG", columns=8, luma=bool(across) and min(across) < max(across))
+    if file.format == "WEBP" and not _lossless(stream):
+        return Blocks(name="WebP", columns=16, luma=True, over=8)
+    return None
+
+
+def _lossless(stream: IO[bytes]) -> bool:
+    """Whether a WebP file's first picture is coded without loss: in a chunk VP8L and not VP8."""
+    stream.seek(12)
+    while len(head := stream.read(8)) == 8:
+        kind, length = struct.unpack("<4sI", head)
+        if kind in (b"VP8L", b"VP8 "):
+            return bool(kind == b"VP8L")
+        # Within a frame of an animation after 16 bytes about it; chunks have an even length.
+        stream.seek(16 if kind == b"ANMF" else length + length % 2, os.SEEK_CUR)
+    return False
+
+
+def _turned(coded: Blocks | None, turn: Image.Transpose | None, size: tuple[int, int]) -> Blocks | None:
+    """The blocks after the picture was turned: those of JPEG are square, and WebP's too."""
+    from PIL.Image import Transpose
+
+    if coded is None or turn is None:
+        return coded
+    from_right = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.TRANSVERSE, Transpose.ROTATE_270)
+    return attrs.evolve(coded, first=size[0] % coded.columns) if turn in from_right else coded

@@ -1,0 +1,397 @@
+"""The picture that dit360 makes: saved and opened with its settings, turned, looked into, judged."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import math
+import tempfile
+import warnings
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.panorama.gpano import MADE, Area, Pose, place, read_pose
+from dit360_core.panorama.metadata import build_xmp, to_json
+from dit360_core.system.atomic import NameTaken, check_writable, names_beside, write_atomic
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from dit360_core.panorama.metrics import Blocks, Poles, Seam
+
+#: File name suffix → Pillow's name of the format.
+FORMATS: Mapping[str, str] = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
+
+#: The longest side, in pixels, that a format (or its library) can hold.
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1}
+
+
+def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
+    """An independent copy, equal to what a saved file gives back (tuples are lists, keys are text)."""
+    copy: Mapping[str, object] = json.loads(to_json(dict(settings)))
+    return copy
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The picture without its colour profile, which it was converted from."""
+    profile = getattr(image, "info", {}).get("icc_profile")
+    if not profile or image.mode != "RGB":
+        return image
+    from dit360_core.panorama.colours import to_srgb
+
+    converted, _, unused = to_srgb(image, profile)
+    if unused:
+        warnings.warn(f"A picture's colour profile is not used, and it is taken for sRGB: {unused}.", stacklevel=4)
+    converted = converted.copy() if converted is image else converted
+    converted.info = {name: value for name, value in image.info.items() if name != "icc_profile"}
+    return converted
+
+
+@attrs.frozen(eq=False, repr=False)
+class Panorama:
+    """An equirectangular 360° × 180° picture and the settings that it was made with.
+
+    image: RGB, twice as wide as high. Column centres run over the longitudes −180° … 180° from left to right,
+    row centres over the latitudes 90° … −90° from top to bottom; the middle column is straight ahead (yaw 0),
+    yaw grows to the right, pitch upwards. In sRGB: a colour profile in ``image.info`` is converted from.
+    settings: anything that JSON can hold; kept as an independent copy. Text under ``"prompt"`` is the
+    viewer's caption.
+    pose: which way it looks in the world, and where a viewer is to look first; saved with it. area: the part of the
+    sphere that is shown, the rest of the image being black; None: all. A part is saved as a part. coded: the blocks of
+    the lossy file that it was read from. profile: the name of the colour profile that it was converted from.
+
+    Raises InputError if the image is not RGB or not 2:1, or if the settings are not JSON.
+    """
+
+    image: Image.Image = attrs.field(converter=_in_srgb)
+    settings: Mapping[str, object] = attrs.field(factory=dict, converter=_plain_json)
+    pose: Pose = attrs.field(default=MADE, kw_only=True)
+    area: Area | None = attrs.field(default=None, kw_only=True)
+    coded: Blocks | None = attrs.field(default=None, kw_only=True)
+    profile: str = attrs.field(default="", kw_only=True)
+
+    @image.validator
+    def _check_image(self, _: attrs.Attribute[Image.Image], image: Image.Image) -> None:
+        if image.mode != "RGB":
+            raise InputError(f"A panorama is an RGB picture, but this one is {image.mode}; use image.convert('RGB').")
+        if image.width != 2 * image.height:
+            raise InputError(
+                f"A panorama is twice as wide as high, but this picture is {image.width}×{image.height}; "
+                "crop or resize it to 2:1."
+            )
+
+    def __repr__(self) -> str:
+        return f"<Panorama {self.width}×{self.height}, settings: {', '.join(self.settings) or 'none'}>"
+
+    @property
+    def width(self) -> int:
+        """Columns, in pixels: 360°."""
+        return self.image.width
+
+    @property
+    def height(self) -> int:
+        """Rows, in pixels: 180°."""
+        return self.image.height
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.image.size
+
+    @property
+    def closes(self) -> bool:
+        """Whether both edges at the ±180° meridian are shown, so that a seam can be."""
+        return self.area is None or self.area.width == self.width
+
+    @property
+    def seam(self) -> Seam:
+        """How well the left edge continues the right one: see metrics.seam_ratio for what is good.
+
+        Of a picture that was opened from a JPEG or a lossy WebP file, the step at the meridian is compared with those
+        at the edges of the file's blocks, as it is one. Raises InputError if the meridian is not shown.
+        """
+        from dit360_core.panorama import metrics
+
+        if not self.closes:
+            raise InputError("A part of a panorama that does not go all around has no seam; measure a whole one.")
+        rows = slice(0, self.height) if self.area is None else slice(self.area.top, self.area.top + self.area.height)
+        return metrics.seam(_pixels(self.image)[rows], self.coded)
+
+    @property
+    def poles(self) -> Poles:
+        """How constant the first and the last row are: see metrics.pole_constancy for what is good."""
+        from dit360_core.panorama import metrics
+
+        return metrics.pole_constancy(_pixels(self.image))
+
+    def roll(self, degrees: float) -> Panorama:
+        """The panorama after the viewer has turned right: what was seen at yaw ``degrees`` is now straight ahead.
+
+        The turn is rounded to whole columns (360°/width each); no pixel changes, turning back restores the
+        picture bit for bit. The settings stay, and the pose's heading turns with it. Raises
+        InputError if ``degrees`` is not finite.
+        """
+        from PIL import Image
+
+        from dit360_core.panorama import metrics
+
+        image = Image.fromarray(metrics.yaw(_pixels(self.image), degrees))
+        image.info.update(self.image.info)
+        columns = round(math.fmod(degrees, 360) / 360 * self.width)
+        area, coded = self.area, self.coded
+        return attrs.evolve(
+            self,
+            image=image,
+            pose=self.pose.turned(columns / self.width * 360),
+            area=area and attrs.evolve(area, left=(area.left - columns) % self.width),
+            coded=coded and attrs.evolve(coded, turned=(coded.turned + columns) % self.width),
+        )
+
+    def perspective(
+        self, yaw: float = 0.0, pitch: float = 0.0, fov: float = 90.0, width: int = 1024, height: int = 768
+    ) -> Image.Image:
+        """What a camera inside the panorama sees: straight lines of the world are straight.
+
+        yaw, pitch: where it looks, in degrees, to the right and upwards. fov: field of view in degrees over
+        the longer side, above 0 and below 180. width, height: pixels of the result. Bilinear in sRGB values,
+        sampled several times a pixel where the panorama is finer than the result; continuous over the ±180°
+        meridian and the poles.
+
+        Raises InputError if a number is out of its range.
+        """
+        if not (math.isfinite(yaw) and math.isfinite(pitch)):
+            raise InputError(f"A camera cannot look at yaw {yaw} and pitch {pitch}; give finite numbers of degrees.")
+        if not 0 < fov < 180:
+            raise InputError(f"A field of view of {fov} degrees is none; give one above 0 and below 180.")
+        if width < 1 or height < 1:
+            raise InputError(f"A view of {width}×{height} pixels is empty; give a width and a height of at least 1.")
+        from PIL import Image
+        from py360convert import e2p
+
+        tangent = 2 * math.tan(math.radians(fov) / 2) / max(width, height)  # of the angle of one pixel, straight ahead
+        # More source columns than pixels in that angle would be skipped by bilinear sampling, and shimmer.
+        finer = min(4, max(1, math.ceil(self.width / (2 * math.pi) * tangent)))
+        # e2p puts the first and last pixel's *centres* on the edges of the field of view; a camera puts their
+        # outer edges there.
+        horizontal, vertical = (
+            2 * math.degrees(math.atan(tangent / 2 * (side - 1 / finer))) for side in (width, height)
+        )
+        pixels = e2p(
+            _pixels(self.image),
+            fov_deg=(horizontal, vertical),
+            u_deg=math.remainder(yaw, 360),
+            v_deg=math.remainder(pitch, 360),
+            out_hw=(height * finer, width * finer),
+        )
+        return Image.fromarray(pixels).reduce(finer)
+
+    def save(self, path: str | PathLike[str], *, quality: int = 95, force: bool = False) -> Path:
+        """Writes the picture with its GPano metadata and settings; returns the path.
+
+        path: the suffix says the format: .jpg, .jpeg (4:4:4, no colour subsampling), .webp (lossy, always
+        4:2:0) or .png (lossless). quality: 1 … 100, for JPEG and WebP. force: replace an existing file.
+
+        The file is whole or not there: it is written beside its place and put there in one step. Metadata has
+        room for 65 502 bytes: longer settings (a prompt of many thousand words) have their longest texts cut
+        and marked, in the file only; see metadata.build_xmp.
+
+        Raises InputError if the suffix is unknown, the quality out of range, the picture too large for the
+        format, the file exists and ``force`` is not given, or its folder is missing or not writable;
+        Dit360Error if writing fails later, as on a full disk.
+        """
+        path = Path(path)
+        format_name = check_save(path, force=force)
+        data = encoded(self, format_name, quality)
+        with write_atomic(path, force=force) as file:
+            file.write(data)
+        return path
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Panorama:
+        """Reads a JPEG, PNG or WebP panorama, and its settings where dit360 wrote it; of others they are empty.
+
+        Transparency is dropped, a colour profile converted to sRGB, EXIF's orientation applied. GPano properties give
+        the pose, and the place of a part of a panorama: it lies on a black sphere, and ``area`` tells where. What of
+        the metadata cannot be used is told by a warning.
+
+        Raises InputError if the file is missing, not such a picture, truncated, of another projection, neither 2:1 nor
+        told to be a part of a panorama, or has more pixels than are opened unasked (twice
+        ``PIL.Image.MAX_IMAGE_PIXELS``, or the environment variable DIT360_MAX_PIXELS).
+        """
+        return open_file(path)[0]
+
+    @classmethod
+    def open_whole(cls, path: str | PathLike[str]) -> Panorama:
+        """As :meth:`open`, for whoever begins with the picture. Raises InputError for a part of a panorama as well."""
+        panorama = cls.open(path)
+        if panorama.area is not None:
+            raise InputError(
+                f"Cannot begin with {path}: {in_words(panorama)}, and the rest is black; fill it up first."
+            )
+        return panorama
+
+    def view(self, path: str | PathLike[str] | None = None, open_browser: bool = True, *, force: bool = False) -> Path:
+        """Writes an HTML page to look around in (one file, works offline) and opens it; returns its path.
+
+        path: where; without it, a new folder among the temporary files. force: replace an existing file.
+        Raises InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.
+        """
+        from dit360_core.panorama.viewer import write_viewer
+
+        if path is None:
+            try:
+                path = Path(tempfile.mkdtemp(prefix="dit360-")) / "panorama.html"
+            except OSError as error:
+                raise Dit360Error(
+                    f"No temporary folder can be made ({error.strerror or error}); say where to write the page."
+                ) from error
+        page = write_viewer(self, Path(path), force=force)
+        if open_browser and not webbrowser.open(page.resolve().as_uri()):
+            warnings.warn(f"No browser could be started; open {page} yourself.", stacklevel=2)
+        return page
+
+    def _repr_jpeg_(self) -> bytes:
+        """For notebooks: at most 1024 pixels wide. JPEG only: a notebook stores every representation it gets."""
+        image = self.image.reduce(math.ceil(self.width / 1024))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
+
+def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
+    """As Panorama.open; whether the file's very bytes show any browser the same picture comes with it."""
+    from dit360_core.panorama.opening import check_pixels, read_picture
+
+    path = Path(path)
+    opened = read_picture(path)
+    pose, unused = read_pose(opened.metadata.gpano)
+    try:
+        placed = place(opened.metadata.gpano, opened.image.size)
+    except InputError as error:
+        said = str(error)
+        raise InputError(f"Cannot open {path}: {said if said.endswith('.') else f'{said}.'}") from error
+    image = opened.image
+    if placed.area is not None:
+        check_pixels(placed.size, f"Cannot open {path}: it is a part of a panorama that has")
+        image = _on_the_sphere(image, placed.size, placed.area)
+    for told in (*opened.told, *(f"opens, but {told}." for told in (*unused, *placed.told))):
+        warnings.warn(f"{path} {told}", stacklevel=3)
+    coded = opened.coded if placed.area is None or placed.area.width == placed.size[0] else None
+    panorama = Panorama(
+        image, opened.metadata.settings, pose=pose, area=placed.area, coded=coded, profile=opened.profile
+    )
+    return panorama, opened.as_it_is and placed.area is None
+
+
+def check_save(path: str | PathLike[str], *, force: bool = False) -> str:
+    """Raises what Panorama.save would raise for this path, so that it is told before a picture is made.
+
+    Returns the format, in Pillow's words: JPEG, WEBP or PNG.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"Cannot write {path}: the suffix says no known format; end it in {', '.join(FORMATS)}.")
+    check_writable(path, force=force)
+    return FORMATS[path.suffix.lower()]
+
+
+def rescue(panorama: Panorama, path: Path) -> Path | None:
+    """Saves a picture that took long to make and could not be saved as ``path``; returns where it now is.
+
+    That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
+    that does not work either, a new folder among the temporary files. None: nowhere.
+    """
+    with contextlib.suppress(Dit360Error):
+        for name in itertools.islice(names_beside(path, path.suffix), 98):
+            with contextlib.suppress(NameTaken):
+                return panorama.save(name)
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.mkdtemp(prefix="dit360-"))
+        try:
+            return panorama.save(folder / f"panorama{path.suffix}")
+        except Dit360Error:
+            folder.rmdir()
+    return None
+
+
+def saved_settings(path: Path) -> Mapping[str, object]:
+    """The settings in a picture file, without decoding the picture; empty if it is none, or holds none of ours."""
+    from dit360_core.panorama.opening import read_metadata
+
+    return read_metadata(path).settings
+
+
+def in_words(panorama: Panorama) -> str:
+    """What a part of a panorama shows: ``it is a part of a panorama (180°×60°, 3000×1000 pixels at …)``."""
+    area = panorama.area or Area(left=0, top=0, width=panorama.width, height=panorama.height)
+    across, down = 360 * area.width / panorama.width, 180 * area.height / panorama.height
+    return (
+        f"it is a part of a panorama ({across:.4g}°×{down:.4g}°, {area.width}×{area.height} pixels at {area.left}, "
+        f"{area.top} of {panorama.width}×{panorama.height})"
+    )
+
+
+def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
+    """The bytes of a picture file with its metadata. Raises InputError: quality out of range, picture too large.
+
+    format_name: in Pillow's words, as in FORMATS.
+    """
+    from PIL import PngImagePlugin
+
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise InputError(f"A quality of {quality} is none; give a whole number from 1 to 100.")
+    shown = panorama.image if panorama.area is None else _cut_out(panorama.image, panorama.area)
+    if shown.width > _LONGEST_SIDE[format_name]:
+        raise InputError(
+            f"{format_name} holds at most {_LONGEST_SIDE[format_name]} pixels a side, but the panorama is "
+            f"{shown.width} wide; save it as .png."
+        )
+    packet = build_xmp(*panorama.size, panorama.settings, pose=panorama.pose, area=panorama.area)
+    buffer = io.BytesIO()
+    if format_name == "PNG":
+        # Pillow drops `xmp` for PNG without a word. The chunk's name and being uncompressed are from the XMP
+        # standard.
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt("XML:com.adobe.xmp", packet, zip=False)
+        shown.save(buffer, "PNG", pnginfo=chunks, icc_profile=None)
+    elif format_name == "WEBP":
+        shown.save(buffer, "WEBP", quality=quality, xmp=packet)
+    else:
+        shown.save(buffer, "JPEG", quality=quality, subsampling=0, xmp=packet)
+    return buffer.getvalue()
+
+
+def _on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Image.Image:
+    """A black sphere with the part on it; what reaches over the right edge goes on at the left one."""
+    from PIL import Image
+
+    sphere = Image.new("RGB", size)
+    for left in (area.left, area.left - size[0]):
+        sphere.paste(part, (left, area.top))
+    return sphere
+
+
+def _cut_out(sphere: Image.Image, area: Area) -> Image.Image:
+    from PIL import Image
+
+    part = Image.new("RGB", (area.width, area.height))
+    for left in (area.left, area.left - sphere.width):
+        part.paste(sphere, (-left, -area.top))
+    return part
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    import numpy as np
+
+    return np.asarray(image)

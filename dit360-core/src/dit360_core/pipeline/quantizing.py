@@ -1,0 +1,128 @@
+"""A model is quantized once and kept, so that the next start reads only the small weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from safetensors import SafetensorError
+
+from dit360_core.errors import InputError, ModelError
+from dit360_core.options import LoadOptions, build, chosen
+from dit360_core.pipeline.loading import prepare
+from dit360_core.pipeline.prepared import Prepared, told_of
+from dit360_core.pipeline.signature import takes
+from dit360_core.planning.plan import Plan
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.atomic import check_new_folder, new_folder
+from dit360_core.system.dtypes import torch_dtype
+from dit360_core.system.machine import Machine
+from dit360_core.system.memory import told_when_full
+
+if TYPE_CHECKING:
+    from dit360_core.models.lora.fusing import Applied
+
+Progress = Callable[[str, int, int], None]
+"""Called after each layer with (part, layers done, layers in all)."""
+
+
+_OPTIONS = {
+    "model", "lora", "lora_strength", "lora_mode", "model_lora", "vae", "t5", "precision", "device",
+    "quantization_mode", "quantization_parts", "quantization_skip",
+}  # fmt: skip
+
+
+@takes(LoadOptions, leave_out=tuple(field.name for field in attrs.fields(LoadOptions) if field.name not in _OPTIONS))
+def quantize(
+    model: str,
+    output: str | Path,
+    *,
+    registry: Registry | None = None,
+    machine: Machine | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Plan:
+    """Writes a model, quantized by ``quantization_mode`` and with its LoRA fused, into a new folder ``output``.
+
+    The folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: one
+    file of 2 GiB and one layer are in memory at a time. Returns what was done; ``quantized`` in it tells of each layer.
+
+    Raises InputError (the folder exists, no mode given), ModelError, BackendUnavailable; and Dit360Error if writing
+    fails, after which nothing is left behind.
+    """
+    asked = build(LoadOptions, {"model": model, **options})
+    without = sorted(set(chosen(asked)) - _OPTIONS)
+    if without:
+        raise InputError(f"{', '.join(without)} has no effect on a model that is stored; give it when loading.")
+    target = Path(output)
+    check_new_folder(target)
+    if asked.quantization_mode == "none":
+        raise InputError("quantization_mode is none, so there is nothing to store; name one, such as int8 or int4.")
+    if asked.lora_mode == "adapter":
+        raise InputError("lora_mode=adapter cannot be stored; leave it out to fuse the LoRA, or give it when loading.")
+    prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
+    if prepared.stored:
+        whole = asked.t5 if asked.t5 and "text_encoder_2" in prepared.stored else model
+        raise InputError(f"{whole} is stored quantized already; give the original model.")
+    if prepared.quantizer is None:
+        raise InputError(f"{model} fits in full precision here, so auto would store nothing; name a mode.")
+    if not hasattr(prepared.quantizer, "restore"):
+        origin = prepared.plan.quantization.origin
+        raise InputError(f"The quantization {origin} cannot be stored: it does not say how it is read back.")
+    with new_folder(target) as folder, told_when_full(f"quantizing {model}", prepared.plan.device):
+        try:
+            return _write(prepared, folder, progress)
+        except SafetensorError as error:  # of a full disk
+            raise OSError(str(error)) from error
+
+
+def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:
+    import torch
+
+    from dit360_core.models.weights.store import copy_rest, write_part
+    from dit360_core.models.weights.stream import survey
+
+    plan = prepared.plan
+    loras = prepared.loras()
+    dtype = torch_dtype(plan.precision)
+    how = prepared.quantizing(loras, torch.device("cpu"))
+    _check_all_stored(loras, how.parts, plan.options.quantization_parts)
+    parts = survey(prepared.folder, how)
+    copy_rest(prepared.folder, folder, parts)
+    converted = tuple(
+        write_part(part, how, dtype, folder / name, plan.quantization, progress) for name, part in parts.items()
+    )
+    plan = told_of(attrs.evolve(plan, quantized=converted), loras)
+    _remember(plan, folder)
+    return plan
+
+
+def _check_all_stored(loras: Iterable[Applied], parts: Collection[str], asked: str) -> None:
+    """Raises an error for a LoRA that changes what is stored as it was. parts: those that are quantized."""
+    from dit360_core.models.flux.lora_names import CLIP, IN_WORDS
+
+    for one in loras:
+        for part in one.lora.layers:
+            if part == CLIP:
+                raise ModelError(f"{one.lora.file} also changes CLIP, which is not stored; give it when loading.")
+            if part not in parts:
+                raise InputError(
+                    f"quantization_parts={asked} would store the {IN_WORDS[part]} without the LoRA {one.lora.file}; "
+                    "quantize both."
+                )
+
+
+def _remember(plan: Plan, folder: Path) -> None:
+    from dit360_core.models.flux.folder import KEPT, SETTINGS
+
+    told = {
+        "format": 1,
+        "made_from": plan.options.model if plan.model.name == "given" else plan.model.name,
+        "loras": plan.loras_as_dicts(),
+        **plan.replaced(),
+        "model": {name: getattr(plan.model, name) for name in KEPT},
+    }
+    (folder / SETTINGS).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")

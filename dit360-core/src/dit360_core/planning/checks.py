@@ -1,0 +1,223 @@
+"""What is wrong with a request, told before any weights are read: names, options without effect, sizes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import attrs
+
+from dit360_core.errors import BackendUnavailable, InputError
+from dit360_core.options import SIZE_STEP, DecodeOptions, LoadOptions, SampleOptions, check_size
+from dit360_core.planning.loras import follows_default, wanted
+from dit360_core.planning.tiling import choose_tiling, tiling_settings
+from dit360_core.plugins.choosing import resolve_model
+from dit360_core.plugins.offers import Model
+from dit360_core.plugins.registry import Registry
+from dit360_core.system.machine import Machine
+
+
+def check_names(
+    loading: LoadOptions,
+    sampling: SampleOptions | None,
+    registry: Registry,
+    is_folder: Callable[[str], bool],
+    *,
+    decoding: DecodeOptions | None = None,
+) -> Model:
+    """The model that is meant; all other names are looked at with it.
+
+    Raises UnknownName for a name that nothing offers, InputError for what the scheduler asked for would ignore. Looks
+    at names alone, so that a slip of the pen is told before anything is imported or loaded.
+    """
+    model = resolve_model(loading.model, registry, is_folder)
+    asked = {"attention": loading.attention_backend, "quantization": loading.quantization_mode}
+    if decoding is not None:
+        asked["tiling"] = decoding.tiling_backend
+    for kind, name in asked.items():
+        if name != "auto":
+            registry.find(kind, name)
+    if sampling is not None:
+        check_honoured(sampling, registry)
+    wanted(loading, model)  # whose strengths are looked at
+    return model
+
+
+def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
+    """Raises InputError for load options that contradict each other or the machine."""
+    if options.offload not in ("none", "disk") and machine.device == "cpu":
+        raise InputError(
+            f"offload={options.offload} moves parts between an accelerator and system memory, and this runs on the "
+            "CPU; use offload=none, offload=disk or evict=all."
+        )
+    if options.offload in ("text", "group", "disk") and machine.device == "mps":
+        raise InputError(f"offload={options.offload} is for CUDA devices and CPUs; use offload=none or evict=all.")
+    if why := contradicts(options):
+        raise InputError(f"{why}; leave one of them out.")
+    if options.compile_blocks:
+        _check_compiler(machine)
+    loras = wanted(options, model)
+    if not options.model_lora and not model.lora:
+        raise InputError(
+            f"model_lora=False has no effect, because {options.model} has no LoRA of its own; leave it out."
+        )
+    if options.lora_strength != 1.0 and not follows_default(options, model):
+        why = (
+            "every LoRA is given a strength of its own; leave it out"
+            if loras
+            else "no LoRA is loaded; give one with lora, or leave it out"
+        )
+        raise InputError(f"lora_strength={options.lora_strength:g} has no effect, because {why}.")
+    if options.lora_mode != "fuse" and not loras:
+        raise InputError(
+            f"lora_mode={options.lora_mode} has no effect, because no LoRA is loaded; give one with lora, or leave it "
+            "out."
+        )
+
+
+def _check_compiler(machine: Machine) -> None:
+    """Raises InputError where torch.compile would fail in the first step for want of a compiler."""
+    if machine.device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "clang++", "cl"))):
+        raise InputError(
+            "compile_blocks needs a C++ compiler, and none is on the path; install g++ or clang++, or leave it out."
+        )
+    if machine.device == "cuda" and find_spec("triton") is None:
+        raise InputError(
+            "compile_blocks needs Triton on CUDA, and it is not installed; pip install triton, or leave it out."
+        )
+
+
+def contradicts(options: LoadOptions) -> str | None:
+    """Why offload, eviction and compilation cannot be had together, or None."""
+    if options.evict == "all" and options.offload != "none":
+        return (
+            f"evict=all has one part in memory at a time, and offload={options.offload} keeps parts in another memory"
+        )
+    if options.evict == "text" and options.offload in ("text", "sequential", "disk"):
+        return f"evict=text drops the text encoder that offload={options.offload} keeps elsewhere"
+    if options.compile_blocks and options.offload in ("group", "sequential", "disk"):
+        return f"compiled blocks cannot be taken apart, as offload={options.offload} does"
+    return None
+
+
+def refuse_without_effect(options: LoadOptions, why: str) -> None:
+    """Raises InputError if it was asked what to quantize where nothing is. why: nothing is."""
+    for name in ("quantization_parts", "quantization_skip"):
+        value = getattr(options, name)
+        if value != getattr(attrs.fields(LoadOptions), name).default:
+            raise InputError(f"{name}={value} has no effect, because {why}; leave it out, or choose another mode.")
+
+
+def check_request(
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    *,
+    loading: LoadOptions,
+    model: Model,
+    registry: Registry,
+    machine: Machine,
+    precision: str,
+) -> None:
+    """Raises whatever is wrong with one picture's options that can be known before a model's files are there."""
+    width, height = picture_size(sampling, model)
+    if sampling.attention_backend not in ("pipeline", "auto"):
+        registry.find("attention", sampling.attention_backend)
+    check_honoured(sampling, registry)
+    if sampling.circular_mode == "bias" and padding_of(sampling, model) == 0:
+        raise InputError("circular_mode=bias has no effect, because circular_padding is 0; set it to 1 or more.")
+    _check_bias(sampling, loading, registry)
+    settings = tiling_settings(loading, decoding)
+    choose_tiling(
+        decoding.tiling_backend, settings, width, height, registry=registry, machine=machine, precision=precision
+    )
+
+
+def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:
+    """Raises InputError if guidance was asked of a transformer that has no embedding for it."""
+    if sampling.guidance is not None and not takes_guidance:
+        raise InputError(
+            "This model has no embedded guidance, so guidance does nothing; use true_guidance instead, or leave it out."
+        )
+
+
+def begun_with(sampling: SampleOptions, size: tuple[int, int] | None) -> SampleOptions:
+    """The options of a picture that begins with another of ``size``, or with none.
+
+    Its size is that one's, if none was asked for. Raises InputError if there is nothing to begin with and denoise is
+    below 1, or if all of what there is would be made anew.
+    """
+    if size is None:
+        if sampling.denoise < 1.0:
+            raise InputError(
+                f"denoise={sampling.denoise:g} keeps a part of a picture, and none is given; give one with image, or "
+                "leave denoise out."
+            )
+        return sampling
+    if sampling.denoise == 1.0:
+        raise InputError("denoise=1 keeps nothing of the image; set denoise below 1 (0.6 is usual), or leave it out.")
+    width, height = size
+    if width != 2 * height or height % SIZE_STEP:
+        raise InputError(
+            f"The image has {width}×{height} pixels, and a panorama is twice as wide as high in multiples of "
+            f"{SIZE_STEP}; resize it."
+        )
+    wanted = (sampling.width or 2 * (sampling.height or height), sampling.height or (sampling.width or width) // 2)
+    if wanted != size:
+        raise InputError(
+            f"The image has {width}×{height} pixels, and {wanted[0]}×{wanted[1]} were asked for; resize it, or leave "
+            "the size out."
+        )
+    return attrs.evolve(sampling, width=width, height=height)
+
+
+def padding_of(sampling: SampleOptions, model: Model) -> int:
+    """Token columns wrapped around on either side."""
+    return model.circular_padding if sampling.circular_padding is None else sampling.circular_padding
+
+
+def picture_size(sampling: SampleOptions, model: Model) -> tuple[int, int]:
+    """Width and height in pixels; what is not given follows from the other, or is the model's own."""
+    width = sampling.width or (2 * sampling.height if sampling.height else model.width)
+    height = sampling.height or width // 2
+    check_size(width, height)
+    return width, height
+
+
+def _check_bias(sampling: SampleOptions, loading: LoadOptions, registry: Registry) -> None:
+    """Raises BackendUnavailable if no kernel of the name asked for takes a bias, and none may stand in for it."""
+    own = sampling.attention_backend != "pipeline"
+    name = sampling.attention_backend if own else loading.attention_backend
+    if sampling.circular_mode != "bias" or not loading.strict or name == "auto":
+        return
+    found = registry.find("attention", name)
+    if not any(entry.offer.takes_key_bias for entry in found):
+        raise BackendUnavailable(
+            f"The attention backend {name!r} takes no bias on the keys; use circular_mode=pad, another backend, or "
+            "leave strict out."
+        )
+
+
+def check_honoured(sampling: SampleOptions, registry: Registry) -> None:
+    """Raises InputError if an option was changed from its default that the scheduler asked for would ignore."""
+    any_may_be_used = sampling.scheduler_type == "auto"
+    if any_may_be_used:
+        found = tuple(entry for entry in registry.entries("scheduler") if not entry.refused)
+    else:
+        found = registry.find("scheduler", sampling.scheduler_type)
+    for name in ("timestep_schedule", "scheduler_eta"):
+        value, default = getattr(sampling, name), getattr(attrs.fields(SampleOptions), name).default
+        honoured = [name in entry.offer.honours for entry in found]
+        if value != default and not (all(honoured) if any_may_be_used else any(honoured)):
+            if any_may_be_used:
+                able = ", ".join(entry.name for entry in found if name in entry.offer.honours) or "none does"
+                raise InputError(
+                    f"{name}={value} needs a scheduler that obeys it ({able}), and scheduler_type=auto may take "
+                    "another; name the scheduler."
+                )
+            obeyed = ", ".join(sorted(found[0].offer.honours)) or "neither"
+            raise InputError(
+                f"{name}={value} has no effect with the scheduler {sampling.scheduler_type!r} (it takes: {obeyed}); "
+                "leave it out or choose another scheduler."
+            )

@@ -1,0 +1,325 @@
+"""What is to be planned for: a model by its configuration, a picture, a machine that may not be here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dit360_core.errors import UnknownName
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, check_size
+from dit360_core.planning.checks import check_names, padding_of, picture_size
+from dit360_core.planning.kernels import native_need
+from dit360_core.planning.loras import wanted
+from dit360_core.planning.precision import precision_for
+from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
+from dit360_core.planning.tiling import choose_tiling, tiling_settings
+from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.figures import evaluations_told, scratch_told
+from dit360_core.plugins.offers import LayerNeed, Model, Quantizer
+from dit360_core.plugins.registry import Entry, Registry, by_priority
+from dit360_core.sphere.grid import Grid
+from dit360_core.system.dtypes import torch_dtype
+from dit360_core.system.machine import Machine
+from dit360_core.system.memory import free_memory, gib, used_memory
+
+if TYPE_CHECKING:
+    from dit360_core.models.shapes.shapes import Quantized, Shapes
+
+log = logging.getLogger("dit360")
+
+UNSEEN_LORA = 57 * 4 * 2 * 64 * 3072 * 2
+"""In 57 blocks four layers of 3072 channels, two factors each, in 16 bits."""
+UNLIMITED = 2**60
+HOST_SHARE = 0.9
+"""Of system memory, for programs: the rest is the system's."""
+HOST_HELD = 2 * 2**30
+"""What this program takes of system memory beside weights that wait there, with CUDA's libraries."""
+PROGRAM = 600 * 2**20
+"""What a process with the libraries takes, where it cannot be looked at."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Subject:
+    """A model, a picture and a machine. stored: part → bits, where it is quantized already, by ``quantizer``.
+
+    beside: bytes of a LoRA that is kept beside the transformer's weights.
+
+    here: whether the machine is this one. lora: whether there is one. stores_scores: whether the attention kernel that
+    would be used does. held: bytes that are taken before the model.
+    """
+
+    shapes: Shapes
+    model: Model
+    machine: Machine
+    precision: str
+    registry: Registry
+    sampling: SampleOptions
+    decoding: DecodeOptions
+    attention: Entry
+    lora: bool
+    stored: Mapping[str, float] = attrs.field(factory=dict)
+    quantizer: str | None = None
+    beside: int = 0
+    here: bool = True
+    held: int = 0
+
+    @property
+    def stores_scores(self) -> bool:
+        return bool(self.attention.offer.stores_scores)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return picture_size(self.sampling, self.model)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of the image, with its pad columns, and of the prompt."""
+        padding = 0 if self.sampling.circular_mode == "bias" else padding_of(self.sampling, self.model)
+        text = self.sampling.max_sequence_length or self.shapes.longest_prompt
+        return Grid.of_picture(*self.size, padding).tokens, text
+
+    @property
+    def evaluations(self) -> int:
+        """Of the transformer for a picture, by the solver's own word if it is known by name."""
+        asked = self.sampling
+        if asked.denoise == 0:
+            return 0
+        calls = (2 if asked.true_guidance > 1 else 1) * (2 if asked.yaw_consistency > 0 else 1)
+        steps = asked.steps or self.model.steps
+        found = () if asked.scheduler_type == "auto" else self.registry.find("scheduler", asked.scheduler_type)
+        return (evaluations_told(found[0], steps) if found else steps) * calls
+
+    @property
+    def host_room(self) -> int | None:
+        """Bytes of system memory for weights that wait in it, or None if nobody knows how much there is."""
+        there = self.machine.system_memory
+        return max(0, int(HOST_SHARE * there) - HOST_HELD) if there else None
+
+    def host_suffices(self, prediction: Prediction) -> bool:
+        """Whether the machine's system memory, where it is known, takes the weights that wait in it."""
+        room = self.host_room
+        return room is None or prediction.host <= room
+
+    def smaller(self) -> Subject | None:
+        """The same with a picture of half the width, while that is one."""
+        width = self.size[0] // 2 // 32 * 32
+        if width < 256:
+            return None
+        check_size(width, width // 2)
+        return attrs.evolve(self, sampling=attrs.evolve(self.sampling, width=width, height=width // 2))
+
+
+def held_before(device: str) -> int:
+    """Bytes that are taken before a model is loaded: CUDA's own, or, where the memory is the system's, by this
+    process with its libraries."""
+    return (
+        CUDA_CONTEXT
+        if device == "cuda"
+        else max(PROGRAM, used_memory("cpu"))
+        if device == "mps"
+        else used_memory("cpu")
+    )
+
+
+def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = None) -> Setup:
+    """What of these options decides about memory."""
+    settings = tiling_settings(options, subject.decoding)
+    width, height = subject.size
+    chosen, tiling = choose_tiling(
+        subject.decoding.tiling_backend,
+        settings,
+        width,
+        height,
+        registry=subject.registry,
+        machine=subject.machine,
+        precision=subject.precision,
+        vae=subject.shapes.vae(torch_dtype("fp32" if subject.precision == "fp16" else subject.precision)),
+    )
+    return Setup(
+        device=subject.machine.device,
+        precision=subject.precision,
+        offload=options.offload,
+        evict=options.evict,
+        quantized=_quantized(subject, options),
+        stores_scores=subject.stores_scores,
+        slice_size=_slices(subject, options),
+        width=width,
+        height=height,
+        tokens=subject.tokens,
+        beside=subject.beside,
+        tiling=tiling,
+        tiling_origin=chosen.origin,
+        # Of a card that is not here nobody knows what is free.
+        budget=budget if budget is not None or subject.here else UNLIMITED,
+    )
+
+
+def _slices(subject: Subject, options: LoadOptions) -> int:
+    own = subject.sampling.attention_slice_size
+    return options.attention_slice_size if own < 0 else own
+
+
+def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
+    """Part → how it is quantized: as it is stored, or else as the options say."""
+    from dit360_core.models.flux.layers import parts_of
+    from dit360_core.models.shapes.shapes import Quantized
+
+    asked = options.quantization_mode not in ("none", "auto")
+    name = subject.quantizer or (options.quantization_mode if asked else None)
+    if name is None:
+        return {}
+    scratch: Callable[[LayerNeed], int]
+    try:
+        entry = subject.registry.find("quantization", name)[0]
+        offer = entry.offer
+        scratch = partial(scratch_told, entry)
+    except UnknownName:
+        offer = Quantizer(name="unknown", api=1, bits=8.1, load=lambda: None)
+        scratch = offer.scratch
+    parts = {*subject.stored, *(parts_of(options.quantization_parts) if asked else ())}
+
+    def how(part: str) -> Quantized:
+        bits = subject.stored.get(part, offer.bits or 16)
+        return Quantized(bits=bits, device=subject.machine.device, scratch=scratch, skip=options.quantization_skip)
+
+    return {part: how(part) for part in sorted(parts) if part in subject.shapes.there}
+
+
+def subject_of(
+    asked: LoadOptions,
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    registry: Registry,
+    machine: Machine | None = None,
+) -> Subject:
+    """Everything that planning needs, found without reading weights.
+
+    The machine: the one given; that of ``device``; or, where ``vram`` names gibibytes, there is no CUDA device and none
+    was named, a common CUDA card of that size.
+    """
+    from dit360_core.models.flux import composed
+    from dit360_core.models.flux.folder import existing, with_settings
+
+    model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
+    replaced = composed.find(asked)
+    folder = shape_folder(model)
+    model = with_settings(model, folder)
+    found, here = (machine, True) if machine is not None else machine_for(asked)
+    found = with_system_memory(found, asked, here=here)
+    whole = composed.compose(folder, replaced, weights=False)
+    subject = subject_in(asked, sampling, decoding, registry, found, model, whole.folder, here=here)
+    whole.kept_by(subject.shapes)  # which looks at a part's configuration when it is first asked
+    return subject
+
+
+def subject_in(
+    asked: LoadOptions,
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    registry: Registry,
+    machine: Machine,
+    model: Model,
+    folder: Path,
+    *,
+    here: bool = True,
+) -> Subject:
+    """The same where model, folder and machine are known."""
+    from dit360_core.models.shapes.shapes import Shapes
+    from dit360_core.models.weights.store import stored_bits, stored_parts
+
+    machine = with_system_memory(machine, asked, here=here)
+    shapes = Shapes.of_folder(folder)
+    precision = precision_for(asked, model, machine)
+    backend = asked.attention_backend if sampling.attention_backend == "pipeline" else sampling.attention_backend
+    return Subject(
+        shapes=shapes,
+        model=model,
+        machine=machine,
+        precision=precision,
+        registry=registry,
+        sampling=sampling,
+        decoding=decoding,
+        attention=_attention(backend, registry, machine, native_need(model, machine, precision, *shapes.heads)),
+        lora=bool(wanted(asked, model)),
+        stored=stored_bits(folder, shapes.weights_of_layer),
+        quantizer=next((stored.address for stored in stored_parts(folder).values()), None),
+        beside=_beside(asked, model),
+        here=here,
+        held=held_before(machine.device),
+    )
+
+
+def _beside(asked: LoadOptions, model: Model) -> int:
+    """Bytes of LoRAs that stay beside the weights; one that is not here is taken for DiT360's, of rank 64."""
+    from dit360_core.models.flux.folder import existing, find_lora_file
+
+    if asked.lora_mode != "adapter":
+        return 0
+    found = [existing(lora.name) for lora in wanted(asked, model)]
+    return sum(UNSEEN_LORA if path is None else find_lora_file(path).stat().st_size for path in found)
+
+
+def machine_for(asked: LoadOptions) -> tuple[Machine, bool]:
+    """The machine to plan for, and whether it is this one: a device that is not here can be planned for all the same,
+    and so can a computer with more memory."""
+    size = budget_of(asked.vram) if asked.vram is not None else None
+    ram = budget_of(asked.ram, "ram") if asked.ram is not None else None
+    here = Machine.detect().confirmed()[0].device if asked.device != "cpu" else "cpu"
+    if asked.device == "mps" and here != "mps":
+        shared = ram or size or 0
+        name = f"an Apple GPU with {shared / 2**30:g} GiB of unified memory" if shared else "an Apple GPU"
+        return Machine(
+            device="mps", device_name=name, device_memory=shared, system_memory=shared, fast_bfloat16=True
+        ), False
+    if (asked.device == "cuda" and here != "cuda") or (asked.device == "auto" and size is not None and here == "cpu"):
+        name = "a CUDA card" if size is None else f"a CUDA card of {size / 2**30:g} GiB"
+        return Machine(
+            device="cuda", device_name=name, device_memory=size or 0, system_memory=ram or 0, capability=(8, 6),
+            fast_bfloat16=True,
+        ), False  # fmt: skip
+    found = Machine.detect(asked.device).confirmed(asked.device)[0]
+    if found.device == "cpu" and ram is not None and ram > found.system_memory:
+        return attrs.evolve(found, device_name="a computer like this one", system_memory=ram), False
+    return found, True
+
+
+def with_system_memory(machine: Machine, asked: LoadOptions, *, here: bool) -> Machine:
+    """The machine with the system memory that ``ram`` allows it: no more than there is, if it is here."""
+    if asked.ram is None:
+        return machine
+    given, there = budget_of(asked.ram, "ram"), machine.system_memory
+    if given is None:
+        free = free_memory("cpu") + used_memory("cpu")
+        return attrs.evolve(machine, system_memory=min(there or free, free)) if here else machine
+    if here and there and given > there:
+        log.warning("ram=%s is more than the %s that there are; these are kept to.", asked.ram, gib(there))
+        given = there
+    return attrs.evolve(machine, system_memory=given)
+
+
+def shape_folder(model: Model) -> Path:
+    """A folder with the configurations of a model's parts: its own, what its offer brings, or fetched from the Hub."""
+    from dit360_core.models.flux import load as model_files
+    from dit360_core.models.flux.folder import existing
+    from dit360_core.models.weights.hub import fetch
+
+    folder = existing(model.base)
+    if folder is not None:
+        return model_files.locate(model.base)
+    if model.shape is not None:
+        return Path(model.shape)
+    return fetch(model.base, ["*.json"])
+
+
+def _attention(name: str, registry: Registry, machine: Machine, need: object) -> Entry:
+    """The kernel that would be tried first; whether it works is seen when it is loaded."""
+    named = () if name in ("auto", "pipeline") else registry.find("attention", name)
+    rest = sorted(registry.entries("attention"), key=by_priority)
+    every = [*named, *rest]
+    return next((entry for entry in every if not judge(entry, machine, need)), every[0])  # type: ignore[arg-type]

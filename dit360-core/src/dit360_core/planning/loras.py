@@ -1,0 +1,124 @@
+"""Which LoRAs are applied, and how strongly: the model's own, and those that somebody names beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from dit360_core.errors import InputError
+from dit360_core.options import LARGEST_STRENGTH, LoadOptions
+from dit360_core.plugins.offers import Model
+
+SEPARATOR = "|"
+"""Between LoRAs in one text, as in a cell of a list: no file's name on Windows and hardly one elsewhere holds it."""
+
+
+@attrs.frozen(kw_only=True)
+class GivenLora:
+    """A LoRA as it is asked for, and what became of it.
+
+    name: file, folder or Hub id. own: whether it is the model's. modules: layers that it changes. used, tensors: how
+    many of its file's tensors are in these, and how many it holds.
+    """
+
+    name: str
+    strength: float
+    own: bool = False
+    modules: int = 0
+    used: int = 0
+    tensors: int = 0
+
+    def sentence(self) -> str:
+        """For the log."""
+        told = f"{self.name}, strength {self.strength:g}, {self.modules} modules"
+        return told + (f", {self.used} of its {self.tensors} tensors" if self.tensors else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "from": self.name,
+            "strength": self.strength,
+            "own": self.own,
+            "modules": self.modules,
+            "tensors_used": self.used,
+            "tensors": self.tensors,
+        }
+
+
+def wanted(options: LoadOptions, model: Model) -> tuple[GivenLora, ...]:
+    """All LoRAs of a model that is loaded with these options, its own first.
+
+    One that is named without a strength has ``lora_strength``; so has the model's own if no other is named, and 1
+    otherwise. The model's own may be named too, to give it a strength beside others. Raises InputError for a strength
+    that is none.
+    """
+    found: list[GivenLora] = []
+    own = model.lora if options.model_lora else None
+    for text in options.lora:
+        name, strength = split(text)
+        mine = own is not None and _same(name, own)
+        found.append(
+            GivenLora(name=name, strength=options.lora_strength if strength is None else strength, own=mine)
+        )  # fmt: skip
+    if own is not None and not any(each.own for each in found):
+        found.insert(0, GivenLora(name=own, strength=1.0 if found else options.lora_strength, own=True))
+    return tuple(sorted(found, key=lambda each: not each.own))
+
+
+def follows_default(options: LoadOptions, model: Model) -> bool:
+    """Whether ``lora_strength`` is any LoRA's."""
+    named = [split(text)[1] for text in options.lora]
+    return None in named or (not named and options.model_lora and model.lora is not None)
+
+
+def split(text: str) -> tuple[str, float | None]:
+    """``FILE[:STRENGTH]``: the name and the strength, None if it has none.
+
+    A name may hold colons itself (``C:/loras/a.safetensors``): what is there under the whole text is that, and
+    only a number after the last colon is a strength. Raises InputError for a strength out of range.
+    """
+    name, colon, number = text.rpartition(":")
+    if not colon or not name or is_there(text):
+        return text, None
+    try:
+        strength = float(number)
+    except ValueError:
+        comma = number.replace(",", ".", 1)
+        if comma != number and comma.replace(".", "", 1).lstrip("+-").isdigit():
+            raise InputError(
+                f"The strength of the LoRA {name} is written {number}; write {comma}, with a point."
+            ) from None
+        return text, None
+    if not math.isfinite(strength) or abs(strength) > LARGEST_STRENGTH:
+        raise InputError(
+            f"The strength of the LoRA {name} is {number}, but must be {-LARGEST_STRENGTH:g} … {LARGEST_STRENGTH:g}."
+        )
+    return name, strength
+
+
+def names_in(given: Any) -> tuple[str, ...]:
+    """The LoRAs of a cell or field of a list: a text, with ``|`` between several, or a list of texts."""
+    texts: Iterable[Any] = given if isinstance(given, list | tuple) else [given]
+    found: list[str] = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"lora must be FILE[:STRENGTH], or a list of such texts, not {text!r:.80}.")
+        found += [part.strip() for part in text.split(SEPARATOR) if part.strip()]
+    return tuple(found)
+
+
+def is_there(name: str) -> bool:
+    """Whether it is the name of a file or folder on this machine."""
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long for a name; the home of nobody; a null character
+        return False
+
+
+def _same(name: str, other: str) -> bool:
+    if name == other:
+        return True
+    return is_there(name) and is_there(other) and Path(name).expanduser().samefile(Path(other).expanduser())

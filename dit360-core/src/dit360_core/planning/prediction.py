@@ -1,0 +1,242 @@
+"""The memory and the work of each phase of a picture, before any weights are read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.models.residency.offloads import BY_BLOCKS, EVICTED
+from dit360_core.plugins.figures import decoding_told
+from dit360_core.plugins.offers import TilingImplementation, TilingSettings
+from dit360_core.system.dtypes import torch_dtype
+
+if TYPE_CHECKING:
+    from dit360_core.models.shapes.shapes import Quantized, Shapes, Weights
+    from dit360_core.models.shapes.tracing import Traced
+
+_TEXT = ("text_encoder", "text_encoder_2")
+_ON_THE_WAY = {"cuda": 3, "cpu": 1}
+"""Blocks at hand at once: on CUDA one computes, one comes, and one may still be held by the device's queue."""
+HEAP_HOLES = 2.0
+MAPPED = 32 * 2**20
+"""Linux's C library takes tensors of fewer bytes from a heap, where holes are about as large as they are; larger ones
+it maps one by one and gives back at once."""
+CUDA_CONTEXT = 450 * 2**20
+"""What CUDA and its libraries take of a device before the first tensor; not among what torch counts."""
+
+
+@attrs.frozen(kw_only=True)
+class Setup:
+    """What decides about memory. quantized: part → how, for those that are. stores_scores: whether attention does.
+
+    tokens: of the image, pad columns included, and of the prompt. beside: bytes of a LoRA beside the transformer's
+    weights. budget: bytes to keep to, everything included, or None. tiling: what will decode, None if it is not known.
+    tiling_origin: its name, and whose it is.
+    """
+
+    device: str
+    precision: str
+    offload: str = "none"
+    evict: str = "none"
+    quantized: Mapping[str, Quantized] = attrs.field(factory=dict)
+    stores_scores: bool = False
+    slice_size: int = 0
+    width: int
+    height: int
+    tokens: tuple[int, int]
+    beside: int = 0
+    tiling: TilingImplementation | None = None
+    tiling_origin: str = ""
+    budget: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class PhaseMemory:
+    """One phase. weights: bytes of those on the device. working: what is made on the way, at most.
+
+    total: with what the process or the device holds anyhow. dominated_by: what most of it is. operations: of one run.
+    moved: bytes of weights that come to the device for one run. level: how the autoencoder runs, for decoding.
+    """
+
+    name: str
+    weights: int
+    working: int
+    total: int
+    dominated_by: str
+    operations: int = 0
+    moved: int = 0
+    level: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+
+@attrs.frozen(kw_only=True)
+class Prediction:
+    """held: bytes that are there before the model: the process itself, or CUDA's context. host: of system memory that
+    weights wait in or pass through on their way to a device of its own; 0 where there is none.
+    """
+
+    phases: tuple[PhaseMemory, ...]
+    held: int
+    host: int
+
+    @property
+    def peak(self) -> PhaseMemory:
+        """The phase that takes most."""
+        return max(self.phases, key=lambda phase: phase.total)
+
+    def phase(self, name: str) -> PhaseMemory:
+        return next(phase for phase in self.phases if phase.name == name)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"held": self.held, "host": self.host, "phases": [phase.as_dict() for phase in self.phases]}
+
+
+def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
+    """What each phase takes. held: as in :class:`Prediction`."""
+    parts = {part: _weights(shapes, setup, part) for part in shapes.there}
+    size, dtype = allocation(setup.device), torch_dtype(setup.precision)
+    # oneDNN, which multiplies what has 16 bits on a CPU, brings weights into its own order first.
+    packs = (dtype,) if setup.device == "cpu" and dtype.itemsize == 2 else ()
+    image, text = setup.tokens
+    phases = []
+
+    def phase(name: str, using: Iterable[str], made: Traced | int, what: str, **more: Any) -> PhaseMemory:
+        there = _at_hand(setup, parts, using)
+        weights, working = sum(there.values()), made if isinstance(made, int) else made.peak
+        told = _dominant(
+            there, working, what if isinstance(made, int) or not made.at else f"{what} at {_short(made.at)}"
+        )
+        return PhaseMemory(
+            name=name, weights=weights, working=working, total=held + weights + working, dominated_by=told,
+            moved=_moved(setup, parts, using), **more,
+        )  # fmt: skip
+
+    if setup.device == "cpu":
+        # Of files that are disk-offloaded later, too: they are read whole first.
+        read = sum(weights.total for part, weights in parts.items() if part not in EVICTED[setup.evict])
+        what = "weights, all parts at once"
+        phases.append(PhaseMemory(name="loading", weights=read, working=0, total=held + read, dominated_by=what))
+    encoders = [part for part in _TEXT if part in parts]
+    if encoders:
+        runs = [shapes.text(part, dtype, text, setup.quantized.get(part), size, packs) for part in encoders]
+        largest = max(runs, key=lambda run: run.peak)
+        phases.append(
+            phase("text encoding", encoders, largest, "activations", operations=sum(r.operations for r in runs))
+        )
+    if "transformer" in parts:
+        step = shapes.step(
+            dtype, image, text, stores_scores=setup.stores_scores, slice_size=setup.slice_size,
+            quantized=setup.quantized.get("transformer"), size=size, packs=packs,
+        )  # fmt: skip
+        what = "attention scores" if setup.stores_scores and step.at.endswith("attn") else "activations"
+        phases.append(phase("step", ["transformer"], step, what, operations=step.operations))
+    if "vae" in parts:
+        weights = sum(_at_hand(setup, parts, ["vae"]).values())
+        room = None if setup.budget is None else setup.budget - held - weights
+        bytes_, level, operations = decoding(shapes, setup, room)
+        phases.append(phase("decode", ["vae"], bytes_, f"the decoder, {level}", level=level, operations=operations))
+    waiting = _host(setup, parts) if setup.device == "cuda" else 0
+    return Prediction(phases=tuple(phases), held=held, host=waiting)
+
+
+def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, int]:
+    """Bytes, level and operations of decoding. room: bytes that there are for it; None: what is free."""
+    vae = shapes.vae(torch_dtype("fp32" if setup.precision == "fp16" else setup.precision))
+    tiling = setup.tiling
+    if not hasattr(tiling, "predicts"):
+        from dit360_core.plugins.builtin.tiling_others import Whole
+
+        tiling = Whole(TilingSettings())
+    shape = (1, int(vae.config.latent_channels), setup.height // 8, setup.width // 8)
+    return decoding_told(setup.tiling_origin, tiling, vae, shape, setup.device, room)
+
+
+def allocation(device: str) -> Callable[[int], int]:
+    """What a device's allocator takes for a tensor of so many bytes."""
+    if device == "cuda":
+        return _in_blocks
+    return _in_a_heap if device == "cpu" and sys.platform.startswith("linux") else int
+
+
+def _in_blocks(count: int) -> int:
+    return -(-count // 512) * 512
+
+
+def _in_a_heap(count: int) -> int:
+    return count if count >= MAPPED else int(HEAP_HOLES * count)
+
+
+# ------------------------------------------------------------------------------------------------- where weights are
+
+
+def _weights(shapes: Shapes, setup: Setup, part: str) -> Weights:
+    wide = part == "vae" and setup.precision == "fp16"
+    found = shapes.weights(part, torch_dtype("fp32" if wide else setup.precision), setup.quantized.get(part))
+    if part != "transformer" or not setup.beside:
+        return found
+    # Spread over the blocks as their own weights are.
+    share = setup.beside * found.block // found.total
+    return attrs.evolve(found, total=found.total + setup.beside, block=found.block + share)
+
+
+def _at_hand(setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> dict[str, int]:
+    """Bytes of each part that are on the device while some are used."""
+    using = [part for part in using if part in parts]
+    if setup.offload == "sequential":
+        return {part: parts[part].layer for part in using}
+    if setup.offload == "model":
+        return {part: parts[part].total for part in using}
+    there = {}
+    for part, weights in parts.items():
+        if part in BY_BLOCKS.get(setup.offload, ()):
+            if part in using:
+                there[part] = weights.rest + _ON_THE_WAY.get(setup.device, 1) * weights.block
+        elif part not in _gone(setup, using):
+            there[part] = weights.total
+    return there
+
+
+def _gone(setup: Setup, using: Iterable[str]) -> set[str]:
+    """Parts that were evicted by the time that others are used."""
+    return set(EVICTED[setup.evict]) - set(using)
+
+
+def _moved(setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> int:
+    every = setup.offload in ("model", "sequential")
+    return sum(parts[part].total for part in using if every or part in BY_BLOCKS.get(setup.offload, ()))
+
+
+def _host(setup: Setup, parts: Mapping[str, Weights]) -> int:
+    """Weights pass through system memory on their way, if they do not wait in it."""
+    if setup.evict == "all":
+        return max(weights.total for weights in parts.values())
+    # One that is read again waits beside the others while it is used, if they wait.
+    later = _gone(setup, ()) if setup.offload == "none" else ()
+    return sum(weights.total for part, weights in parts.items() if part not in later)
+
+
+# ------------------------------------------------------------------------------------------------------ what to say
+
+
+def _dominant(there: Mapping[str, int], working: int, what: str) -> str:
+    if there and max(there.values()) >= working:
+        return f"weights of the {NAMES[max(there, key=lambda name: there[name])]}"
+    return what
+
+
+NAMES = {
+    "transformer": "transformer",
+    "vae": "autoencoder",
+    "text_encoder": "CLIP encoder",
+    "text_encoder_2": "T5 encoder",
+}
+
+
+def _short(path: str) -> str:
+    """The end of a module's path without numbers: which block it is does not matter."""
+    return ".".join([name for name in path.split(".") if not name.isdigit()][-2:])

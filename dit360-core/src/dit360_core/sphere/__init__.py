@@ -1,0 +1,1 @@
+"""Geometry: tokens and rows on the sphere, and autoencoders that wrap in longitude."""
