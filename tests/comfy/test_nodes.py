@@ -22,7 +22,7 @@ from dit360_comfy.pipe import Pipe
 from dit360_comfy.settings import recall, remember, riding
 from dit360_comfy.words import in_words_of_nodes
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.options import LoadOptions, SampleOptions
+from dit360_core.options import LoadOptions, SampleOptions, options_of
 from dit360_core.panorama.metrics import seam
 from dit360_core.panorama.picture import Panorama
 from dit360_core.plugins.registry import Registry
@@ -498,14 +498,13 @@ def test_two_plugins_of_one_name_are_offered_by_address(monkeypatch):
 
 @pytest.mark.parametrize("cls", [LoadOptions, SampleOptions])
 def test_a_control_is_the_option_itself(cls):
-    for field in attrs.fields(cls):
-        unset = {"int": 0, "float": -1.0}.get(str(field.type).replace("| None", "").strip(), "")
-        control = Control(options=cls, option=field.name, unset=unset if "None" in str(field.type) else None)
+    for option in options_of(cls).values():
+        unset = {int: 0, float: -1.0}.get(option.kind, "")
+        control = Control(options=cls, option=option.name, unset=unset if option.optional else None)
         kind, settings = control.spec()
         assert settings["tooltip"]
-        if kind not in ("STRING",) and field.default is not attrs.NOTHING:
-            expected = field.default if field.default is not None else None
-            assert control.value(settings["default"]) == expected, field.name
+        if kind not in ("STRING",) and option.default is not attrs.NOTHING:
+            assert control.value(settings["default"]) == option.default, option.name
 
 
 def test_the_report_names_every_offer_and_says_why_not():

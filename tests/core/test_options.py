@@ -8,25 +8,21 @@ import pytest
 import typer
 from dit360_core.cli import app
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, check_size, flag
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, check_size, flag, options_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
-FIELDS = [(cls, field) for cls in CLASSES for field in attrs.fields(cls)]
-NAMED = [f"{cls.__name__}.{field.name}" for cls, field in FIELDS]
+OPTIONS = [(cls, option) for cls in CLASSES for option in options_of(cls).values()]
+NAMED = [f"{cls.__name__}.{option.name}" for cls, option in OPTIONS]
 
 WRONG = {
-    "str": (3, True, b"text", ["text"]),
-    "int": ("3", 1.5, 3.0, True),
-    "float": ("0.5", True, math.nan, math.inf, -math.inf),
-    "bool": (1, 0, "yes"),
-    "tuple[str, ...]": (3, True, b"text", {"a": 1.0}),
+    str: (3, True, b"text", ["text"]),
+    int: ("3", 1.5, 3.0, True),
+    float: ("0.5", True, math.nan, math.inf, -math.inf),
+    bool: (1, 0, "yes"),
+    tuple: (3, True, b"text", {"a": 1.0}),
 }
-
-
-def kind_of(field):
-    return str(field.type).removesuffix(" | None")
 
 
 def made(cls, **given):
@@ -35,9 +31,9 @@ def made(cls, **given):
 
 def limited(*limits):
     return [
-        pytest.param(cls, field, id=name)
-        for (cls, field), name in zip(FIELDS, NAMED, strict=True)
-        if all(field.metadata[limit] is not None for limit in limits)
+        pytest.param(cls, option, id=name)
+        for (cls, option), name in zip(OPTIONS, NAMED, strict=True)
+        if all(getattr(option, limit) is not None for limit in limits)
     ]
 
 
@@ -46,59 +42,59 @@ def test_the_defaults_are_valid():
         made(cls)
 
 
-@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
-def test_an_option_has_one_sentence_of_help(cls, field):
-    assert re.fullmatch(r"[A-Z][^\n]+\.", field.metadata["help"])
+@pytest.mark.parametrize(("cls", "option"), OPTIONS, ids=NAMED)
+def test_an_option_has_one_sentence_of_help(cls, option):
+    assert re.fullmatch(r"[A-Z][^\n]+\.", option.help)
 
 
-@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
-def test_a_value_of_a_wrong_type_is_refused_by_the_options_name(cls, field):
+@pytest.mark.parametrize(("cls", "option"), OPTIONS, ids=NAMED)
+def test_a_value_of_a_wrong_type_is_refused_by_the_options_name(cls, option):
     # Gibibytes may be numbers, too.
-    numbers = field.name in ("vram", "ram")
-    for value in (value for value in WRONG[kind_of(field)] if not (numbers and isinstance(value, int | float))):
-        with pytest.raises(InputError, match=f"^{field.name} must be .*{re.escape(repr(value))}"):
-            made(cls, **{field.name: value})
+    numbers = option.name in ("vram", "ram")
+    for value in (value for value in WRONG[option.kind] if not (numbers and isinstance(value, int | float))):
+        with pytest.raises(InputError, match=f"^{option.name} must be .*{re.escape(repr(value))}"):
+            made(cls, **{option.name: value})
 
 
-@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
-def test_none_is_taken_only_where_it_is_the_default(cls, field):
-    if field.default in (None, ()):
-        assert getattr(made(cls, **{field.name: None}), field.name) == field.default
+@pytest.mark.parametrize(("cls", "option"), OPTIONS, ids=NAMED)
+def test_none_is_taken_only_where_it_is_the_default(cls, option):
+    if option.default in (None, ()):
+        assert getattr(made(cls, **{option.name: None}), option.name) == option.default
         return
-    with pytest.raises(InputError, match=f"^{field.name} must not be None") as refused:
-        made(cls, **{field.name: None})
+    with pytest.raises(InputError, match=f"^{option.name} must not be None") as refused:
+        made(cls, **{option.name: None})
     assert "NOTHING" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("cls", "field"), limited("minimum"))
-def test_the_least_value_is_taken_and_less_is_refused(cls, field):
-    least = field.metadata["minimum"]
-    assert getattr(made(cls, **{field.name: least}), field.name) == least
-    less = least - (1 if kind_of(field) == "int" else 1e-6)
-    with pytest.raises(InputError, match=f"^{field.name} is .*{re.escape(str(least))}"):
-        made(cls, **{field.name: less})
+@pytest.mark.parametrize(("cls", "option"), limited("minimum"))
+def test_the_least_value_is_taken_and_less_is_refused(cls, option):
+    least = option.minimum
+    assert getattr(made(cls, **{option.name: least}), option.name) == least
+    less = least - (1 if option.kind is int else 1e-6)
+    with pytest.raises(InputError, match=f"^{option.name} is .*{re.escape(str(least))}"):
+        made(cls, **{option.name: less})
 
 
-@pytest.mark.parametrize(("cls", "field"), limited("maximum"))
-def test_the_greatest_value_is_taken_and_more_is_refused(cls, field):
-    greatest = field.metadata["maximum"]
-    assert getattr(made(cls, **{field.name: greatest}), field.name) == greatest
-    more = greatest + (1 if kind_of(field) == "int" else 1e-6)
-    with pytest.raises(InputError, match=f"^{field.name} is .*{re.escape(str(greatest))}"):
-        made(cls, **{field.name: more})
+@pytest.mark.parametrize(("cls", "option"), limited("maximum"))
+def test_the_greatest_value_is_taken_and_more_is_refused(cls, option):
+    greatest = option.maximum
+    assert getattr(made(cls, **{option.name: greatest}), option.name) == greatest
+    more = greatest + (1 if option.kind is int else 1e-6)
+    with pytest.raises(InputError, match=f"^{option.name} is .*{re.escape(str(greatest))}"):
+        made(cls, **{option.name: more})
 
 
-@pytest.mark.parametrize(("cls", "field"), limited("choices"))
-def test_every_choice_is_taken_and_another_is_refused_with_all_of_them(cls, field):
-    for choice in field.metadata["choices"]:
-        assert getattr(made(cls, **{field.name: choice}), field.name) == choice
-    with pytest.raises(InputError, match=re.escape(", ".join(field.metadata["choices"]))):
-        made(cls, **{field.name: "something-else"})
+@pytest.mark.parametrize(("cls", "option"), limited("choices"))
+def test_every_choice_is_taken_and_another_is_refused_with_all_of_them(cls, option):
+    for choice in option.choices:
+        assert getattr(made(cls, **{option.name: choice}), option.name) == choice
+    with pytest.raises(InputError, match=re.escape(", ".join(option.choices))):
+        made(cls, **{option.name: "something-else"})
 
 
-@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
-def test_an_option_whose_default_is_none_says_what_that_means(cls, field):
-    assert (field.default in (None, ())) == bool(field.metadata["unset"])
+@pytest.mark.parametrize(("cls", "option"), OPTIONS, ids=NAMED)
+def test_an_option_whose_default_is_none_says_what_that_means(cls, option):
+    assert (option.default in (None, ())) == bool(option.unset)
 
 
 def test_options_cannot_be_changed_after_they_were_checked():
@@ -146,13 +142,13 @@ def test_a_size_is_taken_if_it_is_two_to_one_in_sixteens_and_else_a_size_that_is
     assert abs(near_width - wide) <= 16 or near_width == 32
 
 
-@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=NAMED)
-def test_an_option_is_a_flag_of_generate_with_the_same_default(cls, field):
-    once = cls is SampleOptions and field.name in ("attention_backend", "attention_slice_size")
+@pytest.mark.parametrize(("cls", "option"), OPTIONS, ids=NAMED)
+def test_an_option_is_a_flag_of_generate_with_the_same_default(cls, option):
+    once = cls is SampleOptions and option.name in ("attention_backend", "attention_slice_size")
     generate = typer.main.get_command(app).commands["generate"]
-    (parameter,) = (p for p in generate.params if p.name == field.name)
-    if field.name == "prompt":
+    (parameter,) = (p for p in generate.params if p.name == option.name)
+    if option.name == "prompt":
         assert parameter.required
     elif not once:  # one command makes one picture: the loader's flag of that name is the only one
-        assert parameter.opts == [flag(field.name)]
-        assert (parameter.default or ()) == () if field.default == () else parameter.default == field.default
+        assert parameter.opts == [flag(option.name)]
+        assert (parameter.default or ()) == () if option.default == () else parameter.default == option.default

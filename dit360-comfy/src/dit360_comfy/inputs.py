@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 from dit360_core.errors import InputError
+from dit360_core.options import Option, options_of
 
 from dit360_comfy.choices import choices
 
@@ -41,58 +42,51 @@ class Control:
         return self.option
 
     @property
-    def _field(self) -> attrs.Attribute[Any]:
-        return getattr(attrs.fields(self.options), self.option)  # type: ignore[no-any-return]
-
-    @property
-    def _kind(self) -> str:
-        return str(self._field.type).replace("| None", "").strip()
-
-    @property
-    def _optional(self) -> bool:
-        return "None" in str(self._field.type)
+    def _known(self) -> Option:
+        return options_of(self.options)[self.option]
 
     def spec(self) -> Spec:
         """As INPUT_TYPES tells ComfyUI."""
-        limits, kind = self._field.metadata, self._kind
-        default = self.unset if self._field.default in (None, attrs.NOTHING) else self._field.default
+        known = self._known
+        default = self.unset if known.default in (None, attrs.NOTHING) else known.default
         settings: dict[str, Any] = {"default": default}
-        if kind == "bool" and self._optional:
+        if known.kind is bool and known.optional:
             return list(SWITCH), self._finished({"default": SWITCH[0]})
-        if kind == "bool":
+        if known.kind is bool:
             return "BOOLEAN", self._finished(settings)
-        if kind in ("int", "float"):
-            settings |= {"min": limits["minimum"], "max": limits["maximum"], "step": limits["step"]}
+        if known.kind in (int, float):
+            settings |= {"min": known.minimum, "max": known.maximum, "step": known.step}
             if self.unset is not None:
                 settings["min"] = min(self.unset, settings["min"])
-            if kind == "float":
+            if known.kind is float:
                 # Without them the front end rounds to whole numbers.
                 settings |= {"step": 0.05, "round": 0.01}
-            return kind.upper(), self._finished(settings)
-        if self.choices or limits["choices"]:
-            return list(self.choices or limits["choices"]), self._finished(settings)
-        if limits["offers"]:
-            found = choices(limits["offers"], first=[settings["default"]] if settings["default"] else [])
+            return known.kind.__name__.upper(), self._finished(settings)
+        if few := self.choices or known.choices:
+            return list(few), self._finished(settings)
+        if known.offers:
+            found = choices(known.offers, first=[settings["default"]] if settings["default"] else [])
             return list(found.names), self._finished(settings, found.unavailable)
         return "STRING", self._finished({**settings, "default": settings["default"] or ""})
 
     def _finished(self, settings: dict[str, Any], more: str = "") -> dict[str, Any]:
-        help_ = self.tooltip or in_comfyui(self._field.metadata["help"])
-        if self.unset is not None and not self.tooltip and self._field.metadata["unset"]:
-            help_ += f" {_shown(self.unset)}: {self._field.metadata['unset']}."
+        help_ = self.tooltip or in_comfyui(self._known.help)
+        if self.unset is not None and not self.tooltip and self._known.unset:
+            help_ += f" {_shown(self.unset)}: {self._known.unset}."
         return {**settings, **self.settings, "tooltip": f"{help_} {more}".strip()}
 
     def value(self, given: Any) -> Any:
         """What the core is to be asked for."""
         if given is None:
             return None
-        if self._optional and self._kind == "bool":
+        known = self._known
+        if known.optional and known.kind is bool:
             return {"model": None, "on": True, "off": False}[given]
-        if self._optional and given in ("", self.unset):
+        if known.optional and given in ("", self.unset):
             return None
-        if self._kind == "int" and given == int(given):
+        if known.kind is int and given == int(given):
             return int(given)  # other packs' nodes give numbers of numpy
-        return float(given) if self._kind == "float" else given
+        return float(given) if known.kind is float else given
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,7 @@ import attrs
 from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest, options_of
 from dit360_core.panorama.picture import FORMATS
 from dit360_core.planning.loras import is_there, names_in, split
 from dit360_core.system.naming import file_within, made_of
@@ -146,8 +146,8 @@ class _Maker:
                 raise InputError(f"{name} must be text, not {value!r}.")
         given = {**self._common.options, **{name: value for name, value in told.items() if name not in OWN}}
         _check_names(given)
-        decoding = build(DecodeOptions, {n: v for n, v in given.items() if n in _names(DecodeOptions)})
-        sampling = build(SampleOptions, {n: v for n, v in given.items() if n in _names(SampleOptions)})
+        decoding = build(DecodeOptions, {n: v for n, v in given.items() if n in options_of(DecodeOptions)})
+        sampling = build(SampleOptions, {n: v for n, v in given.items() if n in options_of(SampleOptions)})
         named = ""
         if "name" in own:
             named = self._file(own["name"])
@@ -207,25 +207,21 @@ class _Maker:
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
-    known = [*OWN, *_names(SampleOptions), *_names(DecodeOptions)]
+    known = [*OWN, *options_of(SampleOptions), *options_of(DecodeOptions)]
     for name in given:
         if name in known:
             continue
-        if name in _names(LoadOptions):
+        if name in options_of(LoadOptions):
             raise InputError(f"{name} belongs to the model, which is loaded once for all; give it to the command.")
         raise InputError(f"there is no option {name!r}; {nearest(difflib.get_close_matches(name, known, n=3))}")
     if "prompt" not in given:
         raise InputError("it has no prompt; say what the panorama shows.")
 
 
-def _names(cls: type[Any]) -> list[str]:
-    return [field.name for field in attrs.fields(cls)]
-
-
 def _chosen(options: Any) -> dict[str, Any]:
     """What differs from the defaults, with 3 as 3.0 where a number may be broken: lists write both."""
-    broken = {field.name for field in attrs.fields(type(options)) if "float" in str(field.type)}
-    return {name: float(value) if name in broken else value for name, value in chosen(options).items()}
+    known = options_of(type(options))
+    return {name: float(value) if known[name].kind is float else value for name, value in chosen(options).items()}
 
 
 def _fingerprint(told: Any) -> str:

@@ -11,18 +11,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, SampleOptions
+from dit360_core.options import DecodeOptions, SampleOptions, options_of
 
 _SIGNS = (",", ";", "\t", "|")
 """What may stand between the cells of a row: Excel takes what the system's language has."""
 _TOLD_SIGN = re.compile(r'"?sep=(.?)"?[;,\t ]*(?:\r\n|\n|\r|\Z)', re.IGNORECASE)
 """A first line that tells Excel what stands there."""
 _EMPTY = re.compile(r'\A(?:[,;\t|" ]*(?:\r\n|\n|\r))+')
-_OPTIONS = {field.name: field for cls in (DecodeOptions, SampleOptions) for field in attrs.fields(cls)}
+_OPTIONS = {**options_of(DecodeOptions), **options_of(SampleOptions)}
 _KNOWN = {*_OPTIONS, "name", "image"}
 
 
@@ -117,15 +115,15 @@ def _typed(name: str, cell: str) -> Any:
     cell = cell.strip()
     if name not in _OPTIONS:
         return cell
-    kind = str(_OPTIONS[name].type).replace("| None", "").strip()
+    kind = _OPTIONS[name].kind
     try:
-        if kind == "int":
+        if kind is int:
             # pandas writes whole numbers of a column with gaps so; 2.000 is two thousand to many.
             return int(re.sub(r"\.0?\Z", "", cell))
-        if kind == "float":
+        if kind is float:
             return float(cell)
     except ValueError:
         return cell
-    if kind == "bool":
+    if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(cell.lower(), cell)
     return cell

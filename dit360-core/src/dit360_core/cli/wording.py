@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, flag
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, flag, options_of
 
 _CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
-COLUMNS = frozenset(field.name for cls in (SampleOptions, DecodeOptions) for field in attrs.fields(cls)) | {
-    "image",
-    "lora",
-}
+COLUMNS = frozenset({*options_of(SampleOptions), *options_of(DecodeOptions), "image", "lora"})
 """What a list of a batch may have as columns, which are called as the options are."""
 PYTHONS = {"overwrite": "--force", "force": "--force", "image": "--image", "ray_address": "--ray-address"}
 """Arguments of functions that are no options of those classes."""
@@ -101,17 +98,15 @@ def _kept(sentence: str, typed: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 
 def _every_flag() -> dict[str, str]:
-    return {field.name: flag(field.name) for cls in _CLASSES for field in attrs.fields(cls) if field.name != "prompt"}
+    return {name: flag(name) for cls in _CLASSES for name in options_of(cls) if name != "prompt"}
 
 
-_SWITCHES = frozenset(
-    field.name for cls in _CLASSES for field in attrs.fields(cls) if str(field.type).startswith("bool")
-)
+_SWITCHES = frozenset(name for cls in _CLASSES for name, option in options_of(cls).items() if option.kind is bool)
 _OFF = {
-    field.name: f"--no-{field.name.replace('_', '-')}"
+    name: flag(f"no_{name}")
     for cls in _CLASSES
-    for field in attrs.fields(cls)
-    if field.name in _SWITCHES and field.default is not False
+    for name, option in options_of(cls).items()
+    if name in _SWITCHES and option.default is not False
 }
 
 _now: list[Wording] = []

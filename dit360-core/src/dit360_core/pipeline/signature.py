@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import attrs
 
+from dit360_core.options import options_of
+
 Made = TypeVar("Made", bound=Callable[..., Any])
 
 
@@ -32,7 +34,7 @@ def takes(*classes: type, leave_out: tuple[str, ...] = ()) -> Callable[[Made], M
                     )
         parameters.sort(key=lambda p: p.kind)
         function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        lines = [f"    {f.name}: {f.metadata['help']}" for c in classes for f in attrs.fields(c) if f.name in taken]
+        lines = [f"    {name}: {o.help}" for c in classes for name, o in options_of(c).items() if name in taken]
         function.__doc__ = (function.__doc__ or "") + "\n\n    Options:\n" + "\n".join(f"    {line}" for line in lines)
         return function
 

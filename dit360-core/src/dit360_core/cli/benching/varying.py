@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest, options_of
 from dit360_core.planning.checks import begun_with, check_names
 from dit360_core.planning.loras import SEPARATOR, names_in
 
@@ -27,7 +27,7 @@ FREE_TEXTS = ("prompt", "negative_prompt", "prompt_prefix", "quantization_skip")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _CLASSES: tuple[type[Any], ...] = (LoadOptions, SampleOptions, DecodeOptions)
 # What is decided at loading and again for a picture has the meaning that it has at loading: nothing is loaded twice.
-_WHERE = {field.name: (cls, field) for cls in reversed(_CLASSES) for field in attrs.fields(cls)}
+_WHERE = {name: (cls, option) for cls in reversed(_CLASSES) for name, option in options_of(cls).items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -135,25 +135,25 @@ def _named(part: str, asked: str) -> tuple[str, str]:
 
 def _typed(name: str, text: str) -> Any:
     """A value in the option's type. What it may be beyond that is the option class's to say."""
-    field = _WHERE[name][1]
-    kind = str(field.type).replace("| None", "").strip()
-    if not text and field.default is None:
+    option = _WHERE[name][1]
+    kind = option.kind
+    if not text and option.optional:
         return None
-    if kind == "tuple[str, ...]":
+    if kind is tuple:
         return names_in(text)
-    if kind == "str":
+    if kind is str:
         if not text and name not in FREE_TEXTS:
             raise InputError(f"{name} is given no value; write {name}=VALUE.")
         return text
-    if kind == "bool":
+    if kind is bool:
         if text.lower() not in _TRUE + _FALSE:
             raise InputError(f"{name} must be true or false, not {text!r}.")
         return text.lower() in _TRUE
     try:
-        return int(text) if kind == "int" else float(text)
+        return int(text) if kind is int else float(text)
     except ValueError as error:
-        right = "a whole number" if kind == "int" else "a number"
-        hint = decimal_hint(text) if kind == "float" else ""
+        right = "a whole number" if kind is int else "a number"
+        hint = decimal_hint(text) if kind is float else ""
         raise InputError(f"{name} must be {right}, not {text!r}{hint}.") from error
 
 
