@@ -19,7 +19,7 @@ from dit360_core.batching.items import Batchwide, Item, content_of, digest, read
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.options import REPLACING, DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama
 from dit360_core.planning.checks import check_names
 from dit360_core.planning.loras import wanted
@@ -199,7 +199,7 @@ class Batch:
         from dit360_core.models.flux.folder import existing
 
         model = self._check_all_names(None, None)
-        places = {name: getattr(self.loading, name) for name in ("vae", "t5")}
+        places = {name: getattr(self.loading, name) for name in REPLACING}
         loras = wanted(self.loading, model)
         places |= {f"lora {lora.name}": lora.name for lora in loras}
         if model.name == "given":

@@ -1,37 +1,57 @@
-"""Makes the flags of ``dit360 generate`` from the option classes."""
+"""Makes the flags of commands from the option classes."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import attrs
 import typer
 
 from dit360_core.cli.wording import worded
-from dit360_core.options import flag
-
-_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": list[str]}
+from dit360_core.options import Option, flag, options_of
 
 
-def parameter(field: attrs.Attribute[Any], panel: str) -> inspect.Parameter:
+def parameters(
+    cls: type[Any],
+    panel: str | None = None,
+    *,
+    leave_out: Collection[str] = (),
+    called: Mapping[str, str] | None = None,
+    required: Collection[str] = (),
+) -> list[inspect.Parameter]:
+    """The flags of one option class, those first that must be given.
+
+    panel: the heading above them in the help, None for that of all commands. leave_out: options without a flag here.
+    called: option → its flag, where that is not :func:`dit360_core.options.flag`. required: options that must be given
+    here, whatever their default.
+    """
+    found = [
+        _parameter(option, (called or {}).get(option.name, flag(option.name)), panel, option.name in required)
+        for option in options_of(cls).values()
+        if option.name not in leave_out
+    ]
+    return sorted(found, key=lambda one: one.default is not inspect.Parameter.empty)
+
+
+def _parameter(option: Option, name: str, panel: str | None, required: bool) -> inspect.Parameter:
     """One option as a parameter that typer understands: name, type, help with its range, default."""
-    about = field.metadata
-    several = field.default == ()
-    optional = field.default is None or several
-    kind: Any = _TYPES[str(field.type).replace("| None", "").strip()]
-    shown: bool | str = f"{about['unset']}" if optional else True
-    name = flag(field.name)
+    several = option.kind is tuple
+    empty = option.optional or several
+    kind: Any = list[str] if several else option.kind
     declared = typer.Option(
-        f"{name}/--no-{field.name.replace('_', '-')}" if kind is bool and field.default is not False else name,
-        help=worded(about["help"]) + _reach(about["minimum"], about["maximum"]),
-        metavar="|".join(about["choices"]) if about["choices"] else "FILE[:STRENGTH]" if several else None,
-        show_default=shown,
+        f"{name}/--no-{name.removeprefix('--')}" if kind is bool and option.default is not False else name,
+        help=worded(option.help) + _reach(option.minimum, option.maximum),
+        metavar="|".join(option.choices) if option.choices else "FILE[:STRENGTH]" if several else None,
+        show_default=False if required else f"{option.unset}" if empty else True,
         rich_help_panel=panel,
     )
-    annotation = Annotated[kind | None, declared] if optional else Annotated[kind, declared]
-    default = None if several else field.default
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    default = None if several else option.default
+    if required or default is attrs.NOTHING:
+        default = inspect.Parameter.empty
+    annotation = Annotated[kind | None, declared] if empty else Annotated[kind, declared]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _reach(minimum: float | None, maximum: float | None) -> str:
@@ -39,8 +59,3 @@ def _reach(minimum: float | None, maximum: float | None) -> str:
         return ""
     low, high = (f"{x:g}" if x < 10**6 else "" for x in (minimum, maximum))
     return f" ({low} … {high})" if high else f" (from {low})"
-
-
-def parameters(cls: type[Any], panel: str, *, leave_out: tuple[str, ...] = ()) -> list[inspect.Parameter]:
-    """The flags of one option class."""
-    return [parameter(field, panel) for field in attrs.fields(cls) if field.name not in leave_out]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dit360_core.cli import usage
+from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
-from dit360_core.options import QUANTIZED, LoadOptions, build
+from dit360_core.options import STORED, LoadOptions, build, options_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,73 +20,51 @@ if TYPE_CHECKING:
     from dit360_core.planning.plan import Plan
 
 
-class Command(usage.Command):
-    """Quantization is all that it does, so its flags say less."""
-
-    meant: ClassVar[Mapping[str, str]] = {
-        "quantization_mode": "--mode",
-        "quantization_parts": "--parts",
-        "quantization_skip": "--skip",
-    }
+# Beside those that it does not take: an argument of its own, and one that can have one value only.
+_WITHOUT = ({*options_of(LoadOptions)} - STORED) | {"model", "lora_mode"}
+_CALLED = {"quantization_mode": "--mode", "quantization_parts": "--parts", "quantization_skip": "--skip"}
+"""Quantization is all that it does, so its flags say less."""
 
 
-def quantize(
-    model: Annotated[
-        str, typer.Argument(help="Model: a known name, a diffusers folder, or a Hub id.", show_default=False)
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)],
-    mode: Annotated[
-        str, typer.Option("--mode", help="How weights are stored; see 'dit360 backends'.", show_default=False)
-    ],
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lora",
-            help="LoRA to fuse first, beside the model's own; may be given several times.",
-            metavar="FILE[:STRENGTH]",
-            show_default="none",
-        ),
-    ] = None,
-    lora_strength: Annotated[
-        float, typer.Option("--lora-strength", help="Of LoRAs without one, and of the model's own if alone.")
-    ] = 1.0,
-    model_lora: Annotated[
-        bool, typer.Option("--model-lora/--no-model-lora", help="Fuse the model's own LoRA, if it has one.")
-    ] = True,
-    vae: Annotated[
-        str | None,
-        typer.Option("--vae", help="Autoencoder to store instead of the model's.", show_default="the model's"),
-    ] = None,
-    t5: Annotated[
-        str | None,
-        typer.Option("--t5", help="T5 text encoder to take instead of the model's.", show_default="the model's"),
-    ] = None,
-    parts: Annotated[str, typer.Option("--parts", help="What is quantized.", metavar="|".join(QUANTIZED))] = "both",
-    skip: Annotated[
-        str, typer.Option("--skip", help="Layers to leave in full precision: patterns, separated by commas.")
-    ] = "",
-    precision: Annotated[str, typer.Option("--precision", help="Numbers that the weights are rounded from.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="Where to quantize.")] = "auto",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is used and why.")] = False,
-) -> None:
-    """Quantize a model once and keep it, so that it starts fast and never needs the memory of the full weights."""
-    with told(logging.INFO if verbose else logging.WARNING) as console:
-        options: dict[str, Any] = {
-            "quantization_mode": mode,
-            "quantization_parts": parts,
-            "quantization_skip": skip,
-            "lora": lora,
-            "lora_strength": lora_strength,
-            "model_lora": model_lora,
-            "vae": vae,
-            "t5": t5,
-            "precision": precision,
-            "device": device,
-        }
-        # Slips of the pen are told before anything is imported.
-        build(LoadOptions, {"model": model, **options})
-        plan = _run(console, model, output, options)
-        _report(plan, output)
+def command() -> Callable[..., None]:
+    """The command, with those options of loading that it takes."""
+
+    def quantize(model: str, output: Path, verbose: bool, **options: Any) -> None:
+        with told(logging.INFO if verbose else logging.WARNING) as console:
+            # Slips of the pen are told before anything is imported.
+            build(LoadOptions, {"model": model, **options})
+            plan = _run(console, model, output, options)
+            _report(plan, output)
+
+    quantize.__doc__ = (
+        "Quantize a model once and keep it, so that it starts fast and never needs the memory of the full weights."
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    quantize.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                "model",
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                annotation=Annotated[
+                    str, typer.Argument(help=options_of(LoadOptions)["model"].help, show_default=False)
+                ],
+            ),
+            inspect.Parameter(
+                "output",
+                keyword,
+                annotation=Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)],
+            ),
+            *parameters(LoadOptions, leave_out=_WITHOUT, called=_CALLED, required=("quantization_mode",)),
+            inspect.Parameter(
+                "verbose",
+                keyword,
+                default=False,
+                annotation=Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is used and why.")],
+            ),
+        ]
+    )
+    quantize.__annotations__ = {p.name: p.annotation for p in inspect.signature(quantize).parameters.values()}
+    return quantize
 
 
 def _run(console: Console, model: str, output: Path, options: dict[str, Any]) -> Plan:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -72,9 +71,7 @@ PROMPT = 'the prompt is an argument without a flag: dit360 {0} "a castle at suns
 
 
 class Command(TyperCommand):
-    """A command that says what was meant. meant: option of Python → the flag that this command has for it."""
-
-    meant: ClassVar[Mapping[str, str]] = {}
+    """A command that says what was meant."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         more["context_settings"] = {**SETTINGS, **(more.get("context_settings") or {})}
@@ -84,7 +81,7 @@ class Command(TyperCommand):
         given = list(args)
         own = {parameter.name: max(parameter.opts, key=len) for parameter in self.params if parameter.opts}
         named = {name: text for name, text in own.items() if text.startswith("--")}
-        wording.begin({**named, **self.meant}, given)
+        wording.begin(named, given)
         try:
             self._look(ctx, given)
             return super().parse_args(ctx, args)

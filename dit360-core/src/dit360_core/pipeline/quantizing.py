@@ -11,7 +11,7 @@ import attrs
 from safetensors import SafetensorError
 
 from dit360_core.errors import InputError, ModelError
-from dit360_core.options import LoadOptions, build, chosen
+from dit360_core.options import STORED, LoadOptions, build, chosen, options_of
 from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.prepared import Prepared, told_of
 from dit360_core.pipeline.signature import takes
@@ -29,13 +29,7 @@ Progress = Callable[[str, int, int], None]
 """Called after each layer with (part, layers done, layers in all)."""
 
 
-_OPTIONS = {
-    "model", "lora", "lora_strength", "lora_mode", "model_lora", "vae", "t5", "precision", "device",
-    "quantization_mode", "quantization_parts", "quantization_skip",
-}  # fmt: skip
-
-
-@takes(LoadOptions, leave_out=tuple(field.name for field in attrs.fields(LoadOptions) if field.name not in _OPTIONS))
+@takes(LoadOptions, leave_out=tuple(name for name in options_of(LoadOptions) if name not in STORED))
 def quantize(
     model: str,
     output: str | Path,
@@ -54,7 +48,7 @@ def quantize(
     fails, after which nothing is left behind.
     """
     asked = build(LoadOptions, {"model": model, **options})
-    without = sorted(set(chosen(asked)) - _OPTIONS)
+    without = sorted(set(chosen(asked)) - STORED)
     if without:
         raise InputError(f"{', '.join(without)} has no effect on a model that is stored; give it when loading.")
     target = Path(output)
@@ -65,8 +59,8 @@ def quantize(
         raise InputError("lora_mode=adapter cannot be stored; leave it out to fuse the LoRA, or give it when loading.")
     prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
     if prepared.stored:
-        whole = asked.t5 if asked.t5 and "text_encoder_2" in prepared.stored else model
-        raise InputError(f"{whole} is stored quantized already; give the original model.")
+        replaced = [given for name, given in prepared.plan.replaced().items() if _part(name) in prepared.stored]
+        raise InputError(f"{(replaced or [model])[0]} is stored quantized already; give the original model.")
     if prepared.quantizer is None:
         raise InputError(f"{model} fits in full precision here, so auto would store nothing; name a mode.")
     if not hasattr(prepared.quantizer, "restore"):
@@ -77,6 +71,11 @@ def quantize(
             return _write(prepared, folder, progress)
         except SafetensorError as error:  # of a full disk
             raise OSError(str(error)) from error
+
+
+def _part(name: str) -> str | None:
+    """The part of a model that an option replaces."""
+    return options_of(LoadOptions)[name].replaces
 
 
 def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:

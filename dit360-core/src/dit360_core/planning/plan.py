@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.options import LoadOptions
+from dit360_core.options import REPLACING, LoadOptions
 from dit360_core.planning.loras import GivenLora, wanted
 from dit360_core.plugins.choosing import Choice
 from dit360_core.plugins.offers import Model
@@ -96,7 +96,7 @@ class Plan:
 
     def replaced(self) -> dict[str, str]:
         """Option → what was given for a part of the model, for the parts that are not its own."""
-        return {name: given for name in ("vae", "t5") if (given := getattr(self.options, name))}
+        return {name: given for name in REPLACING if (given := getattr(self.options, name))}
 
     def told_of_loras(self) -> dict[str, Any]:
         """For metadata: every LoRA that is in the weights or beside them."""
