@@ -17,11 +17,11 @@ import gc
 import random
 import secrets
 import shutil
-from importlib import resources
 from pathlib import Path
 
 import forked
 import pytest
+from dit360_core.plugins import EMBEDDED_MODEL
 
 gc.disable()  # until the tests are collected: it would look at everything again and again while modules are imported
 
@@ -53,7 +53,7 @@ def pytest_runtest_protocol(item, nextitem):
 @pytest.fixture(scope="session")
 def tiny_folder() -> Path:
     """The embedded model's folder."""
-    return Path(str(resources.files("dit360_core") / "models" / "shipped" / "tiny"))
+    return Path(EMBEDDED_MODEL)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,8 @@ import re
 import textwrap
 
 import pytest
-from dit360_core.plugins import hookspecs, offers
-from dit360_core.plugins.hookspecs import KINDS, Dit360Spec, hookimpl
-from dit360_core.plugins.offers import PLUGIN_API, SchedulerSettings
+from dit360_core.plugins import PLUGIN_API, SchedulerSettings, hookspecs
+from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
 from dit360_core.plugins.registry import Registry
 from invented_plugins import installed, module
 
@@ -20,8 +19,8 @@ def example_of(hook):
 
 
 def plugin_of(hook):
-    """The example run as a module; names of the contract that it does not import are the readers' to import."""
-    made = module(hookimpl=hookimpl, **{name: value for name, value in vars(offers).items() if name[0].isupper()})
+    """The example run as a module, as it stands."""
+    made = module()
     exec(compile(example_of(hook), f"<example of {hook}>", "exec"), vars(made))
     return made
 

@@ -1,7 +1,7 @@
 """What a plugin may offer: five hooks, each collecting offers of one kind.
 
 A plugin is any module named by an entry point of the group ``dit360``. It marks functions with ``@hookimpl`` and
-returns value objects from :mod:`dit360_core.plugins.offers`; the core decides which of them is used::
+returns value objects from :mod:`dit360_core.plugins`; the core decides which of them is used::
 
     # pyproject.toml
     [project.entry-points.dit360]
@@ -29,8 +29,7 @@ class Dit360Spec:
 
         Example::
 
-            from dit360_core.plugins.hookspecs import hookimpl
-            from dit360_core.plugins.offers import AttentionBackend
+            from dit360_core.plugins import AttentionBackend, hookimpl
 
             def load():
                 import my_kernel                      # heavy imports belong here, not at the top
@@ -48,6 +47,7 @@ class Dit360Spec:
         Example::
 
             import torch                              # in a file of its own, which load imports
+            from dit360_core.plugins import Quantizer, hookimpl
 
             class Float8Linear(torch.nn.Module):      # stores in eight bits, computes as before
                 def __init__(self, linear):
@@ -72,6 +72,8 @@ class Dit360Spec:
 
         Example::
 
+            from dit360_core.plugins import Scheduler, hookimpl
+
             class Euler:
                 def __init__(self, settings):
                     self.settings = settings
@@ -90,6 +92,9 @@ class Dit360Spec:
         """Ways to decode and encode pictures that are too large for one piece.
 
         Example::
+
+            import torch                              # in a file of its own, which load imports
+            from dit360_core.plugins import Tiling, hookimpl
 
             class Wide:                               # wraps the latents instead of the convolutions
                 def __init__(self, settings):
@@ -113,6 +118,8 @@ class Dit360Spec:
         """Names for models.
 
         Example::
+
+            from dit360_core.plugins import Model, hookimpl
 
             @hookimpl
             def dit360_models():

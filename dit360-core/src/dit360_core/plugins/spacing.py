@@ -10,7 +10,12 @@ if TYPE_CHECKING:
 
 
 def noise_levels(settings: SchedulerSettings, steps: int, tokens: int) -> list[float]:
-    """``steps + 1`` levels, shifted as the model was trained, the last exactly 0."""
+    """``steps + 1`` falling noise levels, the first 1, the last exactly 0.
+
+    settings: whose ``timestep_schedule`` spaces them and whose ``shift`` moves them as the model was trained.
+    steps: of the run, 1 or more.
+    tokens: image tokens of the picture, which the shift goes by.
+    """
     return [settings.shift(sigma, tokens) for sigma in spaced(settings.timestep_schedule, steps)] + [0.0]
 
 

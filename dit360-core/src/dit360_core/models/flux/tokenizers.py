@@ -15,13 +15,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import ModelError, first_line
 from dit360_core.models.flux.schemas import SPECIAL_TOKENS, TOKENIZER
 from dit360_core.models.weights.schema import checked, read_json, shown
+from dit360_core.plugins import EMBEDDED_MODEL
 from dit360_core.system.children import environment
 
 VOCABULARIES = {"tokenizer": ("tokenizer.json", "vocab.json"), "tokenizer_2": ("tokenizer.json", "spiece.model")}
@@ -137,7 +137,7 @@ def _hash(content: str | bytes) -> str:
 @functools.cache
 def _own() -> frozenset[str]:
     """Of the embedded model, whose tokenizers our tests have tried."""
-    folder = Path(str(resources.files("dit360_core") / "models" / "shipped" / "tiny"))
+    folder = Path(EMBEDDED_MODEL)
     files = {part: folder / part / "tokenizer.json" for part in VOCABULARIES}
     return frozenset(_hash(json.dumps(_described(part, file))) for part, file in files.items() if file.is_file())
 

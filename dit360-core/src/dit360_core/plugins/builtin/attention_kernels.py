@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dit360_core.plugins.bias import as_mask
+from dit360_core.plugins import as_mask
 
 Bias = torch.Tensor | None
 

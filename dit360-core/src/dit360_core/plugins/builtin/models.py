@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import resources
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Model
+from dit360_core.plugins import EMBEDDED_MODEL, Model, hookimpl
+from dit360_core.plugins.embedded import SHIPPED
 
 DIT360 = Model(
     name="dit360",
@@ -14,7 +13,7 @@ DIT360 = Model(
     summary="DiT360: FLUX.1-dev with the panorama LoRA (needs its licence and about 34 GB of weights)",
     base="black-forest-labs/FLUX.1-dev",
     lora="Insta360-Research/DiT360-Panorama-Image-Generation",
-    shape=str(resources.files("dit360_core") / "models" / "shipped" / "flux.1-dev"),
+    shape=str(SHIPPED / "flux.1-dev"),
     prompt_prefix="This is a panorama. The image shows ",
     width=2048,
     height=1024,
@@ -30,7 +29,7 @@ def dit360_models() -> Iterable[Model]:
         name="tiny",
         api=1,
         summary="embedded demonstration model: small pictures in seconds, no GPU, no network",
-        base=str(resources.files("dit360_core") / "models" / "shipped" / "tiny"),
+        base=EMBEDDED_MODEL,
         width=512,
         height=256,
         steps=28,

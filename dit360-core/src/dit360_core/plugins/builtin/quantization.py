@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dit360_core.errors import Reason
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import LayerNeed, QuantizationNeed, Quantizer, QuantizerImplementation
-from dit360_core.system.machine import Machine
+from dit360_core.plugins import (
+    LayerNeed,
+    Machine,
+    QuantizationNeed,
+    Quantizer,
+    QuantizerImplementation,
+    Reason,
+    hookimpl,
+)
 
 
 def _none() -> None:

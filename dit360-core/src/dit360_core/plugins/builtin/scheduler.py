@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import FlowModel, Scheduler, SchedulerImplementation, SchedulerSettings
-from dit360_core.plugins.spacing import noise_levels
+from dit360_core.plugins import FlowModel, Scheduler, SchedulerImplementation, SchedulerSettings, hookimpl, noise_levels
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from dit360_core.plugins.offers import SchedulerSettings
-from dit360_core.plugins.spacing import noise_levels
+from dit360_core.plugins import SchedulerSettings, noise_levels
 
 
 class Multistep:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dit360_core.errors import Reason
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Tiling, TilingNeed, TilingSettings
-from dit360_core.system.machine import Machine
+from dit360_core.plugins import Machine, Reason, Tiling, TilingNeed, TilingSettings, hookimpl
 
 if TYPE_CHECKING:
     from dit360_core.plugins.offers import TilingImplementation

@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import attrs
 import torch
 
-from dit360_core.errors import Reason, first_line
-from dit360_core.plugins.offers import TilingSettings
+from dit360_core.errors import first_line
+from dit360_core.plugins import Reason, TilingSettings
 from dit360_core.sphere.vae import (
     LEVELS,
     CannotTakeApart,

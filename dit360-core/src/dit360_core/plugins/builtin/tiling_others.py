@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from dit360_core.errors import Reason
-from dit360_core.plugins.offers import TilingSettings
+from dit360_core.plugins import Reason, TilingSettings
 from dit360_core.sphere.vae import (
     cuts_tiles,
     decode_blended,
