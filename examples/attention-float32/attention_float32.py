@@ -1,7 +1,6 @@
 """PyTorch's attention, computed in float32 whatever the model computes in."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def load():

@@ -1,16 +1,12 @@
 """A name for a model: the small one of dit360-core, at night and twice as large as usual."""
 
-from importlib import resources
-
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Model
-
-TINY = str(resources.files("dit360_core") / "models" / "shipped" / "tiny")  # any diffusers folder or id of the Hub
+from dit360_core.plugins import EMBEDDED_MODEL, Model, hookimpl
 
 
 @hookimpl
 def dit360_models():
     yield Model(
-        name="tiny-night", api=1, base=TINY, prompt_prefix="at night, ", width=1024, height=512,
+        name="tiny-night", api=1, prompt_prefix="at night, ", width=1024, height=512,
+        base=EMBEDDED_MODEL,  # or any diffusers folder, in full, or id of the Hub
         latent_rotation=True, position_interpolation=True, precision="fp32",
     )  # fmt: skip

@@ -1,7 +1,6 @@
 """Weights in float8 without any scales, as many files in the wild have them. To be used, not saved: no ``restore``."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Quantizer
+from dit360_core.plugins import Quantizer, hookimpl
 
 
 def load():

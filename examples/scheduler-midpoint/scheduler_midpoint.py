@@ -1,8 +1,6 @@
 """The midpoint method: asks the model at the start of a step and again in its middle, and goes by the second answer."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Scheduler
-from dit360_core.plugins.spacing import noise_levels
+from dit360_core.plugins import Scheduler, hookimpl, noise_levels
 
 
 class Midpoint:

@@ -1,8 +1,6 @@
 """One piece, with some columns of either edge copied over to the other before and cut off after."""
 
-from dit360_core.errors import Reason
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Tiling
+from dit360_core.plugins import Reason, Tiling, hookimpl
 
 
 class Wide:

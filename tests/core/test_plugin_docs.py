@@ -10,12 +10,9 @@ from types import ModuleType
 
 import attrs
 import pytest
-from dit360_core import testing
-from dit360_core.errors import REASON_CODES
-from dit360_core.plugins import hookspecs, offers
+from dit360_core import plugins, testing
+from dit360_core.plugins import PLUGIN_API, REASON_CODES, hookspecs, offers
 from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
-from dit360_core.plugins.offers import PLUGIN_API
-from dit360_core.system import machine
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
@@ -27,11 +24,9 @@ def blocks(language):
 DECLARED = [node for block in blocks("pyi") for node in ast.parse(block).body]
 DOCUMENTED = {node.name: node for node in DECLARED if isinstance(node, ast.ClassDef)}
 
-CODE = {cls.__name__: cls for module in (offers, machine) for _, cls in inspect.getmembers(module, inspect.isclass)}
-VALUES = {
-    name: cls for name, cls in CODE.items() if attrs.has(cls) and cls.__module__ in (offers.__name__, machine.__name__)
-}
-PROTOCOLS = {name: cls for name, cls in CODE.items() if getattr(cls, "_is_protocol", False) and name != "Protocol"}
+CODE = {name: getattr(plugins, name) for name in plugins.__all__ if inspect.isclass(getattr(plugins, name))}
+VALUES = {name: cls for name, cls in CODE.items() if attrs.has(cls)}
+PROTOCOLS = {name: cls for name, cls in CODE.items() if getattr(cls, "_is_protocol", False)}
 
 
 def signature(function):
@@ -57,7 +52,20 @@ def test_every_hook_is_documented_with_its_signature():
 
 
 def test_every_class_of_the_contract_is_documented_and_no_other():
-    assert set(DOCUMENTED) == set(VALUES) | set(PROTOCOLS)
+    assert set(DOCUMENTED) == set(VALUES) | set(PROTOCOLS) == set(CODE)
+
+
+def test_every_class_of_the_offers_can_be_had_from_dit360_core_plugins():
+    own = {name for name, cls in inspect.getmembers(offers, inspect.isclass) if cls.__module__ == offers.__name__}
+    assert own - set(CODE) == set()
+
+
+@pytest.mark.parametrize("name", [name for name in plugins.__all__ if name not in CODE])
+def test_what_is_no_class_is_documented_with_its_arguments(name):
+    (shown,) = re.findall(rf"^\| `{name}(\(.*?\))?` \|", PAGE, re.MULTILINE)
+    value = getattr(plugins, name)
+    taken = f"({', '.join(inspect.signature(value).parameters)})" if inspect.isfunction(value) else ""
+    assert shown == taken
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -93,7 +101,8 @@ def test_what_else_an_implementation_may_have_is_documented_as_in_the_code():
 
 
 def test_every_code_of_a_reason_is_documented():
-    assert tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == REASON_CODES
+    (table,) = re.findall(r"^\| code \|.*\n\|-.*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == REASON_CODES
 
 
 @pytest.mark.parametrize("name", testing.__all__)
@@ -109,7 +118,7 @@ def test_a_conformance_class_is_documented_with_all_that_can_be_said_to_it(name)
 
 
 def test_the_api_and_the_requirement_are_todays():
-    assert f"`dit360_core.plugins.offers.PLUGIN_API` is {PLUGIN_API}." in PAGE
+    assert f"`PLUGIN_API` is {PLUGIN_API}." in PAGE
     assert f"api={PLUGIN_API}," in PAGE
 
 

@@ -7,10 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 
-from dit360_core.errors import Reason
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Attend, AttentionBackend, AttentionNeed
-from dit360_core.system.machine import Machine
+from dit360_core.plugins import Attend, AttentionBackend, AttentionNeed, Machine, Reason, hookimpl
 
 Capability = tuple[int, int]
 

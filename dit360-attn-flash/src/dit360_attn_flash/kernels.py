@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from dit360_core.plugins.offers import Attend
+from dit360_core.plugins import Attend
 
 
 def flash_3() -> Attend:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dit360_core.errors import Reason
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Attend, AttentionBackend, AttentionNeed
-from dit360_core.system.machine import Machine
+from dit360_core.plugins import Attend, AttentionBackend, AttentionNeed, Machine, Reason, hookimpl
 
 
 def _unsupported(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:

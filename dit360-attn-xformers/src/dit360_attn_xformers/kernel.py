@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from dit360_core.errors import Reason
-from dit360_core.plugins.bias import as_mask
-from dit360_core.plugins.offers import AttentionNeed
-from dit360_core.system.dtypes import torch_dtype
-from dit360_core.system.machine import Machine
+from dit360_core.plugins import AttentionNeed, Machine, Reason, as_mask, torch_dtype
 from xformers.ops import fmha
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dit360_core.errors import Reason
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import QuantizationNeed, Quantizer, QuantizerImplementation
-from dit360_core.system.machine import Machine
+from dit360_core.plugins import Machine, QuantizationNeed, Quantizer, QuantizerImplementation, Reason, hookimpl
 
 _REQUIRES = ("bitsandbytes>=0.50",)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Scheduler, SchedulerImplementation, SchedulerSettings
+from dit360_core.plugins import Scheduler, SchedulerImplementation, SchedulerSettings, hookimpl
 
 
 def _load(settings: SchedulerSettings) -> SchedulerImplementation:

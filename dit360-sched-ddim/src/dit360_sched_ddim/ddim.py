@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from dit360_core.plugins.offers import SchedulerSettings
-from dit360_core.plugins.spacing import noise_levels
+from dit360_core.plugins import SchedulerSettings, noise_levels
 
 
 def fresh_share(sigma: float, sigma_next: float, eta: float) -> float:

@@ -1,7 +1,6 @@
 """Offers that raise or answer with something else when they are asked about a need."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def raises(machine, need):

@@ -1,7 +1,6 @@
 """Kernels that end the process they run in, and one in their midst that works."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def segfault():

@@ -4,8 +4,7 @@ import os
 import signal
 import sys
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend, Quantizer, Scheduler, Tiling
+from dit360_core.plugins import AttentionBackend, Quantizer, Scheduler, Tiling, hookimpl
 
 
 class Unprintable(RuntimeError):

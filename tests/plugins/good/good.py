@@ -1,7 +1,6 @@
 """A correct attention kernel: PyTorch's own, under another name and a higher priority."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def load():

@@ -1,7 +1,6 @@
 """A kernel that never returns, one that says more than a pipe holds, and one that works."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def hang():

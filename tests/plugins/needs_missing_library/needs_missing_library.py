@@ -1,7 +1,6 @@
 """Needs a library that is not installed, and says so in its metadata alone."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def load():

@@ -1,7 +1,6 @@
 """A hook that raises after it has yielded an offer, and another hook that is in order."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend, Model
+from dit360_core.plugins import AttentionBackend, Model, hookimpl
 
 
 @hookimpl

@@ -2,8 +2,7 @@
 
 import sys
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def load():

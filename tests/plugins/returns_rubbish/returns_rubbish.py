@@ -1,7 +1,6 @@
 """Hooks that return None, a number, and a list in which only one value is an offer."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Quantizer, Scheduler, Tiling
+from dit360_core.plugins import Quantizer, Scheduler, Tiling, hookimpl
 
 
 @hookimpl

@@ -3,8 +3,7 @@
 import os
 import signal
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import Quantizer, Scheduler
+from dit360_core.plugins import Quantizer, Scheduler, hookimpl
 
 
 class Interrupts:

@@ -1,7 +1,6 @@
 """Offers a kernel under a name that belongs to the core."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 @hookimpl

@@ -1,7 +1,6 @@
 """One of two distributions that offer the same name. Its kernel is correct."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def load():

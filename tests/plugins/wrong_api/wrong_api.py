@@ -1,7 +1,6 @@
 """Written for a contract that this core does not speak."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 @hookimpl

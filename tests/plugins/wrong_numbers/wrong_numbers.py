@@ -1,7 +1,6 @@
 """Kernels that load and run, and compute something else than attention."""
 
-from dit360_core.plugins.hookspecs import hookimpl
-from dit360_core.plugins.offers import AttentionBackend
+from dit360_core.plugins import AttentionBackend, hookimpl
 
 
 def unscaled():
