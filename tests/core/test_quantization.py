@@ -395,7 +395,7 @@ def test_nothing_left_to_quantize_is_an_error():
 
 
 def test_a_mode_that_is_not_installed_is_told_with_the_command():
-    with pytest.raises(UnknownName, match=r'is not installed; it comes with: pip install "dit360-core\[bnb\]"'):
+    with pytest.raises(UnknownName, match=r'is not installed; it comes with: pip install "dit360-core\[int4\]"'):
         dit360_core.load("tiny", quantization_mode="int4", registry=Registry(entry_points=[]))
 
 

@@ -94,6 +94,7 @@ EXTRAS = {
     "comfy": ["dit360-comfy"],
     "ddim": ["dit360-sched-ddim"],
     "flash": ["dit360-attn-flash"],
+    "int4": ["dit360-quant-bnb"],
     "xformers": ["dit360-attn-xformers[xformers]"],
     "ray": ["ray>=2.48"],
     "all": sorted(name for name in DISTRIBUTIONS if name != "dit360-core"),

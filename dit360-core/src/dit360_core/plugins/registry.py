@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 from dit360_core.errors import Reason, UnknownName, one_line
 from dit360_core.options import aliases
 from dit360_core.plugins.defaults import check_defaults
+from dit360_core.plugins.extras import extra_with
 from dit360_core.plugins.guarding import Arrivals, check_readable, offered, undisturbed
 from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
 from dit360_core.plugins.names import settle_names, wrong_api
@@ -104,16 +105,6 @@ class Entry:
         return getattr(self.offer, "family", "")
 
 
-_BROUGHT_BY = {
-    **dict.fromkeys((("quantization", name) for name in ("int4", "int4-double", "int8-bnb")), "bnb"),
-    **dict.fromkeys((("attention", f"flash{n}") for n in ("", "-2", "-3", "-4", "-hub", "-torch")), "flash"),
-    ("attention", "xformers"): "xformers",
-    ("scheduler", "ddim"): "ddim",
-}
-"""Names of this project's own plugins → the extra of the core that installs them. For the sentence alone: who asks for
-one that is not installed is to be told the command, not a name that looks like it."""
-
-
 def by_priority(entry: Entry) -> tuple[tuple[float, ...], str]:
     """Sorts entries into the order in which they are tried."""
     try:
@@ -185,13 +176,13 @@ class Registry:
         found = found or tuple(sorted((e for e in entries if wanted in e.families), key=by_priority))
         if found:
             return found
-        extra = _BROUGHT_BY.get((kind, wanted))
+        said = aliases.near(kind, wanted)
+        extra = None if said else extra_with(kind, wanted, core=CORE, here=self._distributions())
         if extra is not None:
             raise UnknownName(
                 f'The {noun(kind)} {name!r} is not installed; it comes with: pip install "dit360-core[{extra}]".'
             )
         names = sorted({e.name for e in entries} | {e.address for e in entries if e.refused} | _families(entries))
-        said = aliases.near(kind, wanted)
         near = [] if said else difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
         hint = f"{said}." if said else hint
@@ -352,6 +343,12 @@ class Registry:
             raise error if isinstance(error, Exception) else RuntimeError(str(failure)) from error
         self._failures.append(failure)
         log.info("%s", failure)
+
+    def _distributions(self) -> set[str]:
+        """Whose plugins are installed here, those that failed or are switched off included."""
+        offering = {entry.distribution for entries in self._discovered().values() for entry in entries}
+        failed = {failure.distribution for failure in self._failures}
+        return offering | failed | {plugin.partition(":")[0] for plugin in self._disabled}
 
     def _failed_plugins(self) -> list[str]:
         return sorted({f"{failure.distribution} {failure.version}".strip() for failure in self._failures})
