@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from dit360_core.models.flux.engine import as_stored
+from dit360_core.models.flux.latents import as_stored
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.planning.kernels import Kernels
 from dit360_core.planning.probe import closeness, refusals, speed, trial_call
@@ -89,7 +89,7 @@ def one_kernel(entry: Entry, need: AttentionNeed, machine: Machine) -> dict[str,
 def steps(asked: Asked, work: Any) -> None:
     """The resident pipeline, and every kernel in it, each against PyTorch's own choice: time, memory, result."""
     pipeline = wrapped(flux(asked), asked, attention_backend="sdpa")
-    config = pipeline.engine.transformer.config
+    config = pipeline.engine.denoiser.config
     machine = Machine.detect(asked["device"]).confirmed(asked["device"])[0]
     need = need_of(asked, asked["precision"], heads=config.num_attention_heads, head_dim=config.attention_head_dim)
     reference, chosen = our_step(pipeline, asked), Kernels(default_registry(), machine, True)
@@ -105,7 +105,7 @@ def steps(asked: Asked, work: Any) -> None:
         return {**peaks(step, asked["device"]), **paired(step, reference, asked), "error": error}
 
     def alone() -> dict[str, Any]:
-        weights = sum(p.nbytes for p in pipeline.engine.transformer.parameters())
+        weights = sum(p.nbytes for p in pipeline.engine.denoiser.parameters())
         return {**peaks(reference, asked["device"]), **paired(reference, None, asked), "weights_bytes": weights}
 
     row(work, f"resident, {asked['precision']}", alone)
@@ -182,7 +182,7 @@ def one_quantization(asked: Asked, mode: str, reference: Pipeline | None) -> dic
     began = time.perf_counter()
     pipeline = wrapped(pipe, asked, attention_backend="sdpa", quantization_mode=mode, quantization_parts="transformer")
     seconds = time.perf_counter() - began
-    (done,) = pipeline.plan.quantized
+    (done,) = pipeline.state.quantized
     error = {}
     if reference is not None:
         error["error"] = distance(our_velocity(pipeline, asked)(), our_velocity(reference, asked)())

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from dit360_core.errors import InputError
+from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.residency.placement import place
 from dit360_core.pipeline.pipeline import Pipeline
 from full_size_parts import (
@@ -106,14 +107,14 @@ def placed(
     if offload == "model" and device.type == "cpu":
         pipe.enable_model_cpu_offload(device=device)
     else:
-        place(pipe, offload, device)
+        place(pipe, FLUX, offload, device)
     return pipeline
 
 
 def moved_picture(asked: Asked, pipeline: Pipeline, decoding: dict[str, Any]) -> dict[str, Any]:
     """A short sampling and a decode. seconds: of a step after the first; first_s: of the first, with moves."""
     engine, marks = pipeline.engine, []
-    given = conditioning(asked, engine.transformer.config, engine.dtype)
+    given = conditioning(asked, engine.denoiser.config, engine.dtype)
 
     def mark(done: int = 0, steps: int = 0) -> None:
         if asked["device"] == "cuda":

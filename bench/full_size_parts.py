@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from dit360_core.models.flux.engine import Embedding
+from dit360_core.models.embedding import Embedding
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Conditioning
 from dit360_core.plugins.offers import Model
@@ -179,7 +179,7 @@ def our_velocity(pipeline: Pipeline, asked: Asked, attend: Any = None) -> Callab
     engine = pipeline.engine
     grid = Grid.of_picture(asked["width"], asked["width"] // 2, PADDING)
     velocity = engine.velocity(grid, GUIDANCE, attend)
-    given = embedding(asked, engine.transformer.config, engine.dtype)
+    given = embedding(asked, engine.denoiser.config, engine.dtype)
     x = engine.pack(engine.noise(grid, torch.Generator().manual_seed(1)).to(engine.device))
 
     def call() -> torch.Tensor:

@@ -21,8 +21,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from dit360_core.models.flux.engine import as_stored
-from dit360_core.models.flux.load import load_pipeline, locate
+from dit360_core.models.families import architecture_of, locate
+from dit360_core.models.flux.latents import as_stored
+from dit360_core.models.weights.parts import load_parts
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.plugins.builtin.tiling_others import Whole
@@ -51,7 +52,9 @@ def main(
     described = resolve_model(model, default_registry(), lambda name: Path(name).is_dir())
     folder = locate(described.base)
     machine = Machine.detect()
-    plain = load_pipeline(folder, precision).to(machine.device)
+    networks = architecture_of(folder).networks
+    parts = load_parts(networks, folder, precision, networks.architecture.names)
+    plain = networks.assemble(folder, parts).to(machine.device)
     plain.set_progress_bar_config(disable=True)
     # A second transformer with the same weights, since ours gets another attention processor; the rest is shared.
     twin = type(plain)(**{**plain.components, "transformer": copy.deepcopy(plain.transformer)})

@@ -179,9 +179,12 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 
 def quantized(asked: dict[str, Any], quantizer: Any, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """The transformer as a model's is loaded, and figures of its layers."""
+    from dit360_core.models.flux.architecture import FLUX
     from dit360_core.models.weights.stream import Quantizing, load_part, survey
 
-    how = Quantizing(implementation=quantizer, parts=("transformer",), device=device, home=device)
+    how = Quantizing(
+        networks=FLUX.networks, implementation=quantizer, parts=("transformer",), device=device, home=device
+    )
     part = survey(Path(asked["folder"]), how)["transformer"]
     transformer, done = load_part(part, how, dtype)
     kinds: dict[str, list[float]] = {}
@@ -218,7 +221,7 @@ def whole_models() -> dict[str, dict[str, int]]:
     from accelerate import init_empty_weights
     from diffusers import FluxTransformer2DModel
     from dit360_core.models.flux.layers import policy_of
-    from dit360_core.models.weights.conversion import select_layers
+    from dit360_core.models.weights.selection import select_layers
     from transformers import T5Config, T5EncoderModel
 
     with init_empty_weights():
@@ -263,7 +266,7 @@ def pictures(count: int, device: str, console: Console) -> Iterable[dict[str, An
         pipe = dit360.load("tiny", quantization_mode=mode, device=device)
         psnr, seams, right, seconds, errors = [], [], [], [], []
         outputs: list[torch.Tensor] = []
-        pipe.engine.transformer.register_forward_hook(lambda _m, _x, out, kept=outputs: kept.append(out[0].clone()))
+        pipe.engine.denoiser.register_forward_hook(lambda _m, _x, out, kept=outputs: kept.append(out[0].clone()))
         for seed, prompt in enumerate(wanted):
             outputs.clear()
             began = time.perf_counter()
@@ -282,8 +285,8 @@ def pictures(count: int, device: str, console: Console) -> Iterable[dict[str, An
         yield {
             "mode": mode,
             "pictures": count,
-            "weights": sum(part.bytes for part in pipe.plan.quantized) or None,
-            "weights_before": sum(part.bytes_before for part in pipe.plan.quantized) or None,
+            "weights": sum(part.bytes for part in pipe.state.quantized) or None,
+            "weights_before": sum(part.bytes_before for part in pipe.state.quantized) or None,
             "error": statistics.median(errors),
             "psnr": None if mode == "none" else statistics.median(psnr),
             "psnr_worst": None if mode == "none" else min(psnr),

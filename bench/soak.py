@@ -218,7 +218,7 @@ def one(pipe: dit360.Pipeline, way: str, options: dict[str, Any], prompt: str, l
         pipe.generate(prompt, image=begun, denoise=0.5, **options)
     elif way == "taps":
         pipe.generate(prompt, tap=lambda done, steps, latents: (pipe.preview(latents), pipe.decode(latents)), **options)
-    elif way == "lora" and pipe.plan.offload != "disk":
+    elif way == "lora" and pipe.state.offload != "disk":
         pipe.set_loras([(str(lora), 0.5)])
         pipe.generate(prompt, **options)
         pipe.set_loras([])

@@ -11,7 +11,7 @@ from typing import Any
 import dit360_core as dit360
 import numpy as np
 import torch
-from dit360_core.models.flux.engine import as_stored
+from dit360_core.models.flux.latents import as_stored
 from dit360_core.panorama.metrics import seam_ratio
 from dit360_core.plugins.builtin.tiling_exact import Exact
 from dit360_core.plugins.builtin.tiling_others import Blended

@@ -37,7 +37,7 @@ from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from huggingface_hub import constants
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 import dit360_core.batching.painting, dit360_core.cli, dit360_core.pipeline.loading
-import dit360_core.models.flux.engine, dit360_core.models.flux.load
+import dit360_core.models.flux.engine, dit360_core.models.flux.networks
 
 def next_code(lines):
     # Returns in the process that is asked for; the server itself ends when nobody is left who could ask.

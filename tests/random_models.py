@@ -41,7 +41,7 @@ def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, d
 
 def random_conditioning(dtype=torch.float32, *, seed=1, negative=False):
     """Embeddings as the text encoders of ``random_flux`` would make them."""
-    from dit360_core.models.flux.engine import Embedding
+    from dit360_core.models.embedding import Embedding
     from dit360_core.pipeline.stages import Conditioning
 
     generator = torch.Generator().manual_seed(seed)

@@ -467,8 +467,8 @@ def same_in_diffusers(net, config):
     import comfy.utils
     import torch
     from diffusers import FluxPipeline, FluxTransformer2DModel
-    from dit360_core.models.flux.engine import Engine
-    from dit360_core.models.flux.load import attach
+    from dit360_core.models.flux.architecture import FLUX
+    from dit360_core.models.residency.residency import Residency
     from dit360_core.plugins.builtin.attention_kernels import eager
     from dit360_core.testing.models import small_autoencoder
 
@@ -492,12 +492,14 @@ def same_in_diffusers(net, config):
             tensor = theirs[key] if part is None else theirs[key].narrow(*part)
             ours[name] = change[0](tensor) if change else tensor
     transformer.load_state_dict(ours, strict=True)
-    attach(transformer, eager, 0)
+    FLUX.networks.attach(transformer, eager, 0)
     pipe = FluxPipeline(
         transformer=transformer, vae=small_autoencoder(), scheduler=None, text_encoder=None, text_encoder_2=None,
         tokenizer=None, tokenizer_2=None,
     )  # fmt: skip
-    return Engine(pipe=pipe, device=torch.device("cpu"), dtype=torch.float32)
+    cpu = torch.device("cpu")
+    residency = Residency(architecture=FLUX, device=cpu)
+    return FLUX.networks.open(pipe, device=cpu, dtype=torch.float32, residency=residency, config=transformer.config)
 
 
 def off_from_core(engine, calls, padding, biased=False):
@@ -506,7 +508,7 @@ def off_from_core(engine, calls, padding, biased=False):
     At most, in units of the largest velocity.
     """
     import torch
-    from dit360_core.models.flux.engine import Embedding
+    from dit360_core.models.embedding import Embedding
     from dit360_core.sphere.grid import Grid
 
     worst = 0.0

@@ -50,14 +50,14 @@ def sampled(pipe, words) -> torch.Tensor:
 
 
 def test_what_was_added_and_taken_away_leaves_nothing_behind(pipe, words, files):
-    bare, modules = sampled(pipe, words), [name for name, _ in pipe.engine.transformer.named_modules()]
+    bare, modules = sampled(pipe, words), [name for name, _ in pipe.engine.denoiser.named_modules()]
     pipe.set_loras([(files[0], 1.0), (files[1], 0.5)])
     both = sampled(pipe, words)
     pipe.set_loras([(files[1], 0.5)])
     second = sampled(pipe, words)
     pipe.set_loras([])
     assert torch.equal(sampled(pipe, words), bare)
-    assert [name for name, _ in pipe.engine.transformer.named_modules()] == modules
+    assert [name for name, _ in pipe.engine.denoiser.named_modules()] == modules
     assert not torch.equal(both, second)
     assert not torch.equal(second, bare)
 
@@ -191,7 +191,7 @@ def test_several_loras_are_fused_as_the_sum_of_what_each_adds_and_beside_it_is_t
     for (part, name), total in totals.items():
         new, old = (getattr(each.engine.pipe, part).get_submodule(name).weight for each in (fused, tiny))
         assert (new - old - total).norm() < 0.01 * total.norm(), (part, name)
-    bias = [p.engine.transformer.get_submodule("transformer_blocks.1.attn.to_v").bias for p in (fused, tiny)]
+    bias = [p.engine.denoiser.get_submodule("transformer_blocks.1.attn.to_v").bias for p in (fused, tiny)]
     assert torch.allclose(bias[0] - bias[1], 0.5 * torch.linspace(-0.1, 0.1, 576)[384:], atol=1e-5)
     pictures = [each.generate("a meadow", **SMALL) for each in (fused, beside, dropped, tiny)]
     assert psnr(*pictures[:2]) > 50 > 40 > psnr(pictures[0], pictures[3])

@@ -337,7 +337,7 @@ def test_two_pipelines_with_two_kernels_do_not_affect_each_other_even_in_threads
         thread.join()
     for name, tensors in results.items():
         assert all(torch.equal(t, alone[name]) for t in tensors)
-    processors = {id(next(iter(p.engine.transformer.attn_processors.values()))) for p in pipelines.values()}
+    processors = {id(next(iter(p.engine.denoiser.attn_processors.values()))) for p in pipelines.values()}
     assert len(processors) == 2
 
 
@@ -356,7 +356,7 @@ def test_first_block_cache_of_diffusers_runs_in_our_loop():
 
     pipeline = Pipeline.from_diffusers(random_flux())
     plain = pipeline.sample(random_conditioning(), **SIZE)
-    pipeline.engine.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    pipeline.engine.denoiser.enable_cache(FirstBlockCacheConfig(threshold=0.0))
     assert torch.allclose(pipeline.sample(random_conditioning(), **SIZE).tensor, plain.tensor, atol=1e-6)
 
 

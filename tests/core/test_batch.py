@@ -508,7 +508,7 @@ from pathlib import Path
 import torch, diffusers, transformers
 import dit360_core.pipeline.loading, dit360_core.batching.painting
 from dit360_core.cli import main
-from dit360_core.models.flux import engine, load
+from dit360_core.models.flux import engine, networks
 
 real = os.fsync
 

@@ -11,6 +11,7 @@ import torch
 from command_line import python
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from dit360_core.models.flux import composed
+from dit360_core.models.weights.files import ModelFiles
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline.loading import prepare
 from dit360_core.planning.forecast import subject_of
@@ -146,7 +147,7 @@ def test_a_t5_of_a_file_is_quantized_while_it_is_loaded_and_read_again_after_evi
                        evict="all", **options)  # fmt: skip
     panorama = pipe.generate(**PICTURE)
     assert same(panorama, dit360.load("tiny", **options).generate(**PICTURE))
-    assert {part.part for part in pipe.plan.quantized} == {"transformer", "text_encoder_2"}
+    assert {part.part for part in pipe.state.quantized} == {"transformer", "text_encoder_2"}
 
 
 def test_parts_that_are_stored_quantized_come_and_go(tmp_path, tiny_folder, weights, plain):
@@ -163,10 +164,10 @@ def test_parts_that_are_stored_quantized_come_and_go(tmp_path, tiny_folder, weig
     assert torch.equal(load_file(stored / "vae" / FILES["vae"])["decoder.conv_out.bias"], vae["decoder.conv_out.bias"])
 
     again = dit360.load(str(stored), t5=own, vae=str(tiny_folder), precision="fp32")
-    assert again.plan.quantized == ()
+    assert again.state.quantized == ()
     assert same(again.generate(**PICTURE), plain)
     of_stored = dit360.load("tiny", t5=str(stored), precision="fp32")
-    assert [part.part for part in of_stored.plan.quantized] == ["text_encoder_2"]
+    assert [part.part for part in of_stored.state.quantized] == ["text_encoder_2"]
     with pytest.raises(dit360.InputError, match="stored is stored quantized already; give the original"):
         dit360.quantize("tiny", tmp_path / "again", quantization_mode="int8", t5=str(stored))
 
@@ -320,8 +321,9 @@ def test_nothing_is_left_when_the_process_ends(tmp_path, tiny_folder, weights):
 from pathlib import Path
 from dit360_core import options
 from dit360_core.models.flux import composed
+from dit360_core.models.flux.architecture import FLUX
 composed._compare = lambda *_: {{}}
-kept = composed.compose(Path({str(tiny_folder)!r}), composed.find(options.LoadOptions(t5={t5!r})))
+kept = FLUX.compose(Path({str(tiny_folder)!r}), FLUX.find_replaced(options.LoadOptions(t5={t5!r})))
 print(kept.folder, (kept.folder / "text_encoder_2" / "model.safetensors").is_file())
 """
     done = python(code, cwd=tmp_path, TMPDIR=tmp_path / "for-the-time")
@@ -331,7 +333,7 @@ print(kept.folder, (kept.folder / "text_encoder_2" / "model.safetensors").is_fil
 
 
 def test_a_fork_leaves_the_folder_to_its_parent(tmp_path, monkeypatch):
-    made = composed.Composed(tmp_path / "made", temporary=True)
+    made = ModelFiles(tmp_path / "made", temporary=True)
     made.folder.mkdir()
     here = os.getpid()
     monkeypatch.setattr("os.getpid", lambda: here + 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.state import State
 from dit360_core.plugins.builtin.tiling_others import Whole
 from dit360_core.plugins.offers import TilingSettings
 from random_models import random_conditioning, random_flux
@@ -140,9 +141,9 @@ def test_true_guidance_without_a_negative_prompt_is_refused():
 
 
 def test_the_prompt_prefix_of_a_model_is_put_before_once(tiny):
-    prefixed = Pipeline(
-        tiny.engine, attrs.evolve(tiny.plan, model=attrs.evolve(tiny.plan.model, prompt_prefix="This is a panorama. "))
-    )
+    model = attrs.evolve(tiny.plan.model, prompt_prefix="This is a panorama. ")
+    state = State(plan=attrs.evolve(tiny.plan, model=model))
+    prefixed = Pipeline(attrs.evolve(tiny._loaded, state=state))
     by_model = prefixed.encode("A sea.")
     by_hand = prefixed.encode("This is a panorama. A sea.")
     assert torch.equal(by_model.positive.tokens, by_hand.positive.tokens)
@@ -189,7 +190,8 @@ def test_a_scheduler_that_returns_nonsense_is_told(tiny):
         def dit360_schedulers(self):
             return [Scheduler(name="rising", api=1, load=Rising)]
 
-    pipeline = Pipeline(tiny.engine, tiny.plan, registry=Registry(builtin=(*PLUGINS, Plugin()), entry_points=()))
+    registry = Registry(builtin=(*PLUGINS, Plugin()), entry_points=())
+    pipeline = Pipeline(attrs.evolve(tiny._loaded, registry=registry))
     with pytest.raises(dit360.Dit360Error, match="rising"):
         pipeline.generate("x", scheduler_type="rising", **SMALL)
 

@@ -60,7 +60,7 @@ def test_slices_are_taken_where_scores_do_not_fit_and_stay(caplog):
     with caplog.at_level(logging.WARNING):
         picture = pipe.generate(**large)
     assert near(picture, plain) <= 1
-    assert picture.settings["used"]["attention_slice_size"] == pipe.plan.attention_slice_size == 256
+    assert picture.settings["used"]["attention_slice_size"] == pipe.state.attention_slice_size == 256
     assert [line.split(": ")[1] for line in pipe.given_up][-1] == "attention takes 256 query rows at a time"
     assert "it goes on from there" in caplog.text
     caplog.clear()
@@ -102,7 +102,7 @@ def test_parts_are_dropped_and_blocks_go_to_files_before_it_gives_up(plain):
         pipe = loaded(until)
         picture = pipe.generate(**PICTURE)
         assert near(picture, plain) == 0
-        assert (pipe.plan.options.evict, pipe.plan.offload) == (evict, offload), pipe.given_up
+        assert (pipe.state.evict, pipe.state.offload) == (evict, offload), pipe.given_up
 
 
 def test_after_the_last_rung_one_error_says_what_would_fit():
@@ -134,7 +134,7 @@ def test_a_tap_that_makes_room_does_not_take_what_sampling_needs(plain):
             tap=lambda done, steps, latents: seen.append(pipe.decode(latents, tiling_backend="whole")),
         )
     assert len(seen) == 6
-    assert pipe.plan.options.evict == "all"
+    assert pipe.state.evict == "all"
     right = dit360.load("tiny", device="cpu", attention_backend="eager").generate(**{**PICTURE, "steps": 6})
     assert near(picture, right) == 0
     assert picture.settings["used"]["out_of_memory"]

@@ -37,7 +37,7 @@ def test_a_part_that_lacks_a_weight_is_refused_not_filled_with_random_numbers(ti
 def test_fp16_keeps_the_autoencoder_in_float32():
     pipe = dit360.load("tiny", precision="fp16")
     assert pipe.engine.pipe.vae.dtype == torch.float32
-    assert pipe.engine.transformer.dtype == torch.float16
+    assert pipe.engine.denoiser.dtype == torch.float16
     assert pipe.decode(torch.zeros(1, 16, 4, 8)).size == (64, 32)
 
 
@@ -201,7 +201,7 @@ def test_a_folder_of_one_variant_paints_the_same_and_its_strange_tensors_are_ref
         [file] = (tiny_copy / part).glob("*.safetensors")
         file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
     made = dit360.load(str(tiny_copy))
-    [mine, theirs] = (pipe.engine.transformer.state_dict() for pipe in (made, tiny))
+    [mine, theirs] = (pipe.engine.denoiser.state_dict() for pipe in (made, tiny))
     assert all(tensor.equal(theirs[name]) for name, tensor in mine.items())
     file = tiny_copy / "text_encoder_2" / "model.fp16.safetensors"
     save_file({**load_file(file), "encoder.strange": torch.ones(1)}, file)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dit360_core.errors import ModelError
+from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.lora import fitting as lora
 from dit360_core.models.lora import fusing
 from dit360_core.models.lora.beside import Strength
@@ -19,7 +20,7 @@ def weights(pipe):
 
 def fuse(pipe, place, strength=1.0):
     """Fuses a LoRA into a transformer. Returns how many layers it changes, and what is told of it."""
-    found = lora.fitted(lora.read(lora.locate(str(place))), {"transformer": pipe.transformer})
+    found = lora.fitted(lora.read(lora.locate(str(place)), FLUX), {"transformer": pipe.transformer})
     return fusing.fuse(pipe.transformer, "transformer", [Applied(lora=found, shared=Strength(strength))]), found.remarks
 
 
@@ -92,10 +93,10 @@ def test_a_lora_given_when_loading_changes_the_picture_and_is_told(tmp_path):
 
     picture = {"prompt": "a calm sea", "seed": 1, "width": 64, "steps": 2}
     plain = dit360_core.load("tiny")
-    width = plain.engine.transformer.inner_dim
+    width = plain.engine.denoiser.inner_dim
     file = write(tmp_path, "peft", dim=width)
     strong, none = (dit360_core.load("tiny", lora=str(file), lora_strength=s) for s in (2.0, 0.0))
-    assert [given.modules for given in strong.plan.loras] == [len(LAYERS)]
+    assert [given.modules for given in strong.state.loras] == [len(LAYERS)]
     pictures = [p.generate(**picture) for p in (plain, strong, none)]
     assert pictures[0].image.tobytes() != pictures[1].image.tobytes()
     assert pictures[0].image.tobytes() == pictures[2].image.tobytes()

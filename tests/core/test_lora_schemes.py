@@ -6,6 +6,7 @@ import lora_schemes
 import pytest
 import torch
 from dit360_core.errors import ModelError
+from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.lora import fitting as lora
 from lora_schemes import ALPHA, RANK, SCHEMES, made, write
 from safetensors.torch import save_file
@@ -16,13 +17,14 @@ QKV = "double_blocks.1.img_attn.qkv"
 @pytest.fixture(scope="session")
 def parts(tiny_folder):
     """The embedded model's parts, without weights."""
-    from dit360_core.models.weights.stream import empty
-
-    return {part: empty(part, tiny_folder / part) for part in ("transformer", "text_encoder", "text_encoder_2")}
+    return {
+        part: FLUX.networks.empty(part, tiny_folder / part)
+        for part in ("transformer", "text_encoder", "text_encoder_2")
+    }
 
 
 def fitted(file, parts):
-    return lora.fitted(lora.read(lora.locate(str(file))), parts)
+    return lora.fitted(lora.read(lora.locate(str(file)), FLUX), parts)
 
 
 def added(found, parts):

@@ -8,6 +8,7 @@ import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
+from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.residency.placement import displace, into_pinned_memory, place
 from dit360_core.pipeline.pipeline import Pipeline
 from lora_files import write
@@ -42,11 +43,11 @@ def test_blocks_that_come_and_go_leave_the_numbers_and_can_be_taken_back(plain):
     """What CUDA does with streams, here between the CPU and itself; then back to where everything was."""
     pipe = dit360.load("tiny", device="cpu")
     for offload in ("text", "group"):
-        place(pipe.engine.pipe, offload, torch.device("cpu"))
-        hooked = [name for name, module in pipe.engine.transformer.named_modules() if "_diffusers_hook" in vars(module)]
+        place(pipe.engine.pipe, FLUX, offload, torch.device("cpu"))
+        hooked = [name for name, module in pipe.engine.denoiser.named_modules() if "_diffusers_hook" in vars(module)]
         assert bool(hooked) == (offload == "group")
         assert same(pipe.generate(**PICTURE), plain)
-        displace(pipe.engine.pipe)
+        displace(pipe.engine.pipe, FLUX)
         assert same(pipe.generate(**PICTURE), plain)
 
 
@@ -66,7 +67,7 @@ def test_evicted_parts_are_freed_at_once():
     weights = []
 
     def look(*_):
-        weights.append(weakref.ref(pipe.engine.transformer.x_embedder.weight))
+        weights.append(weakref.ref(pipe.engine.denoiser.x_embedder.weight))
 
     gc.disable()
     try:
@@ -105,7 +106,7 @@ def test_evicted_parts_come_back_with_their_lora_and_quantization(tmp_path):
     options = {"lora": lora, "quantization_mode": "int8", "device": "cpu", "lora_strength": 1.5}
     pipes = [dit360.load("tiny", evict=evict, **options) for evict in ("none", "all")]
     assert same(*(pipe.generate(**PICTURE) for pipe in pipes))
-    kept, evicted = ({part.part: part.bytes for part in pipe.plan.quantized} for pipe in pipes)
+    kept, evicted = ({part.part: part.bytes for part in pipe.state.quantized} for pipe in pipes)
     assert kept == evicted
 
 
@@ -128,7 +129,7 @@ def test_a_pipeline_of_diffusers_is_offloaded_too(plain):
     whole, parts = (Pipeline.from_diffusers(random_flux(), offload=offload) for offload in ("none", "disk"))
     options = {"width": 64, "steps": 2, "seed": 1, "circular_padding": 1}
     lie = []  # where weights lie that meet one vector: a BLAS may round by that
-    for name, module in parts.engine.transformer.named_modules():
+    for name, module in parts.engine.denoiser.named_modules():
         if isinstance(module, torch.nn.Linear) and name.endswith("norm1.linear"):
             module.register_forward_hook(lambda module, *_: lie.append(module.weight.data_ptr() % 64))
     assert torch.equal(*(p.sample(random_conditioning(), **options).tensor for p in (whole, parts)))
@@ -142,7 +143,7 @@ def test_a_pipeline_that_somebody_offloaded_is_told_and_left_alone():
     flux = random_flux()
     flux.enable_model_cpu_offload(device="cpu")
     pipe = Pipeline.from_diffusers(flux)
-    assert pipe.plan.offload == "model"
+    assert pipe.state.offload == "model"
     assert pipe.engine.residency.foreign
     used = Pipeline.from_diffusers(random_flux())  # one that has merely been used is not offloaded
     used.sample(random_conditioning(), width=64, steps=1, seed=1)

@@ -66,7 +66,7 @@ def test_pads_equal_their_sources_in_every_step_exactly(padding):
     def watch(module, args, kwargs):
         seen.append((kwargs["hidden_states"], kwargs["img_ids"]))
 
-    pipeline.engine.transformer.register_forward_pre_hook(watch, with_kwargs=True)
+    pipeline.engine.denoiser.register_forward_pre_hook(watch, with_kwargs=True)
     pipeline.sample(random_conditioning(torch.float64), latents=noise(), circular_padding=padding, **SIZE)
     assert len(seen) == STEPS
     for tokens, ids in seen:
@@ -127,7 +127,7 @@ def test_a_bias_on_the_keys_is_padding(padding, backend):
 def test_the_transformer_sees_no_pads_with_a_bias_and_the_time_shift_is_that_of_padding():
     pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
     watch = lambda module, args, kwargs: seen.append((kwargs["hidden_states"].shape[1], float(kwargs["timestep"])))  # noqa: E731
-    pipeline.engine.transformer.register_forward_pre_hook(watch, with_kwargs=True)
+    pipeline.engine.denoiser.register_forward_pre_hook(watch, with_kwargs=True)
     for mode in ("pad", "bias"):
         pipeline.sample(random_conditioning(torch.float64), seed=0, circular_padding=2, circular_mode=mode, **SIZE)
     padded, biased = seen[:STEPS], seen[STEPS:]
@@ -246,7 +246,7 @@ class EveryLongitudeAlike(torch.nn.Module):
 
 def test_latent_rotation_changes_nothing_for_a_model_that_treats_all_longitudes_alike():
     pipeline = Pipeline.from_diffusers(random_flux(torch.float64))
-    pipeline.engine.pipe.transformer = EveryLongitudeAlike(pipeline.engine.transformer)
+    pipeline.engine.pipe.transformer = EveryLongitudeAlike(pipeline.engine.denoiser)
     still, turning = (
         pipeline.sample(
             random_conditioning(torch.float64), latents=noise(), circular_padding=0, latent_rotation=on, **SIZE

@@ -63,13 +63,14 @@ def test_a_trace_counts_what_is_alive_and_multiplied():
 
 def test_a_trace_is_what_the_allocator_sees():
     """The same code on real tensors, with torch's profiler counting every allocation."""
+    from dit360_core.models.flux.architecture import FLUX
     from dit360_core.models.shapes.shapes import Shapes
     from dit360_core.pipeline.pipeline import Pipeline
     from random_models import random_conditioning, random_flux
     from torch.profiler import ProfilerActivity, profile
 
     pipe = Pipeline.from_diffusers(random_flux(heads=8), attention_backend="sdpa")
-    shapes = Shapes.of_pipeline(pipe.engine.pipe)
+    shapes = Shapes.of_pipeline(FLUX, pipe.engine.pipe)
     from dit360_core.sphere.grid import Grid
 
     grid = Grid.of_picture(1024, 512, 1)

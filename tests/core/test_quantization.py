@@ -13,8 +13,10 @@ import torch
 from command_line import python
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, ModelError, UnknownName
 from dit360_core.models.flux import folder as files
+from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.flux.layers import policy_of
-from dit360_core.models.weights.conversion import Policy, convert, quantize_module, select_layers, trial_tokens
+from dit360_core.models.weights.conversion import convert, quantize_module, trial_tokens
+from dit360_core.models.weights.selection import Policy, select_layers
 from dit360_core.models.weights.stream import Quantizing, load_part, survey
 from dit360_core.models.weights.tensors import Tensors
 from dit360_core.options import LoadOptions
@@ -160,12 +162,12 @@ def test_norms_embedders_and_the_final_projection_are_left_with_reasons():
 
 def test_patterns_of_the_user_leave_layers_out():
     pipe = dit360_core.load("tiny", quantization_mode="int8", quantization_skip="*.proj_mlp, *.wo")
-    transformer, t5 = pipe.plan.quantized
+    transformer, t5 = pipe.state.quantized
     assert [name for name, why in transformer.left.items() if why == "asked for"] == [
         f"single_transformer_blocks.{i}.proj_mlp" for i in range(4)
     ]
     assert len(t5.left) == 3
-    assert type(pipe.engine.transformer.single_transformer_blocks[0].proj_mlp) is torch.nn.Linear
+    assert type(pipe.engine.denoiser.single_transformer_blocks[0].proj_mlp) is torch.nn.Linear
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_options_without_effect_are_refused(options, sentence):
 @pytest.mark.parametrize(("parts", "quantized"), [("transformer", ["transformer"]), ("t5", ["text_encoder_2"])])
 def test_one_part_alone(parts, quantized):
     pipe = dit360_core.load("tiny", quantization_mode="int8", quantization_parts=parts)
-    assert [part.part for part in pipe.plan.quantized] == quantized
+    assert [part.part for part in pipe.state.quantized] == quantized
     assert pipe.generate(**PICTURE).seam.ratio < 10
 
 
@@ -288,10 +290,10 @@ def test_every_path_quantizes_the_same_layers_to_the_same_bytes(mode, tiny, quan
         assert expected[name][1] < 0.55 * full[name][1]  # a small model's embedders weigh more
     for pipe in (restored, in_place):
         assert count(pipe) == expected
-        assert [[layer.name for layer in part.layers] for part in pipe.plan.quantized] == [
-            [layer.name for layer in part.layers] for part in quantized.plan.quantized
+        assert [[layer.name for layer in part.layers] for part in pipe.state.quantized] == [
+            [layer.name for layer in part.layers] for part in quantized.state.quantized
         ]
-    assert [part.bytes for part in plan.quantized] == [part.bytes for part in quantized.plan.quantized]
+    assert [part.bytes for part in plan.quantized] == [part.bytes for part in quantized.state.quantized]
     right = paint(quantized).image.tobytes()
     assert paint(restored).image.tobytes() == right
     assert in_place.generate(**PICTURE).image.tobytes() == right
@@ -299,7 +301,7 @@ def test_every_path_quantizes_the_same_layers_to_the_same_bytes(mode, tiny, quan
 
 def test_the_layers_are_as_small_as_promised(mode, quantized):
     limit = {"int8": 0.3, "int8-bnb": 0.3, "int4": 0.16}[mode]
-    for part in quantized.plan.quantized:
+    for part in quantized.state.quantized:
         assert part.bytes <= limit * part.bytes_before
 
 
@@ -443,7 +445,7 @@ def test_needs_of_quantizers_know_nothing_of_sizes_unless_auto_asks():
 
 
 def states(pipe):
-    return dict(pipe.engine.transformer.state_dict())
+    return dict(pipe.engine.denoiser.state_dict())
 
 
 def same(a, b):
@@ -466,8 +468,8 @@ def test_fused_then_quantized_is_quantized_of_the_fused(mode, fused_folder, lora
         str(fused_folder), quantization_mode=mode, precision="fp32", quantization_parts="transformer"
     )
     assert same(states(while_loading), states(of_the_fused))
-    assert while_loading.plan.loras[0].modules == len(ATTENTION)
-    assert 0.9 < while_loading.plan.lora_kept < 1.1
+    assert while_loading.state.loras[0].modules == len(ATTENTION)
+    assert 0.9 < while_loading.state.lora_kept < 1.1
 
 
 def test_a_zero_lora_changes_nothing(mode, tmp_path, quantized):
@@ -532,8 +534,8 @@ def test_a_lora_on_a_layer_that_is_left_in_full_is_fused_there(tmp_path, tiny):
     save_file(tensors, tmp_path / "lora.safetensors")
     pipe = dit360_core.load("tiny", lora=str(tmp_path / "lora.safetensors"), quantization_mode="int8")
     down, up = tensors.values()
-    weight = tiny.engine.transformer.x_embedder.weight
-    assert torch.allclose(pipe.engine.transformer.x_embedder.weight, weight + up @ down, atol=1e-5)
+    weight = tiny.engine.denoiser.x_embedder.weight
+    assert torch.allclose(pipe.engine.denoiser.x_embedder.weight, weight + up @ down, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------- stored and restored
@@ -568,7 +570,7 @@ def test_a_stored_model_takes_a_lora_only_beside(stored, restored, lora, paint):
     with pytest.raises(InputError, match="no LoRA can be fused into rounded weights; use lora_mode=adapter"):
         dit360_core.load(str(folder), lora=lora)
     beside = dit360_core.load(str(folder), lora=lora, lora_mode="adapter")
-    assert beside.plan.loras[0].modules == len(ATTENTION)
+    assert beside.state.loras[0].modules == len(ATTENTION)
     assert paint(restored).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
 
 
@@ -684,7 +686,7 @@ def test_models_that_diffusers_quantized_with_bitsandbytes_are_read(tmp_path, mo
     pipe = dit360_core.load(str(tmp_path / "model"))
     assert pipe.generate(**PICTURE).image.tobytes() == expected.image.tobytes()
     assert pipe.plan.quantization.used == mode
-    assert "error of the layers not measured" in pipe.plan.quantized[0].sentence()
+    assert "error of the layers not measured" in pipe.state.quantized[0].sentence()
 
 
 @pytest.mark.parametrize(
@@ -724,7 +726,7 @@ def test_a_quantizer_without_restore_cannot_be_stored(tmp_path):
     known = Registry(entry_points=installed("plugin", offering(quantizer("mine"))))
     with pytest.raises(InputError, match=r"mine .* cannot be stored: it does not say how it is read back"):
         dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="mine", registry=known)
-    assert dit360_core.load("tiny", quantization_mode="mine", registry=known).plan.quantized[0].kernels == {
+    assert dit360_core.load("tiny", quantization_mode="mine", registry=known).state.quantized[0].kernels == {
         "HalfLinear": 52
     }
 
@@ -745,7 +747,7 @@ def test_tensors_are_read_from_shards_one_by_one(tmp_path):
 
 def test_a_pipeline_without_text_encoders_is_quantized_in_place():
     pipe = Pipeline.from_diffusers(random_flux(), quantization_mode="int8")
-    assert [part.part for part in pipe.plan.quantized] == ["transformer"]
+    assert [part.part for part in pipe.state.quantized] == ["transformer"]
     with pytest.raises(InputError, match="quantization_mode=auto decides by files"):
         Pipeline.from_diffusers(random_flux(), quantization_mode="auto")
 
@@ -780,7 +782,7 @@ def test_loading_never_holds_the_full_weights(tmp_path, mode):
     full = sum(tensor.nbytes for tensor in small_transformer().state_dict().values())
     (entry,) = default_registry().find("quantization", mode)
     cpu, quantizer_ = torch.device("cpu"), entry.offer.load()
-    how = Quantizing(implementation=quantizer_, parts=("transformer",), device=cpu, home=cpu)
+    how = Quantizing(networks=FLUX.networks, implementation=quantizer_, parts=("transformer",), device=cpu, home=cpu)
     part = survey(tmp_path, how)["transformer"]
     with PeakStorage() as storage:
         loaded, done = load_part(part, how, torch.float32)
@@ -799,7 +801,7 @@ def test_what_is_stored_in_full_beside_a_quantized_part(tmp_path):
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int4", quantization_parts="transformer")
     parts = {
         mode: [
-            (part.part, len(part.layers)) for part in dit360_core.load(str(tmp_path / "model"), **mode_).plan.quantized
+            (part.part, len(part.layers)) for part in dit360_core.load(str(tmp_path / "model"), **mode_).state.quantized
         ]
         for mode, mode_ in (("none", {}), ("int4", {"quantization_mode": "int4"}))
     }
@@ -809,7 +811,7 @@ def test_what_is_stored_in_full_beside_a_quantized_part(tmp_path):
 def test_a_lora_is_fused_into_a_transformer_beside_a_stored_text_encoder(tmp_path, lora):
     dit360_core.quantize("tiny", tmp_path / "model", quantization_mode="int8", quantization_parts="t5")
     pipe = dit360_core.load(str(tmp_path / "model"), lora=lora)
-    assert (pipe.plan.loras[0].modules, [part.part for part in pipe.plan.quantized]) == (
+    assert (pipe.state.loras[0].modules, [part.part for part in pipe.state.quantized]) == (
         len(ATTENTION),
         ["text_encoder_2"],
     )

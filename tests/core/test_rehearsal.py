@@ -119,7 +119,7 @@ def test_in_a_pipeline_it_is_one_sentence_and_the_model_is_not_asked():
     )
     pipeline = Pipeline.from_diffusers(random_flux(), registry=Registry(entry_points=installed("kit", plugin)))
     asked = []
-    pipeline.engine.transformer.register_forward_pre_hook(lambda *_: asked.append(1))
+    pipeline.engine.denoiser.register_forward_pre_hook(lambda *_: asked.append(1))
     size = {"width": 128, "height": 64, "steps": 2, "seed": 1}
     with pytest.raises(Dit360Error, match=r"The scheduler backwards \(kit 1.0\) is wrong: .*; choose another, or tell"):
         pipeline.sample(random_conditioning(), scheduler_type="backwards", **size)

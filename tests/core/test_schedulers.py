@@ -100,7 +100,7 @@ def test_a_solver_of_second_order_needs_a_fraction_of_eulers_evaluations():
 def test_pads_equal_their_sources_whatever_solves(name):
     pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
     grid = Grid.of_picture(128, 64, 3)
-    pipeline.engine.transformer.register_forward_pre_hook(
+    pipeline.engine.denoiser.register_forward_pre_hook(
         lambda module, args, given: seen.append(given["hidden_states"]), with_kwargs=True
     )
     sampled = pipeline.sample(random_conditioning(torch.float64), scheduler_type=name, circular_padding=3, **SIZE)
@@ -199,7 +199,7 @@ def test_a_plugin_that_asks_more_often_than_it_says_is_told(caplog):
 
 def test_it_begins_at_the_noise_level_of_its_share_of_a_whole_run():
     pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
-    pipeline.engine.transformer.register_forward_pre_hook(
+    pipeline.engine.denoiser.register_forward_pre_hook(
         lambda module, args, given: seen.append(float(given["timestep"])), with_kwargs=True
     )
     image = pipeline.sample(random_conditioning(torch.float64), **{**SIZE, "steps": 10})

@@ -9,12 +9,13 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.flux.folder import WEIGHTS
 from dit360_core.models.residency import placement, residency
-from dit360_core.models.residency.offloads import moved_by_the_core
 from dit360_core.options import OFFLOADS, LoadOptions
 from dit360_core.panorama.gpano import MADE, Area, Pose
 from dit360_core.panorama.picture import Panorama
+from dit360_core.pipeline import prepared as prepared_module
 from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Conditioning
@@ -115,7 +116,7 @@ def test_a_stage_stops_between_its_layers_and_the_model_stays_usable(tiny, words
         with pytest.raises(Enough), tiny.interruptible(check):
             run()
     assert torch.equal(tiny.sample(words, **SMALL).tensor, latents.tensor)
-    assert not any(module._forward_pre_hooks for module in tiny.engine.transformer.modules())
+    assert not any(module._forward_pre_hooks for module in tiny.engine.denoiser.modules())
 
 
 class Stopped(Exception):
@@ -234,11 +235,11 @@ def test_a_host_is_told_of_each_part_before_it_is_used_and_when_it_goes(words):
 def test_every_part_is_brought_by_the_core_or_by_the_host(offload, monkeypatch, tmp_path):
     placed: list[str] = []
 
-    def place_part(name, part, how, device) -> None:
+    def place_part(family, name, part, how, device) -> None:
         assert part is not None
         placed.append(name)
 
-    for module in (placement, residency):
+    for module in (placement, residency, prepared_module):
         monkeypatch.setattr(module, "place_part", place_part)
     # What accelerate does needs an accelerator; that it is asked to is what is looked at.
     for name in ("enable_model_cpu_offload", "enable_sequential_cpu_offload"):
@@ -246,6 +247,6 @@ def test_every_part_is_brought_by_the_core_or_by_the_host(offload, monkeypatch, 
     prepared = prepare(LoadOptions(evict="none"), registry=default_registry())
     plan = attrs.evolve(prepared.plan, offload=offload)
     attrs.evolve(prepared, plan=plan, host=Host()).load()
-    hosts = {name for name in WEIGHTS if not moved_by_the_core(offload, name)}
+    hosts = {name for name in WEIGHTS if not FLUX.moved_by_the_core(offload, name)}
     assert set(placed) | hosts == set(WEIGHTS)
     assert not set(placed) & hosts

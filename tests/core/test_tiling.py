@@ -408,7 +408,7 @@ def test_a_preview_wraps(tiny):
 
 
 def test_flux_has_its_own_known_preview_factors():
-    from dit360_core.models.flux.preview import latent_to_rgb
+    from dit360_core.models.flux.latents import latent_to_rgb
 
     flux = small_autoencoder(scaling_factor=0.3611, shift_factor=0.1159)
     other = small_autoencoder(scaling_factor=0.3611, shift_factor=0.2)

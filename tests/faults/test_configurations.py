@@ -11,7 +11,9 @@ import pytest
 from dit360_core.errors import ModelError
 from dit360_core.models.flux import folder as files
 from dit360_core.models.flux import tokenizers
+from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.flux.schemas import why_no_painter
+from dit360_core.models.settings import with_settings
 from dit360_core.models.weights import headers as weights
 from dit360_core.plugins.offers import Model
 from safetensors.numpy import save_file
@@ -414,28 +416,28 @@ def test_what_a_folder_says_of_its_model_keeps_to_the_options_ranges(tmp_path, k
         (tmp_path / "dit360.json").write_text(json.dumps({"model": {key: value}}))
         said = rf"dit360\.json is damaged \(.*({key.split('_')[-1]}|size).*\); delete it"
         with pytest.raises(ModelError, match=said) as caught:
-            files.with_settings(GIVEN, tmp_path)
+            with_settings(GIVEN, tmp_path, FLUX)
         assert len(str(caught.value)) < 600
 
 
 def test_what_is_of_another_kind_is_told_without_pythons_names(tmp_path):
     (tmp_path / "dit360.json").write_text('{"model": {"steps": 2.5}}')
     with pytest.raises(ModelError, match=r"dit360\.json is damaged \(its steps is 2\.5\); delete it"):
-        files.with_settings(GIVEN, tmp_path)
+        with_settings(GIVEN, tmp_path, FLUX)
 
 
 def test_what_a_folder_says_besides_is_told(tmp_path, caplog):
     told = {"format": 1, "made_from": "dit360", "loras": [], "colour": "red", "model": {"steps": 6, "mood": "calm"}}
     (tmp_path / "dit360.json").write_text(json.dumps(told))
     with caplog.at_level(logging.INFO):
-        assert files.with_settings(GIVEN, tmp_path).steps == 6
+        assert with_settings(GIVEN, tmp_path, FLUX).steps == 6
     (said,) = caplog.messages
     assert said.endswith("dit360.json holds 'colour', 'model.mood', which dit360 does not know and leaves out.")
 
 
 def test_a_transformer_without_guidance_is_taken_for_schnell(linked, tmp_path):
-    assert files.with_settings(GIVEN, linked).steps == 28
+    assert with_settings(GIVEN, linked, FLUX).steps == 28
     changed(linked, TRANSFORMER, guidance_embeds=False)
-    assert files.with_settings(GIVEN, linked).steps == 4
+    assert with_settings(GIVEN, linked, FLUX).steps == 4
     (linked / "dit360.json").write_text('{"model": {"steps": 6}}')
-    assert files.with_settings(GIVEN, linked).steps == 6
+    assert with_settings(GIVEN, linked, FLUX).steps == 6

@@ -240,7 +240,7 @@ def healed(told, hub, home):
     again = ["unauthorized", "gated", "busy-files", "down-files", "silent", "breaks-off", "reset", "cut-short"]
     code = (
         "import sys\n"
-        "from dit360_core.models.flux.load import locate\n"
+        "from dit360_core.models.families import locate\n"
         "for name in sys.stdin.read().split(): print(locate('someone/' + name))\n"
     )
     online = python(code, cwd=home, given=" ".join(again), **around(hub, home))

@@ -70,7 +70,7 @@ def test_nan_from_the_encoder_of_pictures_is_told_there_and_not_by_who_would_use
 
 def test_nan_from_the_transformer_is_told_with_all_that_may_be_the_cause(pipe, latents):
     with (
-        nan_in(pipe.engine.transformer.proj_out.bias),
+        nan_in(pipe.engine.denoiser.proj_out.bias),
         pytest.raises(
             Dit360Error, match=r"Sampling produced numbers that are not finite \(flow_match, sdpa, fp32\); try"
         ),
@@ -81,7 +81,7 @@ def test_nan_from_the_transformer_is_told_with_all_that_may_be_the_cause(pipe, l
 
 def test_a_tap_is_never_shown_what_is_no_picture(pipe):
     seen = []
-    with nan_in(pipe.engine.transformer.proj_out.bias), pytest.raises(Dit360Error, match="Sampling produced numbers"):
+    with nan_in(pipe.engine.denoiser.proj_out.bias), pytest.raises(Dit360Error, match="Sampling produced numbers"):
         pipe.sample(random_conditioning(), tap=lambda done, steps, shown: seen.append(pipe.preview(shown)), **SIZE)
     assert seen == []
 

@@ -131,7 +131,7 @@ def test_offloading_changes_nothing_and_leaves_the_gpu_empty(offload):
     torch.cuda.empty_cache()
     pipe = dit360.load("tiny", device="cuda", offload=offload)
     assert pipe.generate(**PICTURE).image.tobytes() == plain.image.tobytes()
-    assert {p.device.type for p in pipe.engine.transformer.parameters()} <= {"cpu", "meta"}
+    assert {p.device.type for p in pipe.engine.denoiser.parameters()} <= {"cpu", "meta"}
 
 
 ATTENTION = [entry.address for entry in default_registry().entries("attention")]
@@ -167,7 +167,7 @@ def test_kernels_compile(backend):
         plain = pipe.generate(**PICTURE, attention_backend=backend)
     except dit360.BackendUnavailable as error:
         pytest.skip(str(error))
-    pipe.engine.transformer.compile_repeated_blocks()
+    pipe.engine.denoiser.compile_repeated_blocks()
     assert psnr(pipe.generate(**PICTURE, attention_backend=backend), plain) >= 30
 
 
@@ -256,7 +256,7 @@ MODES = ("int8", "fp8", "int8-bnb", "int4", "int4-double")
 def test_quantized_models_paint_the_same_picture_on_the_gpu(mode, offload):
     plain = dit360.load("tiny", device="cuda").generate(**PICTURE)
     pipe = dit360.load("tiny", device="cuda", quantization_mode=mode, offload=offload)
-    assert [len(part.layers) for part in pipe.plan.quantized] == [52, 21]
+    assert [len(part.layers) for part in pipe.state.quantized] == [52, 21]
     pictures = [pipe.generate(**PICTURE) for _ in range(2)]
     assert pictures[0].image.tobytes() == pictures[1].image.tobytes()
     assert psnr(plain, pictures[0]) >= (20 if "int4" in mode else 30)
@@ -292,8 +292,8 @@ def test_weights_on_the_gpu_are_as_small_as_told(mode):
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     pipe = dit360.load("tiny", device="cuda", quantization_mode=mode, precision="bf16")
-    told = sum(part.bytes for part in pipe.plan.quantized)
-    inside = {layer.name for part in pipe.plan.quantized for layer in part.layers}
+    told = sum(part.bytes for part in pipe.state.quantized)
+    inside = {layer.name for part in pipe.state.quantized for layer in part.layers}
     pipe_parts = (pipe.engine.pipe.transformer, pipe.engine.pipe.text_encoder_2)
     others = sum(
         p.nbytes for part in pipe_parts for name, p in part.named_parameters() if name.rpartition(".")[0] not in inside
@@ -321,7 +321,7 @@ def test_a_stored_int4_transformer_is_what_diffusers_reads(tmp_path):
     }
     (folder / "config.json").write_text(json.dumps(config))
     theirs = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32)
-    ours = dit360.load(str(tmp_path / "model"), device="cuda").engine.transformer
+    ours = dit360.load(str(tmp_path / "model"), device="cuda").engine.denoiser
     x = torch.randn(3, 192, device="cuda")
     layers = [each.get_submodule("transformer_blocks.0.attn.to_q") for each in (theirs, ours)]
     assert torch.equal(*(layer(x) for layer in layers))

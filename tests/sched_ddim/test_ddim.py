@@ -84,7 +84,7 @@ def test_the_ends_of_the_formula():
 def test_noise_is_drawn_for_real_columns_and_pads_stay_equal_to_their_sources():
     pipeline, seen = Pipeline.from_diffusers(random_flux(torch.float64)), []
     grid = Grid.of_picture(128, 64, 2)
-    pipeline.engine.transformer.register_forward_pre_hook(
+    pipeline.engine.denoiser.register_forward_pre_hook(
         lambda module, args, given: seen.append(given["hidden_states"]), with_kwargs=True
     )
     options = {"circular_padding": 2, "scheduler_type": "ddim", "scheduler_eta": 0.7}

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from dit360_core.models.residency.offloads import moved_by_the_core
 from dit360_core.options import LoadOptions
 from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.prepared import Prepared
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.memory import free_memory, gib
+from dit360_core.system.phases import PhaseKind
 
 from dit360_comfy import host
 from dit360_comfy.device import SharedDevice, give_back_memory
@@ -32,7 +32,7 @@ class Source:
     """One set of load options, and its pipeline while that is in memory. Made by :func:`source_of`.
 
     only: the parts that are wanted of it; others are read where they are needed all the same, and dropped. None: all.
-    changes_clip: whether its LoRA does.
+    changes_what_stays: whether its LoRA changes a text encoder that is too small ever to be dropped.
     """
 
     def __init__(self, options: LoadOptions, only: frozenset[str] | None = None) -> None:
@@ -43,7 +43,8 @@ class Source:
         self.prepared: Prepared = prepare(options, registry=default_registry())
         # Whether it fits is seen here, and not when the weights are read.
         changed = {part for one in self.prepared.loras() for part in one.lora.layers}
-        self.changes_clip = "text_encoder" in changed
+        family = self.prepared.architecture
+        self.changes_what_stays = any(family.part(name).small for name in changed)
         self._pipeline: Pipeline | None = None
         self._device = SharedDevice()
         self._at_hand: frozenset[str] = frozenset()
@@ -90,7 +91,8 @@ class Source:
             return  # of the same stage: each step asks again, and nobody else ran since the last one
         offload = pipeline.engine.residency.offload
         parts = {name: part for name in names if (part := getattr(pipeline.engine.pipe, name, None)) is not None}
-        core_s = [name for name in parts if moved_by_the_core(offload, name)]
+        family = pipeline.engine.architecture
+        core_s = [name for name in parts if family.moved_by_the_core(offload, name)]
         ours = {name: part for name, part in parts.items() if name not in core_s}
         self._at_hand = frozenset()  # what was there may have to go
         self._device.use(ours, core_s, pipeline.engine.device)
@@ -106,9 +108,8 @@ class Source:
         if self._pipeline is not None:
             self._device.make_room(self._pipeline.engine.device)
 
-    def expect(self, phase: str, **options: Any) -> None:
-        """Tells ComfyUI what the next stage takes. phase: as a prediction has it (text encoding, step, decode).
-        options: of the picture, for Pipeline.predict."""
+    def expect(self, phase: PhaseKind, **options: Any) -> None:
+        """Tells ComfyUI what the next stage takes. options: of the picture, for Pipeline.predict."""
         pipeline = self._pipeline
         if pipeline is not None and pipeline.plan.device != "cpu":
             predicted = pipeline.predict(**options).phase(phase)

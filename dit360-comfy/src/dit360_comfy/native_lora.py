@@ -53,9 +53,10 @@ def with_lora(model: Any, name: str, strength: float) -> Any:
 def _patches(model: Any, file: Path, keys: dict[str, Any]) -> dict[Any, Any]:
     """What ComfyUI is to add to which of its weights. keys: its table of names."""
     import comfy.lora
+    from dit360_core.models.flux.architecture import FLUX
     from dit360_core.models.lora.fitting import fitted_to, read
 
-    found = read(file)
+    found = read(file, FLUX)
     named = {name.removeprefix(_HEAD): _place(key) for name, key in keys.items() if name.startswith(_HEAD)}
     # Older tables have names of a ControlNet's layers too.
     at = {name: place for name, place in named.items() if _is_there(model.model, place[0])}

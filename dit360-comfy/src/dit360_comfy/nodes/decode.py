@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from dit360_core.errors import InputError
 from dit360_core.options import DecodeOptions, build, check_size
 from dit360_core.plugins.registry import default_registry
+from dit360_core.system.phases import PhaseKind
 
 from dit360_comfy import host
 from dit360_comfy.edges import blended
@@ -73,7 +74,7 @@ class DiT360Decode(_Autoencoding):
         with source.pipeline() as pipeline:
             for latents in from_comfy(samples, pipeline):
                 check_size(*latents.size)
-                source.expect("decode", width=latents.width, height=latents.height, **options)
+                source.expect(PhaseKind.DECODE, width=latents.width, height=latents.height, **options)
                 decoded = pipeline.decode_pixels(latents, **options)
                 image, told = decoded.tensor.permute(0, 2, 3, 1), dict(decoded.settings)
                 if auto_blend_edges:
@@ -111,7 +112,7 @@ class DiT360Encode(_Autoencoding):
             for one in pixels:
                 width, height = int(one.shape[-1]), int(one.shape[-2])
                 check_size(width, height)
-                source.expect("decode", width=width, height=height, **options)
+                source.expect(PhaseKind.DECODE, width=width, height=height, **options)
                 made.append(pipeline.encode_image(one[None], **options))
             return (to_comfy(made, pipeline),)
 

@@ -197,7 +197,7 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
 def _is_there(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # as dit360_core.models.flux.folder.existing
+    except (OSError, RuntimeError, ValueError):  # as dit360_core.models.weights.files.existing
         return False
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import attrs
 from dit360_core.errors import InputError
+from dit360_core.models.architecture import Role
 from dit360_core.options import DEVICES, PRECISIONS, LoadOptions, build
 from dit360_core.plugins.registry import default_registry
 
@@ -184,11 +185,11 @@ def _changed(part: Part, given: Mapping[str, Any]) -> Part:
 
 def _alone(part: Part, beside: Source) -> Part:
     """A part of another model than the transformer's, of which no more than this part need be read."""
-    # A LoRA that changes CLIP is fused into a model that is there as a whole.
-    if part.source is beside or part.source.changes_clip:
+    # A LoRA that changes a part which is never dropped is fused into a model that is there as a whole.
+    if part.source is beside or part.source.changes_what_stays:
         return attrs.evolve(part, alone=None)
-    names = {"vae": ("vae",), "text_encoder": ("text_encoder", "text_encoder_2")}[part.kind]
-    return attrs.evolve(part, alone=alone(part.source, *names))
+    role = {"vae": Role.AUTOENCODER, "text_encoder": Role.TEXT}[part.kind]
+    return attrs.evolve(part, alone=alone(part.source, *part.source.prepared.architecture.used_by(role)))
 
 
 NODES: dict[str, type[Any]] = {"DiT360PipeBreakout": DiT360PipeBreakout, "DiT360PipeCombine": DiT360PipeCombine}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit360_core.options import SampleOptions
+from dit360_core.system.phases import PhaseKind
 
 from dit360_comfy.conditioning import conditioning_of
 from dit360_comfy.inputs import Control, Spec, asked, specs
@@ -45,7 +46,7 @@ class DiT360TextEncode(Node):
         source = pipe_of(dit360_pipe).text_encoder.at_hand
         options = asked([_LENGTH], {"max_length": max_length})
         with source.pipeline() as pipeline:
-            source.expect("text encoding", **options)
+            source.expect(PhaseKind.TEXT, **options)
             # An empty one is read only where a sampler asks for it: few do.
             return (conditioning_of(pipeline.encode(prompt, negative_prompt=negative_prompt or None, **options)),)
 

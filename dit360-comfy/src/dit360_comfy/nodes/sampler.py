@@ -14,6 +14,7 @@ from dit360_core.pipeline.stages import Conditioning, Latents
 from dit360_core.planning.checks import check_honoured
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import default_registry
+from dit360_core.system.phases import PhaseKind
 
 from dit360_comfy import host
 from dit360_comfy.conditioning import UNKNOWN, conditioning_from, moved
@@ -235,7 +236,7 @@ def _one(
 ) -> Latents:
     asked_for = build(SampleOptions, {"prompt": words.prompt, **options})
     described = attrs.asdict(asked_for, filter=lambda field, value: field.name not in ("prompt", "negative_prompt"))
-    pipe.model.source.expect("step", **described)
+    pipe.model.source.expect(PhaseKind.STEP, **described)
     steps = asked_for.steps or pipeline.plan.model.steps
     progress = host.Progress(steps)
     tap: Callable[[int, int, Latents], None] | None = None

@@ -64,8 +64,6 @@ class Painter:
 
     def wrong(self, item: Item) -> str | None:
         """What is wrong with the options of a picture for this model on this machine."""
-        from dit360_core.models.flux.load import transformer_shape
-
         plan = self._ready.plan
         try:
             check_request(
@@ -77,7 +75,7 @@ class Painter:
                 machine=self._ready.machine,
                 precision=plan.precision,
             )
-            check_guidance(item.sampling, transformer_shape(self._ready.folder)[2])
+            check_guidance(item.sampling, self._ready.architecture.facts(self._ready.folder).takes_guidance)
             for name, strength in item.loras:
                 self._ready.check_lora(name)
                 build(LoadOptions, {"lora_strength": strength})

@@ -19,6 +19,7 @@ from dit360_core.batching.items import Batchwide, Item, content_of, digest, read
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.models.weights.files import existing
 from dit360_core.options import REPLACING, DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama
 from dit360_core.planning.checks import check_names
@@ -196,8 +197,6 @@ class Batch:
 
     def _contents(self) -> dict[str, str]:
         """Fingerprints of the local files that the model is made of: other weights make other pictures."""
-        from dit360_core.models.flux.folder import existing
-
         model = self._check_all_names(None, None)
         places = {name: getattr(self.loading, name) for name in REPLACING}
         loras = wanted(self.loading, model)
@@ -226,8 +225,6 @@ class Batch:
             self._in_line(item, lambda item=item: self._check_all_names(item.sampling, item.decoding))
 
     def _check_all_names(self, sampling: SampleOptions | None, decoding: DecodeOptions | None) -> Model:
-        from dit360_core.models.flux.folder import existing
-
         return check_names(
             self.loading, sampling, self._registry, lambda name: existing(name) is not None, decoding=decoding
         )

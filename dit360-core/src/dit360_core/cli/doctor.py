@@ -103,10 +103,11 @@ def _left_out_of_pytorch(address: str) -> bool:
 def _model_state(model: Model) -> tuple[str, list[str]]:
     """Whether a model is on this machine, without asking the network, and what is broken about it."""
     from dit360_core.errors import ModelError
-    from dit360_core.models.flux.folder import check_model_folder, existing, find_lora_file
-    from dit360_core.models.weights.hub import LORA_FILES, MODEL_FILES, cached
+    from dit360_core.models.families import check_model, model_files
+    from dit360_core.models.weights.files import existing, find_lora_file
+    from dit360_core.models.weights.hub import LORA_FILES, cached
 
-    folder = existing(model.base) or cached(model.base, MODEL_FILES)
+    folder = existing(model.base) or cached(model.base, model_files())
     lora = (existing(model.lora) or cached(model.lora, LORA_FILES)) if model.lora else None
     if folder is None:
         if not looks_like_hub_id(model.base):
@@ -116,7 +117,7 @@ def _model_state(model: Model) -> tuple[str, list[str]]:
         token = "a token is set" if get_token() else "no token is set: 'hf auth login'"
         return f"not downloaded ({model.base}; {token})", []
     try:
-        check_model_folder(folder)
+        check_model(folder)
         if lora is not None:
             find_lora_file(lora)
     except ModelError as error:

@@ -18,6 +18,7 @@ from dit360_core.cli.output import told
 from dit360_core.errors import Dit360Error
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build
 from dit360_core.system.durations import duration
+from dit360_core.system.phases import PhaseKind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +142,7 @@ def _run(
 
         ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding))
         recorder = Recorder(ready.plan.device) if profile is not None or sampling.log_memory_stats else None
-        with recorder.phase("loading") if recorder is not None else nullcontext(), undisturbed():
+        with recorder.phase("loading", PhaseKind.LOADING) if recorder is not None else nullcontext(), undisturbed():
             pipe = ready.load(recorder)
     loaded = time.perf_counter()
     given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)

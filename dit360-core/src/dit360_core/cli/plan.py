@@ -171,6 +171,7 @@ def _show(
 
     from dit360_core.system.durations import duration
     from dit360_core.system.memory import gib
+    from dit360_core.system.phases import PhaseKind
 
     console = Console(highlight=False)
     width, height = subject.size
@@ -188,7 +189,7 @@ def _show(
     for phase in best.prediction.phases:
         total = gib(phase.total)
         peak = phase is best.prediction.peak
-        many = f" × {subject.evaluations}" if phase.name == "step" else ""
+        many = f" × {subject.evaluations}" if phase.name == PhaseKind.STEP else ""
         table.add_row(
             phase.name + many, gib(phase.weights), gib(phase.working), f"[bold]{total}[/]" if peak else total,
             phase.dominated_by, duration(best.parts[phase.name]),

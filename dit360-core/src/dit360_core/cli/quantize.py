@@ -17,7 +17,7 @@ from dit360_core.options import STORED, LoadOptions, build, options_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dit360_core.planning.plan import Plan
+    from dit360_core.pipeline.state import State
 
 
 # Beside those that it does not take: an argument of its own, and one that can have one value only.
@@ -33,8 +33,8 @@ def command() -> Callable[..., None]:
         with told(logging.INFO if verbose else logging.WARNING) as console:
             # Slips of the pen are told before anything is imported.
             build(LoadOptions, {"model": model, **options})
-            plan = _run(console, model, output, options)
-            _report(plan, output)
+            state = _run(console, model, output, options)
+            _report(state, output)
 
     quantize.__doc__ = (
         "Quantize a model once and keep it, so that it starts fast and never needs the memory of the full weights."
@@ -67,7 +67,7 @@ def command() -> Callable[..., None]:
     return quantize
 
 
-def _run(console: Console, model: str, output: Path, options: dict[str, Any]) -> Plan:
+def _run(console: Console, model: str, output: Path, options: dict[str, Any]) -> State:
     from rich.progress import Progress
 
     from dit360_core.pipeline.quantizing import quantize
@@ -85,7 +85,7 @@ def _run(console: Console, model: str, output: Path, options: dict[str, Any]) ->
         return quantize(model, output, progress=advance, **options)
 
 
-def _report(plan: Plan, output: Path) -> None:
+def _report(state: State, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -94,7 +94,7 @@ def _report(plan: Plan, output: Path) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("part", "layers", "left", "full", "quantized", "error of a layer", "at most", "kernels"):
         table.add_column(name, overflow="fold", justify="left" if name in ("part", "kernels") else "right")
-    for part in plan.quantized:
+    for part in state.quantized:
         table.add_row(
             part.part,
             str(len(part.layers)),
@@ -107,12 +107,12 @@ def _report(plan: Plan, output: Path) -> None:
         )
     console = Console(highlight=False, markup=False)
     console.print(table)
-    for lora in plan.loras:
+    for lora in state.loras:
         console.print(
             f"LoRA {lora.name} fused into {lora.modules} layers, strength {lora.strength:g}; {lora.used} of its "
             f"{lora.tensors} tensors are used.",
             soft_wrap=True,
         )
-    if plan.lora_kept is not None:
-        console.print(f"{plan.lora_kept:.0%} of the LoRAs' effect is left by rounding.")
+    if state.lora_kept is not None:
+        console.print(f"{state.lora_kept:.0%} of the LoRAs' effect is left by rounding.")
     console.print(f"Saved {output}. Use it: dit360 generate PROMPT --model {output}", soft_wrap=True)

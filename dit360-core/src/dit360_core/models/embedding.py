@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Embedding:
-    """One prompt: T5's tokens ``(1, T, dim)`` and CLIP's pooled vector ``(1, dim)``."""
+    """One prompt.
+
+    tokens: a vector for each token, ``(1, T, dim)``.
+    pooled: one vector for the whole prompt, ``(1, dim)``.
+    """
 
     tokens: torch.Tensor
     pooled: torch.Tensor
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all its numbers are finite."""
+        return bool(self.tokens.isfinite().all() & self.pooled.isfinite().all())

@@ -25,7 +25,7 @@ def option(
     converter: Any = None,
     named: str | None = None,
     longest: int | None = None,
-    replaces: str | None = None,
+    replaces_a_part: bool = False,
 ) -> Any:
     """An attrs field of an option, whose values are converted and checked when the class is made.
 
@@ -45,7 +45,7 @@ def option(
         "unset": unset,
         "named": named,
         "longest": longest,
-        "replaces": replaces,
+        "replaces_a_part": replaces_a_part,
     }
     return attrs.field(default=default, validator=_validate, converter=converter, metadata=shown)
 

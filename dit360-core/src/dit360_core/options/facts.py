@@ -28,7 +28,7 @@ class Option:
     unset: what leaving it out means, for the help, where no default says it.
     named: the kind under which :mod:`dit360_core.options.aliases` knows what others call the choices.
     longest: characters that a text may have; None for no limit.
-    replaces: the part of a model, as a diffusers folder calls it, that the named file or folder takes the place of.
+    replaces_a_part: whether the file or folder that is named takes the place of a part of the model.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Option:
     unset: str | None
     named: str | None
     longest: int | None
-    replaces: str | None
+    replaces_a_part: bool
 
 
 _made: dict[type[Any], Mapping[str, Option]] = {}

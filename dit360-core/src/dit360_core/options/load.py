@@ -43,13 +43,13 @@ class LoadOptions:
         None,
         help="Autoencoder instead of the model's own: a diffusers folder, a safetensors file, or a Hub id.",
         unset="the model's",
-        replaces="vae",
+        replaces_a_part=True,
     )
     t5: str | None = option(
         None,
         help="T5 text encoder instead of the model's own: a diffusers folder, a safetensors file, or a Hub id.",
         unset="the model's",
-        replaces="text_encoder_2",
+        replaces_a_part=True,
     )
     precision: str = option(
         "auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS, named="precision"
@@ -141,7 +141,7 @@ class LoadOptions:
         return self.vram is not None or self.ram is not None or self.preset != "none"
 
 
-REPLACING = tuple(name for name, about in options_of(LoadOptions).items() if about.replaces)
+REPLACING = tuple(name for name, about in options_of(LoadOptions).items() if about.replaces_a_part)
 """Options that name a file or folder which takes the place of a part of the model."""
 STORED = frozenset(
     {

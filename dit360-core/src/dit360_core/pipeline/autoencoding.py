@@ -10,25 +10,29 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+import numpy as np
+import torch
+from PIL import Image
 
 from dit360_core.errors import Dit360Error, InputError, one_line
+from dit360_core.models.architecture import AUTOENCODER
+from dit360_core.models.preview import preview
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
 from dit360_core.panorama.picture import Panorama, in_words
 from dit360_core.pipeline.blank import check_painted
 from dit360_core.pipeline.ladder import Ladder
 from dit360_core.pipeline.stages import Latents, Pixels, letting_go, stage, told_of
 from dit360_core.pipeline.state import Loaded
+from dit360_core.pipeline.tiling_trial import sketch
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
 from dit360_core.plugins.choosing import Choice
 from dit360_core.plugins.registry import CORE
 from dit360_core.system.memory import give_back_freed_memory
+from dit360_core.system.phases import PhaseKind
 
 if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-
-    from dit360_core.models.flux.engine import Engine
+    from dit360_core.models.engine import Engine
     from dit360_core.plugins.offers import TilingImplementation
 
 log = logging.getLogger("dit360")
@@ -54,7 +58,7 @@ class Autoencoding:
         latents = self._checked(given)
         tensor = latents.tensor
         doing = f"decoding {latents.width}×{latents.height}"
-        with self._stage(doing, asked, latents.size) as ladder:
+        with self._stage(doing, asked, latents.size, PhaseKind.DECODE) as ladder:
             choice, tiling, report = self._tiling(asked, latents.width, latents.height)
             with told_of(choice):
                 self._sketch(choice, asked, "decode")
@@ -68,9 +72,7 @@ class Autoencoding:
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(pixels.shape)}; choose another.")
         check_painted(pixels, latents.settings, self._plan.model)
         sampled = dict(latents.settings)
-        used = {**self._plan.as_dict(), **sampled.pop("used", {}), "tiling": told}
-        if self._loaded.given_up:
-            used["out_of_memory"] = list(self._loaded.given_up)
+        used = {**self._loaded.state.as_dict(), **sampled.pop("used", {}), "tiling": told}
         requested = {
             **chosen(self._plan.asked),
             **sampled.pop("requested", {}),
@@ -82,9 +84,6 @@ class Autoencoding:
     @letting_go
     def encode(self, panorama: Panorama, asked: DecodeOptions) -> Latents:
         """A picture becomes latents in model space."""
-        import numpy as np
-        import torch
-
         if panorama.area is not None:
             raise InputError(
                 f"The image cannot be encoded: {in_words(panorama)}, and the rest is black; fill it up first."
@@ -113,15 +112,13 @@ class Autoencoding:
     @letting_go
     def preview(self, latents: Latents | torch.Tensor, scale: int) -> Panorama:
         """A linear look at latents, ``scale`` pixels to a column."""
-        from dit360_core.models.flux.preview import latent_to_rgb, preview
-
         if not isinstance(scale, int) or scale not in range(1, 9):
             raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
         tensor = self._checked(latents).tensor
         if self._latent_to_rgb is None:
             with stage(self._engine, self._plan, "fitting a preview", quantized=False):
-                self._engine.bring("vae")
-                self._latent_to_rgb = latent_to_rgb(self._engine.pipe.vae, self._engine.device)
+                self._engine.bring(AUTOENCODER)
+                self._latent_to_rgb = self._engine.latent_to_rgb()
         looked = preview(tensor, self._latent_to_rgb, scale)
         return Panorama(image=_image(looked), settings={"preview": scale})
 
@@ -134,17 +131,19 @@ class Autoencoding:
         return self._loaded.plan
 
     @contextmanager
-    def _stage(self, doing: str, asked: DecodeOptions, size: tuple[int, int]) -> Iterator[Ladder]:
+    def _stage(
+        self, doing: str, asked: DecodeOptions, size: tuple[int, int], kind: PhaseKind | None = None
+    ) -> Iterator[Ladder]:
         """One run of the autoencoder, which is at hand in it."""
         ladder = Ladder(
             loaded=self._loaded,
-            phase="decode",
+            phase=PhaseKind.DECODE,
             doing=doing,
             asked=lambda: (SampleOptions(prompt="any", width=size[0], height=size[1]), asked),
             hint=_help(asked),
         )
-        with stage(self._engine, self._plan, doing, quantized=False):
-            ladder.run(lambda: self._engine.bring("vae"))
+        with stage(self._engine, self._plan, doing, kind=kind, quantized=False):
+            ladder.run(lambda: self._engine.bring(AUTOENCODER))
             yield ladder
 
     def _checked(self, latents: Latents | torch.Tensor) -> Latents:
@@ -184,8 +183,6 @@ class Autoencoding:
 
     def _sketch(self, choice: Choice, asked: DecodeOptions, what: Literal["decode", "encode"]) -> None:
         """Raises Dit360Error for a plugin's tiling that is wrong in a small picture; once for each settings."""
-        from dit360_core.pipeline.tiling_trial import sketch
-
         settings = tiling_settings(self._plan.options, asked)
         tried = (choice.address, settings, what)
         if choice.distribution == CORE or tried in self._sketched:
@@ -240,9 +237,6 @@ def _help(asked: DecodeOptions) -> str | None:
     return None
 
 
-def _image(pixels: torch.Tensor) -> Image:
+def _image(pixels: torch.Tensor) -> Image.Image:
     """``(3, H, W)`` in 0 … 1 on the CPU as a picture of bytes."""
-    import torch
-    from PIL import Image
-
     return Image.fromarray((pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy())

@@ -3,38 +3,83 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
+import torch
 
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.models.architecture import DENOISER
+from dit360_core.models.engine import Engine, Velocity
 from dit360_core.options import DecodeOptions, SampleOptions, chosen
 from dit360_core.panorama.gpano import MADE
 from dit360_core.pipeline.blank import guidance_notes
 from dit360_core.pipeline.ladder import Ladder
-from dit360_core.pipeline.stages import Conditioning, Latents, Progress, Tap, letting_go, stage
+from dit360_core.pipeline.request import Request, Resolved
+from dit360_core.pipeline.sampling import Count, Wishes, chain, levels, solve, steps_of_a_whole
+from dit360_core.pipeline.solver_trial import rehearse
+from dit360_core.pipeline.stages import Latents, Stage, letting_go, stage
 from dit360_core.pipeline.state import Loaded
-from dit360_core.planning.checks import padding_of, picture_size
+from dit360_core.planning.cost import evaluations
 from dit360_core.planning.kernels import slicing_notes
 from dit360_core.plugins.choosing import Choice, select
-from dit360_core.plugins.figures import evaluations_told
-from dit360_core.plugins.offers import AttentionNeed, SchedulerImplementation, SchedulerSettings, SchedulingNeed
-from dit360_core.plugins.registry import CORE
-
-if TYPE_CHECKING:
-    import torch
-
-    from dit360_core.models.flux.engine import Engine
-    from dit360_core.plugins.offers import Attend
+from dit360_core.plugins.offers import (
+    Attend,
+    AttentionNeed,
+    SchedulerImplementation,
+    SchedulerSettings,
+    SchedulingNeed,
+)
+from dit360_core.plugins.registry import CORE, Entry
+from dit360_core.plugins.slicing import sliced
+from dit360_core.system.phases import PhaseKind
 
 log = logging.getLogger("dit360")
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Kernel:
+    """The attention of one picture.
+
+    choice: what was asked and what is used.
+    attend: the kernel itself, proven for this picture's size; never sliced.
+    slice_size: query rows of a call; 0: all at once.
+    attached: whether the denoiser has it already, in these slices.
+    stores_scores: whether slices save memory with it.
+    """
+
+    choice: Choice
+    attend: Attend
+    slice_size: int
+    attached: bool
+    stores_scores: bool
+
+    @property
+    def of_this_picture(self) -> Attend | None:
+        """What travels with the calls; None where the denoiser has it already."""
+        if self.attached:
+            return None
+        return sliced(self.attend, self.slice_size) if self.slice_size else self.attend
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Solver:
+    """The solver of one picture.
+
+    choice: what was asked and what is used.
+    scheduler: the solver itself.
+    evaluations: of the denoiser in the whole run, by its own word.
+    """
+
+    choice: Choice
+    scheduler: SchedulerImplementation
+    evaluations: int
+
+
 class Denoising:
-    """A pipeline's transformer, with the solver and the kernel that each picture asks for."""
+    """A pipeline's denoiser, with the solver and the kernel that each picture asks for."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -43,192 +88,245 @@ class Denoising:
         self._told = {(plan.attention.requested, plan.attention.used), *plan.notes}
 
     @letting_go
-    def sample(
-        self,
-        conditioning: Conditioning,
-        asked: SampleOptions,
-        start: torch.Tensor | None,
-        progress: Progress | None,
-        tap: Tap | None,
-        image: Latents | None,
-    ) -> Latents:
-        import torch
-
-        from dit360_core.pipeline.sampling import Asked, Wishes, levels, solve
-        from dit360_core.sphere.grid import Grid
-
-        plan, engine = self._loaded.plan, self._loaded.engine
-        model = plan.model
-        if asked.true_guidance > 1 and conditioning.negative is None:
-            raise InputError("true_guidance needs a negative prompt; call encode with negative_prompt='' or a text.")
-        width, height = picture_size(asked, model)
-        padding = padding_of(asked, model)
-        rotating = model.latent_rotation if asked.latent_rotation is None else asked.latent_rotation
-        interpolating = asked.position_interpolation
-        if interpolating is None:
-            interpolating = model.position_interpolation
-        steps = asked.steps or model.steps
-        guidance = (model.guidance if asked.guidance is None else asked.guidance) if engine.takes_guidance else None
-        for note in guidance_notes(model, guidance, asked.true_guidance):
-            self._warn_once(note, note)
-        seed = secrets.randbits(32) if asked.seed is None else asked.seed
-        grid = Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0)
-
-        text = max(embedding.tokens.shape[1] for embedding in conditioning.embeddings)
-        biased = asked.circular_mode == "bias"
-        _check_conditioning(conditioning, engine, biased)
-        seen, key_bias = (grid.real, grid.key_bias(text)) if biased else (grid, None)
-
-        attend, kernel, attention, slice_size = self._attention_for(asked, seen.tokens + text, biased)
-        scheduler_choice, scheduler = self._scheduler(asked, steps, grid.tokens)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        noise = engine.noise(grid, generator)
-        begun = None if image is None else image.tensor
-        for name, given in (("latents", start), ("image", begun)):
-            if given is not None and tuple(given.shape) != tuple(noise.shape):
-                raise InputError(
-                    f"{name} has the shape {tuple(given.shape)}, but {width}×{height} pixels need {tuple(noise.shape)}."
-                )
-        noise = noise if start is None else start
-        wishes = Wishes(
-            prompts=1 + len(conditioning.others),
-            true_guidance=asked.true_guidance,
-            rotating=rotating,
-            yaw_consistency=asked.yaw_consistency,
-            cube_consistency=asked.cube_consistency,
-        )
-        steps = steps if asked.denoise else 0
-        evaluations = self._evaluations(scheduler_choice, steps) * wishes.calls if steps else 0
-        log.info("%s, %d steps, %d evaluations of the model", scheduler_choice.sentence(), steps, evaluations)
-        doing = f"sampling {width}×{height}"
-        ladder = self._ladder(asked, doing, attention, slice_size)
-        with stage(engine, plan, doing, scheduler_choice, attention) as working, torch.no_grad():
-            ladder.run(lambda: engine.bring("transformer"))
-            sigmas = levels(scheduler, steps, grid.tokens, asked.scheduler_type, asked.denoise)
-            if begun is not None:
-                noise = (1.0 - sigmas[0]) * begun.to(noise.device) + sigmas[0] * noise
-            # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
-            x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
-            velocity = engine.velocity(seen, guidance, attend, key_bias)
-            if ladder.slice_attention is not None:
-                ladder.slice_attention = lambda rows: velocity.use(self._sliced(attention, kernel, rows))
-
-            asking = Asked(engine, grid, velocity, conditioning, wishes, partial(_attempt, ladder, engine))
-            for done, state, expected in solve(scheduler, asking, x, sigmas, generator):
-                x = state
-                engine.mark(f"step {done}")
-                shown = None
-                if tap is not None and expected is not None:
-                    shown = engine.unpack(expected, grid).float().cpu()
-                    # Whoever looks in is to see no black picture either.
-                    self._check_finite(shown, scheduler_choice, attention)
-                with working.callers():
-                    if progress is not None:
-                        progress(done, steps)
-                    if tap is not None and shown is not None:
-                        tap(done, steps, Latents(tensor=shown))
-            result = engine.unpack(x, grid).cpu()
-        if asking.calls != evaluations:
+    def sample(self, request: Request) -> Latents:
+        """Noise becomes latents, step by step."""
+        asked, engine = request.options, self._loaded.engine
+        found = Resolved.of(asked, self._loaded.plan.model, takes_guidance=engine.takes_guidance)
+        self._check(request, found)
+        kernel = self._kernel(request, found)
+        solver = self._solver(request, found)
+        generator = torch.Generator("cpu").manual_seed(found.seed)
+        noise = self._noise(request, found, generator)
+        log.info("%s, %d steps, %d evaluations of the model", solver.choice.sentence(), found.steps, solver.evaluations)
+        count = Count()
+        doing = f"sampling {found.width}×{found.height}"
+        ladder = self._ladder(asked, doing, kernel)
+        plan = self._loaded.plan
+        with stage(engine, plan, doing, solver.choice, kernel.choice, kind=PhaseKind.STEP) as working, torch.no_grad():
+            ladder.run(lambda: engine.bring(DENOISER))
+            result = self._solve(request, found, kernel, solver, noise, generator, ladder, count, working)
+        if count.calls != solver.evaluations:
             self._warn_once(
-                scheduler_choice.origin,
-                f"The scheduler {scheduler_choice.origin} asked the model {asking.calls} times and had told "
-                f"{evaluations}; tell its author.",
+                solver.choice.origin,
+                f"The scheduler {solver.choice.origin} asked the model {count.calls} times and had told "
+                f"{solver.evaluations}; tell its author.",
             )
-        self._check_finite(result, scheduler_choice, attention)
-        used = {
-            "width": width,
-            "height": height,
-            "steps": steps,
-            "guidance": guidance,
-            "true_guidance": asked.true_guidance,
-            # Of no consequence where the start was given and no noise is added on the way.
-            "seed": seed if start is None or asked.scheduler_eta else asked.seed,
-            "circular_padding": padding,
-            "circular_mode": asked.circular_mode,
-            "latent_rotation": rotating,
-            "position_interpolation": interpolating,
-            "max_sequence_length": conditioning.max_sequence_length,
-            "prompt_prefix": conditioning.prefix,
-            **({"prompts": wishes.prompts} if conditioning.others else {}),
-            "scheduler": scheduler_choice.as_dict(),
-            "evaluations": asking.calls,
-            "denoise": asked.denoise,
-            "yaw_consistency": asked.yaw_consistency,
-            "cube_consistency": asked.cube_consistency,
-            "timestep_schedule": asked.timestep_schedule,
-            "scheduler_eta": asked.scheduler_eta,
-            "attention": attention.as_dict(),
-            "attention_slice_size": ladder.slices,
-            # Told here too, since its strength may be another by the time of the decoding.
-            **plan.told_of_loras(),
-        }
+        self._check_finite(result, solver.choice, kernel.choice)
         return Latents(
-            pose=MADE if image is None else image.pose,
+            pose=MADE if request.image is None else request.image.pose,
             tensor=result,
             settings={
                 "prompt": asked.prompt,
                 "negative_prompt": asked.negative_prompt,
                 "requested": chosen(asked, "prompt", "negative_prompt"),
-                "used": used,
+                "used": self._used(request, found, kernel, solver, count, ladder.slices),
             },
         )
 
-    def _attention_for(
-        self, asked: SampleOptions, length: int, biased: bool
-    ) -> tuple[Attend | None, Attend, Choice, int]:
-        """The kernel for this picture's ``length`` tokens, None meaning the one the pipeline was loaded with; and the
-        same before it is cut in slices."""
-        from dit360_core.plugins.slicing import sliced
+    # ----------------------------------------------------------------------------------------------- before the steps
 
-        plan, config = self._loaded.plan, self._loaded.engine.config
-        slice_size = plan.attention_slice_size if asked.attention_slice_size < 0 else asked.attention_slice_size
+    def _check(self, request: Request, found: Resolved) -> None:
+        """Raises InputError for a conditioning that does not do; tells of guidance that a model cannot bear."""
+        asked, conditioning = request.options, request.conditioning
+        if asked.true_guidance > 1 and conditioning.negative is None:
+            raise InputError("true_guidance needs a negative prompt; call encode with negative_prompt='' or a text.")
+        for note in guidance_notes(self._loaded.plan.model, found.guidance, asked.true_guidance):
+            self._warn_once(note, note)
+        for embedding in conditioning.embeddings:
+            self._loaded.engine.check_embedding(embedding)
+        lengths = sorted({int(embedding.tokens.shape[1]) for embedding in conditioning.embeddings})
+        if found.biased and len(lengths) > 1:
+            # The bias on the keys counts the prompt's tokens.
+            raise InputError(
+                f"circular_mode=bias needs prompts of one length, and these have {' and '.join(map(str, lengths))} "
+                "tokens; use circular_mode=pad."
+            )
+
+    def _kernel(self, request: Request, found: Resolved) -> Kernel:
+        """The kernel for this picture's tokens."""
+        asked, plan, engine = request.options, self._loaded.plan, self._loaded.engine
+        now = self._loaded.state.attention_slice_size
+        slice_size = now if asked.attention_slice_size < 0 else asked.attention_slice_size
+        heads, head_dim = engine.heads
         need = AttentionNeed(
             device=plan.device,
             dtype=plan.precision,
-            heads=config.num_attention_heads,
-            head_dim=config.attention_head_dim,
-            length=length,
-            key_bias=biased,
+            heads=heads,
+            head_dim=head_dim,
+            length=found.seen.tokens + request.conditioning.length,
+            key_bias=found.biased,
         )
         of_pipeline = asked.attention_backend == "pipeline"
-        choice, attend = self._loaded.kernels.choose(
-            plan.attention.requested if of_pipeline else asked.attention_backend, need
-        )
+        requested = plan.attention.requested if of_pipeline else asked.attention_backend
+        choice, attend = self._loaded.kernels.choose(requested, need)
         if choice.fell_back:
             self._warn_once((choice.requested, choice.used), choice.sentence())
         for note in slicing_notes(choice, self._loaded.registry, slice_size):
             self._warn_once(note, note)
-        loaded = plan.attention
-        same_kernel = (choice.used, choice.distribution) == (loaded.used, loaded.distribution)
-        if same_kernel and slice_size == plan.attention_slice_size:
-            return None, attend, choice, slice_size
-        return (sliced(attend, slice_size) if slice_size else attend), attend, choice, slice_size
+        return Kernel(
+            choice=choice,
+            attend=attend,
+            slice_size=slice_size,
+            attached=choice.address == plan.attention.address and slice_size == now,
+            stores_scores=self._entry("attention", choice).offer.stores_scores,
+        )
 
-    def _ladder(self, asked: SampleOptions, doing: str, attention: Choice, slice_size: int) -> Ladder:
-        (entry,) = self._loaded.registry.find("attention", attention.address)
+    def _solver(self, request: Request, found: Resolved) -> Solver:
+        asked = request.options
+        settings = SchedulerSettings(
+            shift=self._loaded.engine.shift, timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
+        )
+        need = SchedulingNeed(steps=steps_of_a_whole(found.whole, asked.denoise), tokens=found.grid.tokens)
+        choice, scheduler = select(
+            "scheduler",
+            asked.scheduler_type,
+            self._loaded.registry,
+            self._loaded.machine,
+            need,
+            load=lambda offer: offer.load(settings),
+        )
+        if choice.distribution != CORE:
+            self._rehearse(choice, settings, need)
+        prompts = 1 + len(request.conditioning.others)
+        told = evaluations(asked, found.whole, self._entry("scheduler", choice), prompts)
+        return Solver(choice=choice, scheduler=scheduler, evaluations=told)
+
+    def _rehearse(self, choice: Choice, settings: SchedulerSettings, need: SchedulingNeed) -> None:
+        """Raises Dit360Error for a plugin's solver that goes astray on a small tensor; once for each settings."""
+        entry = self._entry("scheduler", choice)
+        tried = (choice.address, settings.timestep_schedule, settings.eta, need)
+        if tried in self._rehearsed:
+            return
+
+        def load(eta: float) -> SchedulerImplementation:
+            return entry.offer.load(attrs.evolve(settings, eta=eta))  # type: ignore[no-any-return]
+
+        wrong = rehearse(load, need.steps, need.tokens, choice.used, settings.eta)
+        if wrong:
+            raise Dit360Error(f"The scheduler {choice.origin} is wrong: {wrong}; choose another, or tell its author.")
+        self._rehearsed.add(tried)
+
+    def _noise(self, request: Request, found: Resolved, generator: torch.Generator) -> torch.Tensor:
+        """The seed's, or the one given. Raises InputError for tensors of another size."""
+        noise = self._loaded.engine.noise(found.grid, generator)
+        begun = None if request.image is None else request.image.tensor
+        for name, given in (("latents", request.noise), ("image", begun)):
+            if given is not None and tuple(given.shape) != tuple(noise.shape):
+                raise InputError(
+                    f"{name} has the shape {tuple(given.shape)}, but {found.width}×{found.height} pixels need "
+                    f"{tuple(noise.shape)}."
+                )
+        return noise if request.noise is None else request.noise
+
+    def _ladder(self, asked: SampleOptions, doing: str, kernel: Kernel) -> Ladder:
         return Ladder(
             loaded=self._loaded,
-            phase="step",
+            phase=PhaseKind.STEP,
             doing=doing,
             asked=lambda: (asked, DecodeOptions()),
             # Replaced once there is something to slice.
-            slice_attention=(lambda rows: None) if entry.offer.stores_scores else None,
-            slices=slice_size,
+            slice_attention=(lambda rows: None) if kernel.stores_scores else None,
+            slices=kernel.slice_size,
         )
 
-    def _sliced(self, attention: Choice, attend: Attend, rows: int) -> Attend:
-        from dit360_core.models.flux.load import attach
-        from dit360_core.plugins.slicing import sliced
+    # ------------------------------------------------------------------------------------------------------ the steps
 
-        if attention.address == self._loaded.plan.attention.address:
-            attach(self._loaded.engine.transformer, attend, rows)
-            self._loaded.plan = attrs.evolve(self._loaded.plan, attention_slice_size=rows)
-        return sliced(attend, rows)
+    def _solve(
+        self,
+        request: Request,
+        found: Resolved,
+        kernel: Kernel,
+        solver: Solver,
+        noise: torch.Tensor,
+        generator: torch.Generator,
+        ladder: Ladder,
+        count: Count,
+        working: Stage,
+    ) -> torch.Tensor:
+        """The steps of a picture, which is told of after each."""
+        asked, engine = request.options, self._loaded.engine
+        sigmas = levels(solver.scheduler, found.steps, found.grid.tokens, asked.scheduler_type, asked.denoise)
+        if request.image is not None:
+            noise = (1.0 - sigmas[0]) * request.image.tensor.to(noise.device) + sigmas[0] * noise
+        # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
+        x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
+        key_bias = found.grid.key_bias(request.conditioning.length) if found.biased else None
+        velocity = engine.velocity(found.seen, found.guidance, kernel.of_this_picture, key_bias)
+        if ladder.slice_attention is not None:
+            ladder.slice_attention = partial(self._slice, velocity, kernel)
+        wishes = Wishes(
+            true_guidance=asked.true_guidance,
+            rotating=found.rotating,
+            yaw_consistency=asked.yaw_consistency,
+            cube_consistency=asked.cube_consistency,
+        )
+        attempt = partial(_attempt, ladder, engine)
+        model = chain(engine, found.grid, velocity, request.conditioning, wishes, attempt, count)
+        for done, state, expected in solve(solver.scheduler, model, x, sigmas, generator):
+            x = state
+            engine.mark(f"step {done}")
+            self._tell(request, found, done, expected, working, (solver.choice, kernel.choice))
+        return engine.unpack(x, found.grid).cpu()
+
+    def _tell(
+        self,
+        request: Request,
+        found: Resolved,
+        done: int,
+        expected: torch.Tensor | None,
+        working: Stage,
+        used: tuple[Choice, Choice],
+    ) -> None:
+        """Calls what the user gave us to look in. expected: the picture as it is expected. used: solver and kernel."""
+        shown = None
+        if request.tap is not None and expected is not None:
+            shown = self._loaded.engine.unpack(expected, found.grid).float().cpu()
+            # Whoever looks in is to see no black picture either.
+            self._check_finite(shown, *used)
+        with working.callers():
+            if request.progress is not None:
+                request.progress(done, found.steps)
+            if request.tap is not None and shown is not None:
+                request.tap(done, found.steps, Latents(tensor=shown))
+
+    def _slice(self, velocity: Velocity, kernel: Kernel, rows: int) -> None:
+        """From now on attention goes in slices: for this picture, and for all others that take the same kernel."""
+        state = self._loaded.state
+        if kernel.choice.address == self._loaded.plan.attention.address:
+            self._loaded.engine.attach(kernel.attend, rows)
+            state.attention_slice_size = rows
+        velocity.use(sliced(kernel.attend, rows))
+
+    # ------------------------------------------------------------------------------------------------- after the steps
+
+    def _used(
+        self, request: Request, found: Resolved, kernel: Kernel, solver: Solver, count: Count, slices: int
+    ) -> dict[str, Any]:
+        """For metadata: what was used. slices: of attention, at the end."""
+        asked, conditioning = request.options, request.conditioning
+        return {
+            **found.as_dict(),
+            "true_guidance": asked.true_guidance,
+            # Of no consequence where the start was given and no noise is added on the way.
+            "seed": found.seed if request.noise is None or asked.scheduler_eta else asked.seed,
+            "max_sequence_length": conditioning.max_sequence_length,
+            "prompt_prefix": conditioning.prefix,
+            **({"prompts": 1 + len(conditioning.others)} if conditioning.others else {}),
+            "scheduler": solver.choice.as_dict(),
+            "evaluations": count.calls,
+            "denoise": asked.denoise,
+            "yaw_consistency": asked.yaw_consistency,
+            "cube_consistency": asked.cube_consistency,
+            "timestep_schedule": asked.timestep_schedule,
+            "scheduler_eta": asked.scheduler_eta,
+            "attention": kernel.choice.as_dict(),
+            "attention_slice_size": slices,
+            # Told here too, since its strength may be another by the time of the decoding.
+            **self._loaded.state.loras_told(),
+        }
 
     def _check_finite(self, latents: torch.Tensor, scheduler: Choice, attention: Choice) -> None:
         """Raises Dit360Error for what would become a black picture."""
-        import torch
-
         plan = self._loaded.plan
         if bool(torch.isfinite(latents).all()):
             return
@@ -245,45 +343,8 @@ class Denoising:
             self._told.add(subject)
             log.warning("%s", sentence)
 
-    def _evaluations(self, choice: Choice, steps: int) -> int:
-        (entry,) = self._loaded.registry.find("scheduler", choice.address)
-        return evaluations_told(entry, steps)
-
-    def _scheduler(self, asked: SampleOptions, steps: int, tokens: int) -> tuple[Choice, SchedulerImplementation]:
-        from dit360_core.pipeline.sampling import steps_of_a_whole
-
-        settings = SchedulerSettings(
-            shift=self._loaded.engine.shift, timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
-        )
-        need = SchedulingNeed(steps=steps_of_a_whole(steps, asked.denoise), tokens=tokens)
-        choice, scheduler = select(
-            "scheduler",
-            asked.scheduler_type,
-            self._loaded.registry,
-            self._loaded.machine,
-            need,
-            load=lambda offer: offer.load(settings),
-        )
-        if choice.distribution != CORE and steps:
-            self._rehearse(choice, settings, need)
-        return choice, scheduler
-
-    def _rehearse(self, choice: Choice, settings: SchedulerSettings, need: SchedulingNeed) -> None:
-        """Raises Dit360Error for a plugin's solver that goes astray on a small tensor; once for each settings."""
-        from dit360_core.pipeline.solver_trial import rehearse
-
-        (entry,) = self._loaded.registry.find("scheduler", choice.address)
-        tried = (choice.address, settings.timestep_schedule, settings.eta, need)
-        if tried in self._rehearsed:
-            return
-
-        def load(eta: float) -> SchedulerImplementation:
-            return entry.offer.load(attrs.evolve(settings, eta=eta))  # type: ignore[no-any-return]
-
-        wrong = rehearse(load, need.steps, need.tokens, choice.used, settings.eta)
-        if wrong:
-            raise Dit360Error(f"The scheduler {choice.origin} is wrong: {wrong}; choose another, or tell its author.")
-        self._rehearsed.add(tried)
+    def _entry(self, kind: str, choice: Choice) -> Entry:
+        return self._loaded.registry.find(kind, choice.address)[0]
 
 
 def _attempt(ladder: Ladder, engine: Engine, evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -294,27 +355,5 @@ def _attempt(ladder: Ladder, engine: Engine, evaluate: Callable[[], torch.Tensor
 
 def _once(engine: Engine, evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:
     # There, unless a picture that a tap decoded had to make room.
-    engine.bring("transformer")
+    engine.bring(DENOISER)
     return evaluate()
-
-
-def _check_conditioning(conditioning: Conditioning, engine: Engine, biased: bool) -> None:
-    """Raises InputError for embeddings that are another model's, which a conditioning made elsewhere can hold.
-
-    biased: the bias on the keys counts the prompt's tokens, so that all prompts need as many.
-    """
-    embeddings = conditioning.embeddings
-    wanted = (int(engine.config.joint_attention_dim), int(engine.config.pooled_projection_dim))
-    for embedding in embeddings:
-        found = (int(embedding.tokens.shape[-1]), int(embedding.pooled.shape[-1]))
-        if found != wanted:
-            raise InputError(
-                f"The conditioning has {found[0]} channels a token and {found[1]} in all, and this model reads "
-                f"{wanted[0]} and {wanted[1]}; encode the prompt with this model's text encoders."
-            )
-    lengths = sorted({int(embedding.tokens.shape[1]) for embedding in embeddings})
-    if biased and len(lengths) > 1:
-        raise InputError(
-            f"circular_mode=bias needs prompts of one length, and these have {' and '.join(map(str, lengths))} tokens; "
-            "use circular_mode=pad."
-        )

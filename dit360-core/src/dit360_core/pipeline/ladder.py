@@ -16,12 +16,17 @@ from typing import TypeVar
 import attrs
 
 from dit360_core.errors import Dit360Error, InputError, first_line
+from dit360_core.models.architecture import Role
+from dit360_core.models.residency.placement import place
 from dit360_core.options import DecodeOptions, SampleOptions
 from dit360_core.pipeline.state import Loaded
+from dit360_core.planning.budget import fit
 from dit360_core.planning.checks import contradicts
 from dit360_core.planning.quantization import quantization_need
+from dit360_core.planning.speed import ASSUMED
 from dit360_core.plugins.choosing import judge
 from dit360_core.system.memory import OutOfMemory, free_memory, gib, give_back_freed_memory, is_out_of_memory
+from dit360_core.system.phases import PhaseKind
 
 log = logging.getLogger("dit360")
 
@@ -30,25 +35,24 @@ Result = TypeVar("Result")
 SLICES = (1024, 256)
 OFFLOADS = {"cuda": ("model", "group", "sequential"), "cpu": ("disk",)}
 """What follows ``none``, on each device."""
-NEEDS = {
-    "text encoding": ("text_encoder", "text_encoder_2"),
-    "step": ("transformer",),
-    "decode": ("vae",),
-}
-"""Phase → the parts that it uses."""
+ROLES = {PhaseKind.TEXT: Role.TEXT, PhaseKind.STEP: Role.DENOISER, PhaseKind.DECODE: Role.AUTOENCODER}
+"""Phase → the role of the parts that it uses."""
 
 
 @attrs.define(kw_only=True, eq=False)
 class Ladder:
-    """For one phase of one picture. phase: as in :mod:`dit360_core.planning.prediction`. doing: the same, for people.
-    asked: the picture's options, for the last word.
+    """For one phase of one picture.
 
-    slice_attention: makes attention go in slices of so many rows from now on; None where that gains nothing. slices: of
-    how many it does now, 0 for none. hint: what to do if nothing helped, where that is known.
+    phase: what it is.
+    doing: the same, for people.
+    asked: the picture's options, for the last word.
+    slice_attention: makes attention go in slices of so many rows from now on; None where that gains nothing.
+    slices: of how many rows it goes now; 0: all at once.
+    hint: what to do if nothing helped, where that is known.
     """
 
     loaded: Loaded
-    phase: str
+    phase: PhaseKind
     doing: str
     asked: Callable[[], tuple[SampleOptions, DecodeOptions]]
     slice_attention: Callable[[int], None] | None = None
@@ -73,9 +77,9 @@ class Ladder:
                 raise OutOfMemory(self._told(why))
             log.warning("%s ran out of memory (%s); %s, and it goes on from there.", self.doing.capitalize(), why, rung)
             told = f"{self.doing}: {rung}"
-            if told not in self.loaded.given_up:
+            if told not in self.loaded.state.given_up:
                 # A process that paints for days on a device that is just too small is not to collect them.
-                self.loaded.given_up.append(told)
+                self.loaded.state.given_up.append(told)
 
     # -------------------------------------------------------------------------------------------------------- rungs
 
@@ -107,33 +111,32 @@ class Ladder:
 
     def _evict(self) -> str | None:
         """On a CPU, where weights have nowhere else to wait but their files."""
-        engine, plan = self.loaded.engine, self.loaded.plan
-        if plan.device == "cuda" or plan.offload != "none" or not engine.residency.can_read:
+        engine, state = self.loaded.engine, self.loaded.state
+        if self.loaded.plan.device == "cuda" or state.offload != "none" or not engine.residency.can_read:
             return None
         level = {"none": "text", "text": "all"}.get(engine.residency.evict)
         if level is None:
             return None
         engine.residency.evict = level
-        engine.residency.drop(engine.pipe, keep=NEEDS[self.phase])
-        self.loaded.plan = attrs.evolve(plan, options=attrs.evolve(plan.options, evict=level))
+        engine.residency.drop(engine.pipe, keep=engine.architecture.used_by(ROLES[self.phase]))
+        state.evict = level
         return "the text encoders are dropped" if level == "text" else "parts that are not needed now are dropped"
 
     def _offload(self) -> str | None:
-        from dit360_core.models.residency.placement import place
-
-        engine, plan = self.loaded.engine, self.loaded.plan
-        ladder, homeless = OFFLOADS.get(plan.device, ()), False
-        if plan.offload == "disk" or engine.residency.foreign:
+        engine, state = self.loaded.engine, self.loaded.state
+        family, device = engine.architecture, self.loaded.plan.device
+        ladder, homeless = OFFLOADS.get(device, ()), False
+        if state.offload == "disk" or engine.residency.foreign:
             return None
-        for level in ladder[ladder.index(plan.offload) + 1 if plan.offload in ladder else 0 :]:
-            options = attrs.evolve(plan.options, offload=level)
+        for level in ladder[ladder.index(state.offload) + 1 if state.offload in ladder else 0 :]:
+            options = attrs.evolve(state.options, offload=level)
             # What is evicted by now may be read again all the same, and then goes to files.
             checked = attrs.evolve(options, evict="none") if level == "disk" else options
             if contradicts(checked) or not self._quantizer_allows(level):
                 continue
             engine.residency.displace(engine.pipe)
             try:
-                place(engine.pipe, level, engine.device)
+                place(engine.pipe, family, level, engine.device)
             except Exception as error:
                 if not (isinstance(error, InputError | OSError) or is_out_of_memory(error)):
                     raise
@@ -147,10 +150,10 @@ class Ladder:
                 homeless = True
                 continue
             engine.residency.offload = level
-            self.loaded.plan = attrs.evolve(plan, offload=level, options=options)
+            state.offload = level
             return f"offload={level}"
-        if homeless and plan.device != "cpu":
-            place(engine.pipe, plan.offload, engine.device)
+        if homeless and device != "cpu":
+            place(engine.pipe, family, state.offload, engine.device)
         return None
 
     def _quantizer_allows(self, level: str) -> bool:
@@ -158,15 +161,14 @@ class Ladder:
         if plan.quantization.used == "none":
             return True
         entry = self.loaded.registry.find("quantization", plan.quantization.address)[0]
-        need = quantization_need(attrs.evolve(plan.options, offload=level), self.loaded.machine, plan.precision, False)
+        options = attrs.evolve(self.loaded.state.options, offload=level)
+        need = quantization_need(options, self.loaded.machine, plan.precision, False)
         return not judge(entry, self.loaded.machine, need)
 
     # -------------------------------------------------------------------------------------------------- the last word
 
     def _told(self, why: str) -> str:
-        from dit360_core.models.residency.placement import settle
-
-        settle(self.loaded.engine.pipe)
+        self.loaded.engine.settle()
         device = self.loaded.plan.device
         sentence = f"There is too little memory on the {device} for {self.doing} ({why})"
         try:
@@ -180,9 +182,6 @@ class Ladder:
         return sentence + "."
 
     def _what_would_fit(self, sampling: SampleOptions, decoding: DecodeOptions) -> str:
-        from dit360_core.planning.budget import fit
-        from dit360_core.planning.speed import ASSUMED
-
         subject = self.loaded.subject(sampling, decoding)
         asked = attrs.evolve(self.loaded.plan.asked, vram="auto")
         try:

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dit360_core.errors import BackendUnavailable
+from dit360_core.models.architecture import Architecture, Facts
+from dit360_core.models.families import architecture_of, expected, locate, shape_folder
+from dit360_core.models.lora import fitting
+from dit360_core.models.settings import remembered_loras, with_settings
+from dit360_core.models.weights.files import ModelFiles, existing
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
-from dit360_core.pipeline.pipeline import Pipeline
-from dit360_core.pipeline.prepared import Prepared
 from dit360_core.pipeline.signature import takes
-from dit360_core.planning.checks import check_guidance, check_loading, check_names, check_request, refuse_without_effect
-from dit360_core.planning.forecast import shape_folder
+from dit360_core.planning.budget import fit, one
+from dit360_core.planning.checks import (
+    check_guidance,
+    check_loading,
+    check_names,
+    check_request,
+    refuse_without_effect,
+)
+from dit360_core.planning.forecast import subject_in
 from dit360_core.planning.kernels import Kernels, native_need, slicing_notes
-from dit360_core.planning.loras import wanted
+from dit360_core.planning.loras import GivenLora, wanted
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.quantization import check_stored, choose_quantization, choose_stored
-from dit360_core.plugins.offers import Model
+from dit360_core.planning.speed import ASSUMED, measure
+from dit360_core.planning.verdict import verdict_of
+from dit360_core.plugins.choosing import Choice
+from dit360_core.plugins.offers import Attend, Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.machine import Machine
+from dit360_core.system.memory import free_memory
+
+if TYPE_CHECKING:
+    from dit360_core.models.weights.store import Stored
+    from dit360_core.pipeline.pipeline import Pipeline
+    from dit360_core.pipeline.prepared import Prepared
 
 log = logging.getLogger("dit360")
+
+Picture = tuple[SampleOptions, DecodeOptions]
 
 
 @takes(LoadOptions)
@@ -41,22 +63,18 @@ def load(
 
 
 def prepare(
-    asked: LoadOptions,
-    *,
-    registry: Registry,
-    machine: Machine | None = None,
-    picture: tuple[SampleOptions, DecodeOptions] | None = None,
+    asked: LoadOptions, *, registry: Registry, machine: Machine | None = None, picture: Picture | None = None
 ) -> Prepared:
     """Everything that can go wrong before the weights are read, in the order of its cost: downloads come last.
 
     machine: None finds it without PyTorch, which has its say before anything is fetched or loaded; a guess (see
-    :meth:`Machine.detect`) is confirmed then, too. picture: the options of a picture that is to be made at once, which
-    are checked too.
+    :meth:`Machine.detect`) is confirmed then, too.
+    picture: the options of a picture that is to be made at once, which are checked too.
     """
     try:
-        return _prepared(asked, registry, machine or Machine.detect(asked.device), picture)
+        return _Preparation(asked, registry, machine or Machine.detect(asked.device), picture).run()
     except _OtherMachine as found:
-        return _prepared(asked, registry, found.machine, picture, found.sentence)
+        return _Preparation(asked, registry, found.machine, picture, found.sentence).run()
 
 
 class _OtherMachine(Exception):
@@ -67,170 +85,230 @@ class _OtherMachine(Exception):
         self.machine, self.sentence = machine, sentence
 
 
-def _confirmed(guess: Machine, device: str) -> Machine:
-    """Raises InputError if the device that was asked for is not there, _OtherMachine if another one is."""
-    found, sentence = guess.confirmed(device)
-    decides = ("device", "capability", "fast_bfloat16")
-    if any(getattr(found, name) != getattr(guess, name) for name in decides):
-        raise _OtherMachine(found, sentence)
-    return found
+@attrs.define(eq=False)
+class _Preparation:
+    """One way from options to a plan. What a step finds out, those after it use.
 
+    asked: the options, from :meth:`_keep_to_memory` on with what memory decides.
+    machine: from :meth:`_confirm` on as PyTorch sees it.
+    machine_note: what there is to say of it.
+    """
 
-def _prepared(
-    asked: LoadOptions,
-    registry: Registry,
-    machine: Machine,
-    picture: tuple[SampleOptions, DecodeOptions] | None,
-    note: str = "",
-) -> Prepared:
-    """note: what there is to say of the machine."""
-    from dit360_core.models.flux import composed
-    from dit360_core.models.flux import load as model_files
-    from dit360_core.models.flux.folder import existing, remembered_loras, with_settings
-    from dit360_core.models.lora import fitting as lora_files
+    asked: LoadOptions
+    registry: Registry
+    machine: Machine
+    picture: Picture | None
+    machine_note: str = ""
+    given: LoadOptions = attrs.field(init=False)
+    model: Model = attrs.field(init=False)
+    loras: tuple[GivenLora, ...] = attrs.field(init=False)
+    lora_files: dict[str, Path] = attrs.field(init=False)
+    replaced: tuple[Any, ...] = attrs.field(init=False)
+    folder: Path | None = attrs.field(init=False)
+    precision: str = attrs.field(init=False)
 
-    model = check_names(
-        asked,
-        picture[0] if picture else None,
-        registry,
-        lambda name: existing(name) is not None,
-        decoding=picture[1] if picture else None,
-    )
-    loras = wanted(asked, model)
-    folder = model_files.locate(model.base) if existing(model.base) else None
-    located = {lora.name: lora_files.locate(lora.name) for lora in loras if existing(lora.name)}
-    replaced = composed.find(asked)
-    if folder is not None:
-        model = with_settings(model, folder)
-        composed.check_fits(replaced, folder)
+    def run(self) -> Prepared:
+        """The steps, in the order of their cost."""
+        self._find_names()
+        self._find_files()
+        self.precision = precision_for(self.asked, self.model, self.machine)
+        self.given = self.asked
+        self._keep_to_memory()
+        self._check()
+        named = self._named_quantization()
+        files = self._fetch()
+        family = architecture_of(files.folder)
+        facts = family.facts(files.folder)
+        if self.picture:
+            check_guidance(self.picture[0], facts.takes_guidance)
+        self._confirm()
+        stored, quantization, quantizer = self._quantization(family, files.folder, named)
+        kernels, attention, attend = self._attention(family, facts)
+        prepared = self._prepared(family, files, stored, quantization, quantizer, kernels, attention, attend)
+        self._warn_of_memory(files)
+        return prepared
 
-    precision = precision_for(asked, model, machine)
-    given = asked
-    if asked.bounded:
-        machine = _confirmed(machine, asked.device)  # whose memory and speed decide
-        shaped = composed.compose(folder or shape_folder(model), replaced, weights=False)
-        asked = within_budget(asked, picture, registry, machine, model, shaped.folder)
-    check_loading(asked, machine, model)
-    if picture:
-        check_request(*picture, loading=asked, model=model, registry=registry, machine=machine, precision=precision)
-    chosen = None
-    if asked.quantization_mode not in ("auto", "none"):
-        chosen = choose_quantization(asked, registry, machine, precision, lora=bool(loras))
-    far = [lora.name for lora in loras if lora.name not in located]
-    if folder is None or far:
-        machine = _confirmed(machine, asked.device)
-    for name in far:
-        located[name] = lora_files.locate(name)
-    if folder is None:
-        folder = model_files.locate(model.base)
-        model = with_settings(model, folder)
-    whole = composed.compose(folder, replaced)
-    folder = whole.folder
+    # ------------------------------------------------------------------------------------------ what is on this machine
 
-    heads, head_dim, takes_guidance = model_files.transformer_shape(folder)
-    if picture:
-        check_guidance(picture[0], takes_guidance)
+    def _find_names(self) -> None:
+        sampling, decoding = self.picture or (None, None)
+        self.model = check_names(self.asked, sampling, self.registry, _is_there, decoding=decoding)
+        self.loras = wanted(self.asked, self.model)
 
-    machine = _confirmed(machine, asked.device)
-    from dit360_core.models.weights.store import stored_parts  # imports torch, which nothing above needs
+    def _find_files(self) -> None:
+        """Files that are here are looked at now, and others when they are fetched."""
+        self.folder = locate(self.model.base) if existing(self.model.base) else None
+        self.lora_files = {lora.name: fitting.locate(lora.name) for lora in self.loras if existing(lora.name)}
+        family = expected(self.model)
+        self.replaced = family.find_replaced(self.asked)
+        if self.folder is not None:
+            self.model = with_settings(self.model, self.folder, family)
+            family.check_replaced(self.replaced, self.folder)
 
-    stored = stored_parts(folder)
-    if stored:
-        check_stored(asked, bool(loras), stored)
-        first = next(iter(stored.values()))
-        quantization, quantizer = choose_stored(first, asked, registry, machine, precision, lora=bool(loras))
-    else:
+    def _keep_to_memory(self) -> None:
+        """What ``vram``, ``ram`` or ``preset`` decides."""
+        if not self.asked.bounded:
+            return
+        self._confirm()  # whose memory and speed decide
+        folder = self.folder or shape_folder(self.model)
+        files = architecture_of(folder).compose(folder, self.replaced, weights=False)
+        self.asked = within_budget(self.asked, self.picture, self.registry, self.machine, self.model, files)
+
+    def _check(self) -> None:
+        check_loading(self.asked, self.machine, self.model)
+        if self.picture:
+            check_request(
+                *self.picture,
+                loading=self.asked,
+                model=self.model,
+                registry=self.registry,
+                machine=self.machine,
+                precision=self.precision,
+            )
+
+    def _named_quantization(self) -> tuple[Choice, Any] | None:
+        """Tried before anything is fetched, where a mode was named."""
+        if self.asked.quantization_mode in ("auto", "none"):
+            return None
+        return choose_quantization(
+            self.asked, self.registry, self.machine, self.precision, lora=bool(self.loras)
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------- what must be fetched
+
+    def _confirm(self) -> None:
+        """Raises InputError if the device that was asked for is not there, _OtherMachine if another one is."""
+        found, sentence = self.machine.confirmed(self.asked.device)
+        decides = ("device", "capability", "fast_bfloat16")
+        if any(getattr(found, name) != getattr(self.machine, name) for name in decides):
+            raise _OtherMachine(found, sentence)
+        self.machine = found
+
+    def _fetch(self) -> ModelFiles:
+        """The model's whole folder, with the parts in it that were given instead of its own."""
+        far = [lora.name for lora in self.loras if lora.name not in self.lora_files]
+        if self.folder is None or far:
+            self._confirm()
+        for name in far:
+            self.lora_files[name] = fitting.locate(name)
+        folder = self.folder
+        if folder is None:
+            folder = locate(self.model.base)
+            self.model = with_settings(self.model, folder, architecture_of(folder))
+        return architecture_of(folder).compose(folder, self.replaced)
+
+    # -------------------------------------------------------------------------------------------------- what is chosen
+
+    def _quantization(
+        self, family: Architecture, folder: Path, named: tuple[Choice, Any] | None
+    ) -> tuple[Mapping[str, Stored], Choice, Any]:
+        """The parts that are stored quantized, what was chosen, and what does it."""
+        from dit360_core.models.weights.store import stored_parts  # imports torch, which nothing above needs
+
+        asked, lora = self.asked, bool(self.loras)
+        stored = stored_parts(family, folder)
+        if stored:
+            check_stored(asked, lora, stored)
+            first = next(iter(stored.values()))
+            return stored, *choose_stored(first, asked, self.registry, self.machine, self.precision, lora=lora)
         if asked.quantization_mode == "none":
             refuse_without_effect(asked, "quantization_mode is none")
-        quantization, quantizer = chosen or choose_quantization(
-            asked, registry, machine, precision, folder=folder, lora=bool(loras)
+        choice, quantizer = named or choose_quantization(
+            asked, self.registry, self.machine, self.precision, folder=folder, lora=lora
         )
-    fused_before = remembered_loras(folder)
-    twice = []
-    if loras and fused_before:
-        held, more = (" and ".join(map(str, names)) for names in (
-            [lora["from"] for lora in fused_before], [lora.name for lora in loras]
-        ))  # fmt: skip
-        twice.append(f"{asked.model} already holds the LoRA {held}; {more} comes on top of it")
-    need = native_need(model, machine, precision, heads, head_dim)
-    kernels = Kernels(registry, machine, asked.strict)
-    attention, attend = kernels.choose(asked.attention_backend, need)
-    prepared = Prepared(
-        plan=make_plan(
-            asked,
-            machine,
-            model,
-            precision,
+        return stored, choice, quantizer
+
+    def _attention(self, family: Architecture, facts: Facts) -> tuple[Kernels, Choice, Attend]:
+        heads = facts.heads, facts.head_dim
+        need = native_need(self.model, self.machine, self.precision, heads, family.longest_prompt)
+        kernels = Kernels(self.registry, self.machine, self.asked.strict)
+        return kernels, *kernels.choose(self.asked.attention_backend, need)
+
+    def _prepared(
+        self,
+        family: Architecture,
+        files: ModelFiles,
+        stored: Mapping[str, Stored],
+        quantization: Choice,
+        quantizer: Any,
+        kernels: Kernels,
+        attention: Choice,
+        attend: Attend,
+    ) -> Prepared:
+        from dit360_core.pipeline.prepared import Prepared  # imports torch, as above
+
+        fused_before = remembered_loras(files.folder)
+        notes = [
+            *([self.machine_note] if self.machine_note else []),
+            *slicing_notes(attention, self.registry, self.asked.attention_slice_size),
+            *self._fused_twice(fused_before),
+            *files.notes,
+        ]
+        plan = make_plan(
+            self.asked,
+            self.machine,
+            self.model,
+            self.precision,
             attention,
             quantization,
-            [
-                *([note] if note else []),
-                *slicing_notes(attention, registry, asked.attention_slice_size),
-                *twice,
-                *whole.notes,
-            ],
+            notes,
             fused_before=fused_before,
-            asked=given,
-        ),
-        folder=folder,
-        lora_files=located,
-        kernels=kernels,
-        attend=attend,
-        quantizer=quantizer,
-        stored=stored,
-        machine=machine,
-        registry=registry,
-    )
-    whole.kept_by(prepared)  # which the pipeline keeps, to read parts again
-    if not given.bounded and (too_much := _too_much(asked, picture, registry, machine, model, folder)):
-        log.warning("%s", too_much)
-    return prepared
+            asked=self.given,
+        )
+        return Prepared(
+            plan=plan,
+            architecture=family,
+            files=files,
+            lora_files=self.lora_files,
+            kernels=kernels,
+            attend=attend,
+            quantizer=quantizer,
+            stored=stored,
+            machine=self.machine,
+            registry=self.registry,
+        )
+
+    def _fused_twice(self, fused_before: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+        """Of LoRAs that come on top of others in stored weights."""
+        there = " and ".join(str(lora["from"]) for lora in fused_before)
+        if there and self.loras:
+            more = " and ".join(lora.name for lora in self.loras)
+            yield f"{self.asked.model} already holds the LoRA {there}; {more} comes on top of it"
+
+    def _warn_of_memory(self, files: ModelFiles) -> None:
+        """Tells, before weights are read, that system memory does not hold them, for which a process is killed."""
+        asked = self.asked
+        if self.given.bounded:
+            return
+        stored = sum(file.stat().st_size for file in files.folder.rglob("*.safetensors"))
+        if asked.quantization_mode == "auto" or 4 * stored < free_memory("cpu"):
+            return  # in float32 they may take twice as much as in their files
+        sampling, decoding = self.picture or (SampleOptions(prompt="any"), DecodeOptions())
+        subject = subject_in(asked, sampling, decoding, self.registry, self.machine, self.model, files)
+        found = verdict_of(asked, subject, ASSUMED, one(asked, subject, ASSUMED), only_system=True)
+        if found.fits is False:
+            log.warning("%s", f"The system may end this process: {found.why}. {found.advice(asked)}")
 
 
-def _too_much(
-    asked: LoadOptions,
-    picture: tuple[SampleOptions, DecodeOptions] | None,
-    registry: Registry,
-    machine: Machine,
-    model: Model,
-    folder: Path,
-) -> str | None:
-    """What to warn of before weights are read that system memory does not hold, for which a process is killed."""
-    from dit360_core.planning.budget import one
-    from dit360_core.planning.forecast import subject_in
-    from dit360_core.planning.speed import ASSUMED
-    from dit360_core.planning.verdict import verdict_of
-    from dit360_core.system.memory import free_memory
-
-    stored = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    if asked.quantization_mode == "auto" or 4 * stored < free_memory("cpu"):
-        return None  # in float32 they may take twice as much as in their files
-    sampling, decoding = picture or (SampleOptions(prompt="any"), DecodeOptions())
-    subject = subject_in(asked, sampling, decoding, registry, machine, model, folder)
-    found = verdict_of(asked, subject, ASSUMED, one(asked, subject, ASSUMED), only_system=True)
-    if found.fits is not False:
-        return None
-    return f"The system may end this process: {found.why}. {found.advice(asked)}"
+def _is_there(name: str) -> bool:
+    return existing(name) is not None
 
 
 def within_budget(
     asked: LoadOptions,
-    picture: tuple[SampleOptions, DecodeOptions] | None,
+    picture: Picture | None,
     registry: Registry,
     machine: Machine,
     model: Model,
-    folder: Path,
+    files: ModelFiles,
 ) -> LoadOptions:
     """The options with what ``vram`` or ``preset`` decides. Raises InputError if nothing fits.
 
     picture: what is to be made; None: one of the model's native size.
+    files: with the model's configurations.
     """
-    from dit360_core.planning.budget import fit
-    from dit360_core.planning.forecast import subject_in
-    from dit360_core.planning.speed import measure
-
     sampling, decoding = picture or (SampleOptions(prompt="any"), DecodeOptions())
-    subject = subject_in(asked, sampling, decoding, registry, machine, model, folder)
+    subject = subject_in(asked, sampling, decoding, registry, machine, model, files)
 
     def usable(options: LoadOptions) -> bool:
         if options.quantization_mode in ("none", "auto"):

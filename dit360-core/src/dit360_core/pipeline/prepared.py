@@ -1,17 +1,32 @@
-"""Reads a model's weights as a plan has them: each layer is loaded, given its LoRA, quantized, and placed."""
+"""A model whose files and backends are found: its weights are read as the plan has them, now and when evicted."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 
 from dit360_core.errors import InputError
-from dit360_core.models.residency.offloads import BY_BLOCKS, EVICTED
+from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture
+from dit360_core.models.lora.added import Added, check_addable, fitted_to
+from dit360_core.models.lora.beside import Strength, put_beside
+from dit360_core.models.lora.fitting import fitted, locate, read
+from dit360_core.models.lora.fusing import Applied, check_kept, fuse
+from dit360_core.models.residency.placement import place, place_part
+from dit360_core.models.residency.residency import Host, Residency
+from dit360_core.models.shapes.shapes import Shapes
+from dit360_core.models.weights.conversion import Converted
+from dit360_core.models.weights.files import ModelFiles
+from dit360_core.models.weights.parts import load_parts
+from dit360_core.models.weights.store import Stored, restore_part
+from dit360_core.models.weights.stream import Quantizing, load_part, survey
 from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.state import Loaded, State
 from dit360_core.planning.kernels import Kernels
 from dit360_core.planning.plan import Plan
 from dit360_core.plugins.registry import Registry
@@ -20,14 +35,6 @@ from dit360_core.system.machine import Machine
 from dit360_core.system.memory import give_back_freed_memory, told_when_full
 
 if TYPE_CHECKING:
-    import torch
-
-    from dit360_core.models.lora.beside import Strength
-    from dit360_core.models.lora.fusing import Applied
-    from dit360_core.models.residency.residency import Host
-    from dit360_core.models.weights.conversion import Converted
-    from dit360_core.models.weights.store import Stored
-    from dit360_core.models.weights.stream import Quantizing
     from dit360_core.plugins.offers import Attend
     from dit360_core.system.recording import Recorder
 
@@ -38,13 +45,20 @@ log = logging.getLogger("dit360")
 class Prepared:
     """A pipeline whose files and backends are found and checked, and whose weights are not read yet.
 
-    lora_files: name of each LoRA → its file. quantizer: None if nothing is to be quantized. stored: the parts that are
-    stored quantized, which it restores. host: see :class:`dit360_core.models.residency.residency.Residency`; weights
-    are read into system memory and left there for it.
+    plan: what was decided.
+    architecture: the model's family.
+    files: the model's folder, which lives as long as this does.
+    lora_files: name of each LoRA → its file.
+    kernels: of attention, with the one that was chosen loaded.
+    attend: that one.
+    quantizer: what quantizes or restores weights; None: nothing is to be done.
+    stored: the parts that are stored quantized, which it restores.
+    host: who shares the device; weights are read into system memory and left there for it.
     """
 
     plan: Plan
-    folder: Path
+    architecture: Architecture
+    files: ModelFiles
     lora_files: Mapping[str, Path]
     kernels: Kernels
     attend: Attend
@@ -54,80 +68,84 @@ class Prepared:
     registry: Registry
     host: Host | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The model's."""
+        return self.files.folder
+
+    # ---------------------------------------------------------------------------------------------------------- loading
+
     def load(self, recorder: Recorder | None = None) -> Pipeline:
-        """Reads the weights, but for the parts that are to be evicted, and makes a pipeline of them."""
-        import torch
+        """Reads the weights, but for the parts that are to be evicted, and makes a pipeline of them.
 
-        from dit360_core.models.flux.engine import Engine
-        from dit360_core.models.flux.folder import WEIGHTS
-        from dit360_core.models.flux.load import assemble_pipeline
-        from dit360_core.models.lora.fusing import check_kept
-        from dit360_core.models.residency.placement import place, place_part
-        from dit360_core.models.residency.residency import Residency
-        from dit360_core.models.shapes.shapes import Shapes
-        from dit360_core.models.weights.stream import empty
-
-        plan = self.plan
-        device, dtype = torch.device(plan.device), torch_dtype(plan.precision)
-        later = EVICTED[plan.options.evict]
+        recorder: measures every picture's phases.
+        """
+        plan, networks = self.plan, self.architecture.networks
+        device = torch.device(plan.device)
+        later = self.architecture.evicted(plan.options.evict)
         with told_when_full(f"the weights of {plan.options.model}", plan.device):
             loras = self.loras()
-            parts, converted = self.read([name for name in WEIGHTS if name not in later], loras)
-            pipe = assemble_pipeline(self.folder, {**dict.fromkeys(later), **parts})
-            plan = told_of(attrs.evolve(plan, quantized=converted), loras)
+            parts, converted = self.read([name for name in self.architecture.names if name not in later], loras)
+            pipe = networks.assemble(self.folder, {**dict.fromkeys(later), **parts})
+            state = state_of(plan, loras, converted)
             strengths = [applied.shared for applied in loras]
             del loras  # whose factors are in the weights by now, or beside them
-            if self.host is None or plan.offload in ("model", "sequential"):
-                place(pipe, plan.offload, device)
-            else:
-                for name in BY_BLOCKS.get(plan.offload, ()):
-                    if getattr(pipe, name) is not None:
-                        place_part(name, getattr(pipe, name), plan.offload, device)
+            self._place(pipe, device)
             give_back_freed_memory("cpu")  # of loading, which would be missing from the first picture
-        for line in plan.sentences():
+        for line in state.sentences():
             log.info("%s", line)
-        for line in plan.warnings():
+        for line in state.warnings():
             log.warning("%s", line)
-        pipeline: Pipeline
-
-        def again(name: str) -> Any:
-            now = attrs.evolve(self, plan=pipeline.plan)
-            again_read = now.loras(strengths) if name != "vae" else ()
-            parts, converted = now.read([name], again_read)
-            pipeline.told_of(converted, check_kept(again_read, converted))
-            if name == "transformer":
-                pipeline.put_added_onto(parts[name])
-            return parts[name]
-
-        residency = Residency(evict=plan.options.evict, offload=plan.offload, device=device, read=again, host=self.host)
-        transformer = (
-            pipe.transformer if "transformer" not in later else empty("transformer", self.folder / "transformer")
+        added = Added(networks=networks)
+        residency = Residency(
+            architecture=self.architecture, evict=plan.options.evict, offload=plan.offload, device=device,
+            host=self.host,
+        )  # fmt: skip
+        denoiser = parts[DENOISER] if DENOISER in parts else networks.empty(DENOISER, self.folder / DENOISER)
+        engine = networks.open(
+            pipe, device=device, dtype=torch_dtype(plan.precision), residency=residency, config=denoiser.config
         )
-        engine = Engine(pipe=pipe, device=device, dtype=dtype, config=transformer.config, residency=residency)
-        pipeline = Pipeline(
-            engine,
-            plan,
-            self.kernels,
-            lora_strengths=strengths if plan.lora_mode == "adapter" else None,
-            registry=self.registry,
-            machine=self.machine,
-            shapes=lambda: Shapes.of_folder(self.folder),
-            recorder=recorder,
+        loaded = Loaded(
+            engine=engine, state=state, registry=self.registry, machine=self.machine, kernels=self.kernels, added=added,
+            make_shapes=partial(Shapes.of_files, self.architecture, self.files),
+        )  # fmt: skip
+        residency.read = partial(self._read_again, loaded, strengths)
+        if recorder is not None:
+            engine.recorders.append(recorder)
+        return Pipeline(loaded, lora_strengths=strengths if plan.lora_mode == "adapter" else None)
+
+    def _place(self, pipe: Any, device: torch.device) -> None:
+        """Puts weights where they are to wait; what the host moves is left in system memory."""
+        offload = self.plan.offload
+        if self.host is None or offload in ("model", "sequential"):
+            place(pipe, self.architecture, offload, device)
+            return
+        for name in self.architecture.by_blocks(offload):
+            if getattr(pipe, name) is not None:
+                place_part(self.architecture, name, getattr(pipe, name), offload, device)
+
+    def _read_again(self, loaded: Loaded, strengths: Sequence[Strength], name: str) -> Any:
+        """A part that was evicted, with the LoRAs at their strengths now and those that were added since."""
+        # Where weights rest and how attention is sliced may have changed since.
+        plan = attrs.evolve(
+            self.plan, offload=loaded.state.offload, attention_slice_size=loaded.state.attention_slice_size
         )
-        return pipeline
+        loras = self.loras(strengths) if name != AUTOENCODER else ()
+        parts, converted = attrs.evolve(self, plan=plan).read([name], loras)
+        loaded.state.reread(converted, check_kept(loras, converted))
+        if name == DENOISER:
+            part, engine = parts[name], loaded.engine
+            loaded.added.onto(part, engine.config, engine.like_factors(part))
+        return parts[name]
+
+    # ---------------------------------------------------------------------------------------------------------- reading
 
     def read(self, names: Collection[str], loras: Sequence[Applied]) -> tuple[dict[str, Any], tuple[Converted, ...]]:
         """Parts on the CPU (quantized ones where they rest), ready to be placed, and what became of those quantized."""
-        import torch
-
-        from dit360_core.models.flux.load import attach, compile_blocks, load_parts
-        from dit360_core.models.lora.beside import put_beside
-        from dit360_core.models.lora.fusing import fuse
-
-        plan = self.plan
+        plan, networks = self.plan, self.architecture.networks
         fused = tuple(loras) if plan.lora_mode == "fuse" else ()
         done, converted = self._quantized(names, fused)
-        parts = load_parts(self.folder, plan.precision, names, done)
+        parts = load_parts(networks, self.folder, plan.precision, names, done)
         for name, part in parts.items():
             if name not in done:
                 fuse(part, name, fused)
@@ -135,28 +153,23 @@ class Prepared:
                 like = torch.empty(0, dtype=torch_dtype(plan.precision), device=self._home())
                 for applied in loras:
                     put_beside(part, name, applied.lora, applied.shared, like)
-        transformer = parts.get("transformer")
-        if transformer is not None:
-            attach(transformer, self.attend, plan.attention_slice_size)
+        denoiser = parts.get(DENOISER)
+        if denoiser is not None:
+            networks.attach(denoiser, self.attend, plan.attention_slice_size)
             if plan.options.compile_blocks:
-                compile_blocks(transformer)
+                networks.compile(denoiser)
         return parts, converted
 
     def _quantized(
         self, names: Collection[str], loras: tuple[Applied, ...]
     ) -> tuple[dict[str, Any], tuple[Converted, ...]]:
         """The parts that are quantized while they are loaded, or stored so."""
-        import torch
-
-        from dit360_core.models.weights.store import restore_part
-        from dit360_core.models.weights.stream import load_part, survey
-
         if self.quantizer is None:
             return {}, ()
-        dtype, device = torch_dtype(self.plan.precision), torch.device(self.plan.device)
-        home = self._home()
+        dtype, device, home = torch_dtype(self.plan.precision), torch.device(self.plan.device), self._home()
+        networks, restore = self.architecture.networks, self.quantizer.restore if self.stored else None
         done = {
-            name: restore_part(stored, self.folder / name, self.quantizer.restore, dtype, device=device, home=home)
+            name: restore_part(networks, stored, self.folder / name, restore, dtype, device=device, home=home)
             for name, stored in self.stored.items()
             if name in names
         }
@@ -169,78 +182,73 @@ class Prepared:
 
     def _home(self) -> torch.device:
         """Where weights rest."""
-        import torch
-
         return torch.device(self.plan.device if self.plan.offload == "none" and self.host is None else "cpu")
 
-    def loras(self, strengths: Sequence[Strength] | None = None) -> tuple[Applied, ...]:
-        """The LoRAs as far as they belong to this model, read from their files.
-
-        strengths: of each; None: those that were asked for. Raises ModelError for one that does not fit, or InputError
-        for one that would be fused into weights that are stored quantized.
-        """
-        from dit360_core.models.flux.lora_names import IN_WORDS
-        from dit360_core.models.lora.beside import Strength
-        from dit360_core.models.lora.fitting import fitted, read
-        from dit360_core.models.lora.fusing import Applied
-        from dit360_core.models.weights.stream import empty
-
-        modules: dict[str, Any] = {}
-        found = []
-        shared = strengths or [Strength(lora.strength) for lora in self.plan.loras]
-        for given, strength in zip(self.plan.loras, shared, strict=True):
-            file = read(self.lora_files[given.name])
-            for part in sorted(file.parts - set(modules)):
-                modules[part] = empty(part, self.folder / part)
-            lora = fitted(file, modules)
-            if self.plan.lora_mode == "adapter":
-                lora.check_beside()
-            for part in lora.layers:
-                if part in self.stored and self.plan.lora_mode == "fuse":
-                    raise InputError(
-                        f"{file.file} changes {IN_WORDS[part]}, which is stored as {self.stored[part].mode}, and no "
-                        "LoRA can be fused into rounded weights; use lora_mode=adapter, or quantize the original model "
-                        "with this LoRA."
-                    )
-            found.append(Applied(lora=lora, shared=strength))
-        return tuple(found)
-
-    def check_lora(self, name: str) -> None:
-        """Raises InputError or ModelError unless this is a LoRA that can be put beside the model once it is loaded."""
-        from dit360_core.models.lora.added import check_addable, fitted_to
-        from dit360_core.models.lora.fitting import locate
-        from dit360_core.models.weights.stream import empty
-
-        check_addable(self.plan.offload)
-        fitted_to(locate(name), empty("transformer", self.folder / "transformer"))
-
     def quantizing(self, loras: tuple[Applied, ...], home: torch.device) -> Quantizing:
-        """How the weights are quantized on their way, and where they then rest."""
-        import torch
+        """How the weights are quantized on their way.
 
-        from dit360_core.models.flux.layers import parts_of
-        from dit360_core.models.weights.stream import Quantizing
-
+        loras: fused into them first.
+        home: where they then rest.
+        """
         options = self.plan.options
+        wanted = self.architecture.quantized_by(options.quantization_parts)
         return Quantizing(
+            networks=self.architecture.networks,
             implementation=self.quantizer,
-            parts=tuple(part for part in parts_of(options.quantization_parts) if part not in self.stored),
+            parts=tuple(part for part in wanted if part not in self.stored),
             device=torch.device(self.plan.device),
             home=home,
             skip=options.quantization_skip,
             loras=loras,
         )
 
+    # ------------------------------------------------------------------------------------------------------------ LoRAs
 
-def told_of(plan: Plan, loras: Sequence[Applied]) -> Plan:
-    """The plan with what became of each LoRA, and what is to be said of them."""
-    from dit360_core.models.lora.fusing import check_kept
+    def loras(self, strengths: Sequence[Strength] | None = None) -> tuple[Applied, ...]:
+        """The LoRAs as far as they belong to this model, read from their files.
 
+        strengths: of each; None: those that were asked for.
+
+        Raises ModelError for one that does not fit, or InputError for one that would be fused into weights that are
+        stored quantized.
+        """
+        modules: dict[str, Any] = {}
+        found = []
+        shared = strengths or [Strength(lora.strength) for lora in self.plan.loras]
+        for given, strength in zip(self.plan.loras, shared, strict=True):
+            file = read(self.lora_files[given.name], self.architecture)
+            for part in sorted(file.parts - set(modules)):
+                modules[part] = self.architecture.networks.empty(part, self.folder / part)
+            lora = fitted(file, modules)
+            if self.plan.lora_mode == "adapter":
+                lora.check_beside()
+            for part in lora.layers:
+                if part in self.stored and self.plan.lora_mode == "fuse":
+                    raise InputError(
+                        f"{file.file} changes {self.architecture.part(part).short}, which is stored as "
+                        f"{self.stored[part].mode}, and no LoRA can be fused into rounded weights; use "
+                        "lora_mode=adapter, or quantize the original model with this LoRA."
+                    )
+            found.append(Applied(lora=lora, shared=strength))
+        return tuple(found)
+
+    def check_lora(self, name: str) -> None:
+        """Raises InputError or ModelError unless this is a LoRA that can be put beside the model once it is loaded."""
+        check_addable(self.plan.offload)
+        denoiser = self.architecture.networks.empty(DENOISER, self.folder / DENOISER)
+        fitted_to(locate(name), denoiser, self.architecture)
+
+
+def state_of(plan: Plan, loras: Sequence[Applied], converted: tuple[Converted, ...]) -> State:
+    """What became of a plan: of each LoRA, and of each part that was quantized."""
     found = tuple(
         attrs.evolve(given, modules=one.lora.modules, used=one.lora.used, tensors=one.lora.tensors)
         for given, one in zip(plan.loras, loras, strict=True)
     )
-    remarks = tuple(remark for one in loras for remark in one.lora.remarks)
-    return attrs.evolve(
-        plan, loras=found, lora_kept=check_kept(loras, plan.quantized), notes=(*plan.notes, *remarks)
-    )  # fmt: skip
+    return State(
+        plan=plan,
+        quantized=converted,
+        loras=found,
+        lora_kept=check_kept(loras, converted),
+        remarks=tuple(remark for one in loras for remark in one.lora.remarks),
+    )

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import attrs
+import torch
 from safetensors import SafetensorError
 
 from dit360_core.errors import InputError, ModelError
+from dit360_core.models.lora.fusing import Applied
+from dit360_core.models.settings import KEPT, SETTINGS
+from dit360_core.models.weights.store import copy_rest, write_part
+from dit360_core.models.weights.stream import survey
 from dit360_core.options import STORED, LoadOptions, build, chosen, options_of
 from dit360_core.pipeline.loading import prepare
-from dit360_core.pipeline.prepared import Prepared, told_of
+from dit360_core.pipeline.prepared import Prepared, state_of
 from dit360_core.pipeline.signature import takes
-from dit360_core.planning.plan import Plan
+from dit360_core.pipeline.state import State
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import check_new_folder, new_folder
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import told_when_full
-
-if TYPE_CHECKING:
-    from dit360_core.models.lora.fusing import Applied
 
 Progress = Callable[[str, int, int], None]
 """Called after each layer with (part, layers done, layers in all)."""
@@ -38,7 +39,7 @@ def quantize(
     machine: Machine | None = None,
     progress: Progress | None = None,
     **options: Any,
-) -> Plan:
+) -> State:
     """Writes a model, quantized by ``quantization_mode`` and with its LoRA fused, into a new folder ``output``.
 
     The folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: one
@@ -59,8 +60,9 @@ def quantize(
         raise InputError("lora_mode=adapter cannot be stored; leave it out to fuse the LoRA, or give it when loading.")
     prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
     if prepared.stored:
-        replaced = [given for name, given in prepared.plan.replaced().items() if _part(name) in prepared.stored]
-        raise InputError(f"{(replaced or [model])[0]} is stored quantized already; give the original model.")
+        given = {part: getattr(asked, option) for option, part in prepared.architecture.replaceable.items()}
+        whole = next((name for part, name in given.items() if name and part in prepared.stored), model)
+        raise InputError(f"{whole} is stored quantized already; give the original model.")
     if prepared.quantizer is None:
         raise InputError(f"{model} fits in full precision here, so auto would store nothing; name a mode.")
     if not hasattr(prepared.quantizer, "restore"):
@@ -73,54 +75,44 @@ def quantize(
             raise OSError(str(error)) from error
 
 
-def _part(name: str) -> str | None:
-    """The part of a model that an option replaces."""
-    return options_of(LoadOptions)[name].replaces
-
-
-def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> Plan:
-    import torch
-
-    from dit360_core.models.weights.store import copy_rest, write_part
-    from dit360_core.models.weights.stream import survey
-
-    plan = prepared.plan
+def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> State:
+    plan, family = prepared.plan, prepared.architecture
     loras = prepared.loras()
-    dtype = torch_dtype(plan.precision)
     how = prepared.quantizing(loras, torch.device("cpu"))
     _check_all_stored(loras, how.parts, plan.options.quantization_parts)
     parts = survey(prepared.folder, how)
-    copy_rest(prepared.folder, folder, parts)
+    copy_rest(family, prepared.folder, folder, parts)
+    dtype = torch_dtype(plan.precision)
     converted = tuple(
         write_part(part, how, dtype, folder / name, plan.quantization, progress) for name, part in parts.items()
     )
-    plan = told_of(attrs.evolve(plan, quantized=converted), loras)
-    _remember(plan, folder)
-    return plan
+    state = state_of(plan, loras, converted)
+    _remember(state, folder)
+    return state
 
 
 def _check_all_stored(loras: Iterable[Applied], parts: Collection[str], asked: str) -> None:
     """Raises an error for a LoRA that changes what is stored as it was. parts: those that are quantized."""
-    from dit360_core.models.flux.lora_names import CLIP, IN_WORDS
-
     for one in loras:
-        for part in one.lora.layers:
-            if part == CLIP:
-                raise ModelError(f"{one.lora.file} also changes CLIP, which is not stored; give it when loading.")
-            if part not in parts:
+        for name in one.lora.layers:
+            part = one.lora.architecture.part(name)
+            if not part.option:
+                raise ModelError(
+                    f"{one.lora.file} also changes {part.short}, which is not stored; give it when loading."
+                )
+            if name not in parts:
                 raise InputError(
-                    f"quantization_parts={asked} would store the {IN_WORDS[part]} without the LoRA {one.lora.file}; "
+                    f"quantization_parts={asked} would store the {part.short} without the LoRA {one.lora.file}; "
                     "quantize both."
                 )
 
 
-def _remember(plan: Plan, folder: Path) -> None:
-    from dit360_core.models.flux.folder import KEPT, SETTINGS
-
+def _remember(state: State, folder: Path) -> None:
+    plan = state.plan
     told = {
         "format": 1,
         "made_from": plan.options.model if plan.model.name == "given" else plan.model.name,
-        "loras": plan.loras_as_dicts(),
+        "loras": state.loras_as_dicts(),
         **plan.replaced(),
         "model": {name: getattr(plan.model, name) for name in KEPT},
     }

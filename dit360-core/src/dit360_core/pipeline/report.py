@@ -21,9 +21,6 @@ Made = TypeVar("Made", Panorama, Latents, Pixels)
 
 log = logging.getLogger("dit360")
 
-KINDS = {"reading": "text encoding", "sampling": "step", "decoding": "decode"}
-"""First word of what a stage does → the phase that was predicted."""
-
 
 @attrs.define(eq=False)
 class Measured:
@@ -67,7 +64,7 @@ def _told(phase: Phase, predicted: Mapping[str, int]) -> dict[str, Any]:
         "peak": phase.peak,
         "after": phase.after,
         **({} if phase.reserved is None else {"reserved": phase.reserved}),
-        "predicted": predicted.get(KINDS.get(phase.name.split()[0], "")),
+        "predicted": None if phase.kind is None else predicted.get(phase.kind),
     }
 
 
@@ -99,7 +96,7 @@ def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: D
         prediction = loaded.predict(sampling, decoding)
         # What torch counts of a device is without what CUDA itself takes.
         beside = prediction.held if loaded.plan.device == "cuda" else 0
-        predicted = {phase.name: phase.total - beside for phase in prediction.phases}
+        predicted = {str(phase.name): phase.total - beside for phase in prediction.phases}
         first = len(recorder.recording_of(threading.get_ident()).phases)
     try:
         yield Measured(recorder, first, wanted, predicted)

@@ -1,104 +1,226 @@
-"""From noise to latents: the model as a solver sees it, and where a run begins."""
+"""From noise to latents: the denoiser as a solver sees it, link by link, and the steps of a run.
+
+A solver asks a :class:`~dit360_core.plugins.offers.FlowModel`, ``model(x, sigma) -> velocity``. What a picture wishes
+for is a chain of such models, each of which asks the one that it was made of. In the order in which a question passes::
+
+    Expecting       keeps the picture as it is expected, for previews
+    SmoothPoles     rows near the poles as smooth as their circles are small
+    Reconciled      two views of the panorama agree          (two of each of those below)
+    Turned          the panorama is seen turned
+    Guided          away from the negative prompt            (one of those below for either)
+    Mean            several prompts                          (one of those below for each)
+    Counted, Retried, OfPrompt      one evaluation of the denoiser, counted, again if memory ran out
+
+All x and velocities are ``(1, tokens, channels)``, real columns only. A further link, such as a mask or a cache, is one
+more class here and one more line in :func:`chain`.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
+import torch
 
 from dit360_core.errors import Dit360Error
+from dit360_core.models.embedding import Embedding
+from dit360_core.models.engine import Engine, Velocity
 from dit360_core.pipeline.stages import Conditioning
+from dit360_core.plugins.offers import FlowModel, SchedulerImplementation
 from dit360_core.sphere.grid import Grid, rotation
 from dit360_core.sphere.poles import on_sphere
 
-if TYPE_CHECKING:
-    import torch
-
-    from dit360_core.models.embedding import Embedding
-    from dit360_core.models.flux.engine import Engine, Velocity
-    from dit360_core.plugins.offers import FlowModel, SchedulerImplementation
+Attempt = Callable[[Callable[[], torch.Tensor]], torch.Tensor]
+"""Runs one evaluation, again if memory ran out and something could be done about it."""
 
 
 @attrs.frozen(kw_only=True)
 class Wishes:
-    """How the model is asked. rotating: the panorama is turned by another angle each time. prompts: that the picture
-    follows. The others: options."""
+    """How the denoiser is asked.
 
-    prompts: int = 1
+    rotating: the panorama is turned by another angle each time.
+    true_guidance, yaw_consistency, cube_consistency: as in :class:`~dit360_core.options.SampleOptions`.
+    """
+
     true_guidance: float = 1.0
     rotating: bool = False
     yaw_consistency: float = 0.0
     cube_consistency: float = 0.0
 
-    @property
-    def calls(self) -> int:
-        """Of the transformer, each time that a solver asks."""
-        return (self.prompts + (self.true_guidance > 1)) * (2 if self.yaw_consistency > 0 else 1)
+
+# ------------------------------------------------------------------------------------------------- one evaluation
 
 
-class Asked:
-    """``model(x, sigma) -> velocity`` as a solver sees it: guided as wished, and counted.
+@attrs.frozen(eq=False)
+class OfPrompt:
+    """The denoiser about one prompt. branch: a name for diffusers' caches, which compare a call with the one before."""
 
-    x ``(1, tokens, channels)``, real columns only. calls: of the transformer, so far.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        grid: Grid,
-        velocity: Velocity,
-        conditioning: Conditioning,
-        wishes: Wishes,
-        attempt: Callable[[Callable[[], torch.Tensor]], torch.Tensor] = lambda evaluate: evaluate(),
-    ) -> None:
-        """attempt: runs one evaluation, again if memory ran out and something could be done about it."""
-        self._engine, self._grid, self._velocity = engine, grid, velocity
-        self._conditioning, self._wishes, self._attempt = conditioning, wishes, attempt
-        self._times = 0
-        self.calls = 0
-        self._expected: torch.Tensor | None = None
-        self._fresh = True
+    velocity: Velocity
+    embedding: Embedding
+    branch: str
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        columns = 2 * self._grid.columns
-        turned = rotation(self._times, columns) if self._wishes.rotating else 0
+        return self.velocity(x, sigma, self.embedding, self.branch)
+
+
+@attrs.frozen(eq=False)
+class Retried:
+    """Again, if memory ran out."""
+
+    model: FlowModel
+    attempt: Attempt
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        # Not a lambda: what it closes over stays with an exception whatever is cleared.
+        return self.attempt(partial(self.model, x, sigma))
+
+
+@attrs.define(eq=False)
+class Count:
+    """Of evaluations."""
+
+    calls: int = 0
+
+
+@attrs.frozen(eq=False)
+class Counted:
+    """Each question adds one to ``count``."""
+
+    model: FlowModel
+    count: Count
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        self.count.calls += 1
+        return self.model(x, sigma)
+
+
+# ----------------------------------------------------------------------------------------------------- the prompts
+
+
+@attrs.frozen(eq=False)
+class Mean:
+    """What several models say, in the mean."""
+
+    models: Sequence[FlowModel]
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        v = self.models[0](x, sigma)
+        for i, other in enumerate(self.models[1:], start=2):
+            v = v + (other(x, sigma) - v) / i
+        return v
+
+
+@attrs.frozen(eq=False)
+class Guided:
+    """Classifier-free guidance: away from what one says, towards another (Ho & Salimans 2022, eq. 6). scale: 1: off."""
+
+    towards: FlowModel
+    away: FlowModel
+    scale: float
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        v = self.towards(x, sigma)
+        against = self.away(x, sigma)
+        return against + self.scale * (v - against)
+
+
+# ------------------------------------------------------------------------------------------------------- the views
+
+
+@attrs.define(eq=False)
+class Angle:
+    """By how many latent columns the panorama is turned now; another number after each :meth:`next`, if rotating."""
+
+    columns: int
+    rotating: bool
+    now: int = 0
+    _times: int = 0
+
+    def next(self) -> None:
+        """Goes on to the angle of the next question."""
+        self.now = rotation(self._times, self.columns) if self.rotating else 0
         self._times += 1
-        v = self._ask(x, sigma, turned)
-        if self._wishes.yaw_consistency > 0:
-            # Seen from the other side: what a model says of its edges, it then says of the middle too.
-            behind = self._ask(x, sigma, (turned + columns // 2) % columns, " from behind")
-            v = v + self._wishes.yaw_consistency / 2 * (behind - v)
-        if self._wishes.cube_consistency > 0 and sigma > 0:
-            # x_σ − σ·v is what is left when all noise is taken away at once.
-            picture = self._engine.unpack(x - sigma * v, self._grid)
-            beside = self._engine.pack(picture - on_sphere(picture))
-            v = v + self._wishes.cube_consistency / sigma * beside
+
+    def seen(self) -> int:
+        """From the front."""
+        return self.now
+
+    def behind(self) -> int:
+        """From the other side."""
+        return (self.now + self.columns // 2) % self.columns
+
+
+@attrs.frozen(eq=False)
+class Turned:
+    """The model sees the panorama turned.
+
+    turn: tokens and latent columns → tokens of the panorama rolled to the left.
+    by: how many columns.
+    """
+
+    model: FlowModel
+    turn: Callable[[torch.Tensor, int], torch.Tensor]
+    by: Callable[[], int]
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        columns = self.by()
+        return self.turn(self.model(self.turn(x, columns), sigma), -columns)
+
+
+@attrs.frozen(eq=False)
+class Reconciled:
+    """Two views agree: what a model says of its edges, it then says of the middle too. share: 0 … 1, 1: the mean."""
+
+    front: FlowModel
+    behind: FlowModel
+    share: float
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        v = self.front(x, sigma)
+        return v + self.share / 2 * (self.behind(x, sigma) - v)
+
+
+@attrs.frozen(eq=False)
+class SmoothPoles:
+    """Rows near the poles are expected to be as smooth as their circles are small. share: 0 … 1."""
+
+    model: FlowModel
+    engine: Engine
+    grid: Grid
+    share: float
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        v = self.model(x, sigma)
+        if sigma <= 0:
+            return v
+        # x_σ − σ·v is what is left when all noise is taken away at once.
+        picture = self.engine.unpack(x - sigma * v, self.grid)
+        beside = self.engine.pack(picture - on_sphere(picture))
+        return v + self.share / sigma * beside
+
+
+@attrs.define(eq=False)
+class Expecting:
+    """The outermost link: goes on to the next angle, and keeps the picture as it is expected."""
+
+    model: FlowModel
+    angle: Angle
+    _expected: torch.Tensor | None = None
+    _fresh: bool = True
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        self.angle.next()
+        v = self.model(x, sigma)
         if self._fresh:
             self._expected, self._fresh = x - sigma * v, False
         return v
 
-    def _ask(self, x: torch.Tensor, sigma: float, turned: int, view: str = "") -> torch.Tensor:
-        # Views are told apart by name, as branches are: diffusers' caches compare a call with the one before it.
-        v = self._about(self._conditioning.positive, x, sigma, turned, f"cond{view}")
-        for i, other in enumerate(self._conditioning.others, start=2):
-            v = v + (self._about(other, x, sigma, turned, f"cond {i}{view}") - v) / i
-        negative, guidance = self._conditioning.negative, self._wishes.true_guidance
-        if guidance > 1 and negative is not None:
-            against = self._about(negative, x, sigma, turned, f"uncond{view}")
-            v = against + guidance * (v - against)
-        return v
-
-    def _about(self, embedding: Embedding, x: torch.Tensor, sigma: float, turned: int, branch: str) -> torch.Tensor:
-        self.calls += 1
-        # Not a lambda: what it closes over stays with an exception whatever is cleared.
-        return self._attempt(partial(self._velocity, x, sigma, embedding, branch, turned))
-
     def expected(self) -> torch.Tensor | None:
-        """The picture as the model expected it the first time that it was asked since the last time of this.
+        """The picture as it was expected the first time that the model was asked since the last time of this.
 
         If it was not asked since, what it expected before; None if it was never asked.
         """
@@ -106,8 +228,60 @@ class Asked:
         return self._expected
 
 
+def chain(
+    engine: Engine,
+    grid: Grid,
+    velocity: Velocity,
+    conditioning: Conditioning,
+    wishes: Wishes,
+    attempt: Attempt = lambda evaluate: evaluate(),
+    count: Count | None = None,
+) -> Expecting:
+    """The denoiser as a solver asks it, for one picture.
+
+    grid: of its real columns.
+    velocity: the denoiser, as :meth:`Engine.velocity` gives it.
+    conditioning: its prompts.
+    attempt: runs one evaluation.
+    count: of evaluations.
+    """
+    count = count or Count()
+    angle = Angle(columns=2 * grid.columns, rotating=wishes.rotating)
+    turn = partial(_turned, engine, grid)
+
+    def about(embedding: Embedding, branch: str) -> FlowModel:
+        return Counted(Retried(OfPrompt(velocity, embedding, branch), attempt), count)
+
+    def view(by: Callable[[], int], name: str = "") -> FlowModel:
+        # Views are told apart by name, as prompts are, for diffusers' caches.
+        prompts = [about(conditioning.positive, f"cond{name}")]
+        prompts += [about(other, f"cond {i}{name}") for i, other in enumerate(conditioning.others, start=2)]
+        model: FlowModel = Mean(prompts) if len(prompts) > 1 else prompts[0]
+        if wishes.true_guidance > 1 and conditioning.negative is not None:
+            model = Guided(model, about(conditioning.negative, f"uncond{name}"), wishes.true_guidance)
+        return Turned(model, turn, by)
+
+    model = view(angle.seen)
+    if wishes.yaw_consistency > 0:
+        model = Reconciled(model, view(angle.behind, " from behind"), wishes.yaw_consistency)
+    if wishes.cube_consistency > 0:
+        model = SmoothPoles(model, engine, grid, wishes.cube_consistency)
+    return Expecting(model, angle)
+
+
+def _turned(engine: Engine, grid: Grid, x: torch.Tensor, columns: int) -> torch.Tensor:
+    return engine.turn(x, grid, columns)
+
+
+# --------------------------------------------------------------------------------------------------------- the steps
+
+
 def solve(
-    scheduler: SchedulerImplementation, model: Asked, x: torch.Tensor, sigmas: list[float], generator: torch.Generator
+    scheduler: SchedulerImplementation,
+    model: Expecting,
+    x: torch.Tensor,
+    sigmas: list[float],
+    generator: torch.Generator,
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
     """After each step: how many are done, x, and the picture as it was expected before it."""
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas), start=1):
@@ -132,7 +306,11 @@ def steps_of_a_whole(steps: int, denoise: float) -> int:
 def levels(scheduler: SchedulerImplementation, steps: int, tokens: int, name: str, denoise: float = 1.0) -> list[float]:
     """``steps + 1`` noise levels to 0, from 1 or, for a part of the way, from where so many steps of a whole run begin.
 
-    denoise: 0 … 1, the share of a whole run that these steps are. Raises Dit360Error for levels that are none.
+    tokens: of the image, pad columns included.
+    name: the scheduler's, for an error.
+    denoise: 0 … 1, the share of a whole run that these steps are.
+
+    Raises Dit360Error for levels that are none.
     """
     if denoise == 0.0:
         return [0.0]

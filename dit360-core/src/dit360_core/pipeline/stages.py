@@ -18,12 +18,13 @@ from dit360_core.planning.plan import Plan
 from dit360_core.plugins.choosing import Choice
 from dit360_core.plugins.registry import CORE
 from dit360_core.system.memory import is_out_of_memory, told_when_full
+from dit360_core.system.phases import PhaseKind
 
 if TYPE_CHECKING:
     import torch
 
     from dit360_core.models.embedding import Embedding
-    from dit360_core.models.flux.engine import Engine
+    from dit360_core.models.engine import Engine
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
@@ -57,6 +58,11 @@ class Conditioning:
     def embeddings(self) -> tuple[Embedding, ...]:
         """All that the model may be asked about."""
         return (self.positive, *self.others, *([] if self.negative is None else [self.negative]))
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest of them."""
+        return max(int(embedding.tokens.shape[1]) for embedding in self.embeddings)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -110,19 +116,24 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(engine: Engine, plan: Plan, doing: str, *choices: Choice, quantized: bool = True) -> Iterator[Stage]:
+def stage(
+    engine: Engine, plan: Plan, doing: str, *choices: Choice, kind: PhaseKind | None = None, quantized: bool = True
+) -> Iterator[Stage]:
     """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told.
 
-    A stage inside of another, as of a tap that decodes, leaves it to that one to move parts back. choices: what may
-    fail in it; the quantization, whose layers run in every stage but the autoencoder's, is one of them unless quantized
-    is False.
+    A stage inside of another, as of a tap that decodes, leaves it to that one to move parts back.
+
+    doing: what it does, for people.
+    choices: what may fail in it.
+    kind: what it is, where that is predicted and measured.
+    quantized: whether quantized layers run in it, as they do in all but the autoencoder's; then they may fail too.
     """
     if quantized:
         choices = (*choices, plan.quantization)
     working = Stage(doing)
     engine.stages.append(doing)
     try:
-        with told_when_full(doing, plan.device), engine.phase(doing), told_of(*choices, working=working):
+        with told_when_full(doing, plan.device), engine.phase(doing, kind), told_of(*choices, working=working):
             yield working
     except BaseException as error:
         let_go(error)

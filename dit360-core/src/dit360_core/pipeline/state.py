@@ -1,16 +1,18 @@
-"""What the stages of one pipeline share."""
+"""A loaded model: what is true of it now, where the plan says what was decided."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.models.residency.offloads import BY_BLOCKS
-from dit360_core.options import DecodeOptions, SampleOptions
+from dit360_core.models.lora.added import Added, beside_bytes
+from dit360_core.models.weights.bytes import held_bytes
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of
 from dit360_core.planning.forecast import Subject, chosen_setup, held_before
 from dit360_core.planning.kernels import Kernels
+from dit360_core.planning.loras import GivenLora
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.prediction import Prediction, predict
 from dit360_core.plugins.registry import Registry
@@ -18,54 +20,147 @@ from dit360_core.system.machine import Machine
 from dit360_core.system.memory import used_memory
 
 if TYPE_CHECKING:
-    import torch
-
-    from dit360_core.models.flux.engine import Engine
-    from dit360_core.models.lora.added import Added
+    from dit360_core.models.engine import Engine
     from dit360_core.models.shapes.shapes import Shapes
+    from dit360_core.models.weights.conversion import Converted
+
+
+@attrs.define(kw_only=True, eq=False)
+class State:
+    """What became of a plan. It begins as was decided, and changes where memory runs out and where LoRAs change.
+
+    plan: what was decided.
+    offload, evict, attention_slice_size: as in :class:`~dit360_core.options.LoadOptions`.
+    quantized: what became of each part that is quantized.
+    loras: those that the model was loaded with, each with what became of it and its strength now.
+    lora_kept: the share of their effect that rounding left, where they were fused into quantized weights.
+    added_loras: put beside the weights since then, as metadata tell them.
+    remarks: what there is to say of the LoRAs' files.
+    given_up: what was done when memory ran out.
+    """
+
+    plan: Plan
+    offload: str = attrs.field()
+    evict: str = attrs.field()
+    attention_slice_size: int = attrs.field()
+    quantized: tuple[Converted, ...] = ()
+    loras: tuple[GivenLora, ...] = attrs.field()
+    lora_kept: float | None = None
+    added_loras: tuple[Mapping[str, Any], ...] = ()
+    remarks: tuple[str, ...] = ()
+    given_up: list[str] = attrs.field(factory=list)
+
+    @offload.default
+    def _offload_as_planned(self) -> str:
+        return self.plan.offload
+
+    @evict.default
+    def _evict_as_planned(self) -> str:
+        return self.plan.options.evict
+
+    @attention_slice_size.default
+    def _slices_as_planned(self) -> int:
+        return self.plan.attention_slice_size
+
+    @loras.default
+    def _loras_as_planned(self) -> tuple[GivenLora, ...]:
+        return self.plan.loras
+
+    @property
+    def options(self) -> LoadOptions:
+        """The options with which the model could be loaded as it is now."""
+        return attrs.evolve(
+            self.plan.options,
+            offload=self.offload,
+            evict=self.evict,
+            attention_slice_size=self.attention_slice_size,
+            quantization_mode=self.plan.quantization.used,
+        )
+
+    def reread(self, converted: Sequence[Converted], lora_kept: float | None) -> None:
+        """Parts were quantized anew, when they were read again. lora_kept: None: as before."""
+        others = [part for part in self.quantized if part.part not in {new.part for new in converted}]
+        self.quantized = (*others, *converted)
+        self.lora_kept = self.lora_kept if lora_kept is None else lora_kept
+
+    # ----------------------------------------------------------------------------------------------------- in words
+
+    def sentences(self) -> list[str]:
+        """For the log: the plan and what became of it, one line a subject."""
+        how = "beside the weights" if self.plan.lora_mode == "adapter" else "fused"
+        lines = [*self.plan.sentences(), *(f"lora: {lora.sentence()} {how}" for lora in self.loras)]
+        if self.lora_kept is not None:
+            lines.append(f"lora: {self.lora_kept:.0%} of the effect left by rounding")
+        return lines + [part.sentence() for part in self.quantized]
+
+    def warnings(self) -> list[str]:
+        """What is not as somebody would expect, a sentence each."""
+        return [*self.plan.warnings(), *self.remarks]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For metadata: the plan, with what is true now in the place of what was decided."""
+        told = self.plan.as_dict()
+        parts = {part.part: part.as_dict() for part in self.quantized}
+        return {
+            **told,
+            "offload": self.offload,
+            "evict": self.evict,
+            "attention_slice_size": self.attention_slice_size,
+            "quantization": {**told["quantization"], "parts": parts},
+            **self.loras_told(),
+            "notes": [*self.plan.notes, *self.remarks],
+            **({"out_of_memory": list(self.given_up)} if self.given_up else {}),
+        }
+
+    def loras_told(self) -> dict[str, Any]:
+        """For metadata: every LoRA that is in the weights or beside them."""
+        fused_before = self.plan.fused_before
+        return {
+            "loras": self.loras_as_dicts(),
+            **({} if self.lora_kept is None else {"lora_kept": round(self.lora_kept, 4)}),
+            **({"added_loras": [dict(lora) for lora in self.added_loras]} if self.added_loras else {}),
+            **({"loras_in_stored_weights": list(map(dict, fused_before))} if fused_before else {}),
+        }
+
+    def loras_as_dicts(self) -> list[dict[str, Any]]:
+        """What is told of each LoRA that the model was loaded with."""
+        return [{**lora.as_dict(), "mode": self.plan.lora_mode} for lora in self.loras]
 
 
 @attrs.define(kw_only=True, eq=False)
 class Loaded:
-    """A model in memory, and what was decided about it, which changes where memory runs out.
+    """What the stages of one pipeline share.
 
-    make_shapes: the model's shapes, made when they are first needed. given_up: what was done when memory ran out.
-    added: LoRAs beside the one that it was loaded with.
+    engine: the model's parts.
+    state: what is true of it now.
+    kernels: of attention, each loaded once.
+    added: LoRAs beside the ones that it was loaded with.
+    make_shapes: gives the model's shapes, and is asked when they are first needed.
     """
 
     engine: Engine
-    plan: Plan
+    state: State
     registry: Registry
     machine: Machine
     kernels: Kernels
+    added: Added
     make_shapes: Callable[[], Shapes]
-    given_up: list[str] = attrs.field(factory=list)
-    added: Added = attrs.field()
     _shapes: Shapes | None = None
 
-    @added.default
-    def _none_added(self) -> Added:
-        from dit360_core.models.lora.added import Added
+    @property
+    def plan(self) -> Plan:
+        """What was decided when it was loaded."""
+        return self.state.plan
 
-        return Added()
-
-    def like_factors(self, transformer: torch.nn.Module | None) -> torch.Tensor:
-        """An empty tensor of the dtype of factors, on the device of the weights beside them: they move together."""
-        import torch
-
-        weights: Any = iter(()) if transformer is None else transformer.parameters()
-        resting = next((tensor.device for tensor in weights), self.engine.device)
-        return torch.empty(0, dtype=self.engine.dtype, device=resting)
+    # ------------------------------------------------------------------------------------------------------- planning
 
     def subject(self, sampling: SampleOptions, decoding: DecodeOptions) -> Subject:
         """This model, and a picture that is to be made with it."""
         if self._shapes is None:
             self._shapes = self.make_shapes()
         shapes, plan = self._shapes, self.plan
-        from dit360_core.models.lora.added import beside_bytes
-
         bits = {}
-        for part in plan.quantized:
+        for part in self.state.quantized:
             weights = sum(shapes.weights_of_layer(part.part, layer.name) for layer in part.layers)
             bits[part.part] = 8 * part.bytes / weights if weights else 16.0
         own = sampling.attention_backend not in ("pipeline", "auto")
@@ -73,23 +168,16 @@ class Loaded:
         return Subject(
             shapes=shapes, model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
             sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
-            lora=bool(plan.loras), stored=bits, quantizer=plan.quantization.address, held=self._held(),
-            beside=beside_bytes(self.engine.pipe.transformer),
+            lora=bool(self.state.loras), stored=bits, quantizer=plan.quantization.address, held=self._held(),
+            beside=beside_bytes(self.engine.denoiser),
         )  # fmt: skip
 
     def predict(self, sampling: SampleOptions, decoding: DecodeOptions) -> Prediction:
         """What a picture takes, with the model as it is loaded now."""
-        from dit360_core.options import budget_of
-
         subject = self.subject(sampling, decoding)
-        budget = budget_of(self.plan.options.vram) if self.plan.options.vram is not None else None
-        options = attrs.evolve(
-            self.plan.options,
-            offload=self.plan.offload,
-            attention_slice_size=self.plan.attention_slice_size,
-            quantization_mode=self.plan.quantization.used,
-        )
-        return predict(subject.shapes, chosen_setup(subject, options, budget), subject.held)
+        vram = self.plan.options.vram
+        setup = chosen_setup(subject, self.state.options, None if vram is None else budget_of(vram))
+        return predict(subject.shapes, setup, subject.held)
 
     def _held(self) -> int:
         if self.plan.device != "cpu":
@@ -99,8 +187,14 @@ class Loaded:
 
     def weights_here(self) -> int:
         """Bytes of the parts that are in memory now; blocks in files leave placeholders that take none."""
-        from dit360_core.models.weights.bytes import held_bytes
-
-        away = BY_BLOCKS["disk"] if self.plan.offload == "disk" else ()
+        family = self.engine.architecture
+        away = family.by_blocks("disk") if self.state.offload == "disk" else ()
         parts: dict[str, Any] = self.engine.pipe.components
         return sum(held_bytes(part) for name, part in parts.items() if hasattr(part, "parameters") and name not in away)
+
+    # --------------------------------------------------------------------------------------------------------- LoRAs
+
+    def change_added(self, wanted: Mapping[Any, float]) -> None:
+        """Puts LoRAs beside the denoiser, and takes away those that are not wanted. wanted: file → strength."""
+        denoiser = self.engine.denoiser
+        self.added.change(denoiser, self.engine.config, wanted, self.engine.like_factors(denoiser))

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import BackendUnavailable, InputError
+from dit360_core.models.architecture import DENOISER
 from dit360_core.options import LoadOptions
 from dit360_core.planning.checks import contradicts
 from dit360_core.planning.forecast import HOST_SHARE, Subject, chosen_setup
@@ -18,6 +19,7 @@ from dit360_core.planning.quantization import quantization_need
 from dit360_core.planning.speed import Speed
 from dit360_core.plugins.choosing import in_words, judge
 from dit360_core.system.memory import gib
+from dit360_core.system.phases import PhaseKind
 
 log = logging.getLogger("dit360")
 
@@ -167,7 +169,12 @@ def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: 
     return f"{sentence}; use a higher vram."
 
 
-DOING = {"loading": "loading", "text encoding": "reading the prompt", "step": "sampling", "decode": "decoding"}
+DOING = {
+    PhaseKind.LOADING: "loading",
+    PhaseKind.TEXT: "reading the prompt",
+    PhaseKind.STEP: "sampling",
+    PhaseKind.DECODE: "decoding",
+}
 
 
 def candidates(asked: LoadOptions, subject: Subject, speed: Speed, budget: int) -> Iterator[Candidate]:
@@ -207,7 +214,7 @@ def one(options: LoadOptions, subject: Subject, speed: Speed) -> Candidate:
 
 def _of_a_picture(parts: Mapping[str, float]) -> float:
     """Without loading, which is done once."""
-    return sum(seconds for name, seconds in parts.items() if name != "loading")
+    return sum(seconds for name, seconds in parts.items() if name != PhaseKind.LOADING)
 
 
 def _combinations(asked: LoadOptions, subject: Subject) -> Iterator[LoadOptions]:
@@ -241,30 +248,30 @@ def _error(options: LoadOptions, subject: Subject) -> float | None:
     found = subject.registry.find("quantization", options.quantization_mode)
     if all(judge(entry, subject.machine, need) for entry in found):
         return None
-    only_text = options.quantization_parts == "t5"
+    only_text = DENOISER not in subject.family.quantized_by(options.quantization_parts)
     return 0.0 if only_text else float(found[0].offer.error)
 
 
 def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subject) -> dict[str, float]:
     """Of each phase of a picture; good for comparing, and within a factor of two or so."""
-    found = {}
+    found: dict[str, float] = {}
     for phase in prediction.phases:
-        if phase.name == "loading":
+        if phase.name == PhaseKind.LOADING:
             found[phase.name] = phase.weights / speed.disk
             continue
         computing = phase.operations / speed.operations
-        if phase.name == "decode":
+        if phase.name == PhaseKind.DECODE:
             computing *= 3  # convolutions, memory-bound
         else:
             computing *= (1.1 if setup.quantized else 1.0) * (
-                2.0 if setup.stores_scores and phase.name == "step" else 1.0
+                2.0 if setup.stores_scores and phase.name == PhaseKind.STEP else 1.0
             )
-        if phase.name == "step":
+        if phase.name == PhaseKind.STEP:
             computing *= subject.evaluations
-        times = subject.evaluations if phase.name == "step" and setup.offload != "model" else 1
+        times = subject.evaluations if phase.name == PhaseKind.STEP and setup.offload != "model" else 1
         link = speed.disk if setup.offload == "disk" else speed.link / (3 if setup.offload == "sequential" else 1)
         moving = phase.moved * times / link
-        if setup.evict == "all" or (setup.evict == "text" and phase.name == "text encoding"):
+        if setup.evict == "all" or (setup.evict == "text" and phase.name == PhaseKind.TEXT):
             moving += phase.weights / speed.disk
         hidden = setup.offload in ("group", "text") and setup.device == "cuda"
         found[phase.name] = max(computing, moving) if hidden else computing + moving

@@ -6,12 +6,12 @@ from typing import Any
 
 import attrs
 
-from dit360_core.planning.kernels import TEXT_TOKENS, try_kernels, typical_need
-from dit360_core.plugins.builtin.models import DIT360
+from dit360_core.planning.kernels import TYPICAL, try_kernels, typical_need
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.hookspecs import KINDS
 from dit360_core.plugins.offers import Need, QuantizationNeed, SchedulingNeed, TilingNeed
 from dit360_core.plugins.registry import Registry, by_priority
+from dit360_core.sphere.grid import Grid
 from dit360_core.system.machine import Machine
 
 
@@ -57,7 +57,8 @@ def need_of(kind: str, machine: Machine) -> Need | None:
     if kind == "quantization":
         return QuantizationNeed(device=machine.device, dtype=need.dtype)
     if kind == "scheduler":
-        return SchedulingNeed(steps=DIT360.steps, tokens=need.length - TEXT_TOKENS)
+        tokens = Grid.of_picture(TYPICAL.width, TYPICAL.height, TYPICAL.circular_padding).tokens
+        return SchedulingNeed(steps=TYPICAL.steps, tokens=tokens)
     if kind == "tiling":
-        return TilingNeed(device=machine.device, dtype=need.dtype, width=DIT360.width, height=DIT360.height)
+        return TilingNeed(device=machine.device, dtype=need.dtype, width=TYPICAL.width, height=TYPICAL.height)
     return None

@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from dit360_core.errors import UnknownName
+from dit360_core.models.architecture import Architecture
+from dit360_core.models.families import architecture_of, expected, shape_folder
+from dit360_core.models.settings import with_settings
+from dit360_core.models.weights.files import ModelFiles, existing, find_lora_file
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, check_size
 from dit360_core.planning.checks import check_names, padding_of, picture_size
+from dit360_core.planning.cost import evaluations
 from dit360_core.planning.kernels import native_need
 from dit360_core.planning.loras import wanted
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
 from dit360_core.plugins.choosing import judge
-from dit360_core.plugins.figures import evaluations_told, scratch_told
+from dit360_core.plugins.figures import scratch_told
 from dit360_core.plugins.offers import LayerNeed, Model, Quantizer
 from dit360_core.plugins.registry import Entry, Registry, by_priority
 from dit360_core.sphere.grid import Grid
@@ -32,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dit360")
 
-UNSEEN_LORA = 57 * 4 * 2 * 64 * 3072 * 2
-"""In 57 blocks four layers of 3072 channels, two factors each, in 16 bits."""
 UNLIMITED = 2**60
 HOST_SHARE = 0.9
 """Of system memory, for programs: the rest is the system's."""
@@ -69,6 +71,11 @@ class Subject:
     held: int = 0
 
     @property
+    def family(self) -> Architecture:
+        """The model's."""
+        return self.shapes.architecture
+
+    @property
     def stores_scores(self) -> bool:
         return bool(self.attention.offer.stores_scores)
 
@@ -86,14 +93,10 @@ class Subject:
 
     @property
     def evaluations(self) -> int:
-        """Of the transformer for a picture, by the solver's own word if it is known by name."""
+        """Of the denoiser for a picture, by the solver's own word if it is known by name."""
         asked = self.sampling
-        if asked.denoise == 0:
-            return 0
-        calls = (2 if asked.true_guidance > 1 else 1) * (2 if asked.yaw_consistency > 0 else 1)
-        steps = asked.steps or self.model.steps
         found = () if asked.scheduler_type == "auto" else self.registry.find("scheduler", asked.scheduler_type)
-        return (evaluations_told(found[0], steps) if found else steps) * calls
+        return evaluations(asked, asked.steps or self.model.steps, found[0] if found else None)
 
     @property
     def host_room(self) -> int | None:
@@ -167,7 +170,6 @@ def _slices(subject: Subject, options: LoadOptions) -> int:
 
 def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
     """Part → how it is quantized: as it is stored, or else as the options say."""
-    from dit360_core.models.flux.layers import parts_of
     from dit360_core.models.shapes.shapes import Quantized
 
     asked = options.quantization_mode not in ("none", "auto")
@@ -182,7 +184,7 @@ def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
     except UnknownName:
         offer = Quantizer(name="unknown", api=1, bits=8.1, load=lambda: None)
         scratch = offer.scratch
-    parts = {*subject.stored, *(parts_of(options.quantization_parts) if asked else ())}
+    parts = {*subject.stored, *(subject.family.quantized_by(options.quantization_parts) if asked else ())}
 
     def how(part: str) -> Quantized:
         bits = subject.stored.get(part, offer.bits or 16)
@@ -203,19 +205,15 @@ def subject_of(
     The machine: the one given; that of ``device``; or, where ``vram`` names gibibytes, there is no CUDA device and none
     was named, a common CUDA card of that size.
     """
-    from dit360_core.models.flux import composed
-    from dit360_core.models.flux.folder import existing, with_settings
-
     model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
-    replaced = composed.find(asked)
+    replaced = expected(model).find_replaced(asked)
     folder = shape_folder(model)
-    model = with_settings(model, folder)
+    family = architecture_of(folder)
+    model = with_settings(model, folder, family)
     found, here = (machine, True) if machine is not None else machine_for(asked)
     found = with_system_memory(found, asked, here=here)
-    whole = composed.compose(folder, replaced, weights=False)
-    subject = subject_in(asked, sampling, decoding, registry, found, model, whole.folder, here=here)
-    whole.kept_by(subject.shapes)  # which looks at a part's configuration when it is first asked
-    return subject
+    whole = family.compose(folder, replaced, weights=False)
+    return subject_in(asked, sampling, decoding, registry, found, model, whole, here=here)
 
 
 def subject_in(
@@ -225,17 +223,22 @@ def subject_in(
     registry: Registry,
     machine: Machine,
     model: Model,
-    folder: Path,
+    files: ModelFiles,
     *,
     here: bool = True,
 ) -> Subject:
-    """The same where model, folder and machine are known."""
+    """The same where model, files and machine are known."""
     from dit360_core.models.shapes.shapes import Shapes
     from dit360_core.models.weights.store import stored_bits, stored_parts
 
     machine = with_system_memory(machine, asked, here=here)
-    shapes = Shapes.of_folder(folder)
+    folder = files.folder
+    family = architecture_of(folder)
+    shapes = Shapes.of_files(family, files)
+    facts = family.facts(folder)
+    heads = facts.heads, facts.head_dim
     precision = precision_for(asked, model, machine)
+    need = native_need(model, machine, precision, heads, family.longest_prompt)
     backend = asked.attention_backend if sampling.attention_backend == "pipeline" else sampling.attention_backend
     return Subject(
         shapes=shapes,
@@ -245,24 +248,22 @@ def subject_in(
         registry=registry,
         sampling=sampling,
         decoding=decoding,
-        attention=_attention(backend, registry, machine, native_need(model, machine, precision, *shapes.heads)),
+        attention=_attention(backend, registry, machine, need),
         lora=bool(wanted(asked, model)),
-        stored=stored_bits(folder, shapes.weights_of_layer),
-        quantizer=next((stored.address for stored in stored_parts(folder).values()), None),
-        beside=_beside(asked, model),
+        stored=stored_bits(family, folder, shapes.weights_of_layer),
+        quantizer=next((stored.address for stored in stored_parts(family, folder).values()), None),
+        beside=_beside(asked, model, family),
         here=here,
         held=held_before(machine.device),
     )
 
 
-def _beside(asked: LoadOptions, model: Model) -> int:
-    """Bytes of LoRAs that stay beside the weights; one that is not here is taken for DiT360's, of rank 64."""
-    from dit360_core.models.flux.folder import existing, find_lora_file
-
+def _beside(asked: LoadOptions, model: Model, family: Architecture) -> int:
+    """Bytes of LoRAs that stay beside the weights; one that is not here is taken for one of the usual size."""
     if asked.lora_mode != "adapter":
         return 0
     found = [existing(lora.name) for lora in wanted(asked, model)]
-    return sum(UNSEEN_LORA if path is None else find_lora_file(path).stat().st_size for path in found)
+    return sum(family.usual_lora_bytes if path is None else find_lora_file(path).stat().st_size for path in found)
 
 
 def machine_for(asked: LoadOptions) -> tuple[Machine, bool]:
@@ -301,20 +302,6 @@ def with_system_memory(machine: Machine, asked: LoadOptions, *, here: bool) -> M
         log.warning("ram=%s is more than the %s that there are; these are kept to.", asked.ram, gib(there))
         given = there
     return attrs.evolve(machine, system_memory=given)
-
-
-def shape_folder(model: Model) -> Path:
-    """A folder with the configurations of a model's parts: its own, what its offer brings, or fetched from the Hub."""
-    from dit360_core.models.flux import load as model_files
-    from dit360_core.models.flux.folder import existing
-    from dit360_core.models.weights.hub import fetch
-
-    folder = existing(model.base)
-    if folder is not None:
-        return model_files.locate(model.base)
-    if model.shape is not None:
-        return Path(model.shape)
-    return fetch(model.base, ["*.json"])
 
 
 def _attention(name: str, registry: Registry, machine: Machine, need: object) -> Entry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from dit360_core.models.families import expected, shape_folder
 from dit360_core.options import LoadOptions
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.trial import Verdict, try_apart
@@ -12,26 +13,36 @@ from dit360_core.plugins.builtin.models import DIT360
 from dit360_core.plugins.choosing import Choice, judge, select
 from dit360_core.plugins.offers import AttentionBackend, AttentionNeed, Model
 from dit360_core.plugins.registry import CORE, Registry, by_priority
+from dit360_core.sphere.grid import Grid
 from dit360_core.system.machine import Machine
 
 if TYPE_CHECKING:
     from dit360_core.plugins.offers import Attend
 
-TEXT_TOKENS = 512
-"""Length of FLUX's prompts, for a need that is asked about before any prompt is known."""
+
+def native_need(
+    model: Model, machine: Machine, precision: str, heads: tuple[int, int], text_tokens: int
+) -> AttentionNeed:
+    """The attention calls of a model's native size.
+
+    precision: of the activations.
+    heads: how many, and channels of each.
+    text_tokens: of a prompt, the longest there is as long as none is known.
+    """
+    length = Grid.of_picture(model.width, model.height, model.circular_padding).tokens + text_tokens
+    return AttentionNeed(device=machine.device, dtype=precision, heads=heads[0], head_dim=heads[1], length=length)
 
 
-def native_need(model: Model, machine: Machine, precision: str, heads: int, head_dim: int) -> AttentionNeed:
-    """The attention calls of a model's native size."""
-    from dit360_core.sphere.grid import Grid
-
-    length = Grid.of_picture(model.width, model.height, model.circular_padding).tokens + TEXT_TOKENS
-    return AttentionNeed(device=machine.device, dtype=precision, heads=heads, head_dim=head_dim, length=length)
+TYPICAL = DIT360
+"""What is asked about where no model is chosen yet."""
 
 
 def typical_need(machine: Machine) -> AttentionNeed:
-    """What DiT360 itself asks of attention: 24 heads of 128 over a 2048×1024 picture."""
-    return native_need(DIT360, machine, precision_for(LoadOptions(), DIT360, machine), heads=24, head_dim=128)
+    """What DiT360 itself asks of attention, by the configuration that comes with its name: the largest model here."""
+    family = expected(TYPICAL)
+    facts = family.facts(shape_folder(TYPICAL))
+    precision = precision_for(LoadOptions(), TYPICAL, machine)
+    return native_need(TYPICAL, machine, precision, (facts.heads, facts.head_dim), family.longest_prompt)
 
 
 def try_kernels(registry: Registry, machine: Machine, *, core: bool = False, timed: bool = False) -> dict[str, Verdict]:

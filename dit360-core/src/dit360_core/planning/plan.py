@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -13,19 +13,24 @@ from dit360_core.plugins.choosing import Choice
 from dit360_core.plugins.offers import Model
 from dit360_core.system.machine import Machine
 
-if TYPE_CHECKING:
-    from dit360_core.models.weights.conversion import Converted
-
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a loaded pipeline is made of.
+    """What was decided before the weights were read. What became of it is in the pipeline's state.
 
-    loras: what was fused or put beside, each with what became of it. lora_kept: the share of their effect that rounding
-    left, where they were fused into quantized weights. fused_before: the LoRAs that the stored weights of the model
-    hold already, as ``loras_as_dicts`` told them then. quantized: what became of each part. asked: the
-    options as they were given, and decided: what ``vram`` or ``preset`` made of them when the model was loaded.
-    added_loras: put beside it since then, each as in ``loras_as_dicts``.
+    options: as the model is loaded with.
+    asked: as they were given, before ``vram``, ``ram`` or ``preset`` decided.
+    decided: what these made of them.
+    model: with its defaults.
+    device, device_name: where it computes.
+    precision: fp32, bf16 or fp16.
+    offload: where weights wait; that of somebody else, where a pipeline was offloaded before it was given to us.
+    attention, quantization: what was asked, what is used, and why nothing else.
+    attention_slice_size: query rows of a call; 0: all at once.
+    loras: those that are to be applied.
+    lora_mode: fuse or adapter.
+    fused_before: the LoRAs that the stored weights of the model hold already, as they were told then.
+    notes: what there is to say beside.
     """
 
     options: LoadOptions
@@ -40,22 +45,15 @@ class Plan:
     quantization: Choice
     loras: tuple[GivenLora, ...] = ()
     lora_mode: str = "fuse"
-    lora_kept: float | None = None
     fused_before: tuple[Mapping[str, Any], ...] = ()
-    quantized: tuple[Converted, ...] = ()
     notes: tuple[str, ...] = ()
     decided: Mapping[str, Any] = attrs.field(factory=dict)
-    added_loras: tuple[Mapping[str, Any], ...] = ()
 
     def sentences(self) -> list[str]:
         """For the log: one line a subject."""
         model = self.options.model
         lines = [f"model: {model}, {self.precision} on {self.device}"]
         lines += [f"{name}: {given}, instead of the model's own" for name, given in self.replaced().items()]
-        how = "beside the weights" if self.lora_mode == "adapter" else "fused"
-        lines += [f"lora: {lora.sentence()} {how}" for lora in self.loras]
-        if self.lora_kept is not None:
-            lines.append(f"lora: {self.lora_kept:.0%} of the effect left by rounding")
         lines += [f"lora: {lora['from']} is in the stored weights" for lora in self.fused_before]
         if self.asked.bounded:
             by = " ".join(
@@ -65,8 +63,7 @@ class Plan:
             )
             told = ", ".join(f"{name}={value}" for name, value in self.decided.items())
             lines.append(f"memory: {by} decided {told or 'that everything stays on the device as it is'}")
-        lines += [self.attention.sentence(), self.quantization.sentence()]
-        return lines + [part.sentence() for part in self.quantized]
+        return [*lines, self.attention.sentence(), self.quantization.sentence()]
 
     def warnings(self) -> list[str]:
         """What is not as somebody would expect, a sentence each."""
@@ -85,31 +82,14 @@ class Plan:
             **({"decided": dict(self.decided)} if self.decided else {}),
             "attention": self.attention.as_dict(),
             "attention_slice_size": self.attention_slice_size,
-            "quantization": {
-                **self.quantization.as_dict(),
-                "parts": {part.part: part.as_dict() for part in self.quantized},
-            },
+            "quantization": self.quantization.as_dict(),
             **self.replaced(),
-            **self.told_of_loras(),
             "notes": list(self.notes),
         }
 
     def replaced(self) -> dict[str, str]:
         """Option → what was given for a part of the model, for the parts that are not its own."""
         return {name: given for name in REPLACING if (given := getattr(self.options, name))}
-
-    def told_of_loras(self) -> dict[str, Any]:
-        """For metadata: every LoRA that is in the weights or beside them."""
-        return {
-            "loras": self.loras_as_dicts(),
-            **({} if self.lora_kept is None else {"lora_kept": round(self.lora_kept, 4)}),
-            **({"added_loras": [dict(lora) for lora in self.added_loras]} if self.added_loras else {}),
-            **({"loras_in_stored_weights": list(map(dict, self.fused_before))} if self.fused_before else {}),
-        }
-
-    def loras_as_dicts(self) -> list[dict[str, Any]]:
-        """What is told of each LoRA that the model was loaded with."""
-        return [{**lora.as_dict(), "mode": self.lora_mode} for lora in self.loras]
 
 
 def make_plan(
@@ -123,8 +103,9 @@ def make_plan(
     *,
     fused_before: Iterable[Mapping[str, Any]] = (),
     asked: LoadOptions | None = None,
+    offload: str | None = None,
 ) -> Plan:
-    """What was decided, as one object. notes: what is to be said of it beside. asked: as in :class:`Plan`."""
+    """What was decided, as one object. The arguments are the fields of :class:`Plan`; offload: None: as in options."""
     now, before = attrs.asdict(options), attrs.asdict(asked or options)
     return Plan(
         options=options,
@@ -134,7 +115,7 @@ def make_plan(
         device=machine.device,
         device_name=machine.device_name,
         precision=precision,
-        offload=options.offload,
+        offload=options.offload if offload is None else offload,
         attention=attention,
         attention_slice_size=options.attention_slice_size,
         quantization=quantization,

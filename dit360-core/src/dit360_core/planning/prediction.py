@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.models.residency.offloads import BY_BLOCKS, EVICTED
+from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture
 from dit360_core.plugins.figures import decoding_told
 from dit360_core.plugins.offers import TilingImplementation, TilingSettings
 from dit360_core.system.dtypes import torch_dtype
+from dit360_core.system.phases import PhaseKind
 
 if TYPE_CHECKING:
     from dit360_core.models.shapes.shapes import Quantized, Shapes, Weights
     from dit360_core.models.shapes.tracing import Traced
 
-_TEXT = ("text_encoder", "text_encoder_2")
 _ON_THE_WAY = {"cuda": 3, "cpu": 1}
 """Blocks at hand at once: on CUDA one computes, one comes, and one may still be held by the device's queue."""
 HEAP_HOLES = 2.0
@@ -61,7 +61,7 @@ class PhaseMemory:
     moved: bytes of weights that come to the device for one run. level: how the autoencoder runs, for decoding.
     """
 
-    name: str
+    name: PhaseKind
     weights: int
     working: int
     total: int
@@ -89,7 +89,8 @@ class Prediction:
         """The phase that takes most."""
         return max(self.phases, key=lambda phase: phase.total)
 
-    def phase(self, name: str) -> PhaseMemory:
+    def phase(self, name: PhaseKind) -> PhaseMemory:
+        """The phase of that kind."""
         return next(phase for phase in self.phases if phase.name == name)
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,6 +99,7 @@ class Prediction:
 
 def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
     """What each phase takes. held: as in :class:`Prediction`."""
+    family = shapes.architecture
     parts = {part: _weights(shapes, setup, part) for part in shapes.there}
     size, dtype = allocation(setup.device), torch_dtype(setup.precision)
     # oneDNN, which multiplies what has 16 bits on a CPU, brings weights into its own order first.
@@ -105,42 +107,46 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
     image, text = setup.tokens
     phases = []
 
-    def phase(name: str, using: Iterable[str], made: Traced | int, what: str, **more: Any) -> PhaseMemory:
-        there = _at_hand(setup, parts, using)
+    def phase(name: PhaseKind, using: Iterable[str], made: Traced | int, what: str, **more: Any) -> PhaseMemory:
+        there = _at_hand(family, setup, parts, using)
         weights, working = sum(there.values()), made if isinstance(made, int) else made.peak
         told = _dominant(
-            there, working, what if isinstance(made, int) or not made.at else f"{what} at {_short(made.at)}"
+            family, there, working, what if isinstance(made, int) or not made.at else f"{what} at {_short(made.at)}"
         )
         return PhaseMemory(
             name=name, weights=weights, working=working, total=held + weights + working, dominated_by=told,
-            moved=_moved(setup, parts, using), **more,
+            moved=_moved(family, setup, parts, using), **more,
         )  # fmt: skip
 
     if setup.device == "cpu":
         # Of files that are disk-offloaded later, too: they are read whole first.
-        read = sum(weights.total for part, weights in parts.items() if part not in EVICTED[setup.evict])
+        read = sum(weights.total for part, weights in parts.items() if part not in family.evicted(setup.evict))
         what = "weights, all parts at once"
-        phases.append(PhaseMemory(name="loading", weights=read, working=0, total=held + read, dominated_by=what))
-    encoders = [part for part in _TEXT if part in parts]
+        phases.append(
+            PhaseMemory(name=PhaseKind.LOADING, weights=read, working=0, total=held + read, dominated_by=what)
+        )
+    encoders = [part for part in family.encoders if part in parts]
     if encoders:
         runs = [shapes.text(part, dtype, text, setup.quantized.get(part), size, packs) for part in encoders]
         largest = max(runs, key=lambda run: run.peak)
         phases.append(
-            phase("text encoding", encoders, largest, "activations", operations=sum(r.operations for r in runs))
+            phase(PhaseKind.TEXT, encoders, largest, "activations", operations=sum(r.operations for r in runs))
         )
-    if "transformer" in parts:
+    if DENOISER in parts:
         step = shapes.step(
             dtype, image, text, stores_scores=setup.stores_scores, slice_size=setup.slice_size,
-            quantized=setup.quantized.get("transformer"), size=size, packs=packs,
+            quantized=setup.quantized.get(DENOISER), size=size, packs=packs,
         )  # fmt: skip
         what = "attention scores" if setup.stores_scores and step.at.endswith("attn") else "activations"
-        phases.append(phase("step", ["transformer"], step, what, operations=step.operations))
-    if "vae" in parts:
-        weights = sum(_at_hand(setup, parts, ["vae"]).values())
+        phases.append(phase(PhaseKind.STEP, [DENOISER], step, what, operations=step.operations))
+    if AUTOENCODER in parts:
+        weights = sum(_at_hand(family, setup, parts, [AUTOENCODER]).values())
         room = None if setup.budget is None else setup.budget - held - weights
         bytes_, level, operations = decoding(shapes, setup, room)
-        phases.append(phase("decode", ["vae"], bytes_, f"the decoder, {level}", level=level, operations=operations))
-    waiting = _host(setup, parts) if setup.device == "cuda" else 0
+        phases.append(
+            phase(PhaseKind.DECODE, [AUTOENCODER], bytes_, f"the decoder, {level}", level=level, operations=operations)
+        )
+    waiting = _host(family, setup, parts) if setup.device == "cuda" else 0
     return Prediction(phases=tuple(phases), held=held, host=waiting)
 
 
@@ -175,16 +181,16 @@ def _in_a_heap(count: int) -> int:
 
 
 def _weights(shapes: Shapes, setup: Setup, part: str) -> Weights:
-    wide = part == "vae" and setup.precision == "fp16"
+    wide = part == AUTOENCODER and setup.precision == "fp16"
     found = shapes.weights(part, torch_dtype("fp32" if wide else setup.precision), setup.quantized.get(part))
-    if part != "transformer" or not setup.beside:
+    if part != DENOISER or not setup.beside:
         return found
     # Spread over the blocks as their own weights are.
     share = setup.beside * found.block // found.total
     return attrs.evolve(found, total=found.total + setup.beside, block=found.block + share)
 
 
-def _at_hand(setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> dict[str, int]:
+def _at_hand(family: Architecture, setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> dict[str, int]:
     """Bytes of each part that are on the device while some are used."""
     using = [part for part in using if part in parts]
     if setup.offload == "sequential":
@@ -193,48 +199,40 @@ def _at_hand(setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -
         return {part: parts[part].total for part in using}
     there = {}
     for part, weights in parts.items():
-        if part in BY_BLOCKS.get(setup.offload, ()):
+        if part in family.by_blocks(setup.offload):
             if part in using:
                 there[part] = weights.rest + _ON_THE_WAY.get(setup.device, 1) * weights.block
-        elif part not in _gone(setup, using):
+        elif part not in _gone(family, setup, using):
             there[part] = weights.total
     return there
 
 
-def _gone(setup: Setup, using: Iterable[str]) -> set[str]:
+def _gone(family: Architecture, setup: Setup, using: Iterable[str]) -> set[str]:
     """Parts that were evicted by the time that others are used."""
-    return set(EVICTED[setup.evict]) - set(using)
+    return set(family.evicted(setup.evict)) - set(using)
 
 
-def _moved(setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> int:
+def _moved(family: Architecture, setup: Setup, parts: Mapping[str, Weights], using: Iterable[str]) -> int:
     every = setup.offload in ("model", "sequential")
-    return sum(parts[part].total for part in using if every or part in BY_BLOCKS.get(setup.offload, ()))
+    return sum(parts[part].total for part in using if every or part in family.by_blocks(setup.offload))
 
 
-def _host(setup: Setup, parts: Mapping[str, Weights]) -> int:
+def _host(family: Architecture, setup: Setup, parts: Mapping[str, Weights]) -> int:
     """Weights pass through system memory on their way, if they do not wait in it."""
     if setup.evict == "all":
         return max(weights.total for weights in parts.values())
     # One that is read again waits beside the others while it is used, if they wait.
-    later = _gone(setup, ()) if setup.offload == "none" else ()
+    later = _gone(family, setup, ()) if setup.offload == "none" else ()
     return sum(weights.total for part, weights in parts.items() if part not in later)
 
 
 # ------------------------------------------------------------------------------------------------------ what to say
 
 
-def _dominant(there: Mapping[str, int], working: int, what: str) -> str:
+def _dominant(family: Architecture, there: Mapping[str, int], working: int, what: str) -> str:
     if there and max(there.values()) >= working:
-        return f"weights of the {NAMES[max(there, key=lambda name: there[name])]}"
+        return f"weights of the {family.part(max(there, key=lambda name: there[name])).words}"
     return what
-
-
-NAMES = {
-    "transformer": "transformer",
-    "vae": "autoencoder",
-    "text_encoder": "CLIP encoder",
-    "text_encoder_2": "T5 encoder",
-}
 
 
 def _short(path: str) -> str:

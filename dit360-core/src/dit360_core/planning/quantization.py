@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, Reason, UnknownName
+from dit360_core.models.architecture import DENOISER
+from dit360_core.models.families import architecture_of
 from dit360_core.options import LoadOptions
 from dit360_core.planning.checks import refuse_without_effect
 from dit360_core.plugins.choosing import Choice, select
 from dit360_core.plugins.offers import QuantizationNeed
 from dit360_core.plugins.registry import Registry, normal
+from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
+from dit360_core.system.memory import free_memory
 
 if TYPE_CHECKING:
     from dit360_core.models.weights.store import Stored
@@ -57,7 +61,7 @@ def choose_quantization(
 def check_stored(options: LoadOptions, lora: bool, stored: Mapping[str, Stored]) -> None:
     """Raises InputError for what weights that are stored quantized do not allow. lora: whether there is one."""
     mode = next(iter(stored.values())).mode
-    if lora and options.lora_mode == "fuse" and "transformer" in stored:
+    if lora and options.lora_mode == "fuse" and DENOISER in stored:
         raise InputError(
             f"{options.model} is stored as {mode}, and no LoRA can be fused into rounded weights; use "
             "lora_mode=adapter, or quantize the original model with this LoRA."
@@ -100,7 +104,6 @@ def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNee
     import torch
 
     from dit360_core.models.weights.conversion import NotQuantized, convert
-    from dit360_core.system.dtypes import torch_dtype
 
     generator = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(128, 256)
@@ -115,19 +118,18 @@ def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNee
 
 
 def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:
-    from dit360_core.models.flux.folder import WEIGHTS
-    from dit360_core.models.flux.layers import parts_of, selections
+    from dit360_core.models.weights.selection import selections
     from dit360_core.models.weights.store import weights_of
-    from dit360_core.models.weights.stream import empty
-    from dit360_core.system.dtypes import torch_dtype
-    from dit360_core.system.memory import free_memory
 
     if options.offload in ("sequential", "group", "disk"):
         return need  # layer by layer, or block by block, anything fits
+    family = architecture_of(folder)
     itemsize = torch_dtype(precision).itemsize
-    modules = {part: empty(part, folder / part) for part in parts_of(options.quantization_parts)}
-    chosen = {part: found.layers for part, found in selections(modules, options.quantization_skip).items()}
-    sizes = tuple(weights_of(folder, part, chosen.get(part, ()), itemsize) for part in WEIGHTS)
+    wanted = family.quantized_by(options.quantization_parts)
+    modules = {part: family.networks.empty(part, folder / part) for part in wanted}
+    found = selections(modules, options.quantization_skip, family.networks.policy)
+    chosen = {part: selection.layers for part, selection in found.items()}
+    sizes = tuple(weights_of(folder, part, chosen.get(part, ()), itemsize) for part in family.names)
     if options.offload == "none":
         sizes = ((sum(weights for weights, _ in sizes), sum(others for _, others in sizes)),)
     return attrs.evolve(need, sizes=sizes, budget=int(_SHARE_FOR_WEIGHTS * free_memory(need.device)))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import attrs
 
 from dit360_core.errors import InputError
+from dit360_core.system.phases import PhaseKind
 
 #: More samples than these are never kept: some 3 MB.
 MOST_SAMPLES = 20_000
@@ -35,7 +36,8 @@ class Phase:
 
     seconds: how long it took. before, after: memory at its beginning and its end. peak: the most in between, at least
     those two. reserved: the most that torch's allocator had reserved, on CUDA; None elsewhere. marks: (name, when).
-    depth: 0 for an outermost phase, 1 for one inside of it. failed: an exception ended it.
+    depth: 0 for an outermost phase, 1 for one inside of it. failed: an exception ended it. kind: what it is, where
+    it is one of those that are predicted.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Phase:
     marks: tuple[tuple[str, float], ...] = ()
     depth: int = 0
     failed: bool = False
+    kind: PhaseKind | None = None
 
     @property
     def ended(self) -> float:
@@ -144,10 +147,10 @@ class Recorder:
         self._sampler: threading.Thread | None = None
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Measures the block. An exception in it marks the phase as failed, and passes."""
+    def phase(self, name: str, kind: PhaseKind | None = None) -> Iterator[None]:
+        """Measures the block. An exception in it marks the phase as failed, and passes. kind: as in :class:`Phase`."""
         self._meter.wait()
-        phase = self._begin(name)
+        phase = self._begin(name, kind)
         try:
             yield
             self._meter.wait()
@@ -191,13 +194,13 @@ class Recorder:
     def _now(self) -> float:
         return time.perf_counter() - self._made
 
-    def _begin(self, name: str) -> _Open:
+    def _begin(self, name: str, kind: PhaseKind | None) -> _Open:
         with self._lock:
             # Before it is open: what was the most until now belongs to the phases around it, or to none.
             sample = self._read()
             self._keep(sample)
             thread = threading.get_ident()
-            phase = _Open(name, sample, depth=len(self._open_in(thread)), thread=thread)
+            phase = _Open(name, kind, sample, depth=len(self._open_in(thread)), thread=thread)
             self._open.append(phase)
             self._phases.append(phase)
             if self._sampler is None:
@@ -272,8 +275,9 @@ def recorder_of(recorders: Iterable[Recorder]) -> Recorder | None:
 class _Open:
     """A phase that has begun, and what it was when it had ended."""
 
-    def __init__(self, name: str, first: Sample, depth: int, thread: int) -> None:
+    def __init__(self, name: str, kind: PhaseKind | None, first: Sample, depth: int, thread: int) -> None:
         self.name = name
+        self.kind = kind
         self.thread = thread
         self.first = first
         self.depth = depth
@@ -295,6 +299,7 @@ class _Open:
             marks=tuple(self.marks),
             depth=self.depth,
             failed=self.failed,
+            kind=self.kind,
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dit360_core.models.flux.folder import check_model_folder, existing, find_lora_file
+from dit360_core.models.families import check_model
+from dit360_core.models.weights.files import existing, find_lora_file
 from dit360_core.options import SampleOptions, build
 from dit360_core.plugins.offers import Model
 from dit360_core.system.naming import looks_like_hub_id
@@ -33,7 +34,7 @@ class ModelConformance(OfferConformance):
     def test_its_base_is_a_whole_model_or_an_id_of_the_hub(self) -> None:
         base = self.offer().base
         if _is_here(base):
-            check_model_folder(Path(base))
+            check_model(Path(base))
 
     def test_its_lora_is_a_file_or_an_id_of_the_hub(self) -> None:
         lora = self.offer().lora

@@ -15,14 +15,8 @@ from safetensors.torch import load_file, save_file
 from dit360_core.errors import Reason
 from dit360_core.models.flux.layers import policy_of
 from dit360_core.models.weights.bytes import held_bytes
-from dit360_core.models.weights.conversion import (
-    FusedLora,
-    Selection,
-    convert,
-    quantize_module,
-    select_layers,
-    trial_tokens,
-)
+from dit360_core.models.weights.conversion import FusedLora, convert, quantize_module, trial_tokens
+from dit360_core.models.weights.selection import Selection, select_layers
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.offers import QuantizationNeed, Quantizer, QuantizerImplementation
 from dit360_core.plugins.registry import Entry

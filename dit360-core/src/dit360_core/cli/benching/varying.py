@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import InputError
+from dit360_core.models.weights.files import existing
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest, options_of
 from dit360_core.planning.checks import begun_with, check_names
 from dit360_core.planning.loras import SEPARATOR, names_in
@@ -166,7 +167,5 @@ def _assignment(name: str, value: Any) -> str:
 
 
 def _check(one: Configuration, registry: Registry) -> None:
-    from dit360_core.models.flux.folder import existing
-
     begun_with(one.sampling, None)
     check_names(one.loading, one.sampling, registry, lambda name: existing(name) is not None, decoding=one.decoding)

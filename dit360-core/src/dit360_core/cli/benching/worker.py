@@ -85,7 +85,7 @@ class Bench:
         picture = (self._sampling, DecodeOptions(**decoding))
         self._pipe = prepare(LoadOptions(**loading), registry=default_registry(), picture=picture).load()
         self._wait()
-        return {"loading_s": time.perf_counter() - began, "used": self._pipe.plan.as_dict()}
+        return {"loading_s": time.perf_counter() - began, "used": self._pipe.state.as_dict()}
 
     def run(self, picture: str | None = None) -> dict[str, Any]:
         """Makes the picture once. picture: where to put its pixels, as a file of NumPy's."""

@@ -12,21 +12,26 @@ import os
 import re
 import shutil
 import tempfile
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from dit360_core.errors import ModelError
-from dit360_core.models.flux.folder import PARTS, SETTINGS, STORED, check_weights, existing, read_config
+from dit360_core.models.flux.folder import FOLDERS, check_weights, read_config
+from dit360_core.models.flux.parts import PARTS
 from dit360_core.models.flux.schemas import told
+from dit360_core.models.settings import SETTINGS
+from dit360_core.models.weights.files import STORED, ModelFiles, existing
 from dit360_core.models.weights.headers import FLOATS, PICKLED, Entry, check_numbers, harmless, header, refuse_pickle
 from dit360_core.models.weights.hub import SUBFOLDERS, fetch, told_of_the_cache
 from dit360_core.models.weights.schema import name_of, read_json
 from dit360_core.options import LoadOptions
 from dit360_core.system.naming import looks_like_hub_id
+
+Empty = Callable[[str, Path], Any]
+"""Makes a part, by its name, of the configuration in its folder: on the meta device."""
 
 VAE, T5 = "vae", "text_encoder_2"
 OPTIONS = {"vae": VAE, "t5": T5}
@@ -41,6 +46,7 @@ _TIED = ("shared.weight", "encoder.embed_tokens.weight")
 """T5's embedding under either of its names."""
 _SMALL = 64 * 2**20
 """Bytes. A file up to this is copied where no link can be made."""
+_HARMLESS = {part.name: part.harmless for part in PARTS}
 _AT_ONCE = 16 * 2**20
 
 
@@ -59,36 +65,6 @@ class Given:
     @property
     def what(self) -> str:
         return _WHAT[self.part]
-
-
-class Composed:
-    """A model's folder, for as long as this object lives. notes: what is odd about the parts in it, in sentences."""
-
-    def __init__(self, folder: Path, *, temporary: bool = False, notes: Sequence[str] = ()) -> None:
-        self.folder = folder
-        self.notes = tuple(notes)
-        # Also at the end of the process.
-        self._finalizer = weakref.finalize(self, _remove, folder, os.getpid()) if temporary else None
-
-    def remove(self) -> None:
-        """Removes what was made."""
-        if self._finalizer is not None:
-            self._finalizer()
-
-    def kept_by(self, owner: object) -> None:
-        """Keeps the folder as long as ``owner`` lives."""
-        if self._finalizer is not None:
-            weakref.finalize(owner, _let_go, self)
-
-
-def _let_go(composed: Composed) -> None:
-    """Until this is called there is a reference to it."""
-
-
-def _remove(folder: Path, process: int) -> None:
-    # A fork has the object too, and not the folder. Links are removed, never what they lead to.
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # -------------------------------------------------------------------------------------- what was given, without torch
@@ -231,14 +207,15 @@ def _number(part: str, folder: Path, key: str) -> int:
 # ----------------------------------------------------------------------------------------------------- into one folder
 
 
-def compose(folder: Path, given: Sequence[Given], *, weights: bool = True) -> Composed:
+def compose(folder: Path, given: Sequence[Given], empty: Empty, *, weights: bool = True) -> ModelFiles:
     """The model in ``folder`` with the parts that were given in the place of its own; itself if there are none.
 
+    empty: makes a part of its configuration.
     weights: False if only configurations will be looked at: nothing is written, and of the Hub nothing else fetched.
     Raises ModelError: a part is on no Hub, does not belong to this model, or cannot be linked here.
     """
     if not given:
-        return Composed(folder)
+        return ModelFiles(folder)
     given = [_fetched(one, weights=weights) for one in given]
     check_fits(given, folder)
     notes = list(_notes(given, folder))
@@ -248,9 +225,9 @@ def compose(folder: Path, given: Sequence[Given], *, weights: bool = True) -> Co
         raise ModelError(
             f"No temporary folder can be made ({error.strerror or error}); name a place with TMPDIR."
         ) from error
-    made = Composed(place, temporary=True, notes=notes)
+    made = ModelFiles(place, temporary=True, notes=notes)
     try:
-        _fill(made.folder, folder, {one.part: one for one in given}, weights=weights)
+        _fill(made.folder, folder, {one.part: one for one in given}, empty, weights=weights)
     except OSError as error:
         made.remove()
         raise ModelError(
@@ -288,11 +265,11 @@ def _notes(given: Sequence[Given], folder: Path) -> Iterator[str]:
             )
 
 
-def _fill(made: Path, folder: Path, given: Mapping[str, Given], *, weights: bool) -> None:
+def _fill(made: Path, folder: Path, given: Mapping[str, Given], empty: Empty, *, weights: bool) -> None:
     for name in ("model_index.json", SETTINGS):
         if (folder / name).is_file():
             _link(folder / name, made / name)
-    for part in PARTS:
+    for part in FOLDERS:
         (made / part).mkdir()
         one = given.get(part)
         source = folder / part if one is None or one.path is None else one.path
@@ -301,7 +278,7 @@ def _fill(made: Path, folder: Path, given: Mapping[str, Given], *, weights: bool
             config = read_json(folder / part / "config.json")
             config.pop("quantization_config", None)
             (made / part / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-            _bring(part, source, made / part, weights=weights)
+            _bring(part, source, made / part, empty, weights=weights)
             continue
         for file in sorted(source.iterdir() if source.is_dir() else ()):
             if file.is_file():
@@ -309,40 +286,40 @@ def _fill(made: Path, folder: Path, given: Mapping[str, Given], *, weights: bool
         if one is not None and weights and not _quantized(source):
             from dit360_core.models.weights.tensors import Tensors
 
-            _compare(part, source, made / part, Tensors(source).shapes())
+            _compare(part, source, made / part, empty, Tensors(source).shapes())
 
 
 def _quantized(folder: Path) -> bool:
     return (folder / STORED).is_file() or "quantization_config" in read_json(folder / "config.json")
 
 
-def _bring(part: str, file: Path, folder: Path, *, weights: bool) -> None:
+def _bring(part: str, file: Path, folder: Path, empty: Empty, *, weights: bool) -> None:
     """The weights of a single file into the folder of their part, which has its configuration already."""
     entries = header(file)
     prefix = _names_of(part, file, entries)
     sources = {name: name for name in entries}
     if prefix is not None:
         levels = len(told(part, read_config(part, folder), "block_out_channels"))
-        sources = {name: prefix + original_name(name, levels) for name in _shapes(part, folder)}
+        sources = {name: prefix + original_name(name, levels) for name in _shapes(part, folder, empty)}
     found = {name: entries[source] for name, source in sources.items() if source in entries}
-    wanted = _compare(part, file, folder, {name: entry.shape for name, entry in found.items()})
+    wanted = _compare(part, file, folder, empty, {name: entry.shape for name, entry in found.items()})
     # What else a file of a whole model holds would be taken for another kind of part.
-    if prefix is None and all(name in wanted or harmless(part, name) for name in entries):
+    if prefix is None and all(name in wanted or harmless(_HARMLESS[part], name) for name in entries):
         _link(file, folder / _FILE[part])
     elif weights:
         _write(file, folder / _FILE[part], {name: (found[name], shape) for name, shape in wanted.items()})
 
 
-def _shapes(part: str, folder: Path) -> dict[str, tuple[int, ...]]:
+def _shapes(part: str, folder: Path, empty: Empty) -> dict[str, tuple[int, ...]]:
     """name → shape of a part's tensors, as its configuration says."""
-    from dit360_core.models.weights.stream import empty  # imports torch
-
     return {name: tuple(tensor.shape) for name, tensor in empty(part, folder).named_parameters()}
 
 
-def _compare(part: str, path: Path, folder: Path, found: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _compare(
+    part: str, path: Path, folder: Path, empty: Empty, found: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
     """The shapes that a part must have. Raises ModelError if ``found`` has others, or not all of them."""
-    wanted = _shapes(part, folder)
+    wanted = _shapes(part, folder, empty)
     for name, shape in wanted.items():
         names = _TIED if name in _TIED else (name,)
         there = next((found[n] for n in names if n in found), None)

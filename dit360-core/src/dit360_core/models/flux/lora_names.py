@@ -8,24 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import attrs
+from dit360_core.models.architecture import Target
 
 CLIP, T5, TRANSFORMER = "text_encoder", "text_encoder_2", "transformer"
-IN_WORDS = {TRANSFORMER: "transformer", CLIP: "CLIP", T5: "T5"}
-
-
-@attrs.frozen(kw_only=True)
-class Target:
-    """Where a layer of a LoRA belongs.
-
-    part: transformer, text_encoder (CLIP) or text_encoder_2 (T5). modules: one name, or those whose outputs lie one
-    after the other in the layer that was trained, such as q, k and v. halves_swapped: whether the two halves of its
-    outputs are in the other order here.
-    """
-
-    part: str
-    modules: tuple[str, ...]
-    halves_swapped: bool = False
 
 
 # ---------------------------------------------------------------------------------------------------------- prefixes

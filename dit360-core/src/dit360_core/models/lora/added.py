@@ -11,11 +11,10 @@ import attrs
 import torch
 
 from dit360_core.errors import InputError
-from dit360_core.models.flux.lora_names import TRANSFORMER
+from dit360_core.models.architecture import DENOISER, Architecture, Networks
 from dit360_core.models.lora.beside import LoraBeside, Strength, put_beside
 from dit360_core.models.lora.fitting import Lora, fitted, read
 from dit360_core.models.weights.conversion import place
-from dit360_core.models.weights.quiet import quiet
 
 log = logging.getLogger("dit360")
 
@@ -24,9 +23,12 @@ log = logging.getLogger("dit360")
 class Added:
     """The LoRAs of one transformer beside what it was loaded with.
 
-    strengths: by their files. counts: of every file that was ever there, what metadata tell of it.
+    networks: of its family.
+    strengths: of each file.
+    counts: of every file that was ever there, what metadata tell of it.
     """
 
+    networks: Networks
     strengths: dict[Path, Strength] = attrs.field(factory=dict)
     counts: dict[Path, dict[str, int]] = attrs.field(factory=dict)
 
@@ -47,8 +49,8 @@ class Added:
         transformer: None if it is not in memory now; see :meth:`onto`. config: of it. like: dtype and device of the
         factors. Raises ModelError, leaving everything as it was, for a file that is no LoRA of it.
         """
-        bare = _bare(config)
-        new = {file: fitted_to(file, bare) for file in wanted if file not in self.strengths}
+        bare = self.networks.bare_denoiser(config)
+        new = {file: fitted_to(file, bare, self.networks.architecture) for file in wanted if file not in self.strengths}
         for file in new:
             self.strengths[file] = Strength(wanted[file])
         try:
@@ -59,7 +61,7 @@ class Added:
                 counted = (file, lora.modules, lora.used, lora.tensors)
                 log.info("lora: %s, %d modules, %d of its %d tensors, beside the weights", *counted)
                 if transformer is not None:
-                    put_beside(transformer, TRANSFORMER, lora, self.strengths[file], like)
+                    put_beside(transformer, DENOISER, lora, self.strengths[file], like)
         except Exception:
             self._forget(transformer, new)
             raise
@@ -68,10 +70,10 @@ class Added:
 
     def onto(self, transformer: torch.nn.Module, config: Any, like: torch.Tensor) -> None:
         """Puts all of them beside a transformer that was read again."""
-        bare = _bare(config) if self.strengths else None
+        bare = self.networks.bare_denoiser(config) if self.strengths else None
         for file, strength in self.strengths.items():
             assert bare is not None
-            put_beside(transformer, TRANSFORMER, fitted_to(file, bare), strength, like)
+            put_beside(transformer, DENOISER, fitted_to(file, bare, self.networks.architecture), strength, like)
 
     def _forget(self, transformer: torch.nn.Module | None, files: Any) -> None:
         gone = [self.strengths.pop(file) for file in list(files)]
@@ -87,14 +89,17 @@ def beside_bytes(transformer: torch.nn.Module | None) -> int:
     return sum(factor.nbytes for layer in kept for factor in layer.parameters(recurse=False))
 
 
-def fitted_to(file: Path, bare: torch.nn.Module) -> Lora:
-    """A LoRA that can be put beside a transformer that is loaded. bare: it, which may be on the meta device.
+def fitted_to(file: Path, bare: torch.nn.Module, architecture: Architecture) -> Lora:
+    """A LoRA that can be put beside a transformer that is loaded.
+
+    bare: the transformer, which may be on the meta device.
+    architecture: its family.
 
     Raises ModelError if that would not be all of it.
     """
-    found = read(file)
-    found.check_transformer_only()
-    lora = fitted(found, {TRANSFORMER: bare})
+    found = read(file, architecture)
+    found.check_denoiser_only()
+    lora = fitted(found, {DENOISER: bare})
     lora.check_beside()
     return lora
 
@@ -118,15 +123,3 @@ def _take_away(transformer: torch.nn.Module, gone: list[Strength]) -> None:
         outermost = [pair for pair in found if not any(pair[0].startswith(f"{other}.") for other, _ in found)]
         for name, layer in outermost:
             place(transformer, name, layer.base)
-
-
-def _bare(config: Any) -> torch.nn.Module:
-    """The transformer as its files have it, on the meta device: without LoRAs, and with its weights' own shapes."""
-    with quiet():
-        from accelerate import init_empty_weights
-        from diffusers import FluxTransformer2DModel
-
-        with init_empty_weights():
-            made: Any = FluxTransformer2DModel
-            described = {key: value for key, value in dict(config).items() if key != "quantization_config"}
-            return made.from_config(described)  # type: ignore[no-any-return]

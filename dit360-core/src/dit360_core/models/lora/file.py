@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dit360_core.errors import ModelError, first_line
-from dit360_core.models.flux.lora_names import IN_WORDS, TRANSFORMER, Target, find
+from dit360_core.models.architecture import DENOISER, Architecture, Target
 from dit360_core.models.lora import keys as kinds
 from dit360_core.models.lora.factors import Factors
 from dit360_core.models.lora.scales import Settings, checked_alpha, header_of, settings_of
@@ -30,8 +30,14 @@ class Entry:
 
 @attrs.frozen(kw_only=True, eq=False)
 class LoraFile:
-    """A LoRA file, read. tensors: how many it holds. unread: why → tensors that are no part of any layer."""
+    """A LoRA file, read.
 
+    architecture: the family whose layers it was read for.
+    tensors: how many it holds.
+    unread: why → tensors that are no part of any layer.
+    """
+
+    architecture: Architecture
     file: Path
     entries: tuple[Entry, ...]
     tensors: int
@@ -43,23 +49,24 @@ class LoraFile:
         """The parts of a model that it changes."""
         return frozenset(entry.target.part for entry in self.entries)
 
-    def check_transformer_only(self) -> None:
+    def check_denoiser_only(self) -> None:
         """Raises ModelError if it changes text encoders, for whoever can only add to a transformer that is loaded."""
-        if others := sorted(self.parts - {TRANSFORMER}):
+        if others := sorted(self.parts - {DENOISER}):
             count = sum(entry.target.part in others for entry in self.entries)
+            words = " and ".join(self.architecture.part(part).short for part in others)
             raise ModelError(
-                f"{self.file} also changes {' and '.join(IN_WORDS[part] for part in others)} ({count} of its "
+                f"{self.file} also changes {words} ({count} of its "
                 f"{len(self.entries)} layers), which read the prompt before it is added; give it when the model is "
                 "loaded (lora), or another file."
             )
 
 
-NO_NAME = "have names that are no layer's of FLUX, CLIP or T5"
+NO_NAME = "have names that are no layer's of {}"
 LONE_ALPHA = "are alphas of layers without factors"
 
 
-def read(file: Path) -> LoraFile:
-    """A LoRA in any of the formats of ``docs/loras.md``. Raises ModelError if it is none."""
+def read(file: Path, architecture: Architecture) -> LoraFile:
+    """A LoRA in any of the formats of ``docs/loras.md``. Raises ModelError if it is none for this family."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -75,12 +82,13 @@ def read(file: Path) -> LoraFile:
     layers: dict[str, dict[str, str]] = {}
     targets: dict[str, Target] = {}
     unread: dict[str, list[str]] = {}
+    no_name = NO_NAME.format(architecture.lora_layers)
     adapters = set()
     for key in raw:
         parsed = kinds.parse(key)
-        target = None if parsed is None else targets.get(parsed.stem) or find(parsed.stem)
+        target = None if parsed is None else targets.get(parsed.stem) or architecture.target(parsed.stem)
         if parsed is None or target is None:
-            unread.setdefault(NO_NAME, []).append(key)
+            unread.setdefault(no_name, []).append(key)
             continue
         targets[parsed.stem] = target
         if parsed.kind in (kinds.DOWN, kinds.UP):
@@ -95,9 +103,9 @@ def read(file: Path) -> LoraFile:
         )
     for stem in [stem for stem, layer in layers.items() if set(layer) == {kinds.ALPHA}]:
         unread.setdefault(LONE_ALPHA, []).append(layers.pop(stem)[kinds.ALPHA])
-    _check_is_one(file, raw, layers)
-    _check_is_of_flux(file, unread.get(NO_NAME, ()), targets)
-    settings = settings_of(file)
+    _check_is_one(file, raw, layers, architecture)
+    _check_is_of_this_family(file, unread.get(no_name, ()), targets, architecture)
+    settings = settings_of(file, architecture.names)
     entries = tuple(
         Entry(
             stem=stem, target=targets[stem], keys=tuple(layer.values()),
@@ -106,6 +114,7 @@ def read(file: Path) -> LoraFile:
         for stem, layer in layers.items()
     )  # fmt: skip
     return LoraFile(
+        architecture=architecture,
         file=file,
         entries=entries,
         tensors=len(raw),
@@ -114,7 +123,9 @@ def read(file: Path) -> LoraFile:
     )
 
 
-def _check_is_one(file: Path, raw: Mapping[str, object], layers: Mapping[str, Mapping[str, str]]) -> None:
+def _check_is_one(
+    file: Path, raw: Mapping[str, object], layers: Mapping[str, Mapping[str, str]], architecture: Architecture
+) -> None:
     added = [stem for stem, layer in layers.items() if set(layer) - {kinds.NEW_WEIGHT, kinds.NEW_BIAS, kinds.ALPHA}]
     if added:
         return
@@ -124,20 +135,22 @@ def _check_is_one(file: Path, raw: Mapping[str, object], layers: Mapping[str, Ma
             "file."
         )
     raise ModelError(
-        f"{file} holds no LoRA for FLUX: none of its {len(raw)} tensors is for a layer of FLUX, CLIP or T5"
-        f"{_such_as(raw)}; give a LoRA made for FLUX.1."
+        f"{file} holds no LoRA for {architecture.title}: none of its {len(raw)} tensors is for a layer of "
+        f"{architecture.lora_layers}{_such_as(raw)}; give a LoRA made for {architecture.title}."
     )
 
 
-def _check_is_of_flux(file: Path, unknown: Iterable[str], targets: Mapping[str, Target]) -> None:
-    """Raises ModelError for a LoRA of another family, of which a text encoder is all that FLUX has as well."""
-    if any(target.part == TRANSFORMER for target in targets.values()):
+def _check_is_of_this_family(
+    file: Path, unknown: Iterable[str], targets: Mapping[str, Target], architecture: Architecture
+) -> None:
+    """Raises ModelError for a LoRA of another family, of which a text encoder is all that this one has as well."""
+    if any(target.part == DENOISER for target in targets.values()):
         return
     others = [key for key in unknown if kinds.is_of_a_transformer(key)]
     if others:
         raise ModelError(
             f"{file} was made for another family of models: none of its {len(others)} tensors for what paints"
-            f"{_such_as(others)} is for a layer of FLUX; give a LoRA made for FLUX.1."
+            f"{_such_as(others)} is for a layer of {architecture.title}; give a LoRA made for it."
         )
 
 

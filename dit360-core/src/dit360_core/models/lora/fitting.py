@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import ModelError
-from dit360_core.models.flux.folder import existing, find_lora_file
-from dit360_core.models.flux.lora_names import IN_WORDS
+from dit360_core.models.architecture import Architecture
 from dit360_core.models.lora import keys as lora_keys
 from dit360_core.models.lora.factors import Factors, together
 from dit360_core.models.lora.file import Entry, LoraFile, in_words, read
+from dit360_core.models.weights.files import existing, find_lora_file
 from dit360_core.models.weights.headers import check_safetensors
 from dit360_core.models.weights.hub import LORA_FILES, SUBFOLDERS, fetch, told_of_the_cache
 from dit360_core.system.naming import looks_like_hub_id
@@ -55,11 +55,16 @@ def locate(lora: str) -> Path:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Lora:
-    """A LoRA as far as it belongs to a model. layers: part → name of a layer there → what is added to it.
+    """A LoRA as far as it belongs to a model.
 
-    used, tensors: how many of the file's tensors are in it, and how many there are. remarks: what is to be told.
+    architecture: the model's family.
+    layers: part → name of a layer there → what is added to it.
+    used: how many of the file's tensors are in it.
+    tensors: how many there are.
+    remarks: what is to be told.
     """
 
+    architecture: Architecture
     file: Path
     layers: Mapping[str, Mapping[str, Factors]]
     used: int
@@ -84,8 +89,9 @@ class Lora:
         for part, layers in self.layers.items():
             for name, factors in layers.items():
                 if not factors.plain:
+                    own = self.architecture.part(part).short
                     raise ModelError(
-                        f"{self.file} holds weights that stand in the place of the {IN_WORDS[part]}'s own ({name}), "
+                        f"{self.file} holds weights that stand in the place of the {own}'s own ({name}), "
                         "which cannot be kept beside them; use lora_mode=fuse, or give another file."
                     )
 
@@ -110,7 +116,8 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
     left: dict[str, list[str]] = {why: list(keys) for why, keys in found.unread.items()}
     for entry in found.entries:
         part = entry.target.part
-        names = [_name_in(there.get(part, {}), name) for name in entry.target.modules]
+        prefix = found.architecture.part(part).prefix
+        names = [_name_in(there.get(part, {}), name, prefix) for name in entry.target.modules]
         if not all(names):
             left.setdefault(NOT_THERE, []).extend(entry.keys)
             continue
@@ -134,6 +141,7 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
         [f"{found.file}: of its {found.tensors} tensors {in_words(left)}; the other {used} are used."] if left else []
     )
     return Lora(
+        architecture=found.architecture,
         file=found.file,
         layers={
             part: {name: together(layers[part][name]) for name in sorted(layers[part])} for part in sorted(layers)
@@ -144,9 +152,9 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
     )  # fmt: skip
 
 
-def _name_in(there: Mapping[str, Any], name: str) -> str | None:
-    """As the model calls a layer: transformers has CLIP's text model as a part of a whole, or alone."""
-    return next((each for each in (name, name.removeprefix("text_model.")) if each in there), None)
+def _name_in(there: Mapping[str, Any], name: str, prefix: str) -> str | None:
+    """As the model calls a layer: transformers has some models as a part of a whole, or alone without the prefix."""
+    return next((each for each in (name, name.removeprefix(prefix)) if each in there), None)
 
 
 def _pieces(file: Path, entry: Entry, owners: list[Any]) -> tuple[list[Factors], list[str]]:

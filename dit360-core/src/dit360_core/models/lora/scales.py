@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from dit360_core.models.weights.schema import read_json
 
 LARGEST_ALPHA = 1e6
 """No trainer comes near; what is beyond is a damaged file."""
-_PARTS = ("transformer", "text_encoder", "text_encoder_2")
 
 
 @attrs.frozen(kw_only=True)
@@ -65,19 +64,19 @@ def checked_alpha(alpha: Any, source: str) -> float:
     return float(alpha)
 
 
-def settings_of(file: Path) -> dict[str, Settings]:
+def settings_of(file: Path, parts: Collection[str]) -> dict[str, Settings]:
     """Part → what is said of its factors in the header of a file, or else in the configuration beside it.
 
     An ``adapter_config.json`` belongs to ``adapter_model*.safetensors`` in its folder and to no other file.
     """
-    found = _of_header(file)
+    found = _of_header(file, parts)
     config = file.parent / "adapter_config.json"
     if not found and file.name.startswith("adapter_model") and config.is_file():
         try:
             told = read_json(config)
         except ValueError as error:  # an integer of more digits than Python reads
             raise ModelError(f"{config} is not readable JSON ({error}); download the LoRA again.") from error
-        return dict.fromkeys(_PARTS, _settings(told, str(config)))
+        return dict.fromkeys(parts, _settings(told, str(config)))
     return found
 
 
@@ -87,7 +86,7 @@ def header_of(file: Path) -> Mapping[str, str]:
         return opened.metadata() or {}
 
 
-def _of_header(file: Path) -> dict[str, Settings]:
+def _of_header(file: Path, parts: Collection[str]) -> dict[str, Settings]:
     text = header_of(file).get("lora_adapter_metadata")
     if text is None:
         return {}
@@ -99,7 +98,7 @@ def _of_header(file: Path) -> dict[str, Settings]:
     if not isinstance(told, dict):
         raise ModelError(f"{source} holds no settings in its lora_adapter_metadata; download it again.")
     found = {}
-    for part in _PARTS:
+    for part in parts:
         own = {key.removeprefix(f"{part}."): value for key, value in told.items() if key.startswith(f"{part}.")}
         if not own and "lora_alpha" in told:
             own = told  # without the names of parts, which is how PEFT itself writes it

@@ -15,15 +15,14 @@ from typing import Any
 import torch
 
 from dit360_core.errors import InputError
-from dit360_core.models.flux.folder import WEIGHTS
-from dit360_core.models.residency.offloads import BY_BLOCKS
+from dit360_core.models.architecture import Architecture
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.system.memory import gib
 
 _HOOKS = ("group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker")
 
 
-def place(pipe: Any, offload: str, device: torch.device) -> None:
+def place(pipe: Any, architecture: Architecture, offload: str, device: torch.device) -> None:
     """Puts the parts of a pipeline, all on the CPU, where ``offload`` wants them; parts that are not there are passed.
 
     disk: blocks are written to a temporary folder, which goes when the part does.
@@ -32,18 +31,18 @@ def place(pipe: Any, offload: str, device: torch.device) -> None:
         pipe.enable_model_cpu_offload(device=device)
     elif offload == "sequential":
         pipe.enable_sequential_cpu_offload(device=device)
-    elif offload in BY_BLOCKS:
-        for name in WEIGHTS:
+    elif architecture.by_blocks(offload):
+        for name in architecture.names:
             part = getattr(pipe, name, None)
             if part is not None:
-                place_part(name, part, offload, device)
+                place_part(architecture, name, part, offload, device)
     else:
         pipe.to(device)
 
 
-def place_part(name: str, part: Any, offload: str, device: torch.device) -> None:
+def place_part(architecture: Architecture, name: str, part: Any, offload: str, device: torch.device) -> None:
     """One part, by blocks if ``offload`` says so of it, else on the device."""
-    if name not in BY_BLOCKS.get(offload, ()):
+    if name not in architecture.by_blocks(offload):
         part.to(device)
         return
     with quiet():
@@ -68,7 +67,7 @@ def place_part(name: str, part: Any, offload: str, device: torch.device) -> None
             use_stream=streams,
             record_stream=streams,
             offload_to_disk_path=folder,
-            block_modules=["encoder"] if name == "text_encoder_2" else None,
+            block_modules=list(architecture.part(name).streamed) or None,
         )
         if offload == "disk" and device.type == "cpu":
             for module in part.modules():
@@ -127,9 +126,9 @@ def _check_room(part: torch.nn.Module) -> None:
         )
 
 
-def settle(pipe: Any) -> None:
+def settle(pipe: Any, architecture: Architecture) -> None:
     """Sends blocks back that came for a run which then failed, and that nothing else would send back."""
-    for name in WEIGHTS:
+    for name in architecture.names:
         part = getattr(pipe, name, None)
         for module in part.modules() if part is not None else ():
             registry = module.__dict__.get("_diffusers_hook")
@@ -138,9 +137,9 @@ def settle(pipe: Any) -> None:
                 hook.group.offload_()
 
 
-def offloaded_by(pipe: Any) -> str:
+def offloaded_by(pipe: Any, architecture: Architecture) -> str:
     """How somebody else has offloaded a pipeline: none, model, sequential or group."""
-    for name in WEIGHTS:
+    for name in architecture.names:
         part = getattr(pipe, name, None)
         for module in part.modules() if part is not None else ():
             registry = module.__dict__.get("_diffusers_hook")
@@ -152,18 +151,18 @@ def offloaded_by(pipe: Any) -> str:
     return "none"
 
 
-def device_for(pipe: Any, lies: torch.device, offload: str) -> torch.device:
+def device_for(pipe: Any, architecture: Architecture, lies: torch.device, offload: str) -> torch.device:
     """Where a pipeline is to compute that lies on a device. Raises InputError if it is offloaded already."""
-    if (already := offloaded_by(pipe)) != "none":
+    if (already := offloaded_by(pipe, architecture)) != "none":
         raise InputError(f"The pipeline is offloaded already ({already}); leave offload={offload} out.")
     return torch.device("cuda") if lies.type == "cpu" and torch.cuda.is_available() and offload != "disk" else lies
 
 
-def displace(pipe: Any) -> None:
+def displace(pipe: Any, architecture: Architecture) -> None:
     """Takes every offloading away and brings all weights to the CPU; not from ``disk``, where they are not."""
     pipe.maybe_free_model_hooks()
     pipe.remove_all_hooks()
-    for name in WEIGHTS:
+    for name in architecture.names:
         part = getattr(pipe, name, None)
         if part is None:
             continue

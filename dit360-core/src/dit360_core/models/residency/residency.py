@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import attrs
 import torch
 
-from dit360_core.models.flux.folder import WEIGHTS
-from dit360_core.models.residency.offloads import EVICTED, moved_by_the_core
+from dit360_core.models.architecture import Architecture
 from dit360_core.models.residency.placement import displace, place_part
 from dit360_core.system.memory import give_back_freed_memory, told_when_full
 
@@ -19,7 +18,7 @@ class Host(Protocol):
     """A program that shares the device among its models."""
 
     def use(self, names: Collection[str]) -> None:
-        """Parts are about to be used: it puts those on the device that the core does not (``moved_by_the_core``)."""
+        """Parts are about to be used: it puts those on the device that the core does not move itself."""
 
     def dropped(self, names: Collection[str]) -> None:
         """Parts are to be freed: it lets go of them."""
@@ -34,13 +33,18 @@ def _unreadable(name: str) -> Any:
 
 @attrs.define(kw_only=True, eq=False)
 class Residency:
-    """Which parts of one pipeline come and go. read: a part by its name, on the CPU or where it rests.
+    """Which parts of one pipeline come and go.
 
-    foreign: somebody else offloaded the pipeline, so that nothing here may. offload, device: as in
-    :func:`dit360_core.models.residency.placement.place`. host: who shares the device, if anybody does. kept: parts
-    that stay all the same once they were read.
+    architecture: the family.
+    device, offload: as in :func:`dit360_core.models.residency.placement.place`.
+    evict: as in :class:`~dit360_core.options.LoadOptions`.
+    read: gives a part by its name, on the CPU or where it rests.
+    foreign: somebody else offloaded the pipeline, so that nothing here may.
+    host: who shares the device, if anybody does.
+    kept: parts that stay all the same once they were read.
     """
 
+    architecture: Architecture = attrs.field(repr=False)
     device: torch.device
     evict: str = "none"
     offload: str = "none"
@@ -57,8 +61,8 @@ class Residency:
     def bring(self, pipe: Any, *names: str) -> None:
         """Reads what is not there. Raises OutOfMemory if it does not fit beside what is."""
         for name in names:
-            if name in EVICTED[self.evict] and getattr(pipe, name, None) is None:
-                with told_when_full(f"reading the {name.replace('_2', '')} again", self.device.type):
+            if name in self.architecture.evicted(self.evict) and getattr(pipe, name, None) is None:
+                with told_when_full(f"reading the {self.architecture.part(name).words} again", self.device.type):
                     pipe.register_modules(**{name: self.read(name)})
                     try:
                         self._place(pipe, name)
@@ -72,20 +76,24 @@ class Residency:
     def _place(self, pipe: Any, name: str) -> None:
         if self.host is not None:
             self.host.use((name,))  # makes room, or puts it on the device itself
-        if self.host is None or moved_by_the_core(self.offload, name):
+        if self.host is None or self.architecture.moved_by_the_core(self.offload, name):
             # Not "model", whose hooks chain the parts that were there at first; alone on the device, it fits.
-            place_part(name, getattr(pipe, name), self.offload, self.device)
+            place_part(self.architecture, name, getattr(pipe, name), self.offload, self.device)
 
     def displace(self, pipe: Any) -> None:
         """Brings all weights to the CPU, free of any offloading, to be placed anew."""
-        displace(pipe)
+        displace(pipe, self.architecture)
         if self.host is not None:
-            self.host.dropped(WEIGHTS)
+            self.host.dropped(self.architecture.names)
 
     def drop(self, pipe: Any, keep: Collection[str] = ()) -> None:
         """Lets go of every part that is to be evicted. keep: those that are in use."""
         stay = {*keep, *self.kept}
-        gone = [name for name in EVICTED[self.evict] if name not in stay and getattr(pipe, name, None) is not None]
+        gone = [
+            name
+            for name in self.architecture.evicted(self.evict)
+            if name not in stay and getattr(pipe, name, None) is not None
+        ]
         if gone:
             pipe.register_modules(**dict.fromkeys(gone))
             if self.host is not None:

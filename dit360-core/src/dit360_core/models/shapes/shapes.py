@@ -6,23 +6,18 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import torch
 
-from dit360_core.models.flux.folder import WEIGHTS
-from dit360_core.models.flux.layers import PARTS, selections
-from dit360_core.models.flux.tokenizers import longest_prompt
+from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture
 from dit360_core.models.shapes.tracing import Traced, count_operations, reserve, trace
+from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.quiet import quiet
-from dit360_core.models.weights.stream import dtype_of, empty
+from dit360_core.models.weights.selection import selections
+from dit360_core.models.weights.stream import dtype_of
 from dit360_core.plugins.offers import LayerNeed
-from dit360_core.plugins.slicing import sliced
-
-BLOCKS = {"transformer": ("transformer_blocks", "single_transformer_blocks"), "text_encoder_2": ("encoder.block",)}
-"""What repeats in a part: all blocks of a list are alike, so that two of each tell of all."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,35 +44,38 @@ Made = TypeVar("Made")
 
 
 class Shapes:
-    """The parts of one model on the meta device. make: a part by its name, new each time; None if it is not there."""
+    """The parts of one model on the meta device."""
 
-    def __init__(self, make: Callable[[str], torch.nn.Module | None], longest_prompt: int = 512) -> None:
-        """longest_prompt: tokens that a prompt is padded to."""
+    def __init__(
+        self, architecture: Architecture, make: Callable[[str], torch.nn.Module | None], longest_prompt: int
+    ) -> None:
+        """architecture: the model's family.
+        make: gives a part by its name, new each time; None if it is not there.
+        longest_prompt: tokens that a prompt is padded to.
+        """
+        self.architecture = architecture
         self._make = make
-        self.longest_prompt = min(512, longest_prompt)
+        self.longest_prompt = longest_prompt
         self._measured: dict[Any, Any] = {}
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Shapes:
+    def of_files(cls, architecture: Architecture, files: ModelFiles) -> Shapes:
         """By the configurations of a model's folder."""
-        return cls(lambda part: empty(part, folder / part), longest_prompt(folder / "tokenizer_2", 512))
+        empty = architecture.networks.empty
+        return cls(
+            architecture, lambda part: empty(part, files.folder / part), architecture.prompt_tokens(files.folder)
+        )
 
     @classmethod
-    def of_pipeline(cls, pipe: Any) -> Shapes:
-        """By the configurations of the parts that a loaded FluxPipeline has."""
-        tokenizer = getattr(pipe, "tokenizer_2", None)
-        return cls(lambda part: _like(getattr(pipe, part, None)), int(tokenizer.model_max_length) if tokenizer else 512)
+    def of_pipeline(cls, architecture: Architecture, pipe: Any) -> Shapes:
+        """By the configurations of the parts that a loaded pipeline of diffusers has."""
+        longest = architecture.networks.prompt_tokens_of(pipe)
+        return cls(architecture, lambda part: _like(getattr(pipe, part, None)), longest)
 
     @functools.cached_property
     def there(self) -> tuple[str, ...]:
         """The parts that the model has."""
-        return tuple(name for name in WEIGHTS if self._whole(name) is not None)
-
-    @property
-    def heads(self) -> tuple[int, int]:
-        """Heads of the transformer's attention, and channels of each."""
-        config: Any = self._whole("transformer").config  # type: ignore[union-attr]
-        return int(config.num_attention_heads), int(config.attention_head_dim)
+        return tuple(name for name in self.architecture.names if self._whole(name) is not None)
 
     def weights_of_layer(self, part: str, name: str) -> int:
         """How many weights a Linear layer has."""
@@ -89,7 +87,7 @@ class Shapes:
 
         def made() -> Any:
             with quiet():
-                return self._short("vae").to(dtype)
+                return self._short(AUTOENCODER).to(dtype)
 
         return self._once(("vae", dtype), made)
 
@@ -109,8 +107,7 @@ class Shapes:
         """One run of a text encoder. size, packs: as for :func:`trace`."""
 
         def run(module: Any) -> Any:
-            ids = torch.zeros(1, tokens if part == "text_encoder_2" else 77, dtype=torch.long, device="meta")
-            return module(ids, output_hidden_states=False)
+            return self.architecture.networks.read_text(part, module, tokens)()
 
         key = ("text", part, dtype, tokens, quantized, size, packs)
         return self._once(key, lambda: self._traced(part, dtype, quantized, run, size, packs))
@@ -130,31 +127,12 @@ class Shapes:
         """One evaluation of the transformer. stores_scores: whether the attention kernel does; others: as for trace."""
 
         def run(module: Any) -> Any:
-            with quiet():
-                from dit360_core.models.flux.processor import (
-                    AttentionProcessor,  # diffusers is loud when it is imported
-                )
-
-            attend = _with_scores if stores_scores else _without_scores
-            module.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))
-            config = module.config
-
-            def made(*shape: int, of: torch.dtype = dtype) -> torch.Tensor:
-                return torch.empty(shape, dtype=of, device="meta")
-
-            return module(
-                hidden_states=made(1, image_tokens, config.in_channels),
-                timestep=made(1),
-                guidance=made(1, of=torch.float32) if config.guidance_embeds else None,
-                pooled_projections=made(1, config.pooled_projection_dim),
-                encoder_hidden_states=made(1, text_tokens, config.joint_attention_dim),
-                txt_ids=made(text_tokens, 3, of=torch.float32),
-                img_ids=made(image_tokens, 3, of=torch.float32),
-                return_dict=False,
-            )
+            networks = self.architecture.networks
+            networks.attach(module, _with_scores if stores_scores else _without_scores, slice_size)
+            return networks.denoise(module, dtype, image_tokens, text_tokens)()
 
         key = ("step", dtype, image_tokens, text_tokens, stores_scores, slice_size, quantized, size, packs)
-        return self._once(key, lambda: self._traced("transformer", dtype, quantized, run, size, packs))
+        return self._once(key, lambda: self._traced(DENOISER, dtype, quantized, run, size, packs))
 
     # ------------------------------------------------------------------------------------------------- inner parts
 
@@ -170,12 +148,12 @@ class Shapes:
         """A copy of a part with two blocks of each kind, to be changed."""
         whole = self._whole(part)
         assert whole is not None
-        with _shortened(part, whole, 2):
+        with _shortened(self._blocks(part), whole, 2):
             return copy.deepcopy(whole).eval()
 
     def _weigh(self, part: str, dtype: torch.dtype, quantized: Quantized | None) -> Weights:
         module: Any = self._whole(part)
-        chosen = _layers(module, part, quantized)
+        chosen = self._layers(module, part, quantized)
 
         def size(name: str, tensor: torch.Tensor) -> int:
             if quantized is not None and name.rpartition(".")[0] in chosen and name.endswith(".weight"):
@@ -188,7 +166,7 @@ class Shapes:
         layers: dict[str, int] = {}
         for name, count in sizes.items():
             layers[name.rpartition(".")[0]] = layers.get(name.rpartition(".")[0], 0) + count
-            for of in BLOCKS.get(part, ()):
+            for of in self._blocks(part):
                 if name.startswith(of + "."):
                     block = name[: len(of) + 1] + name[len(of) + 1 :].partition(".")[0]
                     blocks[block] = blocks.get(block, 0) + count
@@ -212,26 +190,37 @@ class Shapes:
         """With two blocks of each kind instead of all, and the work of all."""
         with quiet():
             module = self._short(part).to(dtype)
-        for name in _layers(module, part, quantized):
+        for name in self._layers(module, part, quantized):
             _exchange(module, name, quantized)
         with quiet():
             found = trace(lambda: run(module), module=module, size=size, packs=packs)
         more = sum(
             (length - 2) * found.inside[f"{of}.1"]
-            for of, length in zip(BLOCKS.get(part, ()), self._lengths(part), strict=True)
+            for of, length in zip(self._blocks(part), self._lengths(part), strict=True)
             if length > 2
         )
         return attrs.evolve(found, operations=found.operations + more)
 
+    def _blocks(self, part: str) -> tuple[str, ...]:
+        """What repeats in a part: all blocks of a list are alike, so that two of each tell of all."""
+        return self.architecture.part(part).blocks
+
+    def _layers(self, module: torch.nn.Module, part: str, quantized: Quantized | None) -> Mapping[str, bool]:
+        if quantized is None or not self.architecture.part(part).option:
+            return {}
+        # A pattern of quantization_skip may be another part's.
+        policy = self.architecture.networks.policy
+        return selections({part: module}, quantized.skip, policy, checked=False)[part].layers
+
     def _lengths(self, part: str) -> list[int]:
         whole: Any = self._whole(part)
-        return [len(whole.get_submodule(of)) for of in BLOCKS.get(part, ())]
+        return [len(whole.get_submodule(of)) for of in self._blocks(part)]
 
 
 @contextlib.contextmanager
-def _shortened(part: str, module: Any, count: int) -> Iterator[None]:
-    """With so many blocks of each kind, for this block."""
-    places = [(module.get_submodule(of.rpartition(".")[0]), of.rpartition(".")[2]) for of in BLOCKS.get(part, ())]
+def _shortened(lists_of_blocks: tuple[str, ...], module: Any, count: int) -> Iterator[None]:
+    """With so many blocks of each kind, in this block."""
+    places = [(module.get_submodule(of.rpartition(".")[0]), of.rpartition(".")[2]) for of in lists_of_blocks]
     lists = [getattr(owner, leaf) for owner, leaf in places]
     try:
         for (owner, leaf), blocks in zip(places, lists, strict=True):
@@ -259,13 +248,6 @@ def _like(part: Any) -> torch.nn.Module | None:
         with init_empty_weights():
             cls: Any = type(part)
             return cls.from_config(part.config) if hasattr(cls, "from_config") else cls(part.config)  # type: ignore[no-any-return]
-
-
-def _layers(module: torch.nn.Module, part: str, quantized: Quantized | None) -> Mapping[str, bool]:
-    if quantized is None or part not in PARTS.values():
-        return {}
-    # A pattern of quantization_skip may be another part's.
-    return selections({part: module}, quantized.skip, checked=False)[part].layers
 
 
 class _InFewerBits(torch.nn.Module):

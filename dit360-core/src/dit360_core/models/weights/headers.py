@@ -224,37 +224,29 @@ def _is_position(name: str) -> bool:
 
 # ---------------------------------------------------------------------------------------------------------- the names
 
-_HARMLESS = {
-    "transformer": (),
-    "vae": (),
-    "text_encoder": (
-        r".*position_ids", r"(.*\.)?text_projection(\.weight)?", r"logit_scale", r"vision_model\..*",
-        r"visual_projection\..*",
-    ),
-    "text_encoder_2": (
-        r"decoder\..*", r"lm_head\..*", r"shared\.weight", r"encoder\.embed_tokens\.weight", r"spiece_model",
-    ),
-}  # fmt: skip
-"""Tensors beside a part that are another part's, or another name of one."""
-_CLIP = "text_model."
+
+def harmless(patterns: Iterable[str], name: str) -> bool:
+    """Whether a part may leave a tensor of its files alone. patterns: of the part."""
+    return any(re.fullmatch(form, name) for form in patterns)
 
 
-def harmless(part: str, name: str) -> bool:
-    """Whether a part may leave a tensor of its files alone."""
-    return any(re.fullmatch(form, name) for form in _HARMLESS[part])
+def sources(prefix: str, wanted: Iterable[str], found: Collection[str], tied: Mapping[str, str]) -> dict[str, str]:
+    """Parameter → tensor of the files, where that has another name.
 
-
-def sources(part: str, wanted: Iterable[str], found: Collection[str], tied: Mapping[str, str]) -> dict[str, str]:
-    """Parameter → tensor of the files, where that has another name. tied: parameter → the one that it is one with."""
+    prefix: what names may have before them, or leave out; empty: nothing.
+    wanted: names of parameters.
+    found: names of tensors in the files.
+    tied: parameter → the one that it is one with.
+    """
     pairs: dict[str, list[str]] = {}
     for one, other in [*tied.items(), *((other, one) for one, other in tied.items())]:
         pairs.setdefault(one, []).append(other)
     renamed = {}
     for name in wanted:
         others = list(pairs.get(name, ()))
-        if part == "text_encoder":
+        if prefix:
             # transformers has both: all older files have the prefix.
-            others.append(name.removeprefix(_CLIP) if name.startswith(_CLIP) else _CLIP + name)
+            others.append(name.removeprefix(prefix) if name.startswith(prefix) else prefix + name)
         there = [other for other in others if other in found]
         if name not in found and there:
             renamed[name] = there[0]
@@ -262,7 +254,7 @@ def sources(part: str, wanted: Iterable[str], found: Collection[str], tied: Mapp
 
 
 def check_names(
-    part: str,
+    patterns: Iterable[str],
     where: Path,
     wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, tuple[int, ...]],
@@ -270,7 +262,11 @@ def check_names(
 ) -> None:
     """Raises ModelError unless files hold what a part needs, in its shapes, and nothing that it would not use.
 
-    wanted: parameter → shape. found: tensor → shape. renamed: as :func:`sources` gives it.
+    patterns: of tensors that the part may leave alone.
+    where: the files' folder.
+    wanted: parameter → shape.
+    found: tensor → shape.
+    renamed: as :func:`sources` gives it.
     """
     missing = [name for name in wanted if renamed.get(name, name) not in found]
     if missing:
@@ -285,7 +281,7 @@ def check_names(
                 f"{list(found[renamed.get(name, name)])}, and must be {list(shape)}); download the whole model."
             )
     used = {renamed.get(name, name) for name in wanted}
-    strange = [name for name in found if name not in used and not harmless(part, name)]
+    strange = [name for name in found if name not in used and not harmless(patterns, name)]
     if strange:
         raise ModelError(
             f"{where} holds {len(strange)} tensors that its configuration has no place for, such as {strange[0]!r}, so "

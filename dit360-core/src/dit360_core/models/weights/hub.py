@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import ModelError, first_line
-from dit360_core.models.flux.folder import PARTS, SETTINGS
 from dit360_core.models.weights.headers import Damaged
 
-# FLUX repositories hold their weights twice, once as a single file beside the diffusers folders; only these are wanted.
-MODEL_FILES = ["model_index.json", SETTINGS, *(f"{part}/*" for part in PARTS)]
 LORA_FILES = ["*.safetensors", "adapter_config.json"]
 SUBFOLDERS = ["*/*"]
 NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.onnx", "*.py"]

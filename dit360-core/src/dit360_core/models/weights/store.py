@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 
 from dit360_core.errors import Dit360Error, ModelError, first_line
-from dit360_core.models.flux.folder import PARTS, STORED, WEIGHTS
-from dit360_core.models.flux.layers import parts_of, policy_of
+from dit360_core.models.architecture import DENOISER, Architecture, Networks
 from dit360_core.models.weights.conversion import Converted, Layer, bytes_of, trial_tokens
+from dit360_core.models.weights.files import STORED
 from dit360_core.models.weights.schema import read_json
-from dit360_core.models.weights.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, empty, pieces
+from dit360_core.models.weights.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, pieces
 from dit360_core.models.weights.tensors import Tensors
 from dit360_core.plugins.choosing import Choice
 from dit360_core.system.memory import is_out_of_memory
@@ -64,7 +64,7 @@ def write_part(
                 if progress is not None:
                     progress(part.name, len(layers), len(part.selection.layers))
 
-    stem = "diffusion_pytorch_model" if part.name == "transformer" else "model"
+    stem = "diffusion_pytorch_model" if part.name == DENOISER else "model"
     _write_shards(folder, stem, tensors())
     done = converted(part, layers)
     _write_json(
@@ -127,18 +127,18 @@ def _write_shards(folder: Path, stem: str, tensors: Iterable[tuple[str, torch.Te
     _write_json(folder / f"{stem}.safetensors.index.json", index)
 
 
-def copy_rest(source: Path, target: Path, quantized: Iterable[str]) -> None:
+def copy_rest(architecture: Architecture, source: Path, target: Path, quantized: Iterable[str]) -> None:
     """Everything of a model folder but the weights of the parts that are quantized."""
     quantized = set(quantized)
     shutil.copyfile(source / "model_index.json", target / "model_index.json")
-    for part in PARTS:
+    for part in architecture.folders:
         (target / part).mkdir()
         wanted = [
             file for file in sorted((source / part).iterdir()) if file.suffix.lower() in _TEXTS and file.is_file()
         ]
-        if part in WEIGHTS and part in quantized:
+        if part in architecture.names and part in quantized:
             wanted = [file for file in wanted if not file.name.endswith(".safetensors.index.json")]
-        elif part in WEIGHTS:
+        elif part in architecture.names:
             wanted += sorted(Tensors(source / part).files)
         for file in wanted:
             shutil.copyfile(file, target / part / file.name)
@@ -167,27 +167,27 @@ class Stored:
         return f"{self.distribution}:{self.mode}"
 
 
-def stored_parts(folder: Path) -> dict[str, Stored]:
+def stored_parts(architecture: Architecture, folder: Path) -> dict[str, Stored]:
     """The parts of a model folder that are stored quantized. Raises ModelError if that is not to be understood."""
     found = {}
-    for part in parts_of("both"):
+    for part in architecture.quantized_by("both"):
         file = folder / part / STORED
         if file.is_file():
             found[part] = _stored(part, file)
         elif config := read_json(folder / part / "config.json").get("quantization_config"):
-            found[part] = _of_the_libraries(part, folder / part, config)
+            found[part] = _of_the_libraries(architecture, part, folder / part, config)
     if len({stored.address for stored in found.values()}) > 1:
         raise ModelError(f"{folder} holds parts quantized in different ways; quantize the whole model at once.")
     return found
 
 
-def stored_bits(folder: Path, weights: Callable[[str, str], int]) -> dict[str, float]:
+def stored_bits(architecture: Architecture, folder: Path, weights: Callable[[str, str], int]) -> dict[str, float]:
     """Part → bits of a quantized weight, with scales, of the parts that a folder holds quantized.
 
     weights: how many a layer has, by part and name.
     """
     found = {}
-    for part, stored in stored_parts(folder).items():
+    for part, stored in stored_parts(architecture, folder).items():
         told = {name: layer["bytes"] for name, layer in stored.layers.items() if "bytes" in layer}
         count = sum(weights(part, name) for name in told)
         found[part] = 8 * sum(told.values()) / count if count else {"int4": 4.5}.get(stored.mode, 8.1)
@@ -217,7 +217,7 @@ def _stored(part: str, file: Path) -> Stored:
         raise ModelError(f"{file} is damaged ({error}); quantize the model again.") from error
 
 
-def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
+def _of_the_libraries(architecture: Architecture, part: str, folder: Path, config: Any) -> Stored:
     """A part that diffusers or transformers wrote with a quantization config of bitsandbytes."""
     if isinstance(config, dict) and config.get("quant_method") == METHOD:
         raise ModelError(f"{folder} lacks its {STORED}, without which its weights mean nothing; copy all files of it.")
@@ -232,7 +232,7 @@ def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
             f"{folder} was quantized in a way that dit360 does not read ({config.get('quant_method')}; it reads its "
             "own, and NF4 and LLM.int8 of bitsandbytes); give the original model, and quantize it here."
         )
-    policy = policy_of(part)
+    policy = architecture.networks.policy(part)
     return Stored(
         part=part,
         mode=mode,
@@ -244,13 +244,20 @@ def _of_the_libraries(part: str, folder: Path, config: Any) -> Stored:
 
 
 def restore_part(
-    stored: Stored, folder: Path, restore: Any, dtype: torch.dtype, *, device: torch.device, home: torch.device
+    networks: Networks,
+    stored: Stored,
+    folder: Path,
+    restore: Any,
+    dtype: torch.dtype,
+    *,
+    device: torch.device,
+    home: torch.device,
 ) -> tuple[torch.nn.Module, Converted]:
     """A part with its quantized layers, as they were stored.
 
     restore: the quantizer's. device, home: where layers compute, for which they are made, and where they rest.
     """
-    module = empty(stored.part, folder)
+    module = networks.empty(stored.part, folder)
     tensors = Tensors(folder)
 
     def found() -> Iterator[Piece]:
@@ -307,7 +314,7 @@ def restore_part(
         )
         return Piece(name, made.to(home), layer)
 
-    layers = assemble(module, stored.part, found(), dtype)
+    layers = assemble(networks, module, stored.part, found(), dtype)
     return module, Converted(part=stored.part, layers=layers, left=stored.left)
 
 

@@ -13,21 +13,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from dit360_core.errors import ModelError, first_line
-from dit360_core.models.flux.folder import read_config
-from dit360_core.models.flux.layers import selections
+from dit360_core.errors import ModelError
+from dit360_core.models.architecture import Networks
 from dit360_core.models.lora.fusing import changes_of, check_effect, effect_of, fused
-from dit360_core.models.weights.conversion import (
-    Converted,
-    FusedLora,
-    Layer,
-    Selection,
-    convert,
-    place,
-    quantized_output,
-)
+from dit360_core.models.weights.conversion import Converted, FusedLora, Layer, convert, place, quantized_output
 from dit360_core.models.weights.headers import check_names, sources
-from dit360_core.models.weights.quiet import quiet
+from dit360_core.models.weights.selection import Selection, selections
 from dit360_core.models.weights.tensors import Tensors
 from dit360_core.system.memory import give_back_freed_memory
 
@@ -36,18 +27,20 @@ if TYPE_CHECKING:
     from dit360_core.plugins.offers import QuantizerImplementation
 
 
-_WRONG = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ArithmeticError, IndexError)
-"""What the libraries raise for configurations that they cannot build."""
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class Quantizing:
     """How parts are quantized while they are loaded.
 
-    parts: folders of the model. loras: fused into them before they are quantized. device: where a layer is quantized.
+    networks: of the model's family.
+    implementation: what quantizes a layer.
+    parts: names of the parts.
+    device: where a layer is quantized.
     home: where it rests afterwards.
+    skip: as in ``quantization_skip``.
+    loras: fused into the parts before they are quantized.
     """
 
+    networks: Networks
     implementation: QuantizerImplementation
     parts: tuple[str, ...]
     device: torch.device
@@ -81,48 +74,13 @@ class Part:
     loras: tuple[Applied, ...] = ()
 
 
-def empty(part: str, folder: Path) -> torch.nn.Module:
-    """A part as its configuration says, on the meta device. Raises ModelError if that is none of its.
-
-    The libraries are given the keys that dit360 knows and nothing else of the folder.
-    """
-    config = read_config(part, folder)
-    with quiet():
-        from accelerate import init_empty_weights
-        from huggingface_hub.errors import StrictDataclassError
-        from transformers.initialization import no_init_weights
-
-        try:
-            # Drawing numbers that nothing holds would take as long as all the rest.
-            with init_empty_weights(), no_init_weights():
-                made: Any
-                if part in ("transformer", "vae"):
-                    from diffusers import AutoencoderKL, FluxTransformer2DModel
-
-                    described: Any = FluxTransformer2DModel if part == "transformer" else AutoencoderKL
-                    made = described.from_config(config)
-                elif part == "text_encoder":
-                    from transformers import CLIPTextConfig, CLIPTextModel
-
-                    made = CLIPTextModel(CLIPTextConfig(**config))
-                else:
-                    from transformers import T5Config, T5EncoderModel
-
-                    made = T5EncoderModel(T5Config(**config))
-        except (*_WRONG, StrictDataclassError) as error:
-            raise ModelError(
-                f"{folder / 'config.json'} describes no {part} that can be made ({first_line(error)}); get it again."
-            ) from error
-    return made.eval()  # type: ignore[no-any-return]
-
-
-def whole(name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """A part in full, on the CPU. Raises ModelError if its files are not its own.
+def whole(networks: Networks, name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """A part in full, on the CPU. networks: of its family. Raises ModelError if its files are not its own.
 
     Weights that have this dtype in the file lie on the mapped file, which the system may drop and read again.
     """
-    module = empty(name, folder)
-    part = part_of(name, folder, module, Selection(layers={}, left={}))
+    module = networks.empty(name, folder)
+    part = part_of(networks, name, folder, module, Selection(layers={}, left={}))
     owners: dict[str, list[str]] = {}
     for wanted, _ in module.named_parameters():
         owners.setdefault(part.sources.get(wanted, wanted), []).append(wanted)
@@ -132,7 +90,7 @@ def whole(name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
             for wanted in owners.get(source, ()):
                 yield Piece(wanted, tensor.to(dtype_of(module, wanted, dtype)))
 
-    assemble(module, name, found(), dtype)
+    assemble(networks, module, name, found(), dtype)
     return module
 
 
@@ -141,21 +99,28 @@ def survey(folder: Path, how: Quantizing) -> dict[str, Part]:
 
     Raises InputError for layers that are not there, ModelError if the files are not those of the parts.
     """
-    modules = {name: empty(name, folder / name) for name in how.parts}
+    networks = how.networks
+    modules = {name: networks.empty(name, folder / name) for name in how.parts}
     return {
-        name: part_of(name, folder / name, modules[name], selection, how.loras)
-        for name, selection in selections(modules, how.skip).items()
+        name: part_of(networks, name, folder / name, modules[name], selection, how.loras)
+        for name, selection in selections(modules, how.skip, networks.policy).items()
     }
 
 
 def part_of(
-    name: str, folder: Path, module: torch.nn.Module, selection: Selection, loras: tuple[Applied, ...] = ()
+    networks: Networks,
+    name: str,
+    folder: Path,
+    module: torch.nn.Module,
+    selection: Selection,
+    loras: tuple[Applied, ...] = (),
 ) -> Part:
     """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
+    described = networks.architecture.part(name)
     tensors = Tensors(folder)
     wanted = {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
-    renamed = sources(name, wanted, tensors.names(), _tied(module))
-    check_names(name, folder, wanted, tensors.shapes(), renamed)
+    renamed = sources(described.prefix, wanted, tensors.names(), _tied(module))
+    check_names(described.harmless, folder, wanted, tensors.shapes(), renamed)
     return Part(name, module, tensors, selection, renamed, loras)
 
 
@@ -194,7 +159,7 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
 
 def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn.Module, Converted]:
     """A part with its quantized layers in it, and what became of it."""
-    layers = assemble(part.module, part.name, pieces(part, how, dtype), dtype)
+    layers = assemble(how.networks, part.module, part.name, pieces(part, how, dtype), dtype)
     for device in {"cpu", how.device.type}:
         give_back_freed_memory(device)
     return part.module, converted(part, layers)
@@ -207,12 +172,15 @@ def converted(part: Part, layers: Iterable[Layer]) -> Converted:
     return Converted(part=part.name, layers=ordered, left=part.selection.left)
 
 
-def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece], dtype: torch.dtype) -> tuple[Layer, ...]:
+def assemble(
+    networks: Networks, module: torch.nn.Module, part: str, found: Iterator[Piece], dtype: torch.dtype
+) -> tuple[Layer, ...]:
     """Puts pieces into a module on the meta device, until none of it is left there. Raises ModelError if one is."""
     layers = []
     for piece in found:
         if isinstance(piece.content, torch.nn.Module):
-            place(module, piece.name, as_used(part, piece.name, piece.content, dtype_of(module, piece.name, dtype)))
+            wanted = dtype_of(module, piece.name, dtype)
+            place(module, piece.name, networks.as_used(part, piece.name, piece.content, wanted))
             if piece.layer is not None:
                 layers.append(piece.layer)
         else:
@@ -231,27 +199,6 @@ def assemble(module: torch.nn.Module, part: str, found: Iterator[Piece], dtype: 
             "download the whole model."
         )
     return tuple(layers)
-
-
-class Enclosed(torch.nn.Module):
-    """A layer whose weights are nobody else's business, and that is given what it computes in."""
-
-    # T5 casts what it gives to its layer wo to the dtype of that layer's weights, be it that of four-bit pairs; and in
-    # fp16 this layer overflows, so it computes in fp32, as in transformers.
-    weight = None
-
-    def __init__(self, layer: torch.nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.layer = layer
-        self.dtype = dtype
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.layer(x.to(self.dtype))
-
-
-def as_used(part: str, name: str, module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """A quantized layer as its part can call it. dtype: what it was made to compute in."""
-    return Enclosed(module, dtype) if part == "text_encoder_2" and name.endswith(".wo") else module
 
 
 def _weights(part: Part, name: str) -> int:

@@ -1,0 +1,299 @@
+"""What a family of models is. All that lies outside ``models/flux`` speaks to this, and knows no part by its name.
+
+An :class:`Architecture` says what can be told without PyTorch: the parts, the files, the sizes. Its :class:`Networks`
+build and run the parts. A further family is one more of both (``models/families.py`` finds the one of a folder).
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit360_core.models.weights.files import ModelFiles
+    from dit360_core.models.weights.selection import Policy
+    from dit360_core.options import LoadOptions
+    from dit360_core.plugins.offers import Attend, Model
+
+DENOISER = "transformer"
+"""What diffusers calls the part that paints, in every pipeline of a diffusion transformer."""
+AUTOENCODER = "vae"
+"""What diffusers calls the part between latents and pixels."""
+
+
+class Role(enum.Enum):
+    """What a part does for a picture."""
+
+    TEXT = "reads the prompt"
+    DENOISER = "turns noise into latents"
+    AUTOENCODER = "turns latents into pixels"
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """One network of a model.
+
+    name: its folder, and its attribute in diffusers' pipeline.
+    role: what it does.
+    words: what sentences call it, such as "T5 encoder".
+    short: the same in one word.
+    option: the value of ``quantization_parts`` that means it; empty: it is never quantized.
+    blocks: paths of its lists of blocks; the blocks of one list are alike.
+    streamed: paths of submodules in which diffusers looks for blocks to bring one by one; empty: in the part itself.
+    small: it is a hundredth of the weights, so it is never dropped and never brought by blocks.
+    harmless: patterns of tensors in its files that it does not use.
+    prefix: what may stand before the names of its tensors, or be left out.
+    """
+
+    name: str
+    role: Role
+    words: str
+    short: str
+    option: str = ""
+    blocks: tuple[str, ...] = ()
+    streamed: tuple[str, ...] = ()
+    small: bool = False
+    harmless: tuple[str, ...] = ()
+    prefix: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Facts:
+    """What the configuration of a denoiser says.
+
+    heads: of its attention.
+    head_dim: channels of each head.
+    takes_guidance: whether guidance is embedded, or must be run as a second evaluation.
+    """
+
+    heads: int
+    head_dim: int
+    takes_guidance: bool
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """Where a layer of a LoRA file belongs.
+
+    part: name of the part.
+    modules: one layer of it, or those whose outputs lie one after the other in the layer that was trained (q, k, v).
+    halves_swapped: whether the two halves of its outputs are in the other order here.
+    """
+
+    part: str
+    modules: tuple[str, ...]
+    halves_swapped: bool = False
+
+
+class Architecture(abc.ABC):
+    """A family of models, as far as it can be told without PyTorch."""
+
+    name: ClassVar[str]
+    """In one word, for programs."""
+    title: ClassVar[str]
+    """For sentences, such as "FLUX.1"."""
+    parts: ClassVar[tuple[Part, ...]]
+    """Its networks, in the order in which they are read."""
+    others: ClassVar[tuple[str, ...]]
+    """Further folders of a model: tokenizers, the scheduler's configuration."""
+    replaceable: ClassVar[Mapping[str, str]]
+    """Option → the part that it names another for."""
+    longest_prompt: ClassVar[int]
+    """Tokens that a prompt is padded or cut to, at most."""
+    usual_lora_bytes: ClassVar[int]
+    """Of a LoRA that is not here yet, for a plan."""
+    lora_layers: ClassVar[str]
+    """Whose layers a LoRA may change, in words."""
+
+    # ------------------------------------------------------------------------------------------------------- parts
+
+    def part(self, name: str) -> Part:
+        """The part of that name."""
+        return next(part for part in self.parts if part.name == name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all parts."""
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders that a whole model has."""
+        return (*self.names, *self.others)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The parts that read a prompt."""
+        return tuple(part.name for part in self.parts if part.role is Role.TEXT)
+
+    def used_by(self, role: Role) -> tuple[str, ...]:
+        """The parts of a role."""
+        return tuple(part.name for part in self.parts if part.role is role)
+
+    def quantized_by(self, option: str) -> tuple[str, ...]:
+        """The parts that a value of ``quantization_parts`` means."""
+        return tuple(part.name for part in self.parts if part.option and option in ("both", part.option))
+
+    def by_blocks(self, offload: str) -> tuple[str, ...]:
+        """The parts that come by blocks, and only while they are used; the others stay on the device."""
+        roles = {"text": (Role.TEXT,), "group": (Role.DENOISER, Role.TEXT), "disk": (Role.DENOISER, Role.TEXT)}
+        return tuple(part.name for part in self.parts if part.role in roles.get(offload, ()) and not part.small)
+
+    def evicted(self, evict: str) -> tuple[str, ...]:
+        """The parts that are dropped after use."""
+        roles = {"text": (Role.TEXT,), "all": tuple(Role)}
+        return tuple(part.name for part in self.parts if part.role in roles.get(evict, ()) and not part.small)
+
+    def moved_by_the_core(self, offload: str, part: str) -> bool:
+        """Whether this way to offload brings a part to the device by itself, and only while it is used."""
+        return offload in ("model", "sequential") or part in self.by_blocks(offload)
+
+    # ------------------------------------------------------------------------------------------------------- files
+
+    @abc.abstractmethod
+    def has_made(self, pipe: Any) -> bool:
+        """Whether a loaded pipeline of diffusers is of this family."""
+
+    @abc.abstractmethod
+    def recognises(self, index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
+        """Whether a folder is of this family.
+
+        index: its ``model_index.json``; empty if there is none.
+        denoiser: the configuration of its transformer; empty if there is none.
+        """
+
+    @abc.abstractmethod
+    def check_folder(self, folder: Path) -> None:
+        """Raises ModelError unless a folder holds a whole model of this family that can be loaded."""
+
+    @abc.abstractmethod
+    def read_config(self, part: str, folder: Path) -> dict[str, Any]:
+        """The configuration of a part in the part's folder, as far as its keys are known. Raises ModelError."""
+
+    @abc.abstractmethod
+    def facts_of(self, config: Mapping[str, Any]) -> Facts:
+        """What a denoiser's configuration says."""
+
+    def facts(self, folder: Path) -> Facts:
+        """The same of the denoiser in a model's folder."""
+        return self.facts_of(self.read_config(DENOISER, folder / DENOISER))
+
+    @abc.abstractmethod
+    def prompt_tokens(self, folder: Path) -> int:
+        """Tokens that a prompt is padded to, as the tokenizer in a model's folder says."""
+
+    @abc.abstractmethod
+    def usual(self, model: Model, takes_guidance: bool) -> Model:
+        """A model that is given by its files alone, with the steps and guidance that such ones are usually run with."""
+
+    # ----------------------------------------------------------------------------------------------- replaced parts
+
+    @abc.abstractmethod
+    def find_replaced(self, asked: LoadOptions) -> tuple[Any, ...]:
+        """The parts that options name, looked at as far as they are on this machine. Raises ModelError."""
+
+    @abc.abstractmethod
+    def check_replaced(self, replaced: Sequence[Any], folder: Path) -> None:
+        """Raises ModelError for a part that makes or takes other numbers than the denoiser in ``folder``."""
+
+    @abc.abstractmethod
+    def compose(self, folder: Path, replaced: Sequence[Any], *, weights: bool = True) -> ModelFiles:
+        """The model in ``folder`` with other parts in the place of its own; itself if there are none.
+
+        weights: False if only configurations will be looked at. Raises ModelError.
+        """
+
+    # -------------------------------------------------------------------------------------------------------- LoRAs
+
+    @abc.abstractmethod
+    def target(self, name: str) -> Target | None:
+        """The layer that a LoRA's file means by a name, without what names a factor; None: no layer of this family."""
+
+    # ------------------------------------------------------------------------------------------------------ networks
+
+    @property
+    @abc.abstractmethod
+    def networks(self) -> Networks:
+        """What builds and runs the parts; imports PyTorch and diffusers."""
+
+
+class Networks(abc.ABC):
+    """How the parts of a family are built and run."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        """architecture: the family that these are of."""
+        self.architecture = architecture
+
+    # ------------------------------------------------------------------------------------------------------ building
+
+    @abc.abstractmethod
+    def empty(self, part: str, folder: Path) -> torch.nn.Module:
+        """A part as the configuration in its folder says, on the meta device. Raises ModelError."""
+
+    @abc.abstractmethod
+    def bare_denoiser(self, config: Mapping[str, Any]) -> torch.nn.Module:
+        """The denoiser of a configuration on the meta device, free of LoRAs and with the weights' own shapes."""
+
+    @abc.abstractmethod
+    def assemble(self, folder: Path, parts: Mapping[str, Any]) -> Any:
+        """A pipeline of diffusers.
+
+        folder: the model's, whose tokenizers and scheduler it gets.
+        parts: name → part, None for those that are read later.
+
+        Raises ModelError if they do not fit together.
+        """
+
+    @abc.abstractmethod
+    def check_given(self, pipe: Any) -> None:
+        """Raises InputError for a pipeline of diffusers that somebody gives us and that is none of this family's."""
+
+    @abc.abstractmethod
+    def open(self, pipe: Any, *, device: torch.device, dtype: torch.dtype, residency: Any, config: Any) -> Any:
+        """The :class:`~dit360_core.models.engine.Engine` of a pipeline (untyped here, since engines know this module).
+
+        pipe: of diffusers, as :meth:`assemble` makes it.
+        device: where it computes.
+        dtype: that the denoiser computes in.
+        residency: which parts come and go, a :class:`~dit360_core.models.residency.residency.Residency`.
+        config: the denoiser's, which may not be in memory.
+        """
+
+    # ------------------------------------------------------------------------------------------------------ adapting
+
+    @abc.abstractmethod
+    def policy(self, part: str) -> Policy:
+        """Which layers of a part are quantized."""
+
+    @abc.abstractmethod
+    def as_used(self, part: str, name: str, module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+        """A quantized layer as its part can call it. dtype: that it was made to compute in."""
+
+    @abc.abstractmethod
+    def attach(self, denoiser: Any, attend: Attend, slice_size: int) -> None:
+        """Gives a denoiser an attention kernel, ``slice_size`` queries at a time (0: all). Raises InputError."""
+
+    @abc.abstractmethod
+    def compile(self, denoiser: Any) -> None:
+        """Compiles the blocks of a denoiser."""
+
+    # ------------------------------------------------------------------------------- running on shapes, for the planner
+
+    @abc.abstractmethod
+    def read_text(self, part: str, module: Any, tokens: int) -> Callable[[], Any]:
+        """One run of a text encoder on the meta device. tokens: of the prompt."""
+
+    @abc.abstractmethod
+    def denoise(self, module: Any, dtype: torch.dtype, image_tokens: int, text_tokens: int) -> Callable[[], Any]:
+        """One evaluation of a denoiser on the meta device. image_tokens: pad columns included."""
+
+    @abc.abstractmethod
+    def prompt_tokens_of(self, pipe: Any) -> int:
+        """Tokens that a prompt is padded to in a loaded pipeline."""

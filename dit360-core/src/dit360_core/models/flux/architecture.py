@@ -1,0 +1,97 @@
+"""FLUX.1 as far as it can be told without PyTorch: its parts, and which module knows what of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from dit360_core.models.architecture import DENOISER, Architecture, Facts, Networks, Target
+from dit360_core.models.flux import composed, lora_names
+from dit360_core.models.flux.folder import PIPELINES, TOKENIZERS, check_model_folder, read_config
+from dit360_core.models.flux.lengths import LONGEST_PROMPT
+from dit360_core.models.flux.parts import PARTS
+from dit360_core.models.flux.schemas import told
+from dit360_core.models.flux.tokenizers import longest_prompt
+from dit360_core.models.weights.files import ModelFiles
+from dit360_core.options import LoadOptions
+from dit360_core.plugins.offers import Model
+
+SCHNELL_STEPS = 4
+
+
+class Flux(Architecture):
+    """FLUX.1-dev, -schnell, Krea-dev, Kontext, and what is made of them."""
+
+    name = "flux"
+    title = "FLUX.1"
+    parts = PARTS
+    others = (*TOKENIZERS, "scheduler")
+    replaceable = composed.OPTIONS
+    longest_prompt = LONGEST_PROMPT
+    # DiT360's, of rank 64: in 57 blocks four layers of 3072 channels, two factors each, in 16 bits.
+    usual_lora_bytes = 57 * 4 * 2 * 64 * 3072 * 2
+    lora_layers = "FLUX, CLIP or T5"
+
+    # ------------------------------------------------------------------------------------------------------- files
+
+    def recognises(self, index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
+        if index:
+            return index.get("_class_name") in PIPELINES
+        return denoiser.get("_class_name") == "FluxTransformer2DModel"
+
+    def check_folder(self, folder: Path) -> None:
+        check_model_folder(folder)
+
+    def read_config(self, part: str, folder: Path) -> dict[str, Any]:
+        return read_config(part, folder)
+
+    def has_made(self, pipe: Any) -> bool:
+        return type(pipe).__name__ in PIPELINES
+
+    def facts_of(self, config: Mapping[str, Any]) -> Facts:
+        heads, head_dim, guided = (
+            told(DENOISER, config, key) for key in ("num_attention_heads", "attention_head_dim", "guidance_embeds")
+        )
+        return Facts(heads=heads, head_dim=head_dim, takes_guidance=guided)
+
+    def prompt_tokens(self, folder: Path) -> int:
+        return min(LONGEST_PROMPT, longest_prompt(folder / "tokenizer_2", LONGEST_PROMPT))
+
+    def usual(self, model: Model, takes_guidance: bool) -> Model:
+        """One without guidance is FLUX.1-schnell, or made of it, and takes four steps."""
+        return model if takes_guidance else attrs.evolve(model, steps=SCHNELL_STEPS)
+
+    # ----------------------------------------------------------------------------------------------- replaced parts
+
+    def find_replaced(self, asked: LoadOptions) -> tuple[composed.Given, ...]:
+        return composed.find(asked)
+
+    def check_replaced(self, replaced: Sequence[composed.Given], folder: Path) -> None:
+        composed.check_fits(replaced, folder)
+
+    def compose(self, folder: Path, replaced: Sequence[composed.Given], *, weights: bool = True) -> ModelFiles:
+        return composed.compose(folder, replaced, self._empty, weights=weights)
+
+    def _empty(self, part: str, folder: Path) -> Any:
+        return self.networks.empty(part, folder)
+
+    # -------------------------------------------------------------------------------------------------------- LoRAs
+
+    def target(self, name: str) -> Target | None:
+        return lora_names.find(name)
+
+    # ------------------------------------------------------------------------------------------------------ networks
+
+    @functools.cached_property
+    def networks(self) -> Networks:
+        from dit360_core.models.flux.networks import FluxNetworks  # imports PyTorch and diffusers
+
+        return FluxNetworks(self)
+
+
+FLUX = Flux()
+"""The only one: it holds nothing."""

@@ -1,0 +1,42 @@
+"""The parts of a FLUX.1 model: two text encoders, a transformer and an autoencoder."""
+
+from __future__ import annotations
+
+from dit360_core.models.architecture import AUTOENCODER, DENOISER, Part, Role
+
+PARTS = (
+    Part(
+        name=DENOISER,
+        role=Role.DENOISER,
+        words="transformer",
+        short="transformer",
+        option="transformer",
+        blocks=("transformer_blocks", "single_transformer_blocks"),
+    ),
+    Part(name=AUTOENCODER, role=Role.AUTOENCODER, words="autoencoder", short="autoencoder"),
+    Part(
+        name="text_encoder",
+        role=Role.TEXT,
+        words="CLIP encoder",
+        short="CLIP",
+        small=True,
+        harmless=(
+            r".*position_ids", r"(.*\.)?text_projection(\.weight)?", r"logit_scale", r"vision_model\..*",
+            r"visual_projection\..*",
+        ),
+        prefix="text_model.",
+    ),
+    Part(
+        name="text_encoder_2",
+        role=Role.TEXT,
+        words="T5 encoder",
+        short="T5",
+        option="t5",
+        blocks=("encoder.block",),
+        streamed=("encoder",),
+        harmless=(
+            r"decoder\..*", r"lm_head\..*", r"shared\.weight", r"encoder\.embed_tokens\.weight", r"spiece_model",
+        ),
+    ),
+)  # fmt: skip
+"""In the order in which they are read."""

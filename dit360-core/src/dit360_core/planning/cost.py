@@ -1,0 +1,27 @@
+"""How often a picture asks the denoiser, before it does and while it does."""
+
+from __future__ import annotations
+
+from dit360_core.options import SampleOptions
+from dit360_core.plugins.figures import evaluations_told
+from dit360_core.plugins.registry import Entry
+
+
+def calls_of_a_question(asked: SampleOptions, prompts: int = 1) -> int:
+    """Evaluations of the denoiser each time that a solver asks. prompts: that the picture follows."""
+    return (prompts + (asked.true_guidance > 1)) * (2 if asked.yaw_consistency > 0 else 1)
+
+
+def evaluations(asked: SampleOptions, steps: int, scheduler: Entry | None, prompts: int = 1) -> int:
+    """Evaluations of the denoiser for a picture.
+
+    steps: of the solver; none of them is made where ``denoise`` is 0.
+    scheduler: whose own word counts; None: one question a step.
+    prompts: that the picture follows.
+
+    Raises Dit360Error if the scheduler's word is no number.
+    """
+    if asked.denoise == 0:
+        return 0
+    questions = steps if scheduler is None else evaluations_told(scheduler, steps)
+    return questions * calls_of_a_question(asked, prompts)
