@@ -152,7 +152,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 
 def flux_shaped() -> Any:
     """FLUX.1's autoencoder with random weights."""
-    from dit360_core.testing.models import small_autoencoder
+    from dit360_core.models.flux.small import small_autoencoder
 
     return small_autoencoder(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32, sample_size=1024

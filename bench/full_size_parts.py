@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from dit360_core.models.embedding import Embedding
+from dit360_core.models.flux.small import enliven, small_autoencoder
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Conditioning
 from dit360_core.plugins.offers import Model
 from dit360_core.sphere.grid import Grid
 from dit360_core.system.dtypes import torch_dtype
-from dit360_core.testing.models import enliven, small_autoencoder
 from peak import memory, reset_peak
 
 GUIDANCE = 2.8

@@ -27,9 +27,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from dit360_core.models.flux.small import enliven
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
-from dit360_core.testing.models import enliven
 from peak import in_a_process, memory, reset_peak
 from quantization_page import write_figures
 from rich.console import Console

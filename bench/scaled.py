@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dit360_core.models.flux.small import enliven
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.plugins.registry import default_registry
-from dit360_core.testing.models import enliven
 
 SIZES: dict[str, dict[str, Any]] = {
     # heads of 128 channels, double and single blocks, T5's width and layers, the autoencoder's narrowest channels

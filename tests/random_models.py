@@ -1,8 +1,8 @@
 """Every part of a FLUX pipeline in miniature, with random weights: the real classes, at sizes that cost nothing."""
 
 import torch
+from dit360_core.models.flux.small import small_autoencoder
 from dit360_core.models.weights.quiet import quiet
-from dit360_core.testing.models import small_autoencoder
 
 
 def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, dynamic=True):

@@ -468,9 +468,9 @@ def same_in_diffusers(net, config):
     import torch
     from diffusers import FluxPipeline, FluxTransformer2DModel
     from dit360_core.models.flux.architecture import FLUX
+    from dit360_core.models.flux.small import small_autoencoder
     from dit360_core.models.residency.residency import Residency
     from dit360_core.plugins.builtin.attention_kernels import eager
-    from dit360_core.testing.models import small_autoencoder
 
     transformer = FluxTransformer2DModel(
         in_channels=64,
@@ -713,7 +713,7 @@ def small_vae(flux):
     import comfy.sd
     import torch
     from comfy.ldm.models.autoencoder import AutoencodingEngine
-    from dit360_core.testing.models import small_autoencoder
+    from dit360_core.models.flux.small import small_autoencoder
 
     kl = small_autoencoder(
         block_out_channels=(32, 32, 64, 64), layers_per_block=2, norm_num_groups=32,

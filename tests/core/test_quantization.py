@@ -15,6 +15,7 @@ from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, Mode
 from dit360_core.models.flux import folder as files
 from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.flux.layers import policy_of
+from dit360_core.models.flux.small import small_transformer
 from dit360_core.models.weights.conversion import convert, quantize_module, trial_tokens
 from dit360_core.models.weights.selection import Policy, select_layers
 from dit360_core.models.weights.stream import Quantizing, load_part, survey
@@ -28,7 +29,6 @@ from dit360_core.plugins.offers import QuantizationNeed
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.machine import Machine
 from dit360_core.testing import QuantizerConformance
-from dit360_core.testing.models import small_transformer
 from dit360_core.testing.storage import PeakStorage
 from invented_plugins import Halves, installed, offering, quantizer
 from random_models import random_flux

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from dit360_core.errors import Dit360Error
+from dit360_core.models.flux.small import small_autoencoder
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.tiling_trial import sketch
 from dit360_core.plugins.builtin.tiling_others import Blended, Whole
 from dit360_core.plugins.offers import TilingSettings
 from dit360_core.plugins.registry import Registry
 from dit360_core.sphere.vae import decode_whole, encode_whole
-from dit360_core.testing.models import small_autoencoder
 from invented_plugins import installed, offering, tiling
 from random_models import random_flux
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import python
+from dit360_core.models.flux.small import small_autoencoder
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.plugins.builtin.tiling_exact import Exact
 from dit360_core.plugins.builtin.tiling_others import Blended
@@ -17,7 +18,6 @@ from dit360_core.plugins.offers import TilingSettings
 from dit360_core.plugins.registry import Registry
 from dit360_core.sphere.vae import decode_whole
 from dit360_core.system.memory import OutOfMemory, free_memory
-from dit360_core.testing.models import small_autoencoder
 from invented_plugins import installed, offering, tiling
 from PIL import Image
 from random_models import random_flux
@@ -212,7 +212,7 @@ def test_where_memory_really_runs_out_the_picture_is_made_nevertheless(tmp_path)
                 from pathlib import Path
                 import dit360_core.plugins.builtin.tiling_exact as exact
                 from dit360_core.plugins.offers import TilingSettings
-                from dit360_core.testing.models import small_autoencoder
+                from dit360_core.models.flux.small import small_autoencoder
                 torch.set_num_threads(1)
                 exact.room = lambda device, budget: 2**40
                 exact.WHOLE_PIXELS_ON_CPU = 2**30

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from dit360_core.models.flux.small import small_autoencoder
 from dit360_core.sphere.vae import (
     LEVELS,
     CannotTakeApart,
@@ -15,7 +16,6 @@ from dit360_core.sphere.vae import (
     encoder_steps,
     make_schedule,
 )
-from dit360_core.testing.models import small_autoencoder
 from dit360_core.testing.storage import PeakStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st

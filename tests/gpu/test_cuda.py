@@ -7,10 +7,10 @@ import dit360_core as dit360
 import pytest
 import torch
 from dit360_core.batching import Batch
+from dit360_core.models.flux.small import small_autoencoder
 from dit360_core.plugins.builtin.attention_kernels import eager
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.sphere.vae import LEVELS, decode_exact, decode_whole, decoder_steps, make_schedule
-from dit360_core.testing.models import small_autoencoder
 from invented_plugins import attention, installed, offering
 
 pytestmark = [

@@ -42,7 +42,7 @@ class Part:
 
     name: its folder, and its attribute in diffusers' pipeline.
     role: what it does.
-    words: what sentences call it, such as "T5 encoder".
+    words: what sentences call it, such as "autoencoder".
     short: the same in one word.
     option: the value of ``quantization_parts`` that means it; empty: it is never quantized.
     blocks: paths of its lists of blocks; the blocks of one list are alike.

@@ -13,16 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dit360_core.errors import Reason
-from dit360_core.models.flux.layers import policy_of
+from dit360_core.models.flux.small import quantizable, run, small_transformer
 from dit360_core.models.weights.bytes import held_bytes
 from dit360_core.models.weights.conversion import FusedLora, convert, quantize_module, trial_tokens
-from dit360_core.models.weights.selection import Selection, select_layers
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.offers import QuantizationNeed, Quantizer, QuantizerImplementation
 from dit360_core.plugins.registry import Entry
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
-from dit360_core.testing.models import small_transformer
 from dit360_core.testing.offering import MACHINES, OfferConformance
 from dit360_core.testing.saying import same, shaped, within
 from dit360_core.testing.storage import PeakStorage
@@ -86,15 +84,15 @@ class QuantizerConformance(OfferConformance):
     def test_a_transformer_is_as_right_as_claimed(self) -> None:
         for dtype, quantizer in self._dtypes():
             plain, quantized = self._transformer(dtype), self._transformer(dtype)
-            quantize_module(quantized, quantizer, self._selection(quantized), part="transformer")
-            right, found = (self._run(each) for each in (plain, quantized))
+            quantize_module(quantized, quantizer, quantizable(quantized), part="transformer")
+            right, found = (run(each) for each in (plain, quantized))
             error = float((found.double() - right.double()).norm() / right.double().norm())
             within(error, self.offer().error, "the output, as a share and against what it claims,", dtype)
 
     def test_nothing_is_left_in_full_precision(self) -> None:
         for dtype, quantizer in self._dtypes():
             module, plain = self._transformer(dtype), self._transformer(dtype)
-            selection = self._selection(module)
+            selection = quantizable(module)
             done = quantize_module(module, quantizer, selection, part="transformer")
             left = sorted(set(selection.layers) - {layer.name for layer in done.layers})
             assert not left, f"{len(left)} of {len(selection.layers)} layers are left as they were, such as {left[0]}"
@@ -210,33 +208,6 @@ class QuantizerConformance(OfferConformance):
 
     def _transformer(self, dtype: torch.dtype) -> Any:
         return small_transformer(dtype).to(self.machine().device)
-
-    def _selection(self, module: torch.nn.Module) -> Selection:
-        return select_layers(module, policy_of("transformer"))
-
-    def _run(self, transformer: Any) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(1)
-        config, device, dtype = transformer.config, self.machine().device, transformer.dtype
-
-        def random(*shape: int) -> torch.Tensor:
-            x = torch.randn(*shape, generator=generator)
-            x[:, ::53] *= 10
-            return x.to(device, dtype)
-
-        ids = torch.zeros(128, 3, device=device)
-        ids[:, 2] = torch.arange(128)
-        with torch.no_grad():
-            out: torch.Tensor = transformer(
-                hidden_states=random(1, 128, config.in_channels),
-                encoder_hidden_states=random(1, 32, config.joint_attention_dim),
-                pooled_projections=random(1, config.pooled_projection_dim),
-                timestep=torch.full((1,), 0.5, device=device).to(dtype),
-                guidance=torch.full((1,), 3.5, device=device),
-                img_ids=ids,
-                txt_ids=torch.zeros(32, 3, device=device),
-                return_dict=False,
-            )[0]
-        return out
 
     def _converted(self, linear: torch.nn.Linear, quantizer: QuantizerImplementation, **about: Any) -> tuple[Any, Any]:
         return convert(linear, quantizer, name="tried", **{"one_token": False, **about})

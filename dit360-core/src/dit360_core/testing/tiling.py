@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from dit360_core.models.flux.small import small_autoencoder
 from dit360_core.plugins.offers import TilingImplementation, TilingSettings
 from dit360_core.sphere.vae import decode_whole, encode_whole
-from dit360_core.testing.models import small_autoencoder
 from dit360_core.testing.saying import same, within
 from dit360_core.testing.smooth import smooth, steady
 from dit360_core.testing.storage import PeakStorage

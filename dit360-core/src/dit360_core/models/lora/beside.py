@@ -45,7 +45,7 @@ class LoraBeside(torch.nn.Module):
 
     @property
     def weight(self) -> Any:
-        """The layer's own, for whoever asks in what it computes, as T5 does."""
+        """The layer's own, for whoever asks in what it computes, as some text encoders do."""
         return getattr(self.base, "weight", None)
 
     @property

@@ -15,10 +15,10 @@ _quietening = threading.RLock()
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keeps the libraries' own chatter (progress bars, missing optional packages) off the terminal, for this block."""
-    # Importing diffusers makes transformers warn of torchvision, which FLUX does not need; reading a prompt makes it
-    # warn that CLIP cuts it, which T5 does not; and diffusers imports an installed xFormers, which warns if it was
-    # built for another PyTorch, asked for or not ('dit360 backends' tells those who ask). The levels are the libraries'
-    # own and are put back; the lock keeps two threads from putting back each other's.
+    # Importing diffusers makes transformers warn of torchvision, which is not needed. Reading a prompt makes it warn
+    # that one text encoder cuts it, which another does not. And diffusers imports an installed xFormers, which warns if
+    # it was built for another PyTorch, asked for or not ('dit360 backends' tells those who ask). The levels are the
+    # libraries' own and are put back; the lock keeps two threads from putting back each other's.
     with _quietening:
         yield from _quiet()
 

@@ -1,10 +1,13 @@
-"""Real models in miniature, with random weights, that tests can afford."""
+"""FLUX.1's parts in miniature, with random weights, that tests and conformance kits can afford."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+
+from dit360_core.models.flux.layers import policy_of
+from dit360_core.models.weights.selection import Selection, select_layers
 
 
 def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
@@ -68,3 +71,34 @@ def enliven(transformer: Any, gate: float) -> None:
                 for first in range(0, layer.out_features, 3 * width):
                     layer.bias[first + width : first + 2 * width : 97] += 11
                     layer.bias[first + 2 * width : first + 3 * width] += gate
+
+
+def quantizable(transformer: torch.nn.Module) -> Selection:
+    """The layers of a transformer that are quantized."""
+    return select_layers(transformer, policy_of("transformer"))
+
+
+def run(transformer: Any) -> torch.Tensor:
+    """What a transformer makes of 128 random tokens and a prompt of 32; some channels are ten times as large."""
+    generator = torch.Generator().manual_seed(1)
+    config, device, dtype = transformer.config, transformer.device, transformer.dtype
+
+    def random(*shape: int) -> torch.Tensor:
+        x = torch.randn(*shape, generator=generator)
+        x[:, ::53] *= 10
+        return x.to(device, dtype)
+
+    ids = torch.zeros(128, 3, device=device)
+    ids[:, 2] = torch.arange(128)
+    with torch.no_grad():
+        out: torch.Tensor = transformer(
+            hidden_states=random(1, 128, config.in_channels),
+            encoder_hidden_states=random(1, 32, config.joint_attention_dim),
+            pooled_projections=random(1, config.pooled_projection_dim),
+            timestep=torch.full((1,), 0.5, device=device).to(dtype),
+            guidance=torch.full((1,), 3.5, device=device),
+            img_ids=ids,
+            txt_ids=torch.zeros(32, 3, device=device),
+            return_dict=False,
+        )[0]
+    return out
