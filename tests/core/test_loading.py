@@ -8,6 +8,7 @@ import pytest
 import torch
 from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.state import State
 from dit360_core.planning.checks import check_loading
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.quantization import choose_quantization
@@ -131,7 +132,7 @@ def test_loras_are_applied_beside_the_model_s_own(options, loras):
     model = registry.find("model", "dit360")[0].offer
     plan = make_plan(options, machine, model, "fp32", attention, quantization)
     assert [("own" if lora.own else lora.name, lora.strength) for lora in plan.loras] == loras
-    assert [line for line in plan.sentences() if line.startswith("lora: ")] == [
+    assert [line for line in State(plan=plan).sentences() if line.startswith("lora: ")] == [
         f"lora: {lora.sentence()} fused" for lora in plan.loras
     ]
 

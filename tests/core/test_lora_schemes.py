@@ -268,7 +268,9 @@ def test_a_lora_of_another_family_is_told_by_its_first_tensor(tmp_path, parts):
         "lora_unet_input_blocks_1_1_proj_in.lora_up.weight": torch.zeros(8, 4),
     }
     save_file(other, tmp_path / "sdxl.safetensors")
-    with pytest.raises(ModelError, match=r"holds no LoRA for FLUX: none of its 2 tensors .*the first is 'lora_unet_in"):
+    with pytest.raises(
+        ModelError, match=r"holds no LoRA for FLUX\.1: none of its 2 tensors .*the first is 'lora_unet_in"
+    ):
         fitted(tmp_path / "sdxl.safetensors", parts)
 
 

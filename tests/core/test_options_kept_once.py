@@ -10,6 +10,7 @@ import dit360_core as dit360
 import pytest
 import typer
 from dit360_core.cli import app
+from dit360_core.models.families import architecture_of
 from dit360_core.options import REPLACING, STORED, DecodeOptions, LoadOptions, SampleOptions, flag, option, options_of
 
 CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
@@ -34,8 +35,7 @@ def test_no_source_reads_what_is_known_of_an_option_from_an_annotation_or_a_fiel
 
 @pytest.mark.parametrize("room", ["planning", "pipeline", "batching", "cli"])
 def test_no_room_above_the_model_names_a_part_that_an_option_replaces(room):
-    # The planner's budget asks which parts are quantized.
-    files = [file for file in sorted((CORE / room).rglob("*.py")) if file != CORE / "planning" / "budget.py"]
+    files = sorted((CORE / room).rglob("*.py"))
     assert files
     assert [str(file) for file in files if re.search(r"\bt5\b", file.read_text(encoding="utf-8"))] == []
 
@@ -86,8 +86,10 @@ def test_an_option_of_a_type_that_no_surface_shows_is_refused():
 
 def test_what_replaces_a_part_of_a_model_is_an_option_and_the_part_one_of_a_diffusers_folder(tiny_folder):
     assert set(REPLACING) == {"vae", "t5"}
-    for name in REPLACING:
-        assert (tiny_folder / options_of(LoadOptions)[name].replaces / "config.json").is_file()
+    replaceable = architecture_of(tiny_folder).replaceable
+    assert set(replaceable) == set(REPLACING)
+    for part in replaceable.values():
+        assert (tiny_folder / part / "config.json").is_file()
 
 
 def test_quantize_takes_the_options_of_what_is_stored_in_python_and_as_flags():

@@ -8,6 +8,7 @@ import pytest
 from command_line import python
 from dit360_core.errors import BackendUnavailable, InputError, Reason, UnknownName
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.pipeline.state import State
 from dit360_core.planning.checks import check_guidance, check_loading, check_names, check_request, picture_size
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
@@ -566,18 +567,19 @@ def test_the_plan_tells_what_is_used_as_json_and_in_sentences():
         LoadOptions(quantization_mode="bits", lora="x.safetensors", lora_strength=0.5), known
     )
     assert implementation is kept
-    told = json.loads(json.dumps(plan.as_dict()))
+    state = State(plan=plan)
+    told = json.loads(json.dumps(state.as_dict()))
     assert told["quantization"]["used"] == "bits"
     (lora,) = told["loras"]
     assert lora == {
         "from": "x.safetensors", "strength": 0.5, "own": False, "mode": "fuse", "modules": 0, "tensors": 0,
         "tensors_used": 0,
     }  # fmt: skip
-    assert plan.sentences() == [
+    assert state.sentences() == [
         "model: tiny, fp32 on cpu",
-        "lora: x.safetensors, strength 0.5, 0 modules fused",
         "attention: sdpa",
         "quantization: bits (plugin 1.0)",
+        "lora: x.safetensors, strength 0.5, 0 modules fused",
     ]
 
 
@@ -722,9 +724,11 @@ def test_planning_imports_no_torch(tmp_path):
     done = python(
         "import sys; sys.modules['torch'] = sys.modules['diffusers'] = sys.modules['transformers'] = None\n"
         "import dit360_core\n"
-        "from dit360_core import attention, errors, hookspecs, machine, offers, options, plan, precision, registry\n"
-        "from dit360_core.planning.catalogue import listing\n"
-        "listing(registry.Registry(entry_points=[]), machine.Machine.detect('cpu'))\n",
+        "from dit360_core.planning import catalogue, checks, kernels, plan, precision, tiling\n"
+        "from dit360_core.plugins import choosing, registry\n"
+        "from dit360_core.pipeline import loading\n"
+        "from dit360_core.system.machine import Machine\n"
+        "catalogue.listing(registry.Registry(entry_points=[]), Machine.detect('cpu'))\n",
         cwd=tmp_path,
         fresh=True,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 import dit360_core as dit360
+import everywhere
 import pytest
 import torch
 from command_line import dit360 as command
@@ -286,7 +287,7 @@ def test_a_tiling_that_cannot_say_what_memory_it_takes_is_named(flux, answer, to
 
 
 def test_what_the_system_would_kill_is_warned_of_before_weights_are_read(tiny_folder, monkeypatch, caplog):
-    monkeypatch.setattr("dit360_core.system.memory.free_memory", lambda device: 40 * 2**20)
+    everywhere.replace(monkeypatch, "free_memory", lambda device: 40 * 2**20)
     prepare(LoadOptions(model="tiny", device="cpu"), registry=default_registry())
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert re.match(r"The system may end this process: decoding takes .*iB of system memory, and there are ", warning)

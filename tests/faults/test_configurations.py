@@ -388,11 +388,12 @@ def test_a_variant_in_shards_is_read(linked, name):
 
 def test_tensors_without_a_place_are_refused_and_those_of_another_part_are_not(tmp_path):
     wanted = {"encoder.a": (2, 2)}
+    t5 = FLUX.part("text_encoder_2").harmless
     for beside in ("decoder.b", "lm_head.weight", "shared.weight", "encoder.embed_tokens.weight"):
-        weights.check_names("text_encoder_2", tmp_path, wanted, {"encoder.a": (2, 2), beside: (9,)}, {})
+        weights.check_names(t5, tmp_path, wanted, {"encoder.a": (2, 2), beside: (9,)}, {})
     for strange in ("encoder.c", "encoder.a.scale", "evil"):
         with pytest.raises(ModelError, match=rf"holds 1 tensors that its configuration has no place for.*'{strange}'"):
-            weights.check_names("text_encoder_2", tmp_path, wanted, {"encoder.a": (2, 2), strange: (9,)}, {})
+            weights.check_names(t5, tmp_path, wanted, {"encoder.a": (2, 2), strange: (9,)}, {})
 
 
 # ---------------------------------------------------------------------------------------------- dit360.json and schnell
