@@ -9,7 +9,7 @@ import socket
 import numpy as np
 import pytest
 from command_line import dit360, install, python
-from dit360_core.cli.doctor import examine
+from dit360_core.cli.work.doctor import examine
 from dit360_core.plugins.registry import Registry
 from dit360_core.system.machine import Machine
 from invented_plugins import installed, model, offering

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from command_line import dit360, install, python
-from dit360_core.cli import registered
+from dit360_core.cli.work import registered
 
 SMALL = ["--width", "256", "--steps", "2", "--seed", "7"]
 ATTENTION = "--attention-backend"

@@ -2,7 +2,7 @@
 
 import pytest
 from dit360_core.batching.items import Batchwide, read_items
-from dit360_core.cli.batch import _to_do
+from dit360_core.cli.work.batch import _to_do
 from dit360_core.errors import InputError
 from dit360_core.options import LoadOptions
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from command_line import PLUGINS, Told, dit360, install, python
-from dit360_core.cli import registered
+from dit360_core.cli.work import registered
 
 SMALL = ["--width", "128", "--steps", "1", "--seed", "7"]
 # The others are installed by the tests that need them.
@@ -218,7 +218,7 @@ def test_a_name_that_a_failed_plugin_may_have_had_is_told_with_those_that_failed
 
 DISCOVER = """
 import json, sys
-from dit360_core.cli import registered
+from dit360_core.cli.work import registered
 from dit360_core.plugins.registry import default_registry
 registry = default_registry()
 offers = [(e.distribution, e.name, bool(e.refused)) for e in registry.entries("attention")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from importlib import metadata
 from types import FrameType
 
 import typer
@@ -40,9 +41,7 @@ app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
 
 def _version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        typer.echo(f"dit360 {version('dit360-core')}")
+        typer.echo(f"dit360 {metadata.version('dit360-core')}")
         raise typer.Exit
 
 

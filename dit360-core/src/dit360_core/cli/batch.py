@@ -6,20 +6,13 @@ import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
-from dit360_core.system.durations import duration
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from dit360_core.batching import Batch
-    from dit360_core.batching.items import Item
 
 FAILED = 1
 """Exit code if some pictures could not be made."""
@@ -45,9 +38,10 @@ def command() -> Callable[..., None]:
         **options: Any,
     ) -> None:
         with told(logging.INFO if verbose else logging.WARNING) as console:
-            from dit360_core.batching import Batch
+            from dit360_core.cli.work.batch import run
 
-            batch = Batch(
+            failed = run(
+                console,
                 source,
                 output,
                 format=format,
@@ -56,9 +50,9 @@ def command() -> Callable[..., None]:
                 workers=workers,
                 ray_address=ray_address,
                 force=force,
+                dry_run=dry_run,
                 **options,
             )
-            failed = _tell(console, batch) if dry_run else _run(console, batch)
         if failed:
             raise typer.Exit(FAILED)
 
@@ -134,88 +128,3 @@ def command() -> Callable[..., None]:
     )
     batch.__annotations__ = {p.name: p.annotation for p in inspect.signature(batch).parameters.values()}
     return batch
-
-
-def _tell(console: Console, batch: Batch) -> int:
-    for item in batch.missing:
-        console.print(f"line {item.line}: {item.name} (seed {item.sampling.seed})", markup=False, soft_wrap=True)
-    console.print(_to_do(len(batch.missing), len(batch.items)))
-    return 0
-
-
-def _to_do(missing: int, total: int) -> str:
-    there = total - missing
-    if not missing:
-        return "The picture is there; nothing is to be made." if total == 1 else f"All {total} pictures are there."
-    to_be = f"{missing} of {total} picture{'s' if total > 1 else ''} {'is' if missing == 1 else 'are'} to be made"
-    return f"{to_be}; the other{'s are' if there > 1 else ' is'} there." if there else f"{to_be}."
-
-
-def _run(console: Console, batch: Batch) -> int:
-    """Makes the pictures; how many failed."""
-    total, there = len(batch.items), len(batch.done)
-    if there:
-        console.print(f"{there} of {total} pictures are there already.")
-    made = failed = 0
-    try:
-        with _Progress(console, total, there) as progress:
-            for outcome in batch.run(progress.step):
-                made, failed = made + (outcome.status == "done"), failed + (outcome.status == "failed")
-                progress.advance()
-                if outcome.status == "done":
-                    by = f", {outcome.worker}" if outcome.worker else ""
-                    console.print(
-                        f"{there + made + failed}/{total} {outcome.file} (seed {outcome.seed}, "
-                        f"{duration(outcome.seconds or 0.0)}{by})",
-                        markup=False,
-                        soft_wrap=True,
-                    )
-    except KeyboardInterrupt:
-        console.print(f"{there + made} of {total} pictures are there; the same command goes on with the rest.")
-        raise
-    console.print(
-        f"{there + made} of {total} pictures are in {batch.folder.path}; {batch.folder.manifest.name} lists them."
-        + (f" {failed} failed, see above; the same command tries them again." if failed else ""),
-        markup=False,
-        soft_wrap=True,
-    )
-    return failed
-
-
-class _Progress:
-    """A bar of pictures with the time that is left, and one of the steps of the picture at work."""
-
-    def __init__(self, console: Console, total: int, there: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._pictures = self._bar.add_task("Pictures", total=total, completed=there)
-        self._steps: Any = None
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def advance(self) -> None:
-        """One picture more."""
-        self._bar.update(self._pictures, advance=1)
-
-    def step(self, item: Item, done: int, steps: int) -> None:
-        """A step of the picture at work."""
-        if self._steps is None:
-            self._steps = self._bar.add_task("Sampling", total=steps)
-        self._bar.update(
-            self._steps, completed=done, total=steps, description="Decoding" if done == steps else "Sampling"
-        )

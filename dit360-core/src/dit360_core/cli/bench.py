@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import attrs
 import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import told
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 
 PROMPT = "a castle above a meadow at sunset"
 ALL_FAILED = 1
@@ -35,8 +31,10 @@ def command() -> Callable[..., None]:
         **options: Any,
     ) -> None:
         with told() as console:
-            report = _run(console, vary or [], rounds, apart, output, force, options)
-            _show(report, output)
+            from dit360_core.cli.work.bench import run, show
+
+            report = run(console, vary or [], rounds, apart, output, force, options)
+            show(report, output)
         if all(one["failed"] for one in report["configurations"]):
             raise typer.Exit(ALL_FAILED)
 
@@ -92,99 +90,3 @@ def command() -> Callable[..., None]:
     )
     bench.__annotations__ = {p.name: p.annotation for p in inspect.signature(bench).parameters.values()}
     return bench
-
-
-def _run(
-    console: Console,
-    vary: list[str],
-    rounds: int,
-    apart: bool,
-    output: Path | None,
-    force: bool,
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    from rich.text import Text
-
-    from dit360_core.cli.benching.comparing import measure, write_report
-    from dit360_core.cli.benching.varying import Configuration, configurations
-    from dit360_core.plugins.registry import default_registry
-    from dit360_core.system.atomic import check_writable
-
-    picture = {name: value for name, value in options.items() if not name.startswith("attention_")}
-    baseline = Configuration(
-        # A kernel that fell back to another would be measured under the wrong name; so it fails.
-        loading=build(LoadOptions, {**_of(LoadOptions, options), "strict": True}),
-        sampling=build(SampleOptions, _of(SampleOptions, picture)),
-        decoding=build(DecodeOptions, _of(DecodeOptions, options)),
-    )
-    compared = configurations(baseline, vary, default_registry())
-    if output is not None:
-        check_writable(output, force=force)
-    with console.status("") as status:
-        report = measure(compared, rounds, apart=apart, told=lambda doing: status.update(Text(doing)))
-    report["settings"]["vary"] = vary
-    if output is not None:
-        write_report(report, output, force=force)
-    return report
-
-
-def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}
-
-
-def _show(report: Mapping[str, Any], output: Path | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    apart, found = report["settings"]["apart"], report["configurations"]
-    shown: tuple[str, ...] = ("step", "whole")
-    if any(_of_decoding(name) for one in found for name in one["changed"]):
-        shown = ("step", "decode", "whole")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("configuration", overflow="fold")
-    for name in shown:
-        table.add_column("whole picture" if name == "whole" else name, justify="right", no_wrap=True)
-        table.add_column("of medians" if apart else "ratio", justify="right", no_wrap=True)
-    for name in ("peak memory", "picture"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in found:
-        table.add_row(one["name"], *(["failed"] if one["failed"] else _cells(one, shown, one is found[0])))
-    console = Console(highlight=False, markup=False)
-    # Wider than a narrow terminal rather than with half a number in each cell.
-    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
-    console.print(table)
-    for one in found:
-        if one["failed"]:
-            console.print(f"{one['name']} failed: {one['failed']}", soft_wrap=True)
-    if apart and len(found) > 1:
-        console.print(
-            "Each ran alone, one after the other: the ratios are of medians, and hold what the machine did meanwhile.",
-            soft_wrap=True,
-        )
-    if output is not None:
-        console.print(f"Saved {output}.", soft_wrap=True)
-
-
-def _of_decoding(name: str) -> bool:
-    return name == "vae" or name.startswith("vae_") or name in [field.name for field in attrs.fields(DecodeOptions)]
-
-
-def _cells(one: Mapping[str, Any], shown: tuple[str, ...], is_base: bool) -> list[str]:
-    """A row: seconds and ratio of what is shown, the ratio of steps with its quartiles; memory; picture."""
-    cells = []
-    for name in shown:
-        cells.append(f"{one['medians'][name]:.3g} s" if name in one["medians"] else "")
-        ratio = one["ratios"].get(name)
-        cells.append("1" if is_base else f"{ratio['median']:.3f}" if ratio else "")
-        if ratio and ratio["quartiles"] and name != "whole":
-            cells[-1] += " ({:.2f} … {:.2f})".format(*ratio["quartiles"])
-    memory = one["memory"]["cuda"] or one["memory"]["resident"]
-    return [*cells, f"{memory['peak'] / 2**20:.0f} MiB", _picture(one, is_base)]
-
-
-def _picture(one: Mapping[str, Any], is_base: bool) -> str:
-    if is_base:
-        return ""
-    if one["picture"] is None:
-        return "not comparable"
-    return "same" if one["picture"]["same"] else f"{one['picture']['psnr']:.1f} dB"

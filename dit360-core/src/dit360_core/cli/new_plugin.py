@@ -26,15 +26,6 @@ def new_plugin(
 ) -> None:
     """Write the project of a new plugin: code that works, tests of the contract, a README. Yours to change."""
     with told():
-        from dit360_core.cli.scaffolding import plugin_project, write_project
-        from dit360_core.plugins.registry import default_registry
-        from dit360_core.system.atomic import check_new_folder
+        from dit360_core.cli.work.new_plugin import run
 
-        project = plugin_project(kind, name, default_registry())
-        target = Path(project.distribution) if output is None else output
-        check_new_folder(target)
-        write_project(project, target)
-        typer.echo(f"Made {target}, a plugin that works as it is. Install and test it:")
-        typer.echo(f'  python -m pip install -e "{target}[test]"')
-        typer.echo(f'  python -m pytest "{target}"')
-        typer.echo(f"Then make it yours: {target / 'README.md'} says where.")
+        run(kind, name, output)

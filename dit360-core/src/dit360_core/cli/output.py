@@ -60,7 +60,7 @@ def apart_from_stdout() -> Iterator[None]:
         if saved >= 0:
             # What C has buffered would come after all.
             with contextlib.suppress(Exception):
-                import ctypes
+                import ctypes  # not every build of Python has it
 
                 ctypes.CDLL(None).fflush(None)
             os.dup2(saved, 1)

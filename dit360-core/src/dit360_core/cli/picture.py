@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-import attrs
 import typer
 
-from dit360_core.cli.output import harmless, told
-
-if TYPE_CHECKING:
-    from dit360_core.panorama.picture import Panorama
+from dit360_core.cli.output import told
 
 
 def view(
@@ -26,16 +20,9 @@ def view(
 ) -> None:
     """Look around in a panorama, in the browser and without a network."""
     with told() as console:
-        from dit360_core.panorama.picture import Panorama
-        from dit360_core.panorama.viewer import WIDEST
+        from dit360_core.cli.work.picture import show
 
-        panorama = Panorama.open(file)
-        written = panorama.view(output, open_browser=open_viewer or output is None, force=force)
-        console.print(f"Viewer: {written}", markup=False, soft_wrap=True)
-        if panorama.width > WIDEST:
-            console.print(f"It shows {panorama.width}×{panorama.height} pixels as {WIDEST}×{WIDEST // 2}.")
-        for name, value in _placed(_measured(panorama, pixels=False)):
-            console.print(harmless(f"{name}: {value}"), markup=False, soft_wrap=True)
+        show(console, file, output, open_viewer, force)
 
 
 def inspect(
@@ -44,141 +31,6 @@ def inspect(
 ) -> None:
     """Tell how well a panorama closes, its size and place on the sphere, its poles, and what made it."""
     with told():
-        from dit360_core.panorama.picture import Panorama
+        from dit360_core.cli.work.picture import tell
 
-        report = _measured(Panorama.open(file))
-        if as_json:
-            typer.echo(harmless(json.dumps(report, indent=2, ensure_ascii=False)))
-            return
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for name, value in _rows(report):
-            table.add_row(harmless(name), harmless(value))
-        Console(highlight=False, markup=False).print(table)
-
-
-def _measured(panorama: Panorama, *, pixels: bool = True) -> dict[str, Any]:
-    """What there is to tell of a picture. pixels: measure them as well."""
-    report: dict[str, Any] = {"width": panorama.width, "height": panorama.height}
-    if pixels:
-        report = _judged(panorama) | report
-    pose = attrs.asdict(panorama.pose)
-    return {
-        **report,
-        "area": attrs.asdict(panorama.area) if panorama.area else None,
-        "pose": {name: pose[name] for name in ("heading", "pitch", "roll")},
-        "first_view": {name.removeprefix("view_"): pose[name] for name in pose if name.startswith("view_")},
-        "gpano": pose["others"],
-        "colour_profile": panorama.profile or None,
-        "settings": dict(panorama.settings),
-    }
-
-
-def _judged(panorama: Panorama) -> dict[str, Any]:
-    """The measures of the pixels; None for those of what is not shown, and those that have no value."""
-    area, poles = panorama.area, panorama.poles
-    found = {
-        "seam_ratio": None,
-        "seam_z_score": None,
-        "seam_compared_with": None,
-        "discontinuity_score": None,
-        "pole_std_top": None if area and area.top else poles.top,
-        "pole_std_bottom": None if area and area.top + area.height < panorama.height else poles.bottom,
-    }
-    if not panorama.closes:
-        return {"verdict": "it does not go all around, and has no meridian to close at", **found}
-    seam = panorama.seam
-    ratio, z_score = _finite(seam.ratio), _finite(seam.z_score)
-    coded = panorama.coded
-    like = f"steps between columns at edges of {coded.name}'s blocks" if coded else "steps between columns"
-    return {
-        "verdict": _verdict(ratio, z_score),
-        **found,
-        "seam_ratio": ratio,
-        "seam_z_score": z_score,
-        "seam_compared_with": f"{seam.compared} {like}",
-        "discontinuity_score": _finite(seam.discontinuity),
-    }
-
-
-def _finite(value: float) -> float | None:
-    """None for a picture whose interior columns are all equal, where the measure has no value; JSON has no infinity."""
-    return value if math.isfinite(value) else None
-
-
-def _verdict(ratio: float | None, z_score: float | None) -> str:
-    """In words. The ratio alone condemns a smooth picture whose one tower happens to stand on the meridian."""
-    if ratio is None:
-        return "no verdict: most columns equal their neighbours, but not across the meridian"
-    if 0.8 <= ratio <= 1.25:
-        return f"closes: the step at the meridian is like any other ({ratio:.2f})"
-    if z_score is not None and abs(z_score) <= 2:
-        return f"closes: the step at the meridian is within the spread of the others ({ratio:.2f})"
-    if ratio < 0.8:
-        return f"blurred: the step at the meridian is smaller than the others ({ratio:.2f})"
-    return f"a seam, or an edge of what is shown: the step at the meridian is larger than the others ({ratio:.2f})"
-
-
-def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [("meridian", report["verdict"]), ("size", f"{report['width']}×{report['height']}"), *_placed(report)]
-    ratio, z_score, discontinuity = (report[n] for n in ("seam_ratio", "seam_z_score", "discontinuity_score"))
-    if report["seam_compared_with"]:
-        usual = f"beside {report['seam_compared_with']}"
-        rows += [
-            ("seam ratio", "no value" if ratio is None else f"{ratio:.2f} {usual}; good is 0.8 … 1.25"),
-            ("seam z-score", "no value" if z_score is None else f"{z_score:+.2f} among them; good is −2 … 2"),
-            ("discontinuity", "no value" if discontinuity is None else f"{discontinuity:.3f}"),
-        ]
-    poles = [
-        f"{report[name]:.1f} at the {pole}"
-        for name, pole in (("pole_std_top", "zenith"), ("pole_std_bottom", "nadir"))
-        if report[name] is not None
-    ]
-    rows.append(("poles", f"std {', '.join(poles)}, of 255" if poles else "not shown"))
-    settings = report["settings"]
-    if not settings:
-        return [*rows, ("made by", "unknown: the file holds no settings of dit360")]
-    rows += [(name, str(settings[name])) for name in ("prompt", "negative_prompt") if settings.get(name)]
-    for section in ("requested", "used", "versions"):
-        content = settings.get(section) or {}
-        if not isinstance(content, dict):
-            rows.append((section, _short(content)))
-            continue
-        rows += [(f"{section} {name}", _short(value)) for name, value in content.items()]
-    return rows
-
-
-def _placed(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Where a picture lies on the sphere and in the world, and its colours: what is not told is left out."""
-    rows = []
-    if area := report["area"]:
-        across, down = 360 * area["width"] / report["width"], 180 * area["height"] / report["height"]
-        rows.append(
-            (
-                "part",
-                f"{across:.4g}°×{down:.4g}°: {area['width']}×{area['height']} pixels at {area['left']}, {area['top']}; "
-                "the rest is black",
-            )
-        )
-    names = {"pose": "pose", "first_view": "first view"}
-    for section, name in names.items():
-        angles = {what: angle for what, angle in report[section].items() if angle is not None}
-        # A made picture's heading of 0 is a word for nothing.
-        if any(angles.values()) or (section == "first_view" and angles):
-            rows.append((name, ", ".join(f"{what} {angle:g}°" for what, angle in angles.items())))
-    rows += [(name, _short(value)) for name, value in report["gpano"].items()]
-    if report["colour_profile"]:
-        rows.append(("colours", f"{report['colour_profile']}, converted to sRGB"))
-    return rows
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict) and "used" in value:
-        told = f"{value['used']} ({value.get('distribution')} {value.get('version')})"
-        asked = value.get("requested")
-        return told if asked in (None, "auto", value["used"]) else f"{told}, asked for {asked}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+        tell(file, as_json)

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import attrs
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import apart_from_stdout, harmless, told
-from dit360_core.cli.wording import worded
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, flag
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from dit360_core.planning.budget import Candidate, Fit
-    from dit360_core.planning.forecast import Subject
-    from dit360_core.planning.speed import Speed
-    from dit360_core.planning.verdict import Verdict
+from dit360_core.cli.output import told
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 
 _ONCE = ("prompt", "attention_backend", "attention_slice_size", "log_memory_stats")
 DOES_NOT_FIT = 1
 """Exit code; that of bad input is 2."""
-ALTERNATIVES = 4
-"""Other combinations that are shown."""
 
 
 def command() -> Callable[..., None]:
     """The command, with the signature of the three option classes."""
 
     def plan(size: str | None, as_json: bool, **options: Any) -> None:
-        with told() as console:
-            _run(console, size, as_json, options)
+        with told():
+            from dit360_core.cli.work.plan import run
+
+            fits = run(size, as_json, options)
+        if fits is False:
+            raise typer.Exit(DOES_NOT_FIT)
 
     plan.__doc__ = (
         "Tell whether a picture fits, and what it takes, in memory and time: from configurations, no weights are read. "
@@ -68,146 +59,3 @@ def command() -> Callable[..., None]:
     )
     plan.__annotations__ = {p.name: p.annotation for p in inspect.signature(plan).parameters.values()}
     return plan
-
-
-def size_of(text: str | None) -> dict[str, int]:
-    """``2048x1024`` (or ×, or only the width) as options. Raises InputError for anything else."""
-    from dit360_core.errors import InputError
-
-    if text is None:
-        return {}
-    numbers = text.lower().replace("×", "x").split("x")
-    if not all(number.strip().isdigit() for number in numbers) or len(numbers) > 2:
-        raise InputError(f"size is {text!r}, but must be width×height in pixels, such as 2048x1024.")
-    return dict(zip(("width", "height"), (int(number) for number in numbers), strict=False))
-
-
-def _size(text: str | None, options: dict[str, Any]) -> dict[str, int]:
-    """Of ``--size``; raises InputError if ``--width`` or ``--height``, which are among the options, say it too."""
-    from dit360_core.errors import InputError
-
-    said = [flag(name) for name in ("width", "height") if options.get(name) is not None]
-    if text is not None and said:
-        raise InputError(f"--size and {' and '.join(said)} say the same; leave one of them out.")
-    return size_of(text)
-
-
-def _run(console: Console, size: str | None, as_json: bool, options: dict[str, Any]) -> None:
-    asked = build(LoadOptions, _of(LoadOptions, options))
-    sampling = build(SampleOptions, {"prompt": "any", **_of(SampleOptions, options), **_size(size, options)})
-    decoding = build(DecodeOptions, _of(DecodeOptions, options))
-
-    from dit360_core.planning.budget import NothingFits, fit, one
-    from dit360_core.planning.checks import check_loading, check_request
-    from dit360_core.planning.forecast import subject_of
-    from dit360_core.planning.speed import APPLE, ASSUMED, measure
-    from dit360_core.planning.verdict import verdict_of
-    from dit360_core.plugins.registry import default_registry
-
-    with apart_from_stdout():
-        subject = subject_of(asked, sampling, decoding, default_registry())
-        check_loading(asked, subject.machine, subject.model)
-        check_request(
-            sampling, decoding, loading=asked, model=subject.model, registry=subject.registry, machine=subject.machine,
-            precision=subject.precision,
-        )  # fmt: skip
-        device = subject.machine.device
-        if subject.here or device == "cpu":
-            speed = measure(subject.machine, subject.precision)
-        else:
-            speed = APPLE if device == "mps" else ASSUMED
-        fitted, best = None, None
-        if asked.bounded:
-            try:
-                fitted = fit(asked, subject, speed)
-                best = fitted.best
-            except NothingFits as error:
-                best = error.least  # what there is to be said of it is the verdict below
-        best = best or one(asked, subject, speed)
-        verdict = verdict_of(asked, subject, speed, best)
-    if as_json:
-        typer.echo(
-            harmless(json.dumps(as_dict(asked, subject, speed, best, fitted, verdict), indent=1, allow_nan=False))
-        )
-    else:
-        _show(asked, subject, speed, best, fitted, verdict)
-    if verdict.fits is False:
-        raise typer.Exit(DOES_NOT_FIT)
-
-
-def as_dict(
-    asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None, verdict: Verdict
-) -> dict[str, Any]:
-    """For programs: bytes and seconds."""
-    from dit360_core.options import chosen
-    from dit360_core.system.durations import duration
-
-    def told(each: Candidate) -> dict[str, Any]:
-        return {
-            "decided": each.differs(asked),
-            "error": each.error,
-            "seconds": {name: round(value, 2) for name, value in each.parts.items()},
-            "time": duration(each.seconds),
-            **each.prediction.as_dict(),
-        }
-
-    width, height = subject.size
-    return {
-        "verdict": verdict.as_dict(asked),
-        "model": asked.model, "width": width, "height": height, "precision": subject.precision,
-        "device": subject.machine.device, "device_name": subject.machine.device_name, "here": subject.here,
-        "requested": chosen(asked), "attention": subject.attention.address,
-        "budget": None if fitted is None else fitted.budget,
-        "speed": attrs.asdict(speed), "evaluations": subject.evaluations,
-        **told(best), "others": [] if fitted is None else [told(each) for each in fitted.others[:ALTERNATIVES]],
-    }  # fmt: skip
-
-
-def _show(
-    asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, fitted: Fit | None, verdict: Verdict
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from dit360_core.system.durations import duration
-    from dit360_core.system.memory import gib
-    from dit360_core.system.phases import PhaseKind
-
-    console = Console(highlight=False)
-    width, height = subject.size
-    where = subject.machine.device_name or subject.machine.device
-
-    def say(text: str, style: str = "") -> None:
-        console.print(harmless(text), markup=False, soft_wrap=True, style=style)
-
-    say(worded(verdict.sentence(asked)), "bold red" if verdict.fits is False else "bold")
-    many = f"{subject.evaluations} evaluation{'' if subject.evaluations == 1 else 's'}"
-    say(f"{asked.model} at {width}×{height}, {many}, {subject.precision} on {where}")
-    if fitted is not None:
-        say(f"{gib(fitted.budget)}, {fitted.preset}: {worded(best.sentence(asked))}")
-    table = Table("phase", "weights", "on the way", "in all", "most of it", "time")
-    for phase in best.prediction.phases:
-        total = gib(phase.total)
-        peak = phase is best.prediction.peak
-        many = f" × {subject.evaluations}" if phase.name == PhaseKind.STEP else ""
-        table.add_row(
-            phase.name + many, gib(phase.weights), gib(phase.working), f"[bold]{total}[/]" if peak else total,
-            phase.dominated_by, duration(best.parts[phase.name]),
-        )  # fmt: skip
-    console.print(table)
-    held = "CUDA itself" if subject.machine.device == "cuda" else "this process and its libraries"
-    if best.prediction.held:
-        say(f"In all: with {gib(best.prediction.held)} for {held}.")
-    if best.prediction.host:
-        wait = "wait there" if best.options.offload != "none" else "pass through it while they are loaded"
-        say(f"System memory: {gib(best.prediction.host)} of weights {wait}.")
-    say(f"A picture: {duration(best.seconds)}; {speed.sentence()}.")
-    if fitted is not None and fitted.others:
-        also = Table("also fits", "most memory", "time")
-        for each in fitted.others[:ALTERNATIVES]:
-            also.add_row(worded(each.sentence(asked)), gib(each.prediction.peak.total), duration(each.seconds))
-        console.print(also)
-
-
-def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}

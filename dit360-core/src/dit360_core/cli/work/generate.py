@@ -1,0 +1,145 @@
+"""Makes one picture: what was asked is checked, the model loaded, the picture made, saved and told of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from dit360_core.cli.timeline import check_timeline, save_timeline
+from dit360_core.errors import Dit360Error
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build
+from dit360_core.panorama.picture import Panorama, check_save, rescue
+from dit360_core.pipeline.loading import prepare
+from dit360_core.planning.checks import begun_with
+from dit360_core.plugins.guarding import undisturbed
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.durations import duration
+from dit360_core.system.memory import gib
+from dit360_core.system.phases import PhaseKind
+from dit360_core.system.recording import Recorder
+
+
+def run(
+    console: Console,
+    prompt: str,
+    output: Path,
+    image: Path | None,
+    force: bool,
+    open_viewer: bool,
+    profile: Path | None,
+    options: dict[str, Any],
+) -> None:
+    """Makes a picture and saves it."""
+    # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
+    loading = build(LoadOptions, _of(LoadOptions, options))
+    # Of what a picture may override, its model's options have the word: this one is loaded for it alone.
+    own = {name: value for name, value in _of(SampleOptions, options).items() if name not in _of(LoadOptions, options)}
+    sampling = build(SampleOptions, {"prompt": prompt, **own})
+    decoding = build(DecodeOptions, _of(DecodeOptions, options))
+    check_save(output, force=force)
+    if profile is not None:
+        check_timeline(profile, force=force)
+    begun = Panorama.open_whole(image) if image else None
+    sampling = begun_with(sampling, begun.size if begun else None)
+
+    started = time.perf_counter()
+    with console.status(Text(f"Loading {loading.model} …")):
+        ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding))
+        recorder = Recorder(ready.plan.device) if profile is not None or sampling.log_memory_stats else None
+        with recorder.phase("loading", PhaseKind.LOADING) if recorder is not None else nullcontext(), undisturbed():
+            pipe = ready.load(recorder)
+    loaded = time.perf_counter()
+    given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
+    with _Bar(console) as advance, undisturbed():
+        panorama = pipe.generate(**given, **attrs.asdict(decoding), image=begun, progress=advance)
+    done = time.perf_counter()
+    try:
+        panorama.save(output, force=force)
+    except Dit360Error as error:  # after minutes of computing: the disk is full, or another program took the name
+        kept = rescue(panorama, output)
+        if kept is None:
+            raise
+        raise Dit360Error(f"{str(error).rstrip('.')}; the picture is not lost, it is {kept}.") from error
+    used: Any = panorama.settings["used"]
+    console.print(
+        f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; "
+        f"loading {duration(loaded - started)}, generation {duration(done - loaded)})",
+        markup=False,
+        soft_wrap=True,
+    )
+    if sampling.log_memory_stats:
+        _show_memory(console, used["memory"])
+    if profile is not None and recorder is not None:
+        predicted = {phase["name"]: phase["predicted"] for phase in used["memory"]["phases"] if phase["predicted"]}
+        budget = budget_of(loading.vram) if loading.vram is not None else None
+        title = f"{loading.model}, {panorama.width}×{panorama.height}, {used['steps']} steps"
+        save_timeline(profile, recorder.recording, title=title, predicted=predicted, budget=budget, force=force)
+        console.print(f"Wrote {profile}", markup=False, soft_wrap=True)
+    if open_viewer:
+        panorama.view()
+
+
+def _show_memory(console: Console, told: dict[str, Any]) -> None:
+    """What each phase took, beside what was predicted."""
+    reserved = any("reserved" in phase for phase in told["phases"])
+    table = Table("phase", "before", "at most", *(["reserved"] if reserved else []), "predicted", "after", "time")
+    for phase in told["phases"]:
+        table.add_row(
+            phase["name"],
+            gib(phase["before"]),
+            gib(phase["peak"]),
+            *([gib(phase.get("reserved", 0))] if reserved else []),
+            gib(phase["predicted"]) if phase["predicted"] else "",
+            gib(phase["after"]),
+            duration(phase["seconds"]),
+        )
+    console.print(table)
+
+
+def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}
+
+
+class _Bar:
+    """A bar of sampling steps with the time that is left."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("Sampling", total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._bar.start()
+        return self._advance
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _advance(self, done: int, steps: int) -> None:
+        decoding = done == steps
+        self._bar.update(self._task, completed=done, total=steps, description="Decoding" if decoding else "Sampling")

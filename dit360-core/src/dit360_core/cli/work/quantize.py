@@ -1,0 +1,67 @@
+"""Quantizes a model into a folder, and reports what became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from dit360_core.options import LoadOptions, build
+from dit360_core.system.atomic import check_new_folder
+
+if TYPE_CHECKING:
+    from dit360_core.pipeline.state import State
+
+
+def run(console: Console, model: str, output: Path, options: dict[str, Any]) -> None:
+    """Makes the folder and tells of it. Slips of the pen are told before torch is imported."""
+    build(LoadOptions, {"model": model, **options})
+    check_new_folder(output)
+    _report(_quantized(console, model, output, options), output)
+
+
+def _quantized(console: Console, model: str, output: Path, options: dict[str, Any]) -> State:
+    from dit360_core.pipeline.quantizing import quantize
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def advance(part: str, done: int, layers: int) -> None:
+            if part not in tasks:
+                tasks[part] = bar.add_task(part, total=layers)
+            bar.update(tasks[part], completed=done)
+
+        return quantize(model, output, progress=advance, **options)
+
+
+def _report(state: State, output: Path) -> None:
+    from dit360_core.models.weights.conversion import megabytes
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("part", "layers", "left", "full", "quantized", "error of a layer", "at most", "kernels"):
+        table.add_column(name, overflow="fold", justify="left" if name in ("part", "kernels") else "right")
+    for part in state.quantized:
+        table.add_row(
+            part.part,
+            str(len(part.layers)),
+            str(len(part.left)),
+            megabytes(part.bytes_before),
+            megabytes(part.bytes),
+            f"{part.errors.median:.1%}" if part.errors else "",
+            f"{part.errors.most:.1%}" if part.errors else "",
+            ", ".join(part.kernels),
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    for lora in state.loras:
+        console.print(
+            f"LoRA {lora.name} fused into {lora.modules} layers, strength {lora.strength:g}; {lora.used} of its "
+            f"{lora.tensors} tensors are used.",
+            soft_wrap=True,
+        )
+    if state.lora_kept is not None:
+        console.print(f"{state.lora_kept:.0%} of the LoRAs' effect is left by rounding.")
+    console.print(f"Saved {output}. Use it: dit360 generate PROMPT --model {output}", soft_wrap=True)
