@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 from dit360_core.panorama.picture import FORMATS, Panorama
-from dit360_core.panorama.viewer import write_viewer
+from dit360_core.panorama.showing import write_viewer
 from PIL import Image, ImageCms, PngImagePlugin
 
 #: Chromaticities of red, green, blue and white, and the exponent of the curve; None: that of sRGB.

@@ -12,7 +12,7 @@ import pytest
 from dit360_core.cli.picture import view
 from dit360_core.errors import InputError
 from dit360_core.panorama.picture import Panorama
-from dit360_core.panorama.viewer import write_viewer
+from dit360_core.panorama.showing import write_viewer
 from headless_browser import Browser, chromium, expected, picture
 from PIL import Image
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL import Image
+import numpy as np
+from PIL import Image, ImageCms
 
 #: The profile's word for its channels → those of Pillow's modes that hold them.
 _CHANNELS = {"RGB": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",)}
@@ -18,8 +17,6 @@ def to_srgb(image: Image.Image, profile: object) -> tuple[Image.Image, str, str]
     image: of any mode with 8 bits a channel; transparency is dropped. profile: an ICC profile's bytes. A profile that
     is damaged, or of other channels than the picture's, leaves the numbers as they are, which is to take them for sRGB.
     """
-    from PIL import ImageCms
-
     plain = _opaque(image)
     if not isinstance(profile, bytes):
         return plain.convert("RGB"), "", "it is no profile"
@@ -51,9 +48,6 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def _changes_nothing(transform: object) -> bool:
     """Whether sRGB comes out as it goes in, up to the rounding of one step: then not even that is done."""
-    import numpy as np
-    from PIL import Image, ImageCms
-
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(18, -1, 3)
     made = ImageCms.applyTransform(Image.fromarray(colours), transform)  # type: ignore[arg-type]

@@ -11,14 +11,12 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import attrs
+from PIL import Image
 
 from dit360_core.panorama.profiles import Chunks, made_of
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 JPEG_MARK = b"\xff\xd8\xff"

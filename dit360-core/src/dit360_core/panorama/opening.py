@@ -6,19 +6,19 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import attrs
+from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL.ExifTags import IFD
+from PIL.Image import Transpose
+from PIL.ImageFile import ImageFile
 
 from dit360_core.errors import InputError
 from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.containers import JPEG_MARK, PNG_MARK, Around, around, decodable
 from dit360_core.panorama.metadata import Metadata, read_xmp
 from dit360_core.panorama.metrics import Blocks
-
-if TYPE_CHECKING:
-    from PIL import Image
-    from PIL.ImageFile import ImageFile
 
 MOST_PIXELS = "DIT360_MAX_PIXELS"
 """Environment variable: pixels that a picture may have, above what Pillow opens safely."""
@@ -114,8 +114,6 @@ def _file(path: Path) -> IO[bytes]:
 
 def _decoder(path: Path, stream: IO[bytes]) -> ImageFile:
     """The picture, its header read. Only formats that we write: others of Pillow start programs or are little used."""
-    from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-
     head = stream.read(16)
     stream.seek(0)
     kinds: dict[type[ImageFile], bool] = {
@@ -139,8 +137,6 @@ def _decoder(path: Path, stream: IO[bytes]) -> ImageFile:
 
 def check_pixels(size: tuple[int, int], told: str) -> None:
     """Raises InputError, which begins with ``told``, if a picture of this size is larger than is opened unasked."""
-    from PIL import Image
-
     pixels, most = size[0] * size[1], Image.MAX_IMAGE_PIXELS
     allowed = os.environ.get(MOST_PIXELS, "").strip()
     if allowed:
@@ -163,11 +159,8 @@ def _damaged(path: Path, error: Exception) -> InputError:
     )
 
 
-def _upright(file: ImageFile) -> tuple[Image.Image, Image.Transpose | None]:
+def _upright(file: ImageFile) -> tuple[Image.Image, Transpose | None]:
     """The picture as its EXIF says that it is to be seen, and how it was turned for that."""
-    from PIL import ImageOps
-    from PIL.Image import Transpose
-
     try:
         orientation = file.getexif().get(0x0112, 1)
         upright = ImageOps.exif_transpose(file)
@@ -182,8 +175,6 @@ def _upright(file: ImageFile) -> tuple[Image.Image, Image.Transpose | None]:
 
 def _adobe_rgb(file: ImageFile) -> bool:
     """Whether EXIF says so, as cameras do that embed no profile: DCF's option file R03, or ColorSpace 2 of some."""
-    from PIL.ExifTags import IFD
-
     try:
         exif = file.getexif()
         return exif.get_ifd(IFD.Interop).get(1) == "R03" or exif.get_ifd(IFD.Exif).get(0xA001) == 2
@@ -242,10 +233,8 @@ def _lossless(stream: IO[bytes]) -> bool:
     return False
 
 
-def _turned(coded: Blocks | None, turn: Image.Transpose | None, size: tuple[int, int]) -> Blocks | None:
+def _turned(coded: Blocks | None, turn: Transpose | None, size: tuple[int, int]) -> Blocks | None:
     """The blocks after the picture was turned: those of JPEG are square, and WebP's too."""
-    from PIL.Image import Transpose
-
     if coded is None or turn is None:
         return coded
     from_right = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.TRANSVERSE, Transpose.ROTATE_270)

@@ -11,24 +11,23 @@ import tempfile
 import warnings
 import webbrowser
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.panorama import metrics
+from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.gpano import MADE, Area, Pose, place, read_pose
 from dit360_core.panorama.metadata import build_xmp, to_json
+from dit360_core.panorama.metrics import Blocks, Poles, Seam
+from dit360_core.panorama.opening import check_pixels, read_metadata, read_picture
+from dit360_core.panorama.viewer import as_jpeg, write_page
 from dit360_core.system.atomic import NameTaken, check_writable, names_beside, write_atomic
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
-
-    from dit360_core.panorama.metrics import Blocks, Poles, Seam
 
 #: File name suffix → Pillow's name of the format.
 FORMATS: Mapping[str, str] = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
@@ -48,8 +47,6 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     profile = getattr(image, "info", {}).get("icc_profile")
     if not profile or image.mode != "RGB":
         return image
-    from dit360_core.panorama.colours import to_srgb
-
     converted, _, unused = to_srgb(image, profile)
     if unused:
         warnings.warn(f"A picture's colour profile is not used, and it is taken for sRGB: {unused}.", stacklevel=4)
@@ -121,8 +118,6 @@ class Panorama:
         Of a picture that was opened from a JPEG or a lossy WebP file, the step at the meridian is compared with those
         at the edges of the file's blocks, as it is one. Raises InputError if the meridian is not shown.
         """
-        from dit360_core.panorama import metrics
-
         if not self.closes:
             raise InputError("A part of a panorama that does not go all around has no seam; measure a whole one.")
         rows = slice(0, self.height) if self.area is None else slice(self.area.top, self.area.top + self.area.height)
@@ -131,8 +126,6 @@ class Panorama:
     @property
     def poles(self) -> Poles:
         """How constant the first and the last row are: see metrics.pole_constancy for what is good."""
-        from dit360_core.panorama import metrics
-
         return metrics.pole_constancy(_pixels(self.image))
 
     def roll(self, degrees: float) -> Panorama:
@@ -142,10 +135,6 @@ class Panorama:
         picture bit for bit. The settings stay, and the pose's heading turns with it. Raises
         InputError if ``degrees`` is not finite.
         """
-        from PIL import Image
-
-        from dit360_core.panorama import metrics
-
         image = Image.fromarray(metrics.yaw(_pixels(self.image), degrees))
         image.info.update(self.image.info)
         columns = round(math.fmod(degrees, 360) / 360 * self.width)
@@ -176,8 +165,7 @@ class Panorama:
             raise InputError(f"A field of view of {fov} degrees is none; give one above 0 and below 180.")
         if width < 1 or height < 1:
             raise InputError(f"A view of {width}×{height} pixels is empty; give a width and a height of at least 1.")
-        from PIL import Image
-        from py360convert import e2p
+        from py360convert import e2p  # with SciPy, which takes a second
 
         tangent = 2 * math.tan(math.radians(fov) / 2) / max(width, height)  # of the angle of one pixel, straight ahead
         # More source columns than pixels in that angle would be skipped by bilinear sampling, and shimmer.
@@ -247,8 +235,6 @@ class Panorama:
         path: where; without it, a new folder among the temporary files. force: replace an existing file.
         Raises InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.
         """
-        from dit360_core.panorama.viewer import write_viewer
-
         if path is None:
             try:
                 path = Path(tempfile.mkdtemp(prefix="dit360-")) / "panorama.html"
@@ -256,7 +242,8 @@ class Panorama:
                 raise Dit360Error(
                     f"No temporary folder can be made ({error.strerror or error}); say where to write the page."
                 ) from error
-        page = write_viewer(self, Path(path), force=force)
+        page = Path(path)
+        write_page(page, as_jpeg(self.image), self.size, self.pose, caption=caption_of(self), force=force)
         if open_browser and not webbrowser.open(page.resolve().as_uri()):
             warnings.warn(f"No browser could be started; open {page} yourself.", stacklevel=2)
         return page
@@ -271,8 +258,6 @@ class Panorama:
 
 def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
     """As Panorama.open; whether the file's very bytes show any browser the same picture comes with it."""
-    from dit360_core.panorama.opening import check_pixels, read_picture
-
     path = Path(path)
     opened = read_picture(path)
     pose, unused = read_pose(opened.metadata.gpano)
@@ -327,9 +312,13 @@ def rescue(panorama: Panorama, path: Path) -> Path | None:
 
 def saved_settings(path: Path) -> Mapping[str, object]:
     """The settings in a picture file, without decoding the picture; empty if it is none, or holds none of ours."""
-    from dit360_core.panorama.opening import read_metadata
-
     return read_metadata(path).settings
+
+
+def caption_of(panorama: Panorama) -> str:
+    """What the viewer says below a picture: ``settings["prompt"]`` where that is text."""
+    prompt = panorama.settings.get("prompt")
+    return prompt if isinstance(prompt, str) else ""
 
 
 def in_words(panorama: Panorama) -> str:
@@ -347,8 +336,6 @@ def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
 
     format_name: in Pillow's words, as in FORMATS.
     """
-    from PIL import PngImagePlugin
-
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise InputError(f"A quality of {quality} is none; give a whole number from 1 to 100.")
     shown = panorama.image if panorama.area is None else _cut_out(panorama.image, panorama.area)
@@ -374,8 +361,6 @@ def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
 
 def _on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Image.Image:
     """A black sphere with the part on it; what reaches over the right edge goes on at the left one."""
-    from PIL import Image
-
     sphere = Image.new("RGB", size)
     for left in (area.left, area.left - size[0]):
         sphere.paste(part, (left, area.top))
@@ -383,8 +368,6 @@ def _on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Imag
 
 
 def _cut_out(sphere: Image.Image, area: Area) -> Image.Image:
-    from PIL import Image
-
     part = Image.new("RGB", (area.width, area.height))
     for left in (area.left, area.left - sphere.width):
         part.paste(sphere, (-left, -area.top))
@@ -392,6 +375,4 @@ def _cut_out(sphere: Image.Image, area: Area) -> Image.Image:
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    import numpy as np
-
     return np.asarray(image)

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import attrs
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 _D65 = (0.3127, 0.3290)
 _D50_XYZ = (0.9642, 1.0, 0.8249)
@@ -89,14 +86,10 @@ def _alike(points: tuple[tuple[float, float], ...], others: tuple[tuple[float, f
 
 
 def _srgb_curve(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    import numpy as np
-
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _video_curve(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    import numpy as np
-
     return np.where(values < 0.081, values / 4.5, ((values + 0.099) / 1.099) ** (1 / 0.45))
 
 
@@ -106,8 +99,6 @@ def _profile(
     curve: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> bytes:
     """A matrix profile of version 2. points: red, green, blue, white; curve: stored 0 … 1 → light 0 … 1."""
-    import numpy as np
-
     steps = np.round(65_535 * curve(np.linspace(0, 1, 1024))).clip(0, 65_535).astype(">u2").tobytes()
     tone = b"curv" + bytes(4) + struct.pack(">I", 1024) + steps
     told = name.encode("ascii") + b"\0"
@@ -129,8 +120,6 @@ def _profile(
 
 def _to_d50(points: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
     """(3, 3): light of the three primaries, 0 … 1 each → XYZ beside D50."""
-    import numpy as np
-
     columns = np.array([(x / y, 1.0, (1 - x - y) / y) for x, y in points]).T
     primaries, white = columns[:, :3], columns[:, 3]
     primaries = primaries * np.linalg.solve(primaries, white)

@@ -9,14 +9,14 @@ import io
 import json
 import re
 from importlib import resources
-from os import PathLike
 from pathlib import Path
 
+from PIL import Image
+
 from dit360_core.panorama.gpano import Pose
-from dit360_core.panorama.picture import Panorama, open_file
 from dit360_core.system.atomic import write_atomic
 
-# First bytes of the formats that Panorama.open reads; a file's name may say something else.
+# First bytes of the formats of pictures; a file's name may say something else.
 _MIME = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
 #: Columns of the largest picture that graphics devices hold, but for a few; a browser would only make it smaller.
@@ -25,20 +25,21 @@ WIDEST = 16_384
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
-def write_viewer(
-    panorama: Panorama | str | PathLike[str],
-    out: str | PathLike[str],
-    title: str = "360° panorama",
+def write_page(
+    out: Path,
+    picture: bytes,
+    size: tuple[int, int],
+    pose: Pose,
     *,
+    title: str = "360° panorama",
+    caption: str = "",
     force: bool = False,
-) -> Path:
-    """Writes a page with the picture and a viewer in it; returns ``out``.
+) -> None:
+    """Writes a page with the picture and a viewer in it.
 
-    panorama: a Panorama, embedded as JPEG (quality 92, 4:4:4), or the path of one, whose very bytes are
-    embedded where every browser shows the same of them: a whole panorama in sRGB, upright, without transparency. One
-    that is wider than 16 384 pixels is made smaller.
-    title: of the page, and over the caption; the caption is ``settings["prompt"]`` where that is text.
-    force: replace an existing file.
+    picture: the bytes of a file that every browser shows alike: a whole panorama in sRGB, upright, without
+    transparency, at most WIDEST wide. size: (width, height) of the panorama in pixels, whatever the picture was made
+    to. title: of the page, and over the caption. force: replace an existing file.
 
     The page needs WebGL (1 is enough); without it, it says so and shows the flat picture. A
     Content-Security-Policy forbids it every request and every script but its own. Its address takes a
@@ -47,28 +48,15 @@ def write_viewer(
     at once and returns the direction, after the promise ``window.dit360.ready``. The pose levels the horizon and gives
     the first view; yaw 0 is the heading of the picture's middle.
 
-    Raises InputError where Panorama.open or write_atomic do, Dit360Error where writing fails.
+    Raises InputError where write_atomic does, Dit360Error where writing fails.
     """
-    out = Path(out)
-    data = b""
-    if not isinstance(panorama, Panorama):
-        path = Path(panorama)
-        panorama, as_it_is = open_file(path)
-        if as_it_is and panorama.width <= WIDEST:
-            data = path.read_bytes()
-    if data:
-        [mime] = {mime for start, mime in _MIME.items() if data.startswith(start)}
-    else:
-        data, mime = _as_jpeg(panorama), "image/jpeg"
-    prompt = panorama.settings.get("prompt")
-    page = _page(data, mime, title, prompt if isinstance(prompt, str) else "", panorama)
+    page = _page(picture, size, pose, title, caption)
     with write_atomic(out, force=force) as file:
         file.write(page)
-    return out
 
 
-def _as_jpeg(panorama: Panorama) -> bytes:
-    image = panorama.image
+def as_jpeg(image: Image.Image) -> bytes:
+    """A panorama for the page (quality 92, 4:4:4). One that is wider than WIDEST is made smaller."""
     if image.width > WIDEST:
         image = image.resize((WIDEST, WIDEST // 2), reducing_gap=3.0)
     buffer = io.BytesIO()
@@ -76,7 +64,8 @@ def _as_jpeg(panorama: Panorama) -> bytes:
     return buffer.getvalue()
 
 
-def _page(data: bytes, mime: str, title: str, caption: str, panorama: Panorama) -> bytes:
+def _page(picture: bytes, size: tuple[int, int], pose: Pose, title: str, caption: str) -> bytes:
+    [mime] = {mime for start, mime in _MIME.items() if picture.startswith(start)}
     template = resources.files("dit360_core").joinpath("panorama", "viewer.html").read_text(encoding="utf-8")
     script, style = (_only(tag, template) for tag in ("script", "style"))
     values = {
@@ -86,10 +75,10 @@ def _page(data: bytes, mime: str, title: str, caption: str, panorama: Panorama) 
         "title": html.escape(title),
         "caption": html.escape(caption),
         "alt": html.escape(caption or title),
-        "width": str(min(panorama.width, WIDEST)),
-        "height": str(min(panorama.height, WIDEST // 2)),
-        "pose": html.escape(json.dumps(_pose(panorama.pose))),
-        "picture": f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}",
+        "width": str(min(size[0], WIDEST)),
+        "height": str(min(size[1], WIDEST // 2)),
+        "pose": html.escape(json.dumps(_pose(pose))),
+        "picture": f"data:{mime};base64,{base64.b64encode(picture).decode('ascii')}",
     }
     # One pass, so that a title such as "{{caption}}" stays what it is.
     page = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
