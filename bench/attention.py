@@ -60,7 +60,8 @@ def main(
 
 def wanted(device: str) -> Iterable[dict[str, Any]]:
     """Every backend × dtype × shape × bias × slice, then what grows with the length."""
-    from dit360_core.plugins.registry import by_priority, default_registry
+    from dit360_core.plugins.entries import by_priority
+    from dit360_core.plugins.registry import default_registry
 
     backends = [entry.address for entry in sorted(default_registry().entries("attention"), key=by_priority)]
     for heads, head_dim, length in ((24, 128, 8832), (24, 64, 544), (24, 128, 544), (24, 256, 544)):

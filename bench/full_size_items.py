@@ -13,8 +13,9 @@ from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.planning.kernels import Kernels
 from dit360_core.planning.probe import closeness, refusals, speed, trial_call
 from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.entries import Entry, by_priority
 from dit360_core.plugins.offers import AttentionNeed
-from dit360_core.plugins.registry import Entry, by_priority, default_registry
+from dit360_core.plugins.registry import default_registry
 from dit360_core.plugins.slicing import sliced
 from dit360_core.sphere.grid import Grid
 from dit360_core.system.machine import Machine

@@ -11,8 +11,9 @@ from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.planning.probe import probe_attention
 from dit360_core.plugins.builtin.attention_kernels import eager, sdpa, sdpa_flash, sdpa_math
 from dit360_core.plugins.choosing import try_out
+from dit360_core.plugins.entries import Entry
 from dit360_core.plugins.offers import AttentionBackend, AttentionNeed
-from dit360_core.plugins.registry import Entry, Registry
+from dit360_core.plugins.registry import Registry
 from dit360_core.plugins.slicing import sliced
 from dit360_core.system.machine import Machine
 from hypothesis import given, settings

@@ -5,9 +5,10 @@ from importlib import metadata
 
 import pytest
 from dit360_core.errors import UnknownName
+from dit360_core.plugins.entries import CORE
 from dit360_core.plugins.extras import PREFIXES, extra_with
 from dit360_core.plugins.hookspecs import KINDS
-from dit360_core.plugins.registry import CORE, Registry, default_registry
+from dit360_core.plugins.registry import Registry, default_registry
 from invented_plugins import attention, installed, offering, quantizer
 from packaging.requirements import Requirement
 

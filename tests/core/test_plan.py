@@ -15,8 +15,9 @@ from dit360_core.planning.precision import precision_for
 from dit360_core.planning.quantization import choose_quantization
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
 from dit360_core.plugins.choosing import Choice, judge, resolve_model, select
+from dit360_core.plugins.entries import CORE
 from dit360_core.plugins.offers import AttentionNeed, QuantizationNeed, SchedulingNeed
-from dit360_core.plugins.registry import CORE, Registry
+from dit360_core.plugins.registry import Registry
 from dit360_core.system.machine import Machine
 from invented_plugins import Halves, attention, installed, model, offering, quantizer, scheduler, tiling
 from random_models import random_flux

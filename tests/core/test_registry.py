@@ -14,10 +14,11 @@ from types import ModuleType
 
 import pytest
 from dit360_core.errors import UnknownName
+from dit360_core.plugins.entries import CORE
 from dit360_core.plugins.guarding import Arrivals
 from dit360_core.plugins.hookspecs import KINDS, hookimpl
 from dit360_core.plugins.offers import AttentionBackend, Scheduler
-from dit360_core.plugins.registry import CORE, Registry
+from dit360_core.plugins.registry import Registry
 from invented_plugins import attention, installed, model, module, offering, quantizer, scheduler, tiling
 
 BUILTIN = ["sdpa", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn", "sdpa-math", "eager"]

@@ -17,8 +17,9 @@ import pytest
 from command_line import python
 from dit360_core import plugins
 from dit360_core.cli.scaffolding import plugin_project
+from dit360_core.plugins.entries import CORE
 from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
-from dit360_core.plugins.registry import CORE, Registry
+from dit360_core.plugins.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 DOOR, KIT = "dit360_core.plugins", "dit360_core.testing"

@@ -23,7 +23,7 @@ def _judged(kind: str) -> Choices:
     # The verdicts hold until ComfyUI starts again, as the plugins do.
     from dit360_core.planning.catalogue import need_of
     from dit360_core.plugins.choosing import judge
-    from dit360_core.plugins.registry import by_priority
+    from dit360_core.plugins.entries import by_priority
     from dit360_core.system.machine import Machine
 
     machine = Machine.detect()

@@ -16,6 +16,7 @@ import attrs
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.in_process import Advance, InProcess
 from dit360_core.batching.items import Batchwide, Item, content_of, digest, read_items
+from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import Dit360Error, InputError
@@ -191,8 +192,6 @@ class Batch:
     def _engine(self, advance: Advance | None) -> Engine:
         if self._engine_name == "local":
             return InProcess(self.loading, quality=self._quality, registry=self._registry, advance=advance)
-        from dit360_core.batching.on_ray import OnRay
-
         return OnRay(self.loading, quality=self._quality, workers=self._workers, address=self._address)
 
     def _contents(self) -> dict[str, str]:

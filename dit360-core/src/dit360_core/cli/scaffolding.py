@@ -20,9 +20,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from dit360_core.errors import InputError, UnknownName
+from dit360_core.plugins.entries import CORE
 from dit360_core.plugins.hookspecs import KINDS
 from dit360_core.plugins.offers import PLUGIN_API, Offer
-from dit360_core.plugins.registry import CORE, Registry, noun
+from dit360_core.plugins.registry import Registry, noun
 from dit360_core.system.atomic import new_folder
 from dit360_core.system.installed import installed_version
 

@@ -27,7 +27,7 @@ from dit360_core.pipeline.tiling_trial import sketch
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
 from dit360_core.plugins.choosing import Choice
-from dit360_core.plugins.registry import CORE
+from dit360_core.plugins.entries import CORE
 from dit360_core.system.memory import give_back_freed_memory
 from dit360_core.system.phases import PhaseKind
 

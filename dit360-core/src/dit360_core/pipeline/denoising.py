@@ -25,6 +25,7 @@ from dit360_core.pipeline.state import Loaded
 from dit360_core.planning.cost import evaluations
 from dit360_core.planning.kernels import slicing_notes
 from dit360_core.plugins.choosing import Choice, select
+from dit360_core.plugins.entries import CORE, Entry
 from dit360_core.plugins.offers import (
     Attend,
     AttentionNeed,
@@ -32,7 +33,6 @@ from dit360_core.plugins.offers import (
     SchedulerSettings,
     SchedulingNeed,
 )
-from dit360_core.plugins.registry import CORE, Entry
 from dit360_core.plugins.slicing import sliced
 from dit360_core.system.phases import PhaseKind
 

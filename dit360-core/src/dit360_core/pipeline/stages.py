@@ -16,7 +16,7 @@ from dit360_core.errors import Dit360Error, is_callers, mark_as_callers, one_lin
 from dit360_core.panorama.gpano import MADE, Pose
 from dit360_core.planning.plan import Plan
 from dit360_core.plugins.choosing import Choice
-from dit360_core.plugins.registry import CORE
+from dit360_core.plugins.entries import CORE
 from dit360_core.system.memory import is_out_of_memory, told_when_full
 from dit360_core.system.phases import PhaseKind
 

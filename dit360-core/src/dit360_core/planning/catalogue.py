@@ -8,10 +8,11 @@ import attrs
 
 from dit360_core.planning.kernels import TYPICAL, try_kernels, typical_need
 from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.entries import by_priority
 from dit360_core.plugins.hookspecs import KINDS
 from dit360_core.plugins.offers import Need, QuantizationNeed, SchedulingNeed, TilingNeed
-from dit360_core.plugins.registry import Registry, by_priority
-from dit360_core.sphere.grid import Grid
+from dit360_core.plugins.registry import Registry
+from dit360_core.sphere.size import tokens_of
 from dit360_core.system.machine import Machine
 
 
@@ -57,7 +58,7 @@ def need_of(kind: str, machine: Machine) -> Need | None:
     if kind == "quantization":
         return QuantizationNeed(device=machine.device, dtype=need.dtype)
     if kind == "scheduler":
-        tokens = Grid.of_picture(TYPICAL.width, TYPICAL.height, TYPICAL.circular_padding).tokens
+        tokens = tokens_of(TYPICAL.width, TYPICAL.height, TYPICAL.circular_padding)
         return SchedulingNeed(steps=TYPICAL.steps, tokens=tokens)
     if kind == "tiling":
         return TilingNeed(device=machine.device, dtype=need.dtype, width=TYPICAL.width, height=TYPICAL.height)

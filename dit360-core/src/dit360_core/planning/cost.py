@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dit360_core.options import SampleOptions
+from dit360_core.plugins.entries import Entry
 from dit360_core.plugins.figures import evaluations_told
-from dit360_core.plugins.registry import Entry
 
 
 def calls_of_a_question(asked: SampleOptions, prompts: int = 1) -> int:

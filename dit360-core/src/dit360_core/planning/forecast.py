@@ -23,10 +23,11 @@ from dit360_core.planning.precision import precision_for
 from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
 from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.entries import Entry, by_priority
 from dit360_core.plugins.figures import scratch_told
 from dit360_core.plugins.offers import LayerNeed, Model, Quantizer
-from dit360_core.plugins.registry import Entry, Registry, by_priority
-from dit360_core.sphere.grid import Grid
+from dit360_core.plugins.registry import Registry
+from dit360_core.sphere.size import tokens_of
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import free_memory, gib, used_memory
@@ -89,7 +90,7 @@ class Subject:
         """Of the image, with its pad columns, and of the prompt."""
         padding = 0 if self.sampling.circular_mode == "bias" else padding_of(self.sampling, self.model)
         text = self.sampling.max_sequence_length or self.shapes.longest_prompt
-        return Grid.of_picture(*self.size, padding).tokens, text
+        return tokens_of(*self.size, padding), text
 
     @property
     def evaluations(self) -> int:

@@ -11,9 +11,10 @@ from dit360_core.planning.precision import precision_for
 from dit360_core.planning.trial import Verdict, try_apart
 from dit360_core.plugins.builtin.models import DIT360
 from dit360_core.plugins.choosing import Choice, judge, select
+from dit360_core.plugins.entries import CORE, by_priority
 from dit360_core.plugins.offers import AttentionBackend, AttentionNeed, Model
-from dit360_core.plugins.registry import CORE, Registry, by_priority
-from dit360_core.sphere.grid import Grid
+from dit360_core.plugins.registry import Registry
+from dit360_core.sphere.size import tokens_of
 from dit360_core.system.machine import Machine
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def native_need(
     heads: how many, and channels of each.
     text_tokens: of a prompt, the longest there is as long as none is known.
     """
-    length = Grid.of_picture(model.width, model.height, model.circular_padding).tokens + text_tokens
+    length = tokens_of(model.width, model.height, model.circular_padding) + text_tokens
     return AttentionNeed(device=machine.device, dtype=precision, heads=heads[0], head_dim=heads[1], length=length)
 
 

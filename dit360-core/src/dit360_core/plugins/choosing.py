@@ -15,9 +15,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion
 
 from dit360_core.errors import BackendUnavailable, Reason, UnknownName, one_line
+from dit360_core.plugins.entries import CORE, Entry, by_priority, with_owner
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.offers import Model, Need, Offer
-from dit360_core.plugins.registry import CORE, Entry, Registry, by_priority, normal, noun, with_owner
+from dit360_core.plugins.registry import Registry, normal, noun
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import is_out_of_memory
 from dit360_core.system.naming import looks_like_hub_id

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dit360_core.errors import Dit360Error, one_line
-from dit360_core.plugins.registry import Entry
+from dit360_core.plugins.entries import Entry
 
 if TYPE_CHECKING:
     import torch

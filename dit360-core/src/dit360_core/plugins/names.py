@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
 
 import attrs
 
 from dit360_core.errors import Reason
 from dit360_core.options import aliases
+from dit360_core.plugins.entries import Entry
 from dit360_core.plugins.offers import PLUGIN_API, Offer
-
-if TYPE_CHECKING:
-    from dit360_core.plugins.registry import Entry
 
 
 def wrong_api(offer: Offer) -> tuple[Reason, ...]:

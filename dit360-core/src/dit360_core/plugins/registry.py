@@ -20,9 +20,11 @@ import attrs
 import pluggy
 from packaging.utils import canonicalize_name
 
-from dit360_core.errors import Reason, UnknownName, one_line
+from dit360_core.errors import UnknownName, one_line
 from dit360_core.options import aliases
+from dit360_core.plugins import builtin
 from dit360_core.plugins.defaults import check_defaults
+from dit360_core.plugins.entries import CORE, Entry, by_priority
 from dit360_core.plugins.extras import extra_with
 from dit360_core.plugins.guarding import Arrivals, check_readable, offered, undisturbed
 from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
@@ -33,7 +35,6 @@ from dit360_core.system.installed import installed_version
 log = logging.getLogger("dit360")
 
 GROUP = "dit360"
-CORE = "dit360-core"
 DISABLED = "DIT360_DISABLED_PLUGINS"
 STRICT = "DIT360_STRICT_PLUGINS"
 
@@ -60,60 +61,6 @@ class PluginFailure:
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version} ({self.entry_point}) {_STAGES[self.stage]}: {self.error}"
-
-
-def with_owner(name: str, distribution: str, version: str) -> str:
-    """The name of an offer, and whose it is if it is not the core's."""
-    return name if distribution == CORE else f"{name} ({distribution} {version})"
-
-
-@attrs.frozen(kw_only=True)
-class Entry:
-    """An offer and who made it. distribution: its name in the normal form, as pip shows it (lower case, hyphens).
-
-    refused: why it may not even be considered (clash, api); empty if it may.
-    """
-
-    kind: str
-    offer: Any
-    distribution: str
-    version: str
-    refused: tuple[Reason, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return str(self.offer.name)
-
-    @property
-    def address(self) -> str:
-        """``distribution:name``, which selects this offer and no other."""
-        return f"{self.distribution}:{self.offer.name}"
-
-    @property
-    def origin(self) -> str:
-        """Its name, and whose it is if it is not the core's."""
-        return with_owner(self.name, self.distribution, self.version)
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """What it answers to together with others of its distribution."""
-        return (self.family, f"{self.distribution}:{self.family}") if self.family else ()
-
-    @property
-    def family(self) -> str:
-        """Of an attention backend that has one; else empty."""
-        return getattr(self.offer, "family", "")
-
-
-def by_priority(entry: Entry) -> tuple[tuple[float, ...], str]:
-    """Sorts entries into the order in which they are tried."""
-    try:
-        rank = tuple(float(part) for part in entry.offer.rank)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        rank = (float("inf"),)
-    return rank, entry.name
 
 
 @attrs.frozen
@@ -256,11 +203,7 @@ class Registry:
             return _Raised(error)
 
     def _builtin_modules(self) -> Iterable[Any]:
-        if self._builtin is not None:
-            return self._builtin
-        from dit360_core.plugins import builtin
-
-        return builtin.PLUGINS
+        return builtin.PLUGINS if self._builtin is None else self._builtin
 
     def _wanted_entry_points(self) -> list[metadata.EntryPoint]:
         """Sorted by (distribution, name), without duplicates (editable installs leave some) and disabled ones."""

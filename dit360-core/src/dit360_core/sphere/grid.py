@@ -8,16 +8,10 @@ padding inside each call, and cropping what comes out, is the same computation a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-PATCH = 16
-"""Pixels to a token's side: 8 of the autoencoder times 2 of the patch."""
-
+from dit360_core.sphere.size import PATCH, tokens_in
 
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -54,7 +48,7 @@ class Grid:
     @property
     def tokens(self) -> int:
         """Tokens of a transformer call, pad columns included; ``mu`` is computed from this."""
-        return self.rows * (self.columns + 2 * self.padding)
+        return tokens_in(self.rows, self.columns, self.padding)
 
     @property
     def real(self) -> Grid:
@@ -68,8 +62,6 @@ class Grid:
         A pad column is a second key of the same content, and two equal keys are one whose score is log 2 higher. What
         they would have computed as queries is cropped anyhow. text: tokens before the image's, which have no copies.
         """
-        import torch
-
         shown = self.sources()
         # Not bincount, whose output has a length that PyTorch 2.6 cannot trace.
         copies = torch.zeros(self.columns, dtype=torch.float64)
@@ -78,21 +70,15 @@ class Grid:
 
     def sources(self) -> torch.Tensor:
         """``(columns + 2·padding,)`` int64: the real column that each padded column shows."""
-        import torch
-
         return torch.arange(-self.padding, self.columns + self.padding) % self.columns
 
     def pad_index(self) -> torch.Tensor:
         """``(tokens,)`` int64: the real token that each padded token copies."""
-        import torch
-
         rows = torch.arange(self.rows)[:, None] * self.columns
         return (rows + self.sources()[None, :]).reshape(-1)
 
     def crop_index(self) -> torch.Tensor:
         """``(rows·columns,)`` int64: where the real tokens are among the padded ones."""
-        import torch
-
         rows = torch.arange(self.rows)[:, None] * (self.columns + 2 * self.padding)
         return (rows + self.padding + torch.arange(self.columns)[None, :]).reshape(-1)
 
@@ -101,8 +87,6 @@ class Grid:
 
         With a spread, ids are those of the tokens' centres, so they need not be whole.
         """
-        import torch
-
         ids = torch.zeros(self.rows, self.columns + 2 * self.padding, 3)
         ids[..., 1] = self._spread(torch.arange(self.rows))[:, None]
         ids[..., 2] = self._spread(self.sources())[None, :]

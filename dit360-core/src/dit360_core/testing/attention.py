@@ -12,8 +12,8 @@ import torch
 from dit360_core.errors import Reason
 from dit360_core.planning.probe import probe_attention, refusals, trial_call
 from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.entries import Entry
 from dit360_core.plugins.offers import Attend, AttentionBackend, AttentionNeed
-from dit360_core.plugins.registry import Entry
 from dit360_core.plugins.slicing import sliced
 from dit360_core.system.machine import Machine
 from dit360_core.testing.offering import MACHINES, OfferConformance

@@ -17,8 +17,8 @@ from dit360_core.models.flux.small import quantizable, run, small_transformer
 from dit360_core.models.weights.bytes import held_bytes
 from dit360_core.models.weights.conversion import FusedLora, convert, quantize_module, trial_tokens
 from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.entries import Entry
 from dit360_core.plugins.offers import QuantizationNeed, Quantizer, QuantizerImplementation
-from dit360_core.plugins.registry import Entry
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
 from dit360_core.testing.offering import MACHINES, OfferConformance
