@@ -7,7 +7,7 @@ import pytest
 import torch
 from dit360_core.models.flux.networks import Enclosed
 from dit360_core.models.lora.beside import LoraBeside, Strength
-from dit360_core.models.lora.fitting import Factors
+from dit360_core.models.lora.factors import Factors
 from dit360_core.plugins.builtin.attention_kernels import sdpa
 from dit360_core.plugins.builtin.fp8 import WeightOnlyFp8Linear
 from dit360_core.plugins.builtin.int8 import DynamicInt8Linear, Int8, WeightOnlyInt8Linear, dynamic_works

@@ -4,9 +4,11 @@ import pytest
 import torch
 from dit360_core.errors import ModelError
 from dit360_core.models.flux.architecture import FLUX
-from dit360_core.models.lora import fitting as lora
 from dit360_core.models.lora import fusing
 from dit360_core.models.lora.beside import Strength
+from dit360_core.models.lora.file import read
+from dit360_core.models.lora.finding import locate
+from dit360_core.models.lora.fitting import fitted
 from dit360_core.models.lora.fusing import Applied
 from lora_files import LAYERS, RANK, factors, write
 from random_models import random_flux
@@ -20,7 +22,7 @@ def weights(pipe):
 
 def fuse(pipe, place, strength=1.0):
     """Fuses a LoRA into a transformer. Returns how many layers it changes, and what is told of it."""
-    found = lora.fitted(lora.read(lora.locate(str(place)), FLUX), {"transformer": pipe.transformer})
+    found = fitted(read(locate(str(place)), FLUX), {"transformer": pipe.transformer})
     return fusing.fuse(pipe.transformer, "transformer", [Applied(lora=found, shared=Strength(strength))]), found.remarks
 
 
@@ -68,23 +70,23 @@ def test_a_lora_of_another_width_is_refused(tmp_path):
 def test_a_file_without_lora_tensors_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match="holds no LoRA"):
-        lora.locate(str(tmp_path / "x.safetensors"))
+        locate(str(tmp_path / "x.safetensors"))
 
 
 def test_several_files_in_a_folder_must_be_told_apart(tmp_path):
     for name in ("a", "b"):
         save_file({"x.lora_A.weight": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(ModelError, match="holds 2 safetensors files"):
-        lora.locate(str(tmp_path))
+        locate(str(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt"])
 def test_pickles_are_refused(tmp_path, suffix):
     (tmp_path / f"lora{suffix}").write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(ModelError, match="pickle"):
-        lora.locate(str(tmp_path / f"lora{suffix}"))
+        locate(str(tmp_path / f"lora{suffix}"))
     with pytest.raises(ModelError, match="pickle"):
-        lora.locate(str(tmp_path))
+        locate(str(tmp_path))
 
 
 def test_a_lora_given_when_loading_changes_the_picture_and_is_told(tmp_path):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from dit360_core.errors import ModelError
 from dit360_core.models.flux.architecture import FLUX
-from dit360_core.models.lora import fitting as lora
+from dit360_core.models.lora import fitting
+from dit360_core.models.lora.file import read
+from dit360_core.models.lora.finding import locate
 from lora_schemes import ALPHA, RANK, SCHEMES, made, write
 from safetensors.torch import save_file
 
@@ -24,7 +26,7 @@ def parts(tiny_folder):
 
 
 def fitted(file, parts):
-    return lora.fitted(lora.read(lora.locate(str(file)), FLUX), parts)
+    return fitting.fitted(read(locate(str(file)), FLUX), parts)
 
 
 def added(found, parts):

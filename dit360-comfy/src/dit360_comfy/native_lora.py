@@ -28,7 +28,7 @@ def with_lora(model: Any, name: str, strength: float) -> Any:
     """
     import comfy.lora
     import comfy.lora_convert
-    from dit360_core.models.lora.fitting import is_of_plain_factors, locate
+    from dit360_core.models.lora.finding import is_of_plain_factors, locate
     from safetensors.torch import load_file
 
     file = locate(name)
@@ -54,7 +54,8 @@ def _patches(model: Any, file: Path, keys: dict[str, Any]) -> dict[Any, Any]:
     """What ComfyUI is to add to which of its weights. keys: its table of names."""
     import comfy.lora
     from dit360_core.models.flux.architecture import FLUX
-    from dit360_core.models.lora.fitting import fitted_to, read
+    from dit360_core.models.lora.file import read
+    from dit360_core.models.lora.fitting import fitted_to
 
     found = read(file, FLUX)
     named = {name.removeprefix(_HEAD): _place(key) for name, key in keys.items() if name.startswith(_HEAD)}

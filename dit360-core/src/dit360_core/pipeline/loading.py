@@ -12,7 +12,7 @@ import attrs
 from dit360_core.errors import BackendUnavailable
 from dit360_core.models.architecture import Architecture, Facts
 from dit360_core.models.families import architecture_of, expected, locate, shape_folder
-from dit360_core.models.lora import fitting
+from dit360_core.models.lora import finding
 from dit360_core.models.settings import remembered_loras, with_settings
 from dit360_core.models.weights.files import ModelFiles, existing
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
@@ -138,7 +138,7 @@ class _Preparation:
     def _find_files(self) -> None:
         """Files that are here are looked at now, and others when they are fetched."""
         self.folder = locate(self.model.base) if existing(self.model.base) else None
-        self.lora_files = {lora.name: fitting.locate(lora.name) for lora in self.loras if existing(lora.name)}
+        self.lora_files = {lora.name: finding.locate(lora.name) for lora in self.loras if existing(lora.name)}
         family = expected(self.model)
         self.replaced = family.find_replaced(self.asked)
         if self.folder is not None:
@@ -190,7 +190,7 @@ class _Preparation:
         if self.folder is None or far:
             self._confirm()
         for name in far:
-            self.lora_files[name] = fitting.locate(name)
+            self.lora_files[name] = finding.locate(name)
         folder = self.folder
         if folder is None:
             folder = locate(self.model.base)

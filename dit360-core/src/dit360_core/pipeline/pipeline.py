@@ -16,7 +16,7 @@ from dit360_core.errors import InputError
 from dit360_core.models.engine import Engine
 from dit360_core.models.lora.added import check_addable
 from dit360_core.models.lora.beside import Strength
-from dit360_core.models.lora.fitting import locate
+from dit360_core.models.lora.finding import locate
 from dit360_core.models.residency.placement import place
 from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama.picture import Panorama

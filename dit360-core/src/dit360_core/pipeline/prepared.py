@@ -15,7 +15,9 @@ from dit360_core.errors import InputError
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture
 from dit360_core.models.lora.added import Added, check_addable, fitted_to
 from dit360_core.models.lora.beside import Strength, put_beside
-from dit360_core.models.lora.fitting import fitted, locate, read
+from dit360_core.models.lora.file import read
+from dit360_core.models.lora.finding import locate
+from dit360_core.models.lora.fitting import fitted
 from dit360_core.models.lora.fusing import Applied, check_kept, fuse
 from dit360_core.models.residency.placement import place, place_part
 from dit360_core.models.residency.residency import Host, Residency

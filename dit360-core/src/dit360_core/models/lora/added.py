@@ -13,7 +13,8 @@ import torch
 from dit360_core.errors import InputError
 from dit360_core.models.architecture import DENOISER, Architecture, Networks
 from dit360_core.models.lora.beside import LoraBeside, Strength, put_beside
-from dit360_core.models.lora.fitting import Lora, fitted, read
+from dit360_core.models.lora.file import read
+from dit360_core.models.lora.fitting import Lora, fitted
 from dit360_core.models.weights.conversion import place
 
 log = logging.getLogger("dit360")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -56,8 +53,6 @@ class Factors:
         """What it adds to the output of a Linear layer, its bias aside."""
 
         def added(x: torch.Tensor) -> torch.Tensor:
-            import torch
-
             wide, out = x.float(), torch.zeros((), device=x.device)
             if self.down is not None and self.up is not None:
                 out = out + (wide @ self.down.to(wide).T) @ self.up.to(wide).T
@@ -105,8 +100,6 @@ class Factors:
 
 def together(every: Sequence[Factors]) -> Factors:
     """Several of one layer as one. Of what stands in the place of the layer's own, the last counts."""
-    import torch
-
     if len(every) == 1:
         return every[0]
     pairs = [(each.down, each.up) for each in every if each.down is not None and each.up is not None]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from dit360_core.errors import ModelError, first_line
 from dit360_core.models.architecture import DENOISER, Architecture, Target
 from dit360_core.models.lora import keys as kinds
 from dit360_core.models.lora.factors import Factors
 from dit360_core.models.lora.scales import Settings, checked_alpha, header_of, settings_of
-
-if TYPE_CHECKING:
-    import torch
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -67,9 +66,6 @@ LONE_ALPHA = "are alphas of layers without factors"
 
 def read(file: Path, architecture: Architecture) -> LoraFile:
     """A LoRA in any of the formats of ``docs/loras.md``. Raises ModelError if it is none for this family."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         raw = load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:

@@ -1,56 +1,23 @@
-"""Finds the file of a LoRA, and fits what is in it to a model: layer by layer, with nothing left unsaid."""
+"""Fits what is in the file of a LoRA to a model: layer by layer, with nothing left unsaid."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
+import torch
 
 from dit360_core.errors import ModelError
 from dit360_core.models.architecture import Architecture
 from dit360_core.models.lora import keys as lora_keys
 from dit360_core.models.lora.factors import Factors, together
-from dit360_core.models.lora.file import Entry, LoraFile, in_words, read
-from dit360_core.models.weights.files import existing, find_lora_file
-from dit360_core.models.weights.headers import check_safetensors
-from dit360_core.models.weights.hub import LORA_FILES, SUBFOLDERS, fetch, told_of_the_cache
-from dit360_core.system.naming import looks_like_hub_id
-
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Lora", "fitted", "fitted_to", "is_of_plain_factors", "locate", "read"]
+from dit360_core.models.lora.file import Entry, LoraFile, in_words
 
 NOT_THERE = "are for layers that this model has not"
 NO_BIAS = "are biases of layers that have none in this model"
 TWICE = "are there a second time under another name and count once"
-
-
-def locate(lora: str) -> Path:
-    """The safetensors file meant by a path, a Hub id or ``owner/name/file.safetensors``, its header checked."""
-    path = existing(lora)
-    repo_id, _, name = lora.rpartition("/")
-    fetched = path is None
-    if path is None and looks_like_hub_id(lora):
-        repo_id = lora
-        path = fetch(lora, LORA_FILES, ignore=SUBFOLDERS)
-    elif path is None and looks_like_hub_id(repo_id) and name.endswith(".safetensors"):
-        path = fetch(repo_id, [name, "adapter_config.json"]) / name
-    if path is None:
-        raise ModelError(
-            f"There is no LoRA {lora}; give a safetensors file, a folder, or a Hub id (owner/name or "
-            "owner/name/file.safetensors)."
-        )
-    file = find_lora_file(path)
-    with told_of_the_cache(repo_id) if fetched else contextlib.nullcontext():
-        names = check_safetensors(file)
-    kinds = {parsed.kind for name in names if (parsed := lora_keys.parse(name)) is not None}
-    if not kinds - {lora_keys.NEW_WEIGHT, lora_keys.NEW_BIAS} and not lora_keys.other_kind(names):
-        raise ModelError(f"{file} holds no LoRA: none of its {len(names)} tensors is named so; give a LoRA file.")
-    return file
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -103,11 +70,6 @@ def fitted(found: LoraFile, modules: Mapping[str, torch.nn.Module]) -> Lora:
     if shapes differ.
     """
     return fitted_to(found, {part: dict(module.named_modules()) for part, module in modules.items()})
-
-
-def is_of_plain_factors(file: Path) -> bool:
-    """Whether :func:`read` reads it: LoKr, LoHa and other kinds of adapters it refuses."""
-    return not lora_keys.other_kind(check_safetensors(file))
 
 
 def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 
 from dit360_core.errors import ModelError
 from dit360_core.models.lora.beside import Strength
@@ -14,8 +15,6 @@ from dit360_core.models.lora.factors import Factors
 from dit360_core.models.lora.fitting import Lora
 
 if TYPE_CHECKING:
-    import torch
-
     from dit360_core.models.weights.conversion import Converted
 
 
@@ -47,8 +46,6 @@ def changes_of(loras: Iterable[Applied], part: str) -> dict[str, list[Change]]:
 
 def fused(old: torch.Tensor, part: str, leaf: str, changes: Sequence[Change]) -> torch.Tensor:
     """A weight or bias (leaf) with its LoRAs, computed in 32 bits and rounded once; ``old`` itself if none is."""
-    import torch
-
     wide = old.to(torch.promote_types(old.dtype, torch.float32))
     total = None
     for applied, factors in changes:
@@ -67,8 +64,6 @@ def fuse(module: torch.nn.Module, part: str, loras: Sequence[Applied]) -> int:
 
     Raises ModelError for one that changes nothing.
     """
-    import torch
-
     changes = changes_of(loras, part)
     with torch.no_grad():
         for name, of_layer in changes.items():

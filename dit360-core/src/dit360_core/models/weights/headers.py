@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+from safetensors import SafetensorError, safe_open
 
 from dit360_core.errors import ModelError
 from dit360_core.models.weights.schema import read_json
@@ -47,8 +48,6 @@ def refuse_pickle(path: Path) -> None:
 
 def check_safetensors(file: Path) -> list[str]:
     """The tensor names of a safetensors file, read from its header. Raises ModelError if it is damaged or cut off."""
-    from safetensors import SafetensorError, safe_open
-
     refuse_pickle(file)
     try:
         # Opening compares the header with the length of the file; no tensor is read.
