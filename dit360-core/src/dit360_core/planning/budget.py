@@ -11,14 +11,14 @@ import attrs
 
 from dit360_core.errors import BackendUnavailable, InputError
 from dit360_core.models.architecture import DENOISER
-from dit360_core.options import LoadOptions
+from dit360_core.options import LoadOptions, budget_of
 from dit360_core.planning.checks import contradicts
 from dit360_core.planning.forecast import HOST_SHARE, Subject, chosen_setup
 from dit360_core.planning.prediction import Prediction, Setup, predict
 from dit360_core.planning.quantization import quantization_need
 from dit360_core.planning.speed import Speed
 from dit360_core.plugins.choosing import in_words, judge
-from dit360_core.system.memory import gib
+from dit360_core.system.memory import free_memory, gib, used_memory
 from dit360_core.system.phases import PhaseKind
 
 log = logging.getLogger("dit360")
@@ -78,8 +78,6 @@ class Fit:
 
 def budget_for(asked: LoadOptions, subject: Subject) -> int:
     """Bytes to keep to, of a device or, on a CPU, of system memory; with what this process holds already."""
-    from dit360_core.options import budget_of
-
     given = budget_of(asked.vram) if asked.vram is not None else None
     if given is None and asked.preset == "low-vram":
         given = LOW
@@ -103,9 +101,8 @@ def budget_for(asked: LoadOptions, subject: Subject) -> int:
 
 def all_there(subject: Subject) -> int:
     """Bytes that are free on a device of this machine, and those that this process holds."""
-    from dit360_core.system.memory import free_memory, used_memory
-
-    return free_memory(subject.machine.device) + max(subject.held, used_memory(subject.machine.device))
+    device = subject.machine.device
+    return free_memory(device) + max(subject.held, used_memory(device))
 
 
 def fit(

@@ -10,21 +10,15 @@ import attrs
 
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, Reason, UnknownName
 from dit360_core.models.architecture import DENOISER
-from dit360_core.models.families import architecture_of
 from dit360_core.options import LoadOptions
 from dit360_core.planning.checks import refuse_without_effect
 from dit360_core.plugins.choosing import Choice, select
 from dit360_core.plugins.offers import QuantizationNeed
 from dit360_core.plugins.registry import Registry, normal
-from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
-from dit360_core.system.memory import free_memory
 
 if TYPE_CHECKING:
     from dit360_core.models.weights.store import Stored
-
-_SHARE_FOR_WEIGHTS = 0.75
-"""Of free memory; the rest is for what a step and the autoencoder need."""
 
 
 def quantization_need(options: LoadOptions, machine: Machine, precision: str, lora: bool) -> QuantizationNeed:
@@ -54,8 +48,10 @@ def choose_quantization(
     """
     need = quantization_need(options, machine, precision, lora)
     if options.quantization_mode == "auto" and folder is not None:
-        need = _with_sizes(need, options, folder, precision)
-    return select("quantization", options.quantization_mode, registry, machine, need, probe=probe_quantizer)
+        from dit360_core.planning.layers import with_sizes
+
+        need = with_sizes(need, options, folder, precision)
+    return select("quantization", options.quantization_mode, registry, machine, need, probe=_tried)
 
 
 def check_stored(options: LoadOptions, lora: bool, stored: Mapping[str, Stored]) -> None:
@@ -85,7 +81,7 @@ def choose_stored(
         )
     need = quantization_need(options, machine, precision, lora)
     try:
-        choice, implementation = select("quantization", stored.address, registry, machine, need, probe=probe_quantizer)
+        choice, implementation = select("quantization", stored.address, registry, machine, need, probe=_tried)
     except UnknownName as error:
         raise BackendUnavailable(
             f"{options.model} is stored as {stored.mode} by {stored.distribution} {stored.version}, which is not "
@@ -97,39 +93,10 @@ def choose_stored(
     return attrs.evolve(choice, requested=options.quantization_mode, named=0), implementation
 
 
-def probe_quantizer(implementation: Any, machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:
-    """Tries a quantizer on a small layer where it is to run."""
+def _tried(implementation: Any, machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:
+    """What a trial of a quantizer finds; nothing is to be tried of none."""
     if implementation is None:
-        return
-    import torch
+        return ()
+    from dit360_core.planning.layers import try_quantizer
 
-    from dit360_core.models.weights.conversion import NotQuantized, convert
-
-    generator = torch.Generator().manual_seed(0)
-    linear = torch.nn.Linear(128, 256)
-    for tensor in (linear.weight.data, linear.bias.data):
-        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    try:
-        convert(linear.to(need.device, torch_dtype(need.dtype)), implementation, name="of a trial", one_token=False)
-    except NotQuantized as error:
-        yield Reason("probe_failed", f"in a trial {error.why}")
-    except Dit360Error as error:
-        yield Reason("probe_failed", f"a trial failed: {str(error).rstrip('.')}")
-
-
-def _with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:
-    from dit360_core.models.weights.selection import selections
-    from dit360_core.models.weights.store import weights_of
-
-    if options.offload in ("sequential", "group", "disk"):
-        return need  # layer by layer, or block by block, anything fits
-    family = architecture_of(folder)
-    itemsize = torch_dtype(precision).itemsize
-    wanted = family.quantized_by(options.quantization_parts)
-    modules = {part: family.networks.empty(part, folder / part) for part in wanted}
-    found = selections(modules, options.quantization_skip, family.networks.policy)
-    chosen = {part: selection.layers for part, selection in found.items()}
-    sizes = tuple(weights_of(folder, part, chosen.get(part, ()), itemsize) for part in family.names)
-    if options.offload == "none":
-        sizes = ((sum(weights for weights, _ in sizes), sum(others for _, others in sizes)),)
-    return attrs.evolve(need, sizes=sizes, budget=int(_SHARE_FOR_WEIGHTS * free_memory(need.device)))
+    return try_quantizer(implementation, need)

@@ -23,9 +23,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.errors import Reason
+from dit360_core.errors import InputError, Reason
+from dit360_core.plugins.choosing import try_out
 from dit360_core.plugins.offers import AttentionNeed
+from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.children import ending, environment
+from dit360_core.system.machine import Machine
+from dit360_core.system.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from dit360_core.planning.probe import Trials
@@ -195,10 +199,7 @@ def _verdict(told: Mapping[str, Any]) -> Verdict:
 
 
 def _serve(asked: Mapping[str, Any], out: IO[str]) -> None:
-    from dit360_core.errors import InputError
     from dit360_core.planning.probe import Trials
-    from dit360_core.plugins.registry import default_registry
-    from dit360_core.system.machine import Machine
 
     need = AttentionNeed(**asked["need"])
     try:
@@ -219,10 +220,8 @@ def _serve(asked: Mapping[str, Any], out: IO[str]) -> None:
             return
 
 
-def _tried(address: str, trials: Trials, registry: Any, machine: Any, timed: bool) -> Verdict:
+def _tried(address: str, trials: Trials, registry: Registry, machine: Machine, timed: bool) -> Verdict:
     from dit360_core.planning.probe import closeness, refusals, speed
-    from dit360_core.plugins.choosing import try_out
-    from dit360_core.system.memory import is_out_of_memory
 
     found: dict[str, float | None] = {}
     need = trials.need
@@ -264,8 +263,7 @@ def _main() -> None:
 
 def _forked(given: IO[str], out: IO[str]) -> Any:
     """What a fork is to try, in that fork; nothing, in the process that makes them, when nothing is asked any more."""
-    for name in ("dit360_core.planning.probe", "dit360_core.plugins.registry"):  # and PyTorch with them
-        importlib.import_module(name)
+    importlib.import_module("dit360_core.planning.probe")  # and PyTorch with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is told as well, and ends us
     fork = 0
     for line in given:

@@ -93,7 +93,7 @@ class Arrivals:
         """``distribution:entry point`` of the plugins that were at work when earlier starts ended; told once."""
         found: list[str] = []
         with contextlib.suppress(ImportError, OSError, RuntimeError):
-            import fcntl
+            import fcntl  # there is none on Windows
 
             folder = self._folder or _state_folder()
             for path in sorted(folder.glob("importing-*")) if folder.is_dir() else ():
@@ -122,7 +122,7 @@ class Arrivals:
             self._close()
 
     def _open(self) -> None:
-        import fcntl
+        import fcntl  # as above
 
         folder = self._folder or _state_folder()
         folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,7 @@ class Machine:
             return cls._of_cpu()
         if _torch_is_imported():
             return cls.by_torch(device)
+        # Every command imports this module for its help, which is not to wait for what looks for cards.
         from dit360_core.system.devices import search
         from dit360_core.system.devices.build import installed_build
 
@@ -177,7 +178,7 @@ _REPORTED = (
 
 
 def _system_memory() -> int:
-    import psutil
+    import psutil  # not at the top, as above
 
     return int(psutil.virtual_memory().total)
 

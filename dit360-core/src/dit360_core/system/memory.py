@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from dit360_core.errors import Dit360Error
 
 if TYPE_CHECKING:
@@ -57,8 +59,6 @@ def free_memory(device: str | torch.device) -> int:
 
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    import psutil
-
     return min([int(psutil.virtual_memory().available), *_left_in_control_group()])
 
 
@@ -73,8 +73,6 @@ def used_memory(device: str | torch.device) -> int:
         import torch
 
         return int(torch.mps.current_allocated_memory())
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import attrs
+import psutil
 
 from dit360_core.errors import InputError
 from dit360_core.system.phases import PhaseKind
@@ -339,8 +340,6 @@ class _Resident:
     """The process, through psutil."""
 
     def __init__(self) -> None:
-        import psutil
-
         self._process = psutil.Process()
 
     def wait(self) -> None:
@@ -357,7 +356,7 @@ class _Linux:
     """The process, from the kernel's own files: a fraction of what psutil takes, and the highest so far is told."""
 
     def __init__(self) -> None:
-        import resource
+        import resource  # there is none on Windows
 
         self._page = resource.getpagesize()
         self._highest = 0

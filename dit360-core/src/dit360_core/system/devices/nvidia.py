@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import psutil
 
 from dit360_core.system.devices.cards import Card
 
@@ -124,8 +125,6 @@ def _memory(nvml: Any, handle: Any) -> int:
 
 
 def _system_memory() -> int:
-    import psutil
-
     return int(psutil.virtual_memory().total)
 
 
