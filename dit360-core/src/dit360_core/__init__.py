@@ -51,7 +51,7 @@ __all__ = list(_WHERE)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import version  # which takes longer than all the rest of this
 
         return version("dit360-core")
     if name not in _WHERE:

@@ -1,5 +1,4 @@
-"""The command line: ``dit360 generate | batch | plan | quantize | bench | backends | doctor | view | inspect |
-new-plugin``.
+"""The command line, ``dit360 COMMAND``.
 
 Importing this builds the commands and their help; torch, diffusers and rich's heavier parts are imported by the
 commands that need them, so that ``--help`` is immediate.

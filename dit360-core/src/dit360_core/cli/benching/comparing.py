@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
 from dit360_core.cli.benching.varying import Configuration
 from dit360_core.system.atomic import write_atomic
@@ -240,8 +241,6 @@ def ratios(
 
 def difference(picture: Path, base: Path) -> dict[str, Any] | None:
     """Whether two pictures are the same bit by bit, or else their PSNR in dB; None of another size, or of none."""
-    import numpy as np
-
     if not (picture.exists() and base.exists()):
         return None
     mine, other = np.load(picture), np.load(base)

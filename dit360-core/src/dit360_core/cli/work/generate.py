@@ -47,9 +47,10 @@ def run(
 ) -> None:
     """Makes a picture and saves it."""
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
-    loading = build(LoadOptions, _of(LoadOptions, options))
-    # Of what a picture may override, its model's options have the word: this one is loaded for it alone.
-    own = {name: value for name, value in _of(SampleOptions, options).items() if name not in _of(LoadOptions, options)}
+    of_the_model = _of(LoadOptions, options)
+    loading = build(LoadOptions, of_the_model)
+    # A flag of both is the model's: it is loaded for this picture alone, which need not override it.
+    own = {name: value for name, value in _of(SampleOptions, options).items() if name not in of_the_model}
     sampling = build(SampleOptions, {"prompt": prompt, **own})
     decoding = build(DecodeOptions, _of(DecodeOptions, options))
     check_save(output, force=force)

@@ -8,12 +8,11 @@ import torch
 
 from dit360_core.models.flux.layers import policy_of
 from dit360_core.models.weights.selection import Selection, select_layers
+from dit360_core.models.weights.quiet import quiet
 
 
 def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
     """An AutoencoderKL of FLUX.1's make with few channels. config: anything of AutoencoderKL's that is to differ."""
-    from dit360_core.models.weights.quiet import quiet
-
     with quiet():
         from diffusers import AutoencoderKL
 
@@ -38,8 +37,6 @@ def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
 
 def small_transformer(dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Any:
     """A FluxTransformer2DModel of 256 channels, one double and two single blocks, with outliers as in trained ones."""
-    from dit360_core.models.weights.quiet import quiet
-
     with quiet():
         from diffusers import FluxTransformer2DModel
 
