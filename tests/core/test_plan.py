@@ -725,7 +725,8 @@ def test_planning_imports_no_torch(tmp_path):
     done = python(
         "import sys; sys.modules['torch'] = sys.modules['diffusers'] = sys.modules['transformers'] = None\n"
         "import dit360_core\n"
-        "from dit360_core.planning import budget, catalogue, checks, forecast, kernels, plan, precision, tiling, verdict\n"
+        "from dit360_core.planning import budget, catalogue, checks, forecast, kernels\n"
+        "from dit360_core.planning import plan, precision, tiling, verdict\n"
         "from dit360_core.plugins import choosing, registry\n"
         "from dit360_core.pipeline import loading\n"
         "from dit360_core.system.machine import Machine\n"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from dit360_core.models.flux.layers import policy_of
-from dit360_core.models.weights.selection import Selection, select_layers
 from dit360_core.models.weights.quiet import quiet
+from dit360_core.models.weights.selection import Selection, select_layers
 
 
 def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
