@@ -18,7 +18,7 @@ from dit360_core.models.lora.beside import Strength, put_beside
 from dit360_core.models.lora.file import read
 from dit360_core.models.lora.finding import locate
 from dit360_core.models.lora.fitting import fitted
-from dit360_core.models.lora.fusing import Applied, check_kept, fuse
+from dit360_core.models.lora.fusing import Applied, Fusion, check_kept, fuse
 from dit360_core.models.residency.placement import place, place_part
 from dit360_core.models.residency.residency import Host, Residency
 from dit360_core.models.shapes.shapes import Shapes
@@ -201,7 +201,7 @@ class Prepared:
             device=torch.device(self.plan.device),
             home=home,
             skip=options.quantization_skip,
-            loras=loras,
+            additions=Fusion(loras) if loras else None,
         )
 
     # ------------------------------------------------------------------------------------------------------------ LoRAs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -87,7 +87,7 @@ def check_effect(part: str, loras: Iterable[Applied]) -> None:
             )
 
 
-def effect_of(changes: Sequence[Change]) -> Any:
+def effect_of(changes: Sequence[Change]) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """What LoRAs add to the output of a Linear layer, its bias aside; None if that is nothing."""
     there = [
         factors.effect(applied.strength)
@@ -102,6 +102,29 @@ def effect_of(changes: Sequence[Change]) -> Any:
         return sum(every[1:], start=every[0])
 
     return effect
+
+
+@attrs.frozen(eq=False)
+class Fusion:
+    """LoRAs on their way into weights that are read one by one (``Additions`` of ``models/weights/stream.py``)."""
+
+    loras: tuple[Applied, ...]
+
+    def layers(self, part: str) -> Collection[str]:
+        """Names of the layers of a part that are changed."""
+        return changes_of(self.loras, part)
+
+    def added(self, old: torch.Tensor, part: str, layer: str, leaf: str) -> torch.Tensor:
+        """A weight or bias (leaf) with what is added to it."""
+        return fused(old, part, leaf, changes_of(self.loras, part)[layer])
+
+    def effect(self, part: str, layer: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What is added to a layer's output, its bias aside; None if that is nothing."""
+        return effect_of(changes_of(self.loras, part)[layer])
+
+    def check(self, part: str) -> None:
+        """Raises ModelError if something was to change a part and changed nothing."""
+        check_effect(part, self.loras)
 
 
 def check_kept(loras: Sequence[Applied], converted: Iterable[Converted]) -> float | None:

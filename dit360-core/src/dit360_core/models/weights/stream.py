@@ -6,16 +6,15 @@ CPU, and a LoRA can then only be added to weights that are rounded already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import torch
 
 from dit360_core.errors import ModelError
 from dit360_core.models.architecture import Networks
-from dit360_core.models.lora.fusing import changes_of, check_effect, effect_of, fused
 from dit360_core.models.weights.conversion import Converted, FusedLora, Layer, convert, place, quantized_output
 from dit360_core.models.weights.headers import check_names, sources
 from dit360_core.models.weights.selection import Selection, selections
@@ -23,8 +22,27 @@ from dit360_core.models.weights.tensors import Tensors
 from dit360_core.system.memory import give_back_freed_memory
 
 if TYPE_CHECKING:
-    from dit360_core.models.lora.fusing import Applied
     from dit360_core.plugins.offers import QuantizerImplementation
+
+
+class Additions(Protocol):
+    """What is added to layers while they are read, such as LoRAs."""
+
+    def layers(self, part: str) -> Collection[str]:
+        """Names of the layers of a part that are changed."""
+        ...
+
+    def added(self, old: torch.Tensor, part: str, layer: str, leaf: str) -> torch.Tensor:
+        """A weight or bias (leaf) with what is added to it, in its own dtype."""
+        ...
+
+    def effect(self, part: str, layer: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What is added to a layer's output, its bias aside; None if that is nothing."""
+        ...
+
+    def check(self, part: str) -> None:
+        """Raises ModelError if something was to change a part and changed nothing."""
+        ...
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -37,7 +55,7 @@ class Quantizing:
     device: where a layer is quantized.
     home: where it rests afterwards.
     skip: as in ``quantization_skip``.
-    loras: fused into the parts before they are quantized.
+    additions: to the parts' layers before they are quantized, such as LoRAs.
     """
 
     networks: Networks
@@ -46,7 +64,7 @@ class Quantizing:
     device: torch.device
     home: torch.device
     skip: str = ""
-    loras: tuple[Applied, ...] = ()
+    additions: Additions | None = None
 
 
 @attrs.frozen(eq=False)
@@ -62,8 +80,8 @@ class Piece:
 class Part:
     """A part whose weights are not read yet.
 
-    module: on the meta device. sources: parameter → its name in the files, where that is another. loras: what is to be
-    fused into it.
+    module: on the meta device. sources: parameter → its name in the files, where that is another. additions: as in
+    :class:`Quantizing`.
     """
 
     name: str
@@ -71,7 +89,7 @@ class Part:
     tensors: Tensors
     selection: Selection
     sources: Mapping[str, str] = attrs.field(factory=dict)
-    loras: tuple[Applied, ...] = ()
+    additions: Additions | None = None
 
 
 def whole(networks: Networks, name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
@@ -102,7 +120,7 @@ def survey(folder: Path, how: Quantizing) -> dict[str, Part]:
     networks = how.networks
     modules = {name: networks.empty(name, folder / name) for name in how.parts}
     return {
-        name: part_of(networks, name, folder / name, modules[name], selection, how.loras)
+        name: part_of(networks, name, folder / name, modules[name], selection, how.additions)
         for name, selection in selections(modules, how.skip, networks.policy).items()
     }
 
@@ -113,7 +131,7 @@ def part_of(
     folder: Path,
     module: torch.nn.Module,
     selection: Selection,
-    loras: tuple[Applied, ...] = (),
+    additions: Additions | None = None,
 ) -> Part:
     """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
     described = networks.architecture.part(name)
@@ -121,7 +139,7 @@ def part_of(
     wanted = {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
     renamed = sources(described.prefix, wanted, tensors.names(), _tied(module))
     check_names(described.harmless, folder, wanted, tensors.shapes(), renamed)
-    return Part(name, module, tensors, selection, renamed, loras)
+    return Part(name, module, tensors, selection, renamed, additions)
 
 
 def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
@@ -129,7 +147,8 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
 
     plain: tensors that are not quantized keep the dtype of the file.
     """
-    changes = changes_of(part.loras, part.name)
+    additions = part.additions
+    changed = additions.layers(part.name) if additions is not None else ()
     # Listed now: whoever puts the pieces into the module changes its names.
     others = [
         name for name, _ in part.module.named_parameters() if name.rpartition(".")[0] not in part.selection.layers
@@ -139,11 +158,11 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
         one_token = part.selection.layers[name]
         linear = _linear(part, name, dtype_of(part.module, name, dtype), how.device)
         lora = None
-        if name in changes:
-            if (effect := effect_of(changes[name])) is not None:
+        if additions is not None and name in changed:
+            if (effect := additions.effect(part.name, name)) is not None:
                 lora = FusedLora(effect, quantized_output(linear, how.implementation, one_token=one_token))
             for leaf, old in list(linear.named_parameters()):
-                new = fused(old.detach(), part.name, leaf, changes[name])
+                new = additions.added(old.detach(), part.name, name, leaf)
                 setattr(linear, leaf, torch.nn.Parameter(new, requires_grad=False))
         module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
         yield Piece(name, module.to(how.home), layer)
@@ -151,10 +170,11 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
         tensor = part.tensors.read(part.sources.get(name, name))
         wanted = tensor.dtype if plain else dtype_of(part.module, name, dtype)
         owner, _, leaf = name.rpartition(".")
-        if owner in changes:
-            tensor = fused(tensor.to(wanted), part.name, leaf, changes[owner])
+        if additions is not None and owner in changed:
+            tensor = additions.added(tensor.to(wanted), part.name, owner, leaf)
         yield Piece(name, tensor.to(how.home, wanted))
-    check_effect(part.name, part.loras)
+    if additions is not None:
+        additions.check(part.name)
 
 
 def load_part(part: Part, how: Quantizing, dtype: torch.dtype) -> tuple[torch.nn.Module, Converted]:
