@@ -1,6 +1,6 @@
 """One piece, with some columns of either edge copied over to the other before and cut off after."""
 
-from dit360_core.plugins import Reason, Tiling, hookimpl
+from dit360_core.plugins import Reason, Tiling, hookimpl, setting
 
 
 class Wide:
@@ -20,7 +20,7 @@ class Wide:
 
 def unsupported(machine, need):
     if need.mode == "always":
-        yield Reason("mode", "it knows one piece only", "use tiling_mode=auto")
+        yield Reason("mode", "it knows one piece only", f"use {setting('tiling_mode', 'auto')}")
 
 
 @hookimpl

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 
-from dit360_core.plugins import Attend, AttentionBackend, AttentionNeed, Machine, Reason, hookimpl
+from dit360_core.plugins import Attend, AttentionBackend, AttentionNeed, Machine, Reason, hookimpl, setting
 
 Capability = tuple[int, int]
 
@@ -20,7 +20,9 @@ def _unfit(
         yield Reason("device", f"FlashAttention needs a CUDA device, and this runs on {need.device}")
         return
     if need.dtype not in ("bf16", "fp16"):
-        yield Reason("dtype", f"it computes in bf16 and fp16, not in {need.dtype}", "use precision=bf16")
+        yield Reason(
+            "dtype", f"it computes in bf16 and fp16, not in {need.dtype}", f"use {setting('precision', 'bf16')}"
+        )
     if need.head_dim > 256 or need.head_dim % 8:
         yield Reason(
             "head_dim", f"it takes heads of at most 256 channels in multiples of 8, and these have {need.head_dim}"

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dit360_core.plugins import Machine, QuantizationNeed, Quantizer, QuantizerImplementation, Reason, hookimpl
+from dit360_core.plugins import (
+    Machine,
+    QuantizationNeed,
+    Quantizer,
+    QuantizerImplementation,
+    Reason,
+    hookimpl,
+    named,
+    setting,
+)
 
 _REQUIRES = ("bitsandbytes>=0.50",)
 
@@ -13,12 +22,12 @@ def _unsupported(machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:
     if need.device not in ("cpu", "cuda"):
         yield Reason("device", f"it runs on a CPU or a CUDA device, and this runs on {need.device}", "use int8")
     if need.dtype == "fp64":
-        yield Reason("dtype", "bitsandbytes has no float64", "use another precision")
+        yield Reason("dtype", "bitsandbytes has no float64", f"use another {named('precision')}")
     if need.offload in ("sequential", "group", "disk"):
         yield Reason(
             "mode",
-            f"offload={need.offload} takes layers apart that bitsandbytes keeps in one piece",
-            "use offload=model, or int8",
+            f"{setting('offload', need.offload)} takes layers apart that bitsandbytes keeps in one piece",
+            f"use {setting('offload', 'model')}, or int8",
         )
 
 

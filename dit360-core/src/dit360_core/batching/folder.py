@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dit360_core.batching.items import Item
-from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors import Dit360Error, InputError, named
 from dit360_core.panorama.picture import saved_settings
 from dit360_core.system.atomic import PART, check_name, names_beside, write_atomic
 
@@ -71,7 +71,7 @@ class Folder:
             else:
                 raise InputError(
                     f"{path} is there already and is another picture than line {item.line} asks for, or damaged; "
-                    "choose another name or folder, or replace it (force)."
+                    f"choose another name or folder, or replace it ({named('force')})."
                 )
         return done, missing
 

@@ -16,7 +16,7 @@ import attrs
 
 from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest, options_of
 from dit360_core.panorama.picture import FORMATS
 from dit360_core.planning.loras import is_there, names_in, split
@@ -113,7 +113,9 @@ def read_items(path: Path, common: Batchwide) -> tuple[Item, ...]:
             # As Windows and macOS compare names.
             if (before := taken.setdefault(item.name.casefold(), line)) != line:
                 if not item.named:
-                    raise InputError(f"it is the picture of line {before} again; leave it out, or give another seed.")
+                    raise InputError(
+                        f"it is the picture of line {before} again; leave it out, or give another {named('seed')}."
+                    )
                 raise InputError(f"the file {item.name} is that of line {before} already; give it another name.")
         items.append(item)
     if not items:
@@ -212,7 +214,9 @@ def _check_names(given: Mapping[str, Any]) -> None:
         if name in known:
             continue
         if name in options_of(LoadOptions):
-            raise InputError(f"{name} belongs to the model, which is loaded once for all; give it to the command.")
+            raise InputError(
+                f"{named(name)} belongs to the model, which is loaded once for all; give it to the command."
+            )
         raise InputError(f"there is no option {name!r}; {nearest(difflib.get_close_matches(name, known, n=3))}")
     if "prompt" not in given:
         raise InputError("it has no prompt; say what the panorama shows.")

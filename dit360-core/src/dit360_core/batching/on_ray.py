@@ -21,7 +21,7 @@ import attrs
 
 from dit360_core.batching.items import Item
 from dit360_core.batching.painting import Job, Painted, Painter, job_of, largest
-from dit360_core.errors import Dit360Error, InputError, first_line
+from dit360_core.errors import Dit360Error, InputError, Said, first_line, named, setting
 from dit360_core.options import LoadOptions
 from dit360_core.system.installed import installed_version
 
@@ -52,7 +52,7 @@ class Worker:
         try:
             self._painter = Painter(loading, planned_for)
         except Dit360Error as error:
-            return str(error), {}
+            return error.sentence, {}
         return None, self._painter.identity
 
     def wrong(self, items: Sequence[Item]) -> list[tuple[Item, str]]:
@@ -66,7 +66,7 @@ class Worker:
         try:
             self._painter.load()
         except Dit360Error as error:
-            return str(error)
+            return error.sentence
         return None
 
     def start(self, loading: LoadOptions, planned_for: Item, like: dict[str, Any]) -> str | None:
@@ -120,7 +120,8 @@ class OnRay:
             import ray
         except ImportError as error:
             raise InputError(
-                'engine=ray needs Ray, which is not installed; pip install "dit360-core[ray]", or use engine=local.'
+                f"{setting('engine', 'ray')} needs Ray, which is not installed; "
+                f'pip install "dit360-core[ray]", or use {setting("engine", "local")}.'
             ) from error
         self._ray = ray
 
@@ -153,7 +154,7 @@ class OnRay:
                     busy[hired.actor.paint.remote(job_of(item, self._quality))] = (hired, item)
                 except InputError as error:
                     idle.append(hired)
-                    yield Painted(item=item, error=str(error))
+                    yield Painted(item=item, error=Said(error.sentence))
             if not busy:
                 continue
             done = self._next(busy)
@@ -257,7 +258,7 @@ class OnRay:
                 if not tries_left:
                     raise Dit360Error(
                         f"Ray cannot be started {where} ({first_line(error)}); try again when there is less to do, or "
-                        "use engine=local."
+                        f"use {setting('engine', 'local')}."
                     ) from error
                 log.warning("Ray did not start in time (%s); it is started again.", first_line(error))
 
@@ -283,12 +284,15 @@ class OnRay:
         on_gpus = gpus > 0 and self._loading.device in ("auto", "cuda")
         if self._loading.device == "cuda" and not gpus:
             raise InputError(
-                "device=cuda was asked for, and Ray has no GPU that is free; wait, or leave the device out."
+                f"{setting('device', 'cuda')} was asked for, and Ray has no GPU that is free; wait, or leave the "
+                f"{named('device')} out."
             )
         count = self._wanted or (gpus if on_gpus else max(1, min(len(nodes), cpus)))
         most, what = (gpus, "GPUs") if on_gpus else (cpus, "CPUs")
         if not most:
-            raise InputError("Ray has no CPU that is free; wait for what it is at, or use another ray_address.")
+            raise InputError(
+                f"Ray has no CPU that is free; wait for what it is at, or use another {named('ray_address')}."
+            )
         if count > most:
             raise InputError(f"{count} workers were asked for, and Ray has {most} {what} that are free; ask for fewer.")
         if on_gpus:

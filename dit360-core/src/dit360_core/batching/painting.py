@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.batching.items import SAME_PICTURE, Item, digest
-from dit360_core.errors import Dit360Error, InputError, one_line
+from dit360_core.errors import Dit360Error, InputError, Said, one_line
+from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama, encoded
 from dit360_core.pipeline.loading import prepare
@@ -80,7 +81,7 @@ class Painter:
                 self._ready.check_lora(name)
                 build(LoadOptions, {"lora_strength": strength})
         except Dit360Error as error:
-            return str(error)
+            return error.sentence
         return None
 
     def load(self) -> None:
@@ -110,7 +111,7 @@ class Painter:
                 data = encoded(panorama, FORMATS[PurePosixPath(job.item.name).suffix.lower()], job.quality)
             except Exception as error:
                 log.debug("%s", job.item.name, exc_info=True)
-                sentence = str(error) if isinstance(error, Dit360Error) else one_line(error)
+                sentence = Said(error.sentence if isinstance(error, Dit360Error) else one_line(error))
                 return Painted(item=job.item, error=sentence, seconds=time.perf_counter() - started, told=tuple(told))
         return Painted(
             item=job.item,
@@ -169,7 +170,7 @@ def listening() -> Iterator[list[str]]:
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(record.getMessage())
+            told.append(marked_message(record))
 
     listener = Listener(logging.WARNING)
     log.addHandler(listener)

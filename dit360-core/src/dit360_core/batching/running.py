@@ -19,7 +19,8 @@ from dit360_core.batching.items import Batchwide, Item, content_of, digest, read
 from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
-from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors import Dit360Error, InputError, Said, marked, named, remedy, setting
+from dit360_core.errors.sentences import line_of_list
 from dit360_core.models.weights.files import existing
 from dit360_core.options import REPLACING, DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama
@@ -106,11 +107,15 @@ class Batch:
         )
         check_engine(engine, workers, ray_address)
         if f".{format}" not in FORMATS:
-            raise InputError(f"format is {format!r}, but must be one of: {', '.join(s[1:] for s in FORMATS)}.")
+            raise InputError(
+                f"{named('format')} is {format!r}, but must be one of: {', '.join(s[1:] for s in FORMATS)}."
+            )
         if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
-            raise InputError(f"quality is {quality!r}, but must be a whole number, 1 … 100.")
+            raise InputError(f"{named('quality')} is {quality!r}, but must be a whole number, 1 … 100.")
         if engine == "ray" and registry is not None:
-            raise InputError("registry has no effect with engine=ray, whose workers look for plugins themselves.")
+            raise InputError(
+                f"registry has no effect with {setting('engine', 'ray')}, whose workers look for plugins themselves."
+            )
         self._engine_name, self._workers, self._address = engine, workers, ray_address
         self.folder.check()
         if self.source.absolute() == self.folder.manifest.absolute():
@@ -161,7 +166,7 @@ class Batch:
             engine = self._engine(advance)
             try:
                 for item, why in engine.check(self.missing):
-                    raise InputError(f"{self.source}, line {item.line}: {why}")
+                    raise InputError(f"{line_of_list(f'{self.source}, line {item.line}')}: {why}")
                 self._check_same(engine.identities())
                 engine.load()
                 for painted in engine.paint(self.missing):
@@ -172,7 +177,7 @@ class Batch:
                 try:
                     self.folder.rewrite([*others, *entries.values()])
                 except Dit360Error as error:  # on a full disk, of which the picture has told already
-                    log.warning("%s", error)
+                    log.warning("%s", error.sentence)
 
     # ---------------------------------------------------------------------------------------------------- inner parts
 
@@ -236,7 +241,7 @@ class Batch:
             sample = build(SampleOptions, {"prompt": "any", **{n: v for n, v in options.items() if n not in decoding}})
             self._check_all_names(sample, decode)
         except InputError as error:
-            return str(error)
+            return error.sentence
         return ""
 
     def _in_line(self, item: Item, check: Any) -> Any:
@@ -298,15 +303,16 @@ class Batch:
                 self.folder.write(item.name, painted.data, force=self._force)
             except NameTaken as error:
                 beside = self.folder.write(item.name, painted.data, force=False, beside=True)
-                why = f"{str(error).rstrip('.')}. This picture is not lost, it is {beside}."
-                painted = attrs.evolve(painted, data=None, error=why)
+                why = f"{error.sentence.rstrip('.')}. This picture is not lost, it is {beside}."
+                painted = attrs.evolve(painted, data=None, error=Said(why))
         status = "failed" if painted.data is None else "done"
         entry = {**self._entry(item, None), "status": status, "seconds": round(painted.seconds, 3)}
         if painted.worker:
             entry["worker"] = painted.worker
         if painted.data is None:
             entry["error"] = painted.error
-            log.warning("%s, line %d, failed: %s", self.source, item.line, painted.error)
+            where = line_of_list(f"{self.source}, line {item.line}")
+            log.warning("%s, failed: %s", where, marked(painted.error or ""))
         else:
             entry |= {
                 "width": painted.width,
@@ -331,12 +337,15 @@ class Batch:
 def check_engine(engine: str, workers: int | None, ray_address: str | None) -> None:
     """Raises InputError for what is no engine, or has no effect on it."""
     if engine not in ENGINES:
-        raise InputError(f"engine is {engine!r}, but must be one of: {', '.join(ENGINES)}.")
+        raise InputError(f"{named('engine')} is {engine!r}, but must be one of: {', '.join(ENGINES)}.")
     for name, value in (("workers", workers), ("ray_address", ray_address)):
         if engine == "local" and value is not None:
-            raise InputError(f"{name}={value} has no effect with engine=local; use engine=ray, or leave it out.")
+            raise InputError(
+                f"{setting(name, value)} has no effect with {setting('engine', 'local')}; use "
+                f"{setting('engine', 'ray')}, or {remedy('leave_out')}."
+            )
     if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}, but must be at least 1.")
+        raise InputError(f"{named('workers')} is {workers}, but must be at least 1.")
 
 
 def _told(identity: Mapping[str, object]) -> str:

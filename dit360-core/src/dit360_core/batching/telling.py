@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dit360_core.errors import InputError
+from dit360_core.errors.sentences import line_of_list
 
 LONGEST_SENTENCE = 500
 """Characters of an error, which may quote what is wrong."""
@@ -18,8 +19,8 @@ def in_line(path: Path, line: int, everywhere: str = "") -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        said = str(error)
+        said = error.sentence
         if said == everywhere:
             raise
         said = said if len(said) <= LONGEST_SENTENCE else f"{said[:LONGEST_SENTENCE]} …"
-        raise InputError(f"{path}, line {line}: {said}") from error
+        raise InputError(f"{line_of_list(f'{path}, line {line}')}: {said}") from error

@@ -16,6 +16,7 @@ import typer
 
 from dit360_core.cli.wording import current, worded
 from dit360_core.errors import Dit360Error
+from dit360_core.errors.log import marked_message
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +84,7 @@ def told(level: int = logging.WARNING) -> Iterator[Console]:
             warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
             yield console
     except Dit360Error as error:
-        console.print(harmless(f"Error: {worded(str(error))}"), style="red", markup=False, soft_wrap=True)
+        console.print(harmless(f"Error: {worded(error.sentence)}"), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error
     except KeyboardInterrupt as interrupt:
         console.print("Interrupted; no half-written file is left.")
@@ -102,7 +103,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         wanting = record.levelno >= logging.WARNING
-        told = self._worded(record.getMessage())
+        told = self._worded(marked_message(record))
         if wanting:
             told = f"{record.levelname.capitalize()}: {told}"
         self._console.print(harmless(told), style="yellow" if wanting else "dim", markup=False, soft_wrap=True)

@@ -1,12 +1,14 @@
-"""The core's sentences in words of the command line: it names options as Python does, and a terminal has flags."""
+"""The core's sentences in words of the command line: they mark the options they name, and a terminal has flags."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
+from dit360_core.errors.sentences import Surface, is_about_a_line, marked
+from dit360_core.errors.sentences import worded as worded_for
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, flag, options_of
 
 _CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
@@ -15,86 +17,37 @@ COLUMNS = frozenset({*options_of(SampleOptions), *options_of(DecodeOptions), "im
 PYTHONS = {"overwrite": "--force", "force": "--force", "image": "--image", "ray_address": "--ray-address"}
 """Arguments of functions that are no options of those classes."""
 
-# A name is neither a part of a path nor of another word; a point may only end the sentence.
-_BEFORE = r"(?<![\w./\\=~-])"
-_AFTER = r"(?![\w=/\\]|\.\w|-\w)"
-_VALUE = r"""(?:'[^']*'|[^\s,;()'"]*[^\s,;()'".:?])?"""
-_IN_LIST = re.compile(r"^.*?, line \d+(?:, failed)?: ", re.DOTALL)
-# What somebody else said: a text in quotes, and an exception to the end of its clause.
-_OTHERS = re.compile(r"(?<![\w=])'[^']*'(?!\w)|(?<![\w=])\"[^\"]*\"|\b\w*(?:Error|Exception)\b[:(].*?(?=; |$)")
-
 
 @attrs.frozen(kw_only=True)
-class Wording:
+class Wording(Surface):
     """flags: option → flag. switches: those that take no value. off: of switches, the flag that says no.
 
-    typed: what the user wrote, which stays as it is. given: options whose flags stand on the command line.
+    given: options whose flags stand on the command line.
     """
 
     flags: Mapping[str, str]
     switches: frozenset[str] = frozenset()
     off: Mapping[str, str] = attrs.field(factory=dict)
-    typed: tuple[str, ...] = ()
     given: frozenset[str] = frozenset()
 
     def __call__(self, sentence: str) -> str:
         """The sentence with flags where it names options."""
-        in_list = _IN_LIST.match(sentence)
-        where, sentence = (in_list[0], sentence[in_list.end() :]) if in_list else ("", sentence)
         # In a list they are columns, unless it was the command line that said it for all lines.
-        flags = {n: f for n, f in self.flags.items() if not (where and n in COLUMNS and n not in self.given)}
-        if not flags:
-            return where + sentence
-        told, at = [], 0
-        for begin, end in _kept(sentence, [text for text in self.typed if self._named(text, flags) != text]):
-            told += [self._named(sentence[at:begin], flags, first=at == 0), sentence[begin:end]]
-            at = end
-        return where + "".join(told) + self._named(sentence[at:], flags, first=at == 0)
+        columns = COLUMNS - self.given if is_about_a_line(sentence) else frozenset()
+        flags = {name: text for name, text in self.flags.items() if name not in columns}
+        return worded_for(sentence, attrs.evolve(self, flags=flags))
 
-    def _named(self, text: str, flags: Mapping[str, str], *, first: bool = True) -> str:
-        any_ = "|".join(sorted(flags, key=len, reverse=True))
-        long = "|".join(name for name in sorted(flags, key=len, reverse=True) if "_" in name)
+    def option(self, name: str) -> str:
+        """Its flag, where the command has one. name: as Python calls it."""
+        return self.flags.get(name, name)
 
-        def assigned(found: re.Match[str]) -> str:
-            name, value = found[1], found[2]
-            if name in self.switches and value in ("True", "False", "true", "false"):
-                return flags[name] if value.lower() == "true" else self.off.get(name, f"no {flags[name]}")
-            return f"{flags[name]} {value}" if value else flags[name]
-
-        def named(group: int = 1) -> Callable[[re.Match[str]], str]:
-            return lambda found: found[0].replace(found[group], flags[found[group]], 1)
-
-        text = re.sub(rf"{_BEFORE}({any_})=({_VALUE})", assigned, text)
-        if long:
-            text = re.sub(rf"{_BEFORE}({long}){_AFTER}", named(), text)
-        if first:
-            text = re.sub(rf"^({any_})(?= (?:is|must|has|needs|belongs)\b)", named(), text)
-        for form in _FORMS:
-            text = re.sub(form.format(any_), named(), text)
-        return text
-
-
-# Names that are words of everyday language too are options where a sentence tells to do something with them.
-_FORMS = (
-    r"\((?:--)?({0})\)",
-    r"\b(?:one|it) with ({0})(?=[,;.])",
-    r"\bleave (?:the )?({0}) out\b",
-    r"\bset ({0}) (?=to\b|above\b|below\b)",
-    r"\b(?:use|give|take|or) (?:a |an )?(?:higher|lower|smaller|greater|another) ({0})" + _AFTER,
-    r"\buse ({0}) (?=\d|bf16\b|fp16\b|fp32\b)",
-)
-
-
-def _kept(sentence: str, typed: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """(begin, end) of what is not ours to word, in order and apart from each other."""
-    found = [(match.start(), match.end()) for match in _OTHERS.finditer(sentence)]
-    for text in typed:
-        found += [(match.start(), match.end()) for match in re.finditer(re.escape(text), sentence)]
-    at = 0
-    for begin, end in sorted(found):
-        if begin >= at:
-            yield begin, end
-            at = end
+    def setting(self, name: str, value: str) -> str:
+        """As it is typed. name: as Python calls it. value: as the sentence has it."""
+        if name not in self.flags:
+            return f"{name}={value}"
+        if name in self.switches and value in ("True", "False"):
+            return self.flags[name] if value == "True" else self.off.get(name, f"no {self.flags[name]}")
+        return f"{self.flags[name]} {value}"
 
 
 def _every_flag() -> dict[str, str]:
@@ -124,7 +77,6 @@ def begin(own: Mapping[str, str], typed: Sequence[str]) -> None:
             flags=flags,
             switches=_SWITCHES,
             off=_OFF,
-            typed=tuple(value for value in values if not value.startswith("--")),
             given=frozenset(name for name, text in flags.items() if {text, _OFF.get(name)} & words),
         )
     ]
@@ -136,5 +88,5 @@ def current() -> Wording:
 
 
 def worded(sentence: str) -> str:
-    """A sentence of the core for a terminal."""
-    return current()(sentence)
+    """A sentence of the core for a terminal. sentence: with its marks, or kept as data."""
+    return current()(marked(sentence))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import torch
 
-from dit360_core.errors import Dit360Error
+from dit360_core.errors import Dit360Error, named
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Networks
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.residency.placement import settle
@@ -178,8 +178,8 @@ class Engine(abc.ABC):
         if not embedding.is_finite:
             # Told here, or the kernel and the solver would be blamed for it; and not remembered.
             raise Dit360Error(
-                f"The text encoders produced numbers that are not finite in {embedding.tokens.dtype}; use precision "
-                f"bf16 or fp32, or download {' and '.join(self.architecture.encoders)} again."
+                f"The text encoders produced numbers that are not finite in {embedding.tokens.dtype}; use "
+                f"{named('precision')} bf16 or fp32, or download {' and '.join(self.architecture.encoders)} again."
             )
         if self.residency.evict != "none":
             self._read[prompt, max_sequence_length] = embedding
@@ -305,5 +305,6 @@ def _finite(made: torch.Tensor, vae: Any, by: str) -> torch.Tensor:
     told = f" with the tiling {by}" if by else ""
     hint = "choose another tiling, or " if by else ""
     raise Dit360Error(
-        f"The autoencoder produced numbers that are not finite{told} in {vae.dtype}; {hint}use precision bf16 or fp32."
+        f"The autoencoder produced numbers that are not finite{told} in {vae.dtype}; {hint}use {named('precision')} "
+        "bf16 or fp32."
     )

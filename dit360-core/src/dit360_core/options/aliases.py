@@ -10,6 +10,8 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 
+from dit360_core.errors import named, setting
+
 log = logging.getLogger("dit360")
 
 SAME: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -63,35 +65,38 @@ SAME: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 _SPACING = "that is a spacing of noise levels and no solver"
 _MULTISTEP = "of this kind, with the memory of steps before, are unipc and dpmpp_2m"
-_EIGHT_BITS = "weights of eight bits are quantization_mode=fp8"
+_EIGHT_BITS = f"weights of eight bits are {setting('quantization_mode', 'fp8')}"
 _AMD = "PyTorch calls an AMD card cuda"
 _CPU_ONLY = "it cannot be used; take cpu"
 _FOUR = "four bits are int4, which is NF4"
-_LAYERS = "layers are offload=sequential"
-_BLOCKS = "blocks are offload=group"
+_LAYERS = f"layers are {setting('offload', 'sequential')}"
+_BLOCKS = f"blocks are {setting('offload', 'group')}"
 _SAGE = "it computes in eight bits, which changes the picture; flash and sdpa do not"
-_NOISE = "fresh noise in each step is ddim with scheduler_eta=1"
-_PARTS = "whole parts that wait in system memory are offload=model, blocks offload=group"
+_NOISE = f"fresh noise in each step is ddim with {setting('scheduler_eta', '1')}"
+_SDE = f"of this kind is dpmpp_2m; with fresh noise in each step, ddim with {setting('scheduler_eta', '1')}"
+_PARTS = (
+    f"whole parts that wait in system memory are {setting('offload', 'model')}, blocks {setting('offload', 'group')}"
+)
 
 NEAR: Mapping[str, Mapping[str, str]] = {
     "scheduler": {
         "euler_a": _NOISE,
         "euler_ancestral": _NOISE,
         "ancestral": _NOISE,
-        "ddpm": "that is ddim with scheduler_eta=1",
-        "dpm++ sde": "of this kind is dpmpp_2m; with fresh noise in each step, ddim with scheduler_eta=1",
-        "dpm++ 2m sde": "of this kind is dpmpp_2m; with fresh noise in each step, ddim with scheduler_eta=1",
-        "dpm++ 2m karras": "take dpmpp_2m, whose noise levels timestep_schedule spaces",
+        "ddpm": f"that is ddim with {setting('scheduler_eta', '1')}",
+        "dpm++ sde": _SDE,
+        "dpm++ 2m sde": _SDE,
+        "dpm++ 2m karras": f"take dpmpp_2m, whose noise levels {named('timestep_schedule')} spaces",
         "dpm++ 2s a": "of this kind is dpmpp_2m",
         "dpm++ 3m sde": "of this kind is dpmpp_2m",
-        "karras": f"{_SPACING}; timestep_schedule has linear, quadratic and cosine",
-        "exponential": f"{_SPACING}; timestep_schedule spaces them",
-        "beta": f"{_SPACING}; timestep_schedule has linear, quadratic and cosine",
-        "simple": f"{_SPACING}; timestep_schedule=linear is FLUX's own",
-        "normal": f"{_SPACING}; timestep_schedule=linear is FLUX's own",
-        "linear": f"{_SPACING}; say timestep_schedule=linear",
-        "cosine": f"{_SPACING}; say timestep_schedule=cosine",
-        "quadratic": f"{_SPACING}; say timestep_schedule=quadratic",
+        "karras": f"{_SPACING}; {named('timestep_schedule')} has linear, quadratic and cosine",
+        "exponential": f"{_SPACING}; {named('timestep_schedule')} spaces them",
+        "beta": f"{_SPACING}; {named('timestep_schedule')} has linear, quadratic and cosine",
+        "simple": f"{_SPACING}; {setting('timestep_schedule', 'linear')} is FLUX's own",
+        "normal": f"{_SPACING}; {setting('timestep_schedule', 'linear')} is FLUX's own",
+        "linear": f"{_SPACING}; say {setting('timestep_schedule', 'linear')}",
+        "cosine": f"{_SPACING}; say {setting('timestep_schedule', 'cosine')}",
+        "quadratic": f"{_SPACING}; say {setting('timestep_schedule', 'quadratic')}",
         "lcm": "it is for models that were distilled for it; take flow_match with fewer steps, or unipc",
         "pndm": _MULTISTEP,
         "plms": _MULTISTEP,
@@ -115,9 +120,10 @@ NEAR: Mapping[str, Mapping[str, str]] = {
         "q8_0": "of that size is int8", "q4_0": "of that size is int4", "q4_k_m": "of that size is int4",
         "q5_k_m": "int4 and int8 are next to it", "q6_k": "int8 is next to it",
         "awq": "four bits are int4", "gptq": "four bits are int4",
-        "bf16": "that is no quantization; say precision=bf16", "fp16": "that is no quantization; say precision=fp16",
-        "bfloat16": "that is no quantization; say precision=bf16",
-        "fp32": "that is no quantization; say precision=fp32",
+        "bf16": f"that is no quantization; say {setting('precision', 'bf16')}",
+        "fp16": f"that is no quantization; say {setting('precision', 'fp16')}",
+        "bfloat16": f"that is no quantization; say {setting('precision', 'bf16')}",
+        "fp32": f"that is no quantization; say {setting('precision', 'fp32')}",
     },
     "attention": {
         "sage": _SAGE,
@@ -125,16 +131,16 @@ NEAR: Mapping[str, Mapping[str, str]] = {
         "sageattn": _SAGE,
         "flex": "sdpa does what this is for here",
         "flex_attention": "sdpa does what this is for here",
-        "sliced": "slices are attention_slice_size, with eager",
-        "slicing": "slices are attention_slice_size, with eager",
-        "split": "slices are attention_slice_size, with eager",
+        "sliced": f"slices are {named('attention_slice_size')}, with eager",
+        "slicing": f"slices are {named('attention_slice_size')}, with eager",
+        "split": f"slices are {named('attention_slice_size')}, with eager",
     },
     "precision": {
         "fp8": _EIGHT_BITS, "float8": _EIGHT_BITS,
         "fp8_e4m3fn": _EIGHT_BITS,
-        "int8": "weights of eight bits are quantization_mode=int8",
-        "int4": "weights of four bits are quantization_mode=int4",
-        "nf4": "weights of four bits are quantization_mode=int4",
+        "int8": f"weights of eight bits are {setting('quantization_mode', 'int8')}",
+        "int4": f"weights of four bits are {setting('quantization_mode', 'int4')}",
+        "nf4": f"weights of four bits are {setting('quantization_mode', 'int4')}",
         "tf32": "float32 is fp32", "fp64": "fp32 is the most there is", "mixed": "bf16 is what FLUX was trained in",
     },
     "device": {
@@ -146,17 +152,20 @@ NEAR: Mapping[str, Mapping[str, str]] = {
     },
     "offload": {
         "cpu": _PARTS,
-        "auto": "vram=auto decides it by what is free",
-        "true": "say which: vram=auto decides it by what is free",
+        "auto": f"{setting('vram', 'auto')} decides it by what is free",
+        "true": f"say which: {setting('vram', 'auto')} decides it by what is free",
         "ram": _PARTS,
-        "nvme": "in files it is offload=disk", "ssd": "in files it is offload=disk",
+        "nvme": f"in files it is {setting('offload', 'disk')}",
+        "ssd": f"in files it is {setting('offload', 'disk')}",
         "block": _BLOCKS, "blocks": _BLOCKS, "layer": _LAYERS,
         "layers": _LAYERS, "leaf": _LAYERS,
     },
     "preset": {
-        "fast": "the fastest that fits is preset=speed", "best": "the best picture is preset=quality",
-        "medvram": "name the card's memory with vram", "high-vram": "name the card's memory with vram",
-        "fp8": "that is quantization_mode=fp8",
+        "fast": f"the fastest that fits is {setting('preset', 'speed')}",
+        "best": f"the best picture is {setting('preset', 'quality')}",
+        "medvram": f"name the card's memory with {named('vram')}",
+        "high-vram": f"name the card's memory with {named('vram')}",
+        "fp8": f"that is {setting('quantization_mode', 'fp8')}",
     },
 }  # fmt: skip
 """Kind → what others call something that is another thing here → what to say."""

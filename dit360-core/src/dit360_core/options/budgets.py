@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named
 
 
 def budget_of(given: str, name: str = "vram") -> int | None:
@@ -21,6 +21,6 @@ def budget_of(given: str, name: str = "vram") -> int | None:
         size = math.nan
     if not 0.5 <= size <= 4096:
         raise InputError(
-            f"{name} is {given!r}, but must be auto, or GiB from 0.5 to 4096, such as 8, 12, 16, 24 or 48."
+            f"{named(name)} is {given!r}, but must be auto, or GiB from 0.5 to 4096, such as 8, 12, 16, 24 or 48."
         )
     return int(size * 2**30)

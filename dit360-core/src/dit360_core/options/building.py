@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named
 from dit360_core.options.decode import DecodeOptions
 from dit360_core.options.facts import options_of
 from dit360_core.options.load import LoadOptions
@@ -42,4 +42,4 @@ def chosen(options: Any, *leave_out: str) -> dict[str, Any]:
 
 def nearest(names: list[str]) -> str:
     """The tail of an 'unknown name' sentence. names: those that are near, which may be none."""
-    return f"did you mean {' or '.join(names)}?" if names else "see the documentation for the names"
+    return f"did you mean {' or '.join(map(named, names))}?" if names else "see the documentation for the names"

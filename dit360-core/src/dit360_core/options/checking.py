@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named, remedy
 from dit360_core.options import aliases
 from dit360_core.options.facts import Option
 
@@ -25,14 +25,17 @@ def check(option: Option, value: Any) -> None:
     if value is None:
         if option.optional:
             return
-        known = "" if option.default is attrs.NOTHING else f"; leave it out for its default, {option.default!r}"
-        raise InputError(f"{option.name} must not be None{known}.")
+        known = (
+            "" if option.default is attrs.NOTHING else f"; {remedy('leave_out')} for its default, {option.default!r}"
+        )
+        raise InputError(f"{named(option.name)} must not be None{known}.")
     kind = option.kind
     if kind is tuple:
         if not isinstance(value, tuple) or not all(isinstance(text, str) and text.strip() for text in value):
             pairs = ", or of pairs of a file and a strength" if option.name == "lora" else ""
             raise InputError(
-                f"{option.name} must be text, or a list of texts that are not empty{pairs}, not {_in_short(value):.80}."
+                f"{named(option.name)} must be text, or a list of texts that are not empty{pairs}, not "
+                f"{_in_short(value):.80}."
             )
         return
     # bool is an int in Python, but nobody who writes steps=True means one step.
@@ -41,26 +44,28 @@ def check(option: Option, value: Any) -> None:
         right = isinstance(value, int | float) and not isinstance(value, bool)
     if not right:
         hint = decimal_hint(value) if kind is float else ""
-        raise InputError(f"{option.name} must be {_KIND_NAMES[kind]}, not {_in_short(value)}{hint}.")
+        raise InputError(f"{named(option.name)} must be {_KIND_NAMES[kind]}, not {_in_short(value)}{hint}.")
     if option.longest is not None and len(value) > option.longest:
-        raise InputError(f"{option.name} has {len(value)} characters, but may have {option.longest}; shorten it.")
+        raise InputError(
+            f"{named(option.name)} has {len(value)} characters, but may have {option.longest}; shorten it."
+        )
     if kind is float and not is_finite(value):
-        raise InputError(f"{option.name} must be a finite number, not {_in_short(value)}.")
+        raise InputError(f"{named(option.name)} must be a finite number, not {_in_short(value)}.")
     if option.choices and value not in option.choices:
         near = aliases.near(option.named or "", value, option.choices)
         more = f"; {near.rstrip('?.')}" if near else ""
         raise InputError(
-            f"{option.name} is {value!r}, but must be one of: {', '.join(option.choices)}{more}"
+            f"{named(option.name)} is {value!r}, but must be one of: {', '.join(option.choices)}{more}"
             f"{'?' if near.endswith('?') else '.'}"
         )
     low, high = option.minimum, option.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         reach = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} … {high}"
         shown = _in_short(value) if isinstance(value, int) else value
-        raise InputError(f"{option.name} is {shown}, but must be {reach}.")
+        raise InputError(f"{named(option.name)} is {shown}, but must be {reach}.")
     if option.step > 1 and value > 0 and value % option.step:
         near = max(option.step, round(value / option.step) * option.step)
-        raise InputError(f"{option.name} is {value}, but must be a multiple of {option.step}; take {near}.")
+        raise InputError(f"{named(option.name)} is {value}, but must be a multiple of {option.step}; take {near}.")
 
 
 def decimal_hint(value: object) -> str:

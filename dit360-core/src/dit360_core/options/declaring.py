@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from dit360_core.errors import Said
 from dit360_core.options import aliases
 from dit360_core.options.checking import check
 from dit360_core.options.facts import options_of
@@ -36,7 +37,7 @@ def option(
     if named is not None:
         converter = functools.partial(_our_name, named, choices or ())
     shown: dict[str, Any] = {
-        "help": help,
+        "help": Said(help),
         "choices": choices,
         "minimum": minimum,
         "maximum": maximum,

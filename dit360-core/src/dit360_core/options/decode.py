@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, remedy, setting
 from dit360_core.options.choices import TILING_LEVELS, TILING_MODES
 from dit360_core.options.declaring import option
 
@@ -20,7 +20,7 @@ class DecodeOptions:
         choices=TILING_MODES,
         named="tiling_mode",
     )
-    tiling_backend: str = option("auto", help="How tiles are made; see 'dit360 backends'.", offers="tiling")
+    tiling_backend: str = option("auto", help=f"How tiles are made; {remedy('see_backends')}.", offers="tiling")
     tiling_level: str = option(
         "auto",
         help="Exact tiles from fast to small: stored, mixed, recomputed; offloaded keeps them in system memory.",
@@ -47,6 +47,6 @@ class DecodeOptions:
     def __attrs_post_init__(self) -> None:
         if self.tiling_mode == "never" and self.tiling_level != "auto":
             raise InputError(
-                f"tiling_level={self.tiling_level} has no effect with tiling_mode=never, which makes one piece; use "
-                "tiling_mode=auto or leave the level out."
+                f"{setting('tiling_level', self.tiling_level)} has no effect with {setting('tiling_mode', 'never')}, "
+                f"which makes one piece; use {setting('tiling_mode', 'auto')} or leave the level out."
             )

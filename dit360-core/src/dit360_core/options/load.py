@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from dit360_core.errors import named, remedy, setting
 from dit360_core.options.budgets import budget_of
 from dit360_core.options.choices import DEVICES, EVICTIONS, LORA_MODES, OFFLOADS, PRECISIONS, PRESETS, QUANTIZED
 from dit360_core.options.converting import as_loras, as_text
@@ -80,8 +81,8 @@ class LoadOptions:
     )
     ram: str | None = option(
         None,
-        help="System memory to keep to, in GiB (16, 32, 64), or auto for what is free: decides as vram does. With a "
-        "device of its own memory, that is for weights that wait; else, for everything.",
+        help="System memory to keep to, in GiB (16, 32, 64), or auto for what is free: decides as "
+        f"{named('vram')} does. With a device of its own memory, that is for weights that wait; else, for everything.",
         unset="no limit",
         converter=as_text,
     )
@@ -91,7 +92,7 @@ class LoadOptions:
         choices=PRESETS,
         named="preset",
     )
-    attention_backend: str = option("auto", help="Attention kernel; see 'dit360 backends'.", offers="attention")
+    attention_backend: str = option("auto", help=f"Attention kernel; {remedy('see_backends')}.", offers="attention")
     attention_slice_size: int = option(
         0,
         help="Query rows per attention call; less memory with eager attention. 0: all at once.",
@@ -100,7 +101,7 @@ class LoadOptions:
     )
     quantization_mode: str = option(
         "none",
-        help="Store weights in fewer bits; see 'dit360 backends'. auto: as few as needed to fit into memory.",
+        help=f"Store weights in fewer bits; {remedy('see_backends')}. auto: as few as needed to fit into memory.",
         offers="quantization",
     )
     quantization_parts: str = option(
@@ -124,7 +125,7 @@ class LoadOptions:
     )
     vae_auto_tile_pixels: int = option(
         16777216,
-        help="Pixels above which tiling_mode=auto cuts even if memory suffices. 0: no such limit.",
+        help=f"Pixels above which {setting('tiling_mode', 'auto')} cuts even if memory suffices. 0: no such limit.",
         minimum=0,
         maximum=268435456,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named, remedy
 from dit360_core.options.choices import CIRCULAR_MODES, TIMESTEP_SCHEDULES
 from dit360_core.options.declaring import option
 from dit360_core.options.sizes import check_size
@@ -19,7 +19,9 @@ class SampleOptions:
     """What is decided for one picture. ``None`` means the model's own default."""
 
     prompt: str = option(help="What the panorama shows.")
-    negative_prompt: str | None = option(None, help="What it must not show; needs true_guidance above 1.", unset="none")
+    negative_prompt: str | None = option(
+        None, help=f"What it must not show; needs {named('true_guidance')} above 1.", unset="none"
+    )
     prompt_prefix: str | None = option(
         None, help="Text to put before the prompt, which may be empty: nothing then.", unset="the model's", longest=1000
     )
@@ -75,7 +77,7 @@ class SampleOptions:
         "number.",
         unset="the model's",
     )
-    scheduler_type: str = option("flow_match", help="Solver; see 'dit360 backends'.", offers="scheduler")
+    scheduler_type: str = option("flow_match", help=f"Solver; {remedy('see_backends')}.", offers="scheduler")
     timestep_schedule: str = option(
         "linear", help="Spacing of the noise levels.", choices=TIMESTEP_SCHEDULES, named="schedule"
     )
@@ -123,9 +125,9 @@ class SampleOptions:
             raise InputError("The prompt is empty; say what the panorama shows, such as 'a castle at sunset'.")
         if self.negative_prompt and self.true_guidance <= 1:
             raise InputError(
-                "negative_prompt has no effect while true_guidance is 1; set true_guidance above 1 (4 is usual) "
-                "or leave the negative prompt out."
+                f"{named('negative_prompt')} has no effect while {named('true_guidance')} is 1; set "
+                f"{named('true_guidance')} above 1 (4 is usual) or leave the negative prompt out."
             )
         if 0.0 < self.denoise < 0.01:
-            raise InputError(f"denoise is {self.denoise:g}, but must be 0, or 0.01 … 1.")
+            raise InputError(f"{named('denoise')} is {self.denoise:g}, but must be 0, or 0.01 … 1.")
         check_size(self.width, self.height)

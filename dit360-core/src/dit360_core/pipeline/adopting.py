@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named, remedy, setting
 from dit360_core.models.architecture import DENOISER, Networks
 from dit360_core.models.families import architecture_for
 from dit360_core.models.lora.added import Added
@@ -104,7 +104,10 @@ def _asked(options: dict[str, Any]) -> LoadOptions:
     asked = build(LoadOptions, {"model": "given", **options})
     decided = sorted(name for name in options if name not in _OPEN and not name.startswith(_OPEN_FAMILIES))
     if decided:
-        raise InputError(f"{', '.join(decided)} cannot be chosen here: the pipeline is loaded already; leave it out.")
+        raise InputError(
+            f"{', '.join(map(named, decided))} cannot be chosen here: the pipeline is loaded already; "
+            f"{remedy('leave_out')}."
+        )
     return asked
 
 
@@ -125,9 +128,11 @@ def _decide(pipe: Any, networks: Networks, model: Model | None, registry: Regist
     kernels = Kernels(registry, machine, asked.strict)
     attention, attend = kernels.choose(asked.attention_backend, need)
     if asked.quantization_mode == "auto":
-        raise InputError("quantization_mode=auto decides by files that are not loaded yet; name a mode, or none.")
+        raise InputError(
+            f"{setting('quantization_mode', 'auto')} decides by files that are not loaded yet; name a mode, or none."
+        )
     if asked.quantization_mode == "none":
-        refuse_without_effect(asked, "quantization_mode is none")
+        refuse_without_effect(asked, f"{named('quantization_mode')} is none")
     quantization, quantizer = choose_quantization(asked, registry, machine, precision)
     notes = slicing_notes(attention, registry, asked.attention_slice_size)
     plan = make_plan(

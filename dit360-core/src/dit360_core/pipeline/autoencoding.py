@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dit360_core.errors import Dit360Error, InputError, one_line
+from dit360_core.errors import Dit360Error, InputError, named, one_line, setting
 from dit360_core.models.architecture import AUTOENCODER
 from dit360_core.models.preview import preview
 from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
@@ -193,7 +193,8 @@ class Autoencoding:
         )
         if wrong:
             raise Dit360Error(
-                f"The tiling {choice.origin} is wrong: {wrong}; choose another tiling_backend, or tell its author."
+                f"The tiling {choice.origin} is wrong: {wrong}; choose another {named('tiling_backend')}, or tell "
+                "its author."
             )
         self._sketched.add(tried)
 
@@ -231,9 +232,9 @@ def _whose(tiling: Choice) -> str:
 def _help(asked: DecodeOptions) -> str | None:
     """What to do when memory ran out, where something takes less than what was asked for."""
     if asked.tiling_mode == "never" or asked.tiling_backend == "whole":
-        return "use tiling_mode=auto and tiling_backend=auto, which cut as memory asks"
+        return f"use {setting('tiling_mode', 'auto')} and {setting('tiling_backend', 'auto')}, which cut as memory asks"
     if asked.tiling_level in ("stored", "mixed"):
-        return "use tiling_level=auto, or recomputed, which takes least"
+        return f"use {setting('tiling_level', 'auto')}, or recomputed, which takes least"
     return None
 
 

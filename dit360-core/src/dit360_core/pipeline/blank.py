@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dit360_core.errors import Dit360Error
+from dit360_core.errors import Dit360Error, named, setting
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +28,13 @@ def guidance_notes(model: Model, guidance: float | None, true_guidance: float) -
     low, high = model.guidance_range
     if guidance is not None and not low <= guidance <= high:
         yield (
-            f"guidance is {guidance:g}, and this model paints well at {low:g} … {high:g}: beyond that pictures turn "
-            "dull, black or white."
+            f"{named('guidance')} is {guidance:g}, and this model paints well at {low:g} … {high:g}: beyond that "
+            "pictures turn dull, black or white."
         )
     if true_guidance > MOST_TRUE_GUIDANCE:
         yield (
-            f"true_guidance is {true_guidance:g}, and above {MOST_TRUE_GUIDANCE:g} colours are burnt with any model; "
-            "2 … 5 is usual."
+            f"{named('true_guidance')} is {true_guidance:g}, and above {MOST_TRUE_GUIDANCE:g} colours are burnt with "
+            "any model; 2 … 5 is usual."
         )
 
 
@@ -69,7 +69,9 @@ def _advice(settings: Mapping[str, Any], model: Model) -> str:
     guidance, true_guidance = used.get("guidance"), used.get("true_guidance", 1.0)
     if any(guidance_notes(model, guidance, true_guidance)):
         low, high = model.guidance_range
-        given = [] if guidance is None or low <= guidance <= high else [f"guidance={low:g} … {high:g}"]
-        given += [f"true_guidance up to {MOST_TRUE_GUIDANCE:g}"] if true_guidance > MOST_TRUE_GUIDANCE else []
+        given = [] if guidance is None or low <= guidance <= high else [f"{setting('guidance', f'{low:g} … {high:g}')}"]
+        given += (
+            [f"{named('true_guidance')} up to {MOST_TRUE_GUIDANCE:g}"] if true_guidance > MOST_TRUE_GUIDANCE else []
+        )
         return f"use {' and '.join(given)}"
     return "try another precision, scheduler, attention backend or LoRA strength, or see whether the model is whole"

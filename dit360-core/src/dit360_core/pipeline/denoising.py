@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors import Dit360Error, InputError, named, setting
 from dit360_core.models.architecture import DENOISER
 from dit360_core.models.engine import Engine, Velocity
 from dit360_core.options import DecodeOptions, SampleOptions, chosen
@@ -129,7 +129,9 @@ class Denoising:
         """Raises InputError for a conditioning that does not do; tells of guidance that a model cannot bear."""
         asked, conditioning = request.options, request.conditioning
         if asked.true_guidance > 1 and conditioning.negative is None:
-            raise InputError("true_guidance needs a negative prompt; call encode with negative_prompt='' or a text.")
+            raise InputError(
+                f"{named('true_guidance')} needs a negative prompt; call encode with negative_prompt='' or a text."
+            )
         for note in guidance_notes(self._loaded.plan.model, found.guidance, asked.true_guidance):
             self._warn_once(note, note)
         for embedding in conditioning.embeddings:
@@ -138,8 +140,8 @@ class Denoising:
         if found.biased and len(lengths) > 1:
             # The bias on the keys counts the prompt's tokens.
             raise InputError(
-                f"circular_mode=bias needs prompts of one length, and these have {' and '.join(map(str, lengths))} "
-                "tokens; use circular_mode=pad."
+                f"{setting('circular_mode', 'bias')} needs prompts of one length, and these have "
+                f"{' and '.join(map(str, lengths))} tokens; use {setting('circular_mode', 'pad')}."
             )
 
     def _kernel(self, request: Request, found: Resolved) -> Kernel:

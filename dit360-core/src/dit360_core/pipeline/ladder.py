@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import attrs
 
-from dit360_core.errors import Dit360Error, InputError, first_line
+from dit360_core.errors import Dit360Error, InputError, first_line, marked, named, setting
 from dit360_core.models.architecture import Role
 from dit360_core.models.residency.placement import place
 from dit360_core.options import DecodeOptions, SampleOptions
@@ -140,7 +140,7 @@ class Ladder:
             except Exception as error:
                 if not (isinstance(error, InputError | OSError) or is_out_of_memory(error)):
                     raise
-                log.warning("offload=%s cannot be had: %s", level, first_line(error))
+                log.warning("%s cannot be had: %s", setting("offload", level), first_line(error))
                 if level == "disk" and not isinstance(error, InputError):
                     raise OutOfMemory(
                         f"Memory ran out while {self.doing}, and then its files could not be written ({error}); load "
@@ -177,8 +177,8 @@ class Ladder:
             sentence += f": about {gib(phase.weights + phase.working)} are needed, {gib(free_memory(device))} are free"
             sentence += f"; {self.hint}" if self.hint else self._what_would_fit(sampling, decoding)
         except (Dit360Error, StopIteration) as error:
-            log.info("no advice: %s", error)
-            sentence += "; use a smaller width"
+            log.info("no advice: %s", error.sentence if isinstance(error, Dit360Error) else error)
+            sentence += f"; use a smaller {named('width')}"
         return sentence + "."
 
     def _what_would_fit(self, sampling: SampleOptions, decoding: DecodeOptions) -> str:
@@ -187,7 +187,10 @@ class Ladder:
         try:
             best = fit(asked, subject, ASSUMED).best
         except Dit360Error as error:
-            return f". {str(error).rstrip('.')}"
+            return f". {error.sentence.rstrip('.')}"
         if not self.loaded.engine.residency.can_read:
-            return f"; what would fit is {best.sentence(asked)}, or a smaller width"
-        return f"; load the model with vram=auto, which would now mean {best.sentence(asked)}, or use a smaller width"
+            return f"; what would fit is {marked(best.sentence(asked))}, or a smaller {named('width')}"
+        return (
+            f"; load the model with {setting('vram', 'auto')}, which would now mean {marked(best.sentence(asked))}, or "
+            f"use a smaller {named('width')}"
+        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.errors import BackendUnavailable
+from dit360_core.errors import BackendUnavailable, marked, named
 from dit360_core.models.architecture import Architecture, Facts
 from dit360_core.models.families import architecture_of, expected, locate, shape_folder
 from dit360_core.models.lora import finding
@@ -115,14 +115,14 @@ class _Preparation:
         self.given = self.asked
         self._keep_to_memory()
         self._check()
-        named = self._named_quantization()
+        by_name = self._named_quantization()
         files = self._fetch()
         family = architecture_of(files.folder)
         facts = family.facts(files.folder)
         if self.picture:
             check_guidance(self.picture[0], facts.takes_guidance)
         self._confirm()
-        stored, quantization, quantizer = self._quantization(family, files.folder, named)
+        stored, quantization, quantizer = self._quantization(family, files.folder, by_name)
         kernels, attention, attend = self._attention(family, facts)
         prepared = self._prepared(family, files, stored, quantization, quantizer, kernels, attention, attend)
         self._warn_of_memory(files)
@@ -200,7 +200,7 @@ class _Preparation:
     # -------------------------------------------------------------------------------------------------- what is chosen
 
     def _quantization(
-        self, family: Architecture, folder: Path, named: tuple[Choice, Any] | None
+        self, family: Architecture, folder: Path, by_name: tuple[Choice, Any] | None
     ) -> tuple[Mapping[str, Stored], Choice, Any]:
         """The parts that are stored quantized, what was chosen, and what does it."""
         from dit360_core.models.weights.store import stored_parts  # imports torch, which nothing above needs
@@ -212,8 +212,8 @@ class _Preparation:
             first = next(iter(stored.values()))
             return stored, *choose_stored(first, asked, self.registry, self.machine, self.precision, lora=lora)
         if asked.quantization_mode == "none":
-            refuse_without_effect(asked, "quantization_mode is none")
-        choice, quantizer = named or choose_quantization(
+            refuse_without_effect(asked, f"{named('quantization_mode')} is none")
+        choice, quantizer = by_name or choose_quantization(
             asked, self.registry, self.machine, self.precision, folder=folder, lora=lora
         )
         return stored, choice, quantizer
@@ -287,7 +287,7 @@ class _Preparation:
         subject = subject_in(asked, sampling, decoding, self.registry, self.machine, self.model, files)
         found = verdict_of(asked, subject, ASSUMED, one(asked, subject, ASSUMED), only_system=True)
         if found.fits is False:
-            log.warning("%s", f"The system may end this process: {found.why}. {found.advice(asked)}")
+            log.warning("%s", f"The system may end this process: {found.why}. {marked(found.advice(asked))}")
 
 
 def _is_there(name: str) -> bool:
@@ -316,7 +316,7 @@ def within_budget(
         try:
             choose_quantization(options, registry, machine, subject.precision, lora=subject.lora)
         except BackendUnavailable as error:
-            log.info("%s", error)
+            log.info("%s", error.sentence)
             return False
         return True
 

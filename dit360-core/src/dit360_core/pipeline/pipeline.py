@@ -12,7 +12,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named, remedy, setting
 from dit360_core.models.engine import Engine
 from dit360_core.models.lora.added import check_addable
 from dit360_core.models.lora.beside import Strength
@@ -193,13 +193,16 @@ class Pipeline:
         encoded = sorted(set(ENCODED) & set(options))
         if encoded:
             raise InputError(
-                f"{', '.join(encoded)} belongs to encode; the conditioning holds it already, leave it out."
+                f"{', '.join(map(named, encoded))} belongs to encode; the conditioning holds it already, "
+                f"{remedy('leave_out')}."
             )
         asked = build(SampleOptions, {"prompt": conditioning.prompt, **options})
         if asked.true_guidance > 1 and conditioning.negative_prompt:
             asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
         if image is not None and not isinstance(image, Latents):
-            raise InputError(f"image is a {type(image).__name__}, but must be latents; encode_image makes them.")
+            raise InputError(
+                f"{named('image')} is a {type(image).__name__}, but must be latents; encode_image makes them."
+            )
         asked = begun_with(asked, _size_of(image))
         self.check(asked, DecodeOptions())
         with measuring(self._loaded, asked.log_memory_stats, asked, DecodeOptions()) as measured:
@@ -311,7 +314,10 @@ class Pipeline:
         names = ", ".join(each.name for each in loras)
         if not loras or self._lora_strengths is None:
             why = f"{names} is fused into the weights" if loras else "no LoRA is loaded"
-            raise InputError(f"The LoRA's strength cannot change, because {why}; load it with lora_mode='adapter'.")
+            raise InputError(
+                f"The LoRA's strength cannot change, because {why}; load it with "
+                f"{setting('lora_mode', repr('adapter'))}."
+            )
         found = [at for at, each in enumerate(loras) if lora is None or each.name == lora]
         if len(found) != 1:
             what = "There are several LoRAs" if found else f"No LoRA {lora!r} is loaded"
@@ -344,7 +350,7 @@ def _size_of(image: Any) -> tuple[int, int] | None:
         return None
     if not isinstance(image, Latents | Panorama | Image):
         raise InputError(
-            f"image is a {type(image).__name__}, but must be a Panorama, a picture of Pillow, or latents; for a file: "
-            "Panorama.open."
+            f"{named('image')} is a {type(image).__name__}, but must be a Panorama, a picture of Pillow, or latents; "
+            "for a file: Panorama.open."
         )
     return image.size

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, setting
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture
 from dit360_core.models.lora.added import Added, check_addable, fitted_to
 from dit360_core.models.lora.beside import Strength, put_beside
@@ -229,7 +229,7 @@ class Prepared:
                     raise InputError(
                         f"{file.file} changes {self.architecture.part(part).short}, which is stored as "
                         f"{self.stored[part].mode}, and no LoRA can be fused into rounded weights; use "
-                        "lora_mode=adapter, or quantize the original model with this LoRA."
+                        f"{setting('lora_mode', 'adapter')}, or quantize the original model with this LoRA."
                     )
             found.append(Applied(lora=lora, shared=strength))
         return tuple(found)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from dit360_core.errors import InputError, ModelError
+from dit360_core.errors import InputError, ModelError, named, remedy, setting
 from dit360_core.models.lora.fusing import Applied
 from dit360_core.models.settings import KEPT, SETTINGS
 from dit360_core.models.weights.store import copy_rest, write_part
@@ -51,13 +51,20 @@ def quantize(
     asked = build(LoadOptions, {"model": model, **options})
     without = sorted(set(chosen(asked)) - STORED)
     if without:
-        raise InputError(f"{', '.join(without)} has no effect on a model that is stored; give it when loading.")
+        raise InputError(
+            f"{', '.join(map(named, without))} has no effect on a model that is stored; give it when loading."
+        )
     target = Path(output)
     check_new_folder(target)
     if asked.quantization_mode == "none":
-        raise InputError("quantization_mode is none, so there is nothing to store; name one, such as int8 or int4.")
+        raise InputError(
+            f"{named('quantization_mode')} is none, so there is nothing to store; name one, such as int8 or int4."
+        )
     if asked.lora_mode == "adapter":
-        raise InputError("lora_mode=adapter cannot be stored; leave it out to fuse the LoRA, or give it when loading.")
+        raise InputError(
+            f"{setting('lora_mode', 'adapter')} cannot be stored; {remedy('leave_out')} to fuse the LoRA, or give it "
+            "when loading."
+        )
     prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
     if prepared.stored:
         given = {part: getattr(asked, option) for option, part in prepared.architecture.replaceable.items()}
@@ -102,8 +109,8 @@ def _check_all_stored(loras: Iterable[Applied], parts: Collection[str], asked: s
                 )
             if name not in parts:
                 raise InputError(
-                    f"quantization_parts={asked} would store the {part.short} without the LoRA {one.lora.file}; "
-                    "quantize both."
+                    f"{setting('quantization_parts', asked)} would store the {part.short} without the LoRA "
+                    f"{one.lora.file}; quantize both."
                 )
 
 

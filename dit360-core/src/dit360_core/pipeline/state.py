@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dit360_core.errors import plain
 from dit360_core.models.lora.added import Added, beside_bytes
 from dit360_core.models.weights.bytes import held_bytes
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of
@@ -108,7 +109,7 @@ class State:
             "attention_slice_size": self.attention_slice_size,
             "quantization": {**told["quantization"], "parts": parts},
             **self.loras_told(),
-            "notes": [*self.plan.notes, *self.remarks],
+            "notes": [plain(note) for note in (*self.plan.notes, *self.remarks)],
             **({"out_of_memory": list(self.given_up)} if self.given_up else {}),
         }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import BackendUnavailable, InputError
+from dit360_core.errors import BackendUnavailable, InputError, Said, marked, named, remedy, setting
 from dit360_core.models.architecture import DENOISER
 from dit360_core.options import LoadOptions, budget_of
 from dit360_core.planning.checks import contradicts
@@ -50,12 +50,13 @@ class Candidate:
         now, before = attrs.asdict(self.options), attrs.asdict(asked)
         return {name: value for name, value in now.items() if value != before[name]}
 
-    def sentence(self, asked: LoadOptions) -> str:
-        told = [f"{name}={value}" for name, value in self.differs(asked).items()]
+    def sentence(self, asked: LoadOptions) -> Said:
+        """What was decided beside what was asked, in words."""
+        told = [setting(name, value) for name, value in self.differs(asked).items()]
         if told:
-            return ", ".join(told)
+            return Said(", ".join(told))
         plain = all(getattr(self.options, name) == "none" for name in ("offload", "evict", "quantization_mode"))
-        return "everything on the device, nothing quantized" if plain else "as asked for"
+        return Said("everything on the device, nothing quantized" if plain else "as asked for")
 
 
 class NothingFits(InputError):
@@ -90,12 +91,13 @@ def budget_for(asked: LoadOptions, subject: Subject) -> int:
         if given is None:
             how = "vram" if device == "cuda" else "ram"
             raise InputError(
-                f"There is no such device here whose memory could be looked at; say how much with --{how}."
+                f"There is no such device here whose memory could be looked at; say how much with {named(how)}."
             )
         return given
     there = all_there(subject)
     if given is not None and given > there and (asked.vram is not None or asked.preset == "low-vram"):
-        log.warning("vram=%s is more than the %s that there are; these are kept to.", asked.vram or "8", gib(there))
+        named_budget = setting("vram", asked.vram or "8")
+        log.warning("%s is more than the %s that there are; these are kept to.", named_budget, gib(there))
     return there if given is None else min(given, there)
 
 
@@ -117,7 +119,7 @@ def fit(
     room = int(budget * SHARE.get(subject.machine.device, 1.0))
     every = list(candidates(asked, subject, speed, budget))
     if not every:
-        raise InputError("No way of storing the weights can be used here; see 'dit360 backends'.")
+        raise InputError(f"No way of storing the weights can be used here; {remedy('see_backends')}.")
     fitting = [each for each in every if each.prediction.peak.total <= room and subject.host_suffices(each.prediction)]
     weight = ERROR_COSTS[preset]
     fitting.sort(key=lambda each: (_cost(each, weight), each.prediction.peak.total))
@@ -147,23 +149,26 @@ def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: 
     width, height = subject.size
     sentence = (
         f"Nothing keeps to {gib(budget)} at {width}×{height}: the least is {gib(peak.total)} while {DOING[peak.name]} "
-        f"({least.sentence(asked)})"
+        f"({marked(least.sentence(asked))})"
     )
     if not possible:
         return (
             f"Nothing keeps to {gib(subject.machine.system_memory)} of system memory, of which "
             f"{gib(subject.host_room or 0)} may hold weights: at least {gib(least.prediction.host)} would wait there "
-            f"({least.sentence(asked)}); allow a quantization of fewer bits, or use a model that is stored quantized "
-            "(dit360 quantize)."
+            f"({marked(least.sentence(asked))}); allow a quantization of fewer bits, or use a model that is stored "
+            "quantized (dit360 quantize)."
         )
     smaller = subject.smaller()
     while smaller is not None:
         setup = chosen_setup(smaller, least.options, budget)
         total = predict(smaller.shapes, setup, subject.held).peak.total
         if total <= budget * SHARE.get(subject.machine.device, 1.0):
-            return f"{sentence}; use width {smaller.size[0]}, which takes {gib(total)}, or a higher vram."
+            return (
+                f"{sentence}; use {named('width')} {smaller.size[0]}, which takes {gib(total)}, or a higher "
+                f"{named('vram')}."
+            )
         smaller = smaller.smaller()
-    return f"{sentence}; use a higher vram."
+    return f"{sentence}; use a higher {named('vram')}."
 
 
 DOING = {
@@ -191,8 +196,8 @@ def one(options: LoadOptions, subject: Subject, speed: Speed) -> Candidate:
     """Exactly these options. Raises BackendUnavailable for a quantization that cannot be used."""
     if options.quantization_mode == "auto":
         raise InputError(
-            "quantization_mode=auto depends on what is free when a model is loaded; plan with --vram or --preset, or "
-            "name a mode."
+            f"{setting('quantization_mode', 'auto')} depends on what is free when a model is loaded; plan with "
+            f"{named('vram')} or {named('preset')}, or name a mode."
         )
     error = _error(options, subject)
     if error is None:

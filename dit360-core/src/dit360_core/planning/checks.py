@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import attrs
 
-from dit360_core.errors import BackendUnavailable, InputError
+from dit360_core.errors import BackendUnavailable, InputError, named, remedy, setting
 from dit360_core.options import SIZE_STEP, DecodeOptions, LoadOptions, SampleOptions, check_size
 from dit360_core.planning.loras import follows_default, wanted
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
@@ -49,31 +49,36 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
     """Raises InputError for load options that contradict each other or the machine."""
     if options.offload not in ("none", "disk") and machine.device == "cpu":
         raise InputError(
-            f"offload={options.offload} moves parts between an accelerator and system memory, and this runs on the "
-            "CPU; use offload=none, offload=disk or evict=all."
+            f"{setting('offload', options.offload)} moves parts between an accelerator and system memory, and this "
+            f"runs on the CPU; use {setting('offload', 'none')}, {setting('offload', 'disk')} or "
+            f"{setting('evict', 'all')}."
         )
     if options.offload in ("text", "group", "disk") and machine.device == "mps":
-        raise InputError(f"offload={options.offload} is for CUDA devices and CPUs; use offload=none or evict=all.")
+        raise InputError(
+            f"{setting('offload', options.offload)} is for CUDA devices and CPUs; use {setting('offload', 'none')} "
+            f"or {setting('evict', 'all')}."
+        )
     if why := contradicts(options):
-        raise InputError(f"{why}; leave one of them out.")
+        raise InputError(f"{why}; {remedy('leave_one_of_them_out')}.")
     if options.compile_blocks:
         _check_compiler(machine)
     loras = wanted(options, model)
     if not options.model_lora and not model.lora:
         raise InputError(
-            f"model_lora=False has no effect, because {options.model} has no LoRA of its own; leave it out."
+            f"{setting('model_lora', 'False')} has no effect, because {options.model} has no LoRA of its own; "
+            f"{remedy('leave_out')}."
         )
     if options.lora_strength != 1.0 and not follows_default(options, model):
         why = (
-            "every LoRA is given a strength of its own; leave it out"
+            f"every LoRA is given a strength of its own; {remedy('leave_out')}"
             if loras
-            else "no LoRA is loaded; give one with lora, or leave it out"
+            else f"no LoRA is loaded; give one with {named('lora')}, or {remedy('leave_out')}"
         )
-        raise InputError(f"lora_strength={options.lora_strength:g} has no effect, because {why}.")
+        raise InputError(f"{setting('lora_strength', f'{options.lora_strength:g}')} has no effect, because {why}.")
     if options.lora_mode != "fuse" and not loras:
         raise InputError(
-            f"lora_mode={options.lora_mode} has no effect, because no LoRA is loaded; give one with lora, or leave it "
-            "out."
+            f"{setting('lora_mode', options.lora_mode)} has no effect, because no LoRA is loaded; give one with "
+            f"{named('lora')}, or {remedy('leave_out')}."
         )
 
 
@@ -81,11 +86,13 @@ def _check_compiler(machine: Machine) -> None:
     """Raises InputError where torch.compile would fail in the first step for want of a compiler."""
     if machine.device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "clang++", "cl"))):
         raise InputError(
-            "compile_blocks needs a C++ compiler, and none is on the path; install g++ or clang++, or leave it out."
+            f"{named('compile_blocks')} needs a C++ compiler, and none is on the path; install g++ or clang++, or "
+            f"{remedy('leave_out')}."
         )
     if machine.device == "cuda" and find_spec("triton") is None:
         raise InputError(
-            "compile_blocks needs Triton on CUDA, and it is not installed; pip install triton, or leave it out."
+            f"{named('compile_blocks')} needs Triton on CUDA, and it is not installed; pip install triton, or "
+            f"{remedy('leave_out')}."
         )
 
 
@@ -93,12 +100,16 @@ def contradicts(options: LoadOptions) -> str | None:
     """Why offload, eviction and compilation cannot be had together, or None."""
     if options.evict == "all" and options.offload != "none":
         return (
-            f"evict=all has one part in memory at a time, and offload={options.offload} keeps parts in another memory"
+            f"{setting('evict', 'all')} has one part in memory at a time, and {setting('offload', options.offload)} "
+            "keeps parts in another memory"
         )
     if options.evict == "text" and options.offload in ("text", "sequential", "disk"):
-        return f"evict=text drops the text encoder that offload={options.offload} keeps elsewhere"
+        return (
+            f"{setting('evict', 'text')} drops the text encoder that {setting('offload', options.offload)} keeps "
+            "elsewhere"
+        )
     if options.compile_blocks and options.offload in ("group", "sequential", "disk"):
-        return f"compiled blocks cannot be taken apart, as offload={options.offload} does"
+        return f"compiled blocks cannot be taken apart, as {setting('offload', options.offload)} does"
     return None
 
 
@@ -107,7 +118,9 @@ def refuse_without_effect(options: LoadOptions, why: str) -> None:
     for name in ("quantization_parts", "quantization_skip"):
         value = getattr(options, name)
         if value != getattr(attrs.fields(LoadOptions), name).default:
-            raise InputError(f"{name}={value} has no effect, because {why}; leave it out, or choose another mode.")
+            raise InputError(
+                f"{setting(name, value)} has no effect, because {why}; {remedy('leave_out')}, or choose another mode."
+            )
 
 
 def check_request(
@@ -126,7 +139,10 @@ def check_request(
         registry.find("attention", sampling.attention_backend)
     check_honoured(sampling, registry)
     if sampling.circular_mode == "bias" and padding_of(sampling, model) == 0:
-        raise InputError("circular_mode=bias has no effect, because circular_padding is 0; set it to 1 or more.")
+        raise InputError(
+            f"{setting('circular_mode', 'bias')} has no effect, because {named('circular_padding')} is 0; set it to "
+            "1 or more."
+        )
     _check_bias(sampling, loading, registry)
     settings = tiling_settings(loading, decoding)
     choose_tiling(
@@ -138,7 +154,8 @@ def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:
     """Raises InputError if guidance was asked of a transformer that has no embedding for it."""
     if sampling.guidance is not None and not takes_guidance:
         raise InputError(
-            "This model has no embedded guidance, so guidance does nothing; use true_guidance instead, or leave it out."
+            f"This model has no embedded guidance, so guidance does nothing; use {named('true_guidance')} instead, "
+            f"or {remedy('leave_out')}."
         )
 
 
@@ -151,12 +168,15 @@ def begun_with(sampling: SampleOptions, size: tuple[int, int] | None) -> SampleO
     if size is None:
         if sampling.denoise < 1.0:
             raise InputError(
-                f"denoise={sampling.denoise:g} keeps a part of a picture, and none is given; give one with image, or "
-                "leave denoise out."
+                f"{setting('denoise', f'{sampling.denoise:g}')} keeps a part of a picture, and none is given; give one "
+                f"with {named('image')}, or leave {named('denoise')} out."
             )
         return sampling
     if sampling.denoise == 1.0:
-        raise InputError("denoise=1 keeps nothing of the image; set denoise below 1 (0.6 is usual), or leave it out.")
+        raise InputError(
+            f"{setting('denoise', '1')} keeps nothing of the image; set {named('denoise')} below 1 (0.6 is usual), "
+            f"or {remedy('leave_out')}."
+        )
     width, height = size
     if width != 2 * height or height % SIZE_STEP:
         raise InputError(
@@ -194,8 +214,8 @@ def _check_bias(sampling: SampleOptions, loading: LoadOptions, registry: Registr
     found = registry.find("attention", name)
     if not any(entry.offer.takes_key_bias for entry in found):
         raise BackendUnavailable(
-            f"The attention backend {name!r} takes no bias on the keys; use circular_mode=pad, another backend, or "
-            "leave strict out."
+            f"The attention backend {name!r} takes no bias on the keys; use {setting('circular_mode', 'pad')}, another "
+            f"backend, or leave {named('strict')} out."
         )
 
 
@@ -213,11 +233,11 @@ def check_honoured(sampling: SampleOptions, registry: Registry) -> None:
             if any_may_be_used:
                 able = ", ".join(entry.name for entry in found if name in entry.offer.honours) or "none does"
                 raise InputError(
-                    f"{name}={value} needs a scheduler that obeys it ({able}), and scheduler_type=auto may take "
-                    "another; name the scheduler."
+                    f"{setting(name, value)} needs a scheduler that obeys it ({able}), and "
+                    f"{setting('scheduler_type', 'auto')} may take another; name the scheduler."
                 )
             obeyed = ", ".join(sorted(found[0].offer.honours)) or "neither"
             raise InputError(
-                f"{name}={value} has no effect with the scheduler {sampling.scheduler_type!r} (it takes: {obeyed}); "
-                "leave it out or choose another scheduler."
+                f"{setting(name, value)} has no effect with the scheduler {sampling.scheduler_type!r} (it takes: "
+                f"{obeyed}); {remedy('leave_out')} or choose another scheduler."
             )

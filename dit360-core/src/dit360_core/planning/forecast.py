@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dit360_core.errors import UnknownName
+from dit360_core.errors import UnknownName, setting
 from dit360_core.models.architecture import Architecture
 from dit360_core.models.families import architecture_of, expected, shape_folder
 from dit360_core.models.settings import with_settings
@@ -300,7 +300,7 @@ def with_system_memory(machine: Machine, asked: LoadOptions, *, here: bool) -> M
         free = free_memory("cpu") + used_memory("cpu")
         return attrs.evolve(machine, system_memory=min(there or free, free)) if here else machine
     if here and there and given > there:
-        log.warning("ram=%s is more than the %s that there are; these are kept to.", asked.ram, gib(there))
+        log.warning("%s is more than the %s that there are; these are kept to.", setting("ram", asked.ram), gib(there))
         given = there
     return attrs.evolve(machine, system_memory=given)
 

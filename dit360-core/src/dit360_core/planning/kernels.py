@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from dit360_core.errors import remedy, setting
 from dit360_core.models.families import expected, shape_folder
 from dit360_core.options import LoadOptions
 from dit360_core.planning.precision import precision_for
@@ -67,8 +68,8 @@ def slicing_notes(choice: Choice, registry: Registry, slice_size: int) -> tuple[
     if not slice_size or offer.stores_scores:
         return ()
     return (
-        f"attention_slice_size={slice_size} saves nothing with {choice.used}, which never holds all scores at once; "
-        "leave it out, or use attention_backend=eager",
+        f"{setting('attention_slice_size', slice_size)} saves nothing with {choice.used}, which never holds all "
+        f"scores at once; {remedy('leave_out')}, or use {setting('attention_backend', 'eager')}",
     )
 
 

@@ -34,7 +34,7 @@ def try_quantizer(implementation: Any, need: QuantizationNeed) -> Iterable[Reaso
     except NotQuantized as error:
         yield Reason("probe_failed", f"in a trial {error.why}")
     except Dit360Error as error:
-        yield Reason("probe_failed", f"a trial failed: {str(error).rstrip('.')}")
+        yield Reason("probe_failed", f"a trial failed: {error.sentence.rstrip('.')}")
 
 
 def with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named
 from dit360_core.options import LARGEST_STRENGTH, LoadOptions
 from dit360_core.plugins.offers import Model
 
@@ -105,7 +105,7 @@ def names_in(given: Any) -> tuple[str, ...]:
     found: list[str] = []
     for text in texts:
         if not isinstance(text, str):
-            raise InputError(f"lora must be FILE[:STRENGTH], or a list of such texts, not {text!r:.80}.")
+            raise InputError(f"{named('lora')} must be FILE[:STRENGTH], or a list of such texts, not {text!r:.80}.")
         found += [part.strip() for part in text.split(SEPARATOR) if part.strip()]
     return tuple(found)
 

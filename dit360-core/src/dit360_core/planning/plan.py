@@ -7,11 +7,16 @@ from typing import Any
 
 import attrs
 
+from dit360_core.errors import Said, plain, setting
 from dit360_core.options import REPLACING, LoadOptions
 from dit360_core.planning.loras import GivenLora, wanted
 from dit360_core.plugins.choosing import Choice
 from dit360_core.plugins.offers import Model
 from dit360_core.system.machine import Machine
+
+
+def _said(notes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(Said, notes))
 
 
 @attrs.frozen(kw_only=True)
@@ -46,7 +51,7 @@ class Plan:
     loras: tuple[GivenLora, ...] = ()
     lora_mode: str = "fuse"
     fused_before: tuple[Mapping[str, Any], ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = attrs.field(default=(), converter=_said)
     decided: Mapping[str, Any] = attrs.field(factory=dict)
 
     def sentences(self) -> list[str]:
@@ -57,13 +62,13 @@ class Plan:
         lines += [f"lora: {lora['from']} is in the stored weights" for lora in self.fused_before]
         if self.asked.bounded:
             by = " ".join(
-                f"{n}={v}"
+                setting(n, v)
                 for n, v in (("vram", self.asked.vram), ("ram", self.asked.ram), ("preset", self.asked.preset))
                 if v not in (None, "none")
             )
-            told = ", ".join(f"{name}={value}" for name, value in self.decided.items())
+            told = ", ".join(setting(name, value) for name, value in self.decided.items())
             lines.append(f"memory: {by} decided {told or 'that everything stays on the device as it is'}")
-        return [*lines, self.attention.sentence(), self.quantization.sentence()]
+        return [*map(Said, lines), self.attention.sentence(), self.quantization.sentence()]
 
     def warnings(self) -> list[str]:
         """What is not as somebody would expect, a sentence each."""
@@ -84,7 +89,7 @@ class Plan:
             "attention_slice_size": self.attention_slice_size,
             "quantization": self.quantization.as_dict(),
             **self.replaced(),
-            "notes": list(self.notes),
+            "notes": [plain(note) for note in self.notes],
         }
 
     def replaced(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, Reason, UnknownName
+from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, Reason, UnknownName, named, setting
 from dit360_core.models.architecture import DENOISER
 from dit360_core.options import LoadOptions
 from dit360_core.planning.checks import refuse_without_effect
@@ -60,7 +60,7 @@ def check_stored(options: LoadOptions, lora: bool, stored: Mapping[str, Stored])
     if lora and options.lora_mode == "fuse" and DENOISER in stored:
         raise InputError(
             f"{options.model} is stored as {mode}, and no LoRA can be fused into rounded weights; use "
-            "lora_mode=adapter, or quantize the original model with this LoRA."
+            f"{setting('lora_mode', 'adapter')}, or quantize the original model with this LoRA."
         )
     if len(stored) > 1:
         refuse_without_effect(options, f"{options.model} is stored as {mode}")
@@ -77,7 +77,7 @@ def choose_stored(
     if asked not in ("none", "auto", stored.mode, stored.address):
         raise InputError(
             f"{options.model} is stored as {stored.mode} and cannot become {options.quantization_mode}; leave "
-            "quantization_mode out, or give the original model."
+            f"{named('quantization_mode')} out, or give the original model."
         )
     need = quantization_need(options, machine, precision, lora)
     try:

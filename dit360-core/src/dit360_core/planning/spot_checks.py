@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dit360_core.errors import Dit360Error
+from dit360_core.errors import Dit360Error, named
 from dit360_core.plugins.builtin.attention_kernels import eager, sdpa
 from dit360_core.plugins.offers import Attend
 
@@ -59,7 +59,7 @@ class Spotted:
             if not torch.equal(now[:1, :, head : head + 1], before):
                 raise Dit360Error(
                     f"The attention backend {self._whose} changes the {name} that it is given to read; choose another "
-                    "attention_backend, or tell its author."
+                    f"{named('attention_backend')}, or tell its author."
                 )
         usual = float((sdpa(*few, scale=scale, **bias).to(wide) - truth).abs().max()) / size
         allowed = 4 * usual + _UNITS.get(q.dtype, 512) * torch.finfo(q.dtype).eps
@@ -68,7 +68,7 @@ class Spotted:
             off = f"off by {error:.2g}, where {allowed:.2g} is allowed" if math.isfinite(error) else "not finite"
             raise Dit360Error(
                 f"The attention backend {self._whose} passed its trial and was wrong in the picture: in call "
-                f"{self._calls} its result is {off}; choose another attention_backend, or tell its author."
+                f"{self._calls} its result is {off}; choose another {named('attention_backend')}, or tell its author."
             )
         return out
 

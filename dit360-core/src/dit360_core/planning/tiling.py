@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dit360_core.errors import BackendUnavailable, InputError, Reason
+from dit360_core.errors import BackendUnavailable, InputError, Reason, setting
 from dit360_core.options import DecodeOptions, LoadOptions, budget_of
 from dit360_core.plugins.choosing import Choice, in_words, select
 from dit360_core.plugins.offers import Need, TilingNeed, TilingSettings
@@ -49,8 +49,8 @@ def choose_tiling(
     """
     if settings.level == "offloaded" and machine.device != "cuda":
         raise InputError(
-            "tiling_level=offloaded moves tiles from a CUDA device to system memory, and this runs on "
-            f"{machine.device}; use tiling_level=recomputed, the smallest here."
+            f"{setting('tiling_level', 'offloaded')} moves tiles from a CUDA device to system memory, and this runs on "
+            f"{machine.device}; use {setting('tiling_level', 'recomputed')}, the smallest here."
         )
     need = TilingNeed(
         device=machine.device,
@@ -75,6 +75,6 @@ def choose_tiling(
             raise
         told = in_words(error.reasons.items())
         raise BackendUnavailable(
-            f"Nothing installed makes {width}×{height} with tiling_mode={settings.mode}: {told}.",
+            f"Nothing installed makes {width}×{height} with {setting('tiling_mode', settings.mode)}: {told}.",
             error.reasons,
         ) from None

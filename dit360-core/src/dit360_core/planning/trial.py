@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.errors import InputError, Reason
+from dit360_core.errors import InputError, Reason, marked
 from dit360_core.plugins.choosing import try_out
 from dit360_core.plugins.offers import AttentionNeed
 from dit360_core.plugins.registry import Registry, default_registry
@@ -191,6 +191,13 @@ def _ending(code: int, said: str) -> str:
     return f"ended the process ({last[0] if last else ending(code)})"
 
 
+def _written(verdict: Verdict) -> dict[str, Any]:
+    # With the marks of sentences, which the other process puts into its own.
+    return attrs.asdict(
+        verdict, value_serializer=lambda _, __, value: marked(value) if isinstance(value, str) else value
+    )
+
+
 def _verdict(told: Mapping[str, Any]) -> Verdict:
     return Verdict(**{**told, "reasons": tuple(Reason(**reason) for reason in told["reasons"])})
 
@@ -206,15 +213,15 @@ def _serve(asked: Mapping[str, Any], out: IO[str]) -> None:
         machine = Machine.by_torch(need.device)
     except InputError as error:
         # It was found without PyTorch, which sees it otherwise.
-        refused = Verdict(reasons=(Reason("device", str(error)),))
+        refused = Verdict(reasons=(Reason("device", error.sentence),))
         for address in asked["addresses"]:
-            print(json.dumps({"address": address, "verdict": attrs.asdict(refused)}), file=out, flush=True)
+            print(json.dumps({"address": address, "verdict": _written(refused)}), file=out, flush=True)
         return
     registry, trials = default_registry(), Trials(need, several=True)
     for address in asked["addresses"]:
         print(json.dumps({"address": address}), file=out, flush=True)
         verdict = _tried(address, trials, registry, machine, asked["timed"])
-        print(json.dumps({"address": address, "verdict": attrs.asdict(verdict)}), file=out, flush=True)
+        print(json.dumps({"address": address, "verdict": _written(verdict)}), file=out, flush=True)
         if need.device != "cpu" and any(reason.code == "probe_failed" for reason in verdict.reasons):
             # An illegal access leaves a device on which nothing works any more: the next one gets a process of its own.
             return

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, Said, marked, plain
 from dit360_core.options import LoadOptions
 from dit360_core.planning.budget import DOING, ERROR_COSTS, SHARE, Candidate, all_there, budget_for, candidates
 from dit360_core.planning.forecast import HOST_HELD, HOST_SHARE, UNLIMITED, Subject, chosen_setup
@@ -53,17 +53,24 @@ class Verdict:
     smaller: tuple[int, int] | None = None
     least: Candidate | None = None
 
-    def sentence(self, asked: LoadOptions) -> str:
+    def sentence(self, asked: LoadOptions) -> Said:
         """The verdict for people."""
+        return Said(self._sentence(asked))
+
+    def _sentence(self, asked: LoadOptions) -> str:
         if self.fits is None:
             return f"Needs {self.why}."
-        return f"Fits: {self.why}." if self.fits else f"Does not fit: {self.why}. {self.advice(asked)}"
+        return f"Fits: {self.why}." if self.fits else f"Does not fit: {self.why}. {self._advice(asked)}"
 
-    def advice(self, asked: LoadOptions) -> str:
+    def advice(self, asked: LoadOptions) -> Said:
         """What would fit."""
+        return Said(self._advice(asked))
+
+    def _advice(self, asked: LoadOptions) -> str:
         if self.would:
             told = "; or ".join(
-                f"{each.sentence(asked)} ({gib(each.prediction.peak.total)}, {duration(each.seconds)} a picture)"
+                f"{marked(each.sentence(asked))} ({gib(each.prediction.peak.total)}, {duration(each.seconds)} a "
+                "picture)"
                 for each in self.would
             )
             return f"What would: {told}."
@@ -71,7 +78,9 @@ class Verdict:
             return ""
         takes = self.least.prediction
         host = f" and {gib(takes.host)} of system memory for weights" if self.bounds.host_room is not None else ""
-        least = f"No combination does: the least takes {gib(takes.peak.total)}{host} ({self.least.sentence(asked)})"
+        least = (
+            f"No combination does: the least takes {gib(takes.peak.total)}{host} ({marked(self.least.sentence(asked))})"
+        )
         if self.smaller is None:
             return f"{least}."
         width, total = self.smaller
@@ -81,7 +90,7 @@ class Verdict:
         """For programs: bytes and seconds."""
         return {
             "fits": self.fits,
-            "sentence": self.sentence(asked),
+            "sentence": plain(self.sentence(asked)),
             **attrs.asdict(self.bounds),
             "would_fit": [
                 {

@@ -8,7 +8,7 @@ to stay. The tests that it inherits are in :mod:`dit360_core.testing`. Importing
 
 from __future__ import annotations
 
-from dit360_core.errors import REASON_CODES, Reason
+from dit360_core.errors import REASON_CODES, Reason, named, setting
 from dit360_core.plugins.bias import as_mask
 from dit360_core.plugins.embedded import EMBEDDED_MODEL
 from dit360_core.plugins.hookspecs import hookimpl
@@ -65,6 +65,8 @@ __all__ = [
     "TimeShift",
     "as_mask",
     "hookimpl",
+    "named",
     "noise_levels",
+    "setting",
     "torch_dtype",
 ]

@@ -14,7 +14,7 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion
 
-from dit360_core.errors import BackendUnavailable, Reason, UnknownName, one_line
+from dit360_core.errors import BackendUnavailable, Reason, Said, UnknownName, one_line
 from dit360_core.plugins.entries import CORE, Entry, by_priority, with_owner
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.offers import Model, Need, Offer
@@ -62,13 +62,16 @@ class Choice:
         """What is used, and whose it is if it is not the core's."""
         return with_owner(self.used, self.distribution, self.version)
 
-    def sentence(self) -> str:
+    def sentence(self) -> Said:
         """One line for the log."""
+        return Said(self._sentence())
+
+    def _sentence(self) -> str:
         told = f"{self.kind}: {self.origin}"
         if self.fell_back:
             # Those that were asked for were tried first; what was passed over after them is in the metadata.
             why = self.verdicts[: self.named]
-            because = " and ".join(map(str, why[0][1])) if len(why) == 1 else in_words(why)
+            because = " and ".join(map(_told, why[0][1])) if len(why) == 1 else in_words(why)
             return f"{told} instead of {self.requested}, because {because}"
         refused = in_words((name, why) for name, why in self.verdicts if why)
         return f"{told} (not {refused})" if refused else told
@@ -87,8 +90,13 @@ def in_words(verdicts: Iterable[tuple[str, tuple[Reason, ...]]]) -> str:
     """``a and b: reason; c: another``: those that have the same reasons are told together."""
     together: dict[str, list[str]] = {}
     for name, why in verdicts:
-        together.setdefault(" and ".join(map(str, why)), []).append(name)
+        together.setdefault(" and ".join(map(_told, why)), []).append(name)
     return "; ".join(f"{_listed(names)}: {why}" for why, names in together.items())
+
+
+def _told(reason: Reason) -> str:
+    # A plugin may answer with anything.
+    return reason.told if isinstance(reason, Reason) else str(reason)
 
 
 def _listed(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from dit360_core.errors import Reason
+from dit360_core.errors import Reason, setting
 
 if TYPE_CHECKING:
     import torch
@@ -310,7 +310,7 @@ class AttentionBackend(Offer):
 
     def lacks(self, need: Any) -> Iterable[Reason]:
         if need.key_bias and not self.takes_key_bias:
-            yield Reason("mask", "it takes no bias on the keys", "use circular_mode=pad")
+            yield Reason("mask", "it takes no bias on the keys", f"use {setting('circular_mode', 'pad')}")
 
 
 @attrs.frozen(kw_only=True)

@@ -20,7 +20,7 @@ import attrs
 import pluggy
 from packaging.utils import canonicalize_name
 
-from dit360_core.errors import UnknownName, one_line
+from dit360_core.errors import UnknownName, one_line, remedy
 from dit360_core.options import aliases
 from dit360_core.plugins import builtin
 from dit360_core.plugins.defaults import check_defaults
@@ -134,7 +134,7 @@ class Registry:
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
         hint = f"{said}." if said else hint
         lost = f" These plugins failed: {', '.join(self._failed_plugins())}." if self.failures else ""
-        raise UnknownName(f"There is no {noun(kind)} named {name!r}; {hint} 'dit360 backends' lists them.{lost}")
+        raise UnknownName(f"There is no {noun(kind)} named {name!r}; {hint} {remedy('list_backends')}.{lost}")
 
     # --------------------------------------------------------------------------------------------------- discovery
 

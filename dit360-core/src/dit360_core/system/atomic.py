@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors import Dit360Error, InputError, named
 
 PART = ".dit360-{}.part"
 """The name of a file while it is being written; what a killed process leaves of it is found by that."""
@@ -92,7 +92,9 @@ def _give_name(part: Path, target: Path) -> None:
 
 
 def _taken(path: Path) -> NameTaken:
-    return NameTaken(f"Cannot write {path}: the file exists already; choose another name or overwrite it (force).")
+    return NameTaken(
+        f"Cannot write {path}: the file exists already; choose another name or overwrite it ({named('force')})."
+    )
 
 
 def names_beside(path: Path, suffix: str) -> Iterator[Path]:
@@ -167,7 +169,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         except NameTaken as error:
             beside = next(name for name in names_beside(target, "") if not os.path.lexists(name))
             part.rename(beside)
-            raise Dit360Error(f"{str(error).rstrip('.')}; this one is not lost, it is {beside}.") from error
+            raise Dit360Error(f"{error.sentence.rstrip('.')}; this one is not lost, it is {beside}.") from error
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise Dit360Error(

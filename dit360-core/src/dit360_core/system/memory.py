@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from dit360_core.errors import Dit360Error
+from dit360_core.errors import Dit360Error, named, setting
 
 if TYPE_CHECKING:
     import torch
@@ -108,10 +108,11 @@ def told_when_full(doing: str, device: str, help_: str | None = None) -> Iterato
         if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
             raise
         if help_ is None and device == "cpu":
-            help_ = "close other programs or use a smaller width"
+            help_ = f"close other programs or use a smaller {named('width')}"
         elif help_ is None:
             help_ = (
-                "use offload=model or offload=sequential, a smaller width, or attention_slice_size with eager attention"
+                f"use {setting('offload', 'model')} or {setting('offload', 'sequential')}, a smaller {named('width')}, "
+                f"or {named('attention_slice_size')} with eager attention"
             )
         raise OutOfMemory(f"There is too little memory on the {device} for {doing}; {help_}.") from error
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, plain
 from dit360_core.models.weights.files import existing
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest, options_of
 from dit360_core.planning.checks import begun_with, check_names
@@ -129,7 +129,7 @@ def _named(part: str, asked: str) -> tuple[str, str]:
         raise InputError(f"{asked!r} is no variation; write NAME=VALUE, such as 'attention_backend=sdpa,eager'.")
     if name not in _WHERE:
         near = difflib.get_close_matches(name, list(_WHERE), n=3)
-        hint = nearest(near) if near else "'dit360 generate --help' lists them."
+        hint = plain(nearest(near)) if near else "'dit360 generate --help' lists them."
         raise InputError(f"There is no option {name!r} to vary; {hint}")
     return name, text
 

@@ -37,8 +37,8 @@ def main() -> None:
         except (Exception, SystemExit) as error:
             # Whatever a library raises is a result of this configuration; where it came from is for stderr.
             log.exception("failed")
-            told_so = isinstance(error, Dit360Error)
-            answer = {"failed": str(error) if told_so else f"{type(error).__name__}: {first_line(error)}"}
+            foreign = f"{type(error).__name__}: {first_line(error)}"
+            answer = {"failed": error.sentence if isinstance(error, Dit360Error) else foreign}
         told.write(json.dumps(answer).encode() + b"\n")
         told.flush()
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dit360_core.cli.benching import comparing
 from dit360_core.cli.benching.varying import Configuration, configurations
+from dit360_core.cli.wording import worded
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.atomic import check_writable
@@ -71,7 +72,7 @@ def show(report: Mapping[str, Any], output: Path | None) -> None:
     console.print(table)
     for one in found:
         if one["failed"]:
-            console.print(f"{one['name']} failed: {one['failed']}", soft_wrap=True)
+            console.print(f"{one['name']} failed: {worded(one['failed'])}", soft_wrap=True)
     if apart and len(found) > 1:
         console.print(
             "Each ran alone, one after the other: the ratios are of medians, and hold what the machine did meanwhile.",

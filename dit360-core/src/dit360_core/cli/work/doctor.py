@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, Said, marked
 from dit360_core.models.families import check_model, model_files
 from dit360_core.models.weights.files import existing, find_lora_file
 from dit360_core.models.weights.hub import LORA_FILES, cached
@@ -50,8 +50,8 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
     kernels = try_kernels(registry, machine, core=True)
     advice += [
-        f"The attention backend {address} is broken: {reason.sentence}; reinstall what it needs for this PyTorch, or "
-        f"set DIT360_DISABLED_PLUGINS={address.partition(':')[0]}."
+        f"The attention backend {address} is broken: {marked(reason.sentence)}; reinstall what it needs for this "
+        f"PyTorch, or set DIT360_DISABLED_PLUGINS={address.partition(':')[0]}."
         for address, verdict in kernels.items()
         for reason in verdict.reasons
         if reason.code in _BROKEN and not _left_out_of_pytorch(address)
@@ -59,7 +59,7 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
     # PyTorch's own attention goes everywhere, so that only a device that PyTorch does not see speaks against it.
     own = kernels.get("dit360-core:sdpa")
     advice += [
-        f"{str(reason).rstrip('.')}; update the GPU's driver, or install a PyTorch that fits it."
+        f"{reason.told.rstrip('.')}; update the GPU's driver, or install a PyTorch that fits it."
         for reason in (own.reasons if own is not None and machine.guessed else ())
         if reason.code == "device"
     ]
@@ -81,7 +81,7 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
         "models": models,
         "attention": {address: "; ".join(map(str, verdict.reasons)) or "works" for address, verdict in kernels.items()},
         "disabled": list(registry.disabled),
-        "advice": advice,
+        "advice": list(map(Said, advice)),
     }
 
 
@@ -110,7 +110,7 @@ def _model_state(model: Model) -> tuple[str, list[str]]:
         if lora is not None:
             find_lora_file(lora)
     except ModelError as error:
-        return "damaged", [str(error)]
+        return "damaged", [error.sentence]
     if model.lora and lora is None:
         return f"base ready ({folder}), LoRA not downloaded ({model.lora})", []
     return f"ready ({folder})", []

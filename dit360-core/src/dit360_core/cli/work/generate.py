@@ -76,7 +76,7 @@ def run(
         kept = rescue(panorama, output)
         if kept is None:
             raise
-        raise Dit360Error(f"{str(error).rstrip('.')}; the picture is not lost, it is {kept}.") from error
+        raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
     used: Any = panorama.settings["used"]
     console.print(
         f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; "

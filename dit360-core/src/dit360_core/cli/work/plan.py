@@ -34,7 +34,7 @@ def size_of(text: str | None) -> dict[str, int]:
         return {}
     numbers = text.lower().replace("×", "x").split("x")
     if not all(number.strip().isdigit() for number in numbers) or len(numbers) > 2:
-        raise InputError(f"size is {text!r}, but must be width×height in pixels, such as 2048x1024.")
+        raise InputError(f"--size is {text!r}, but must be width×height in pixels, such as 2048x1024.")
     return dict(zip(("width", "height"), (int(number) for number in numbers), strict=False))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, remedy
 from dit360_core.models.flux.folder import FOLDERS, check_weights, read_config
 from dit360_core.models.flux.parts import PARTS
 from dit360_core.models.flux.schemas import told
@@ -327,7 +327,8 @@ def _compare(
         if there is None or there[: len(shape)] != shape or any(size != 1 for size in there[len(shape) :]):
             told = "lacks" if there is None else f"has the shape {list(there)} instead of {list(shape)} for"
             raise ModelError(
-                f"{path} {told} {name}, so it is no {_WHAT[part]} for this model; give another, or leave it out."
+                f"{path} {told} {name}, so it is no {_WHAT[part]} for this model; give another, or "
+                f"{remedy('leave_out')}."
             )
     return wanted
 

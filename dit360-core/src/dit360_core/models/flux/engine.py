@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, remedy
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine
 from dit360_core.models.flux.latents import CHANNELS_OF_A_PATCH, as_stored, latent_to_rgb
@@ -66,7 +66,7 @@ class FluxEngine(Engine):
         if found != wanted:
             raise InputError(
                 f"The conditioning has {found[0]} channels a token and {found[1]} in all, and this model reads "
-                f"{wanted[0]} and {wanted[1]}; encode the prompt with this model's text encoders."
+                f"{wanted[0]} and {wanted[1]}; {remedy('encode_with_this_model')}."
             )
 
     # ------------------------------------------------------------------------------------------------------ denoising

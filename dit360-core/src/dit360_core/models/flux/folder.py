@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, named, remedy
 from dit360_core.models.flux.parts import PARTS
 from dit360_core.models.flux.schemas import SCHEMAS, check_part, check_together
 from dit360_core.models.flux.tokenizers import check_tokenizer, check_vocabulary
@@ -51,8 +51,7 @@ def check_model_folder(folder: Path) -> None:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(
-            f"{folder} is no diffusers model: it has no model_index.json; give the folder that "
-            "FluxPipeline.save_pretrained wrote."
+            f"{folder} is no diffusers model: it has no model_index.json; {remedy('give_diffusers_folder')}."
         )
     _check_index(index)
     missing = [part for part in FOLDERS if not (folder / part).is_dir()]
@@ -84,7 +83,7 @@ def _check_index(index: Path) -> None:
         if not (isinstance(made, (list, tuple)) and made and made[0] in (None, *LIBRARIES)):
             raise ModelError(
                 f"{index} wants code for its {part} that is neither of diffusers nor of transformers ({made!r:.60}), "
-                "which dit360 does not run; give another model."
+                f"which dit360 does not run; give another {named('model')}."
             )
         allowed = CLASSES.get(part, ())
         if part in described and allowed and made[0] is not None and (len(made) != 2 or made[1] not in allowed):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dit360_core.errors import InputError, ModelError
+from dit360_core.errors import InputError, ModelError, setting
 from dit360_core.models.flux.folder import WEIGHTS
 from dit360_core.models.flux.schemas import why_no_painter
 from dit360_core.system.dtypes import KNOWN
@@ -55,8 +55,8 @@ def _check_numbers(name: str, part: torch.nn.Module) -> None:
                 dtype = str(parameter.dtype).removeprefix("torch.")
                 raise InputError(
                     f"The {name} of this pipeline holds weights of {dtype} ({path}.{leaf}), in which nothing can be "
-                    "computed; load it with torch_dtype torch.bfloat16, and choose quantization_mode=fp8 for weights "
-                    "of one byte."
+                    "computed; load it with torch_dtype torch.bfloat16, and choose "
+                    f"{setting('quantization_mode', 'fp8')} for weights of one byte."
                 )
 
 

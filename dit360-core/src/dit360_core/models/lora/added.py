@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named, setting
 from dit360_core.models.architecture import DENOISER, Architecture, Networks
 from dit360_core.models.lora.beside import LoraBeside, Strength, put_beside
 from dit360_core.models.lora.file import read
@@ -109,8 +109,8 @@ def check_addable(offload: str) -> None:
     """Raises InputError where the transformer's weights are in files, and its layers only stand for them."""
     if offload == "disk":
         raise InputError(
-            "A LoRA cannot be put beside a transformer that offload=disk keeps in files; load the model with it "
-            "(lora), or with another offload."
+            f"A LoRA cannot be put beside a transformer that {setting('offload', 'disk')} keeps in files; load the "
+            f"model with it ({named('lora')}), or with another offload."
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import layer_norm, rms_norm
 from torch.nn.functional import linear as multiply
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, named
 from dit360_core.models.weights.conversion import place
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def put_beside(module: torch.nn.Module, part: str, lora: Lora, shared: Strength,
     layers = lora.of(part)
     made = [LoraBeside(module.get_submodule(name), factors, shared, like) for name, factors in layers.items()]
     if all(layer.nothing for layer in made) and not all(factors.zero for factors in layers.values()):
-        raise ModelError(f"{lora.file} holds numbers that are nothing in {like.dtype}; use another precision.")
+        raise ModelError(
+            f"{lora.file} holds numbers that are nothing in {like.dtype}; use another {named('precision')}."
+        )
     for name, layer in zip(layers, made, strict=True):
         place(module, name, layer)

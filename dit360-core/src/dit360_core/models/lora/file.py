@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dit360_core.errors import ModelError, first_line
+from dit360_core.errors import ModelError, first_line, named
 from dit360_core.models.architecture import DENOISER, Architecture, Target
 from dit360_core.models.lora import keys as kinds
 from dit360_core.models.lora.factors import Factors
@@ -54,9 +54,8 @@ class LoraFile:
             count = sum(entry.target.part in others for entry in self.entries)
             words = " and ".join(self.architecture.part(part).short for part in others)
             raise ModelError(
-                f"{self.file} also changes {words} ({count} of its "
-                f"{len(self.entries)} layers), which read the prompt before it is added; give it when the model is "
-                "loaded (lora), or another file."
+                f"{self.file} also changes {words} ({count} of its {len(self.entries)} layers), which read the prompt "
+                f"before it is added; give it when the model is loaded ({named('lora')}), or another file."
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, setting
 from dit360_core.models.architecture import Architecture
 from dit360_core.models.lora import keys as lora_keys
 from dit360_core.models.lora.factors import Factors, together
@@ -59,7 +59,7 @@ class Lora:
                     own = self.architecture.part(part).short
                     raise ModelError(
                         f"{self.file} holds weights that stand in the place of the {own}'s own ({name}), "
-                        "which cannot be kept beside them; use lora_mode=fuse, or give another file."
+                        f"which cannot be kept beside them; use {setting('lora_mode', 'fuse')}, or give another file."
                     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, named, setting
 from dit360_core.models.lora.beside import Strength
 from dit360_core.models.lora.factors import Factors
 from dit360_core.models.lora.fitting import Lora
@@ -83,7 +83,7 @@ def check_effect(part: str, loras: Iterable[Applied]) -> None:
         if mine and applied.strength and part not in applied.changed and not all(f.zero for f in mine.values()):
             raise ModelError(
                 f"{applied.lora.file} was fused with strength {applied.strength:g} but changed no weight; give another "
-                "precision."
+                f"{named('precision')}."
             )
 
 
@@ -139,7 +139,7 @@ def check_kept(loras: Sequence[Applied], converted: Iterable[Converted]) -> floa
     if share < 0.1:
         names = " and ".join(str(applied.lora.file) for applied in loras)
         raise ModelError(
-            f"{names} disappears when weights are rounded ({share:.0%} of its effect is left); use lora_mode=adapter, "
-            "or a greater lora_strength."
+            f"{names} disappears when weights are rounded ({share:.0%} of its effect is left); use "
+            f"{setting('lora_mode', 'adapter')}, or a greater {named('lora_strength')}."
         )
     return share

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, setting
 from dit360_core.models.architecture import Architecture
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.system.memory import gib
@@ -122,7 +122,8 @@ def _check_room(part: torch.nn.Module) -> None:
     free = shutil.disk_usage(folder).free
     if needed > 0.95 * free:
         raise InputError(
-            f"offload=disk needs {gib(needed)} in {folder}, which has {gib(free)}; make room, or set TMPDIR."
+            f"{setting('offload', 'disk')} needs {gib(needed)} in {folder}, which has {gib(free)}; make room, or set "
+            "TMPDIR."
         )
 
 
@@ -154,7 +155,7 @@ def offloaded_by(pipe: Any, architecture: Architecture) -> str:
 def device_for(pipe: Any, architecture: Architecture, lies: torch.device, offload: str) -> torch.device:
     """Where a pipeline is to compute that lies on a device. Raises InputError if it is offloaded already."""
     if (already := offloaded_by(pipe, architecture)) != "none":
-        raise InputError(f"The pipeline is offloaded already ({already}); leave offload={offload} out.")
+        raise InputError(f"The pipeline is offloaded already ({already}); leave {setting('offload', offload)} out.")
     return torch.device("cuda") if lies.type == "cpu" and torch.cuda.is_available() and offload != "disk" else lies
 
 

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch.nn.functional import linear as multiply
 
-from dit360_core.errors import Dit360Error
+from dit360_core.errors import Dit360Error, named, setting
 from dit360_core.models.weights.bytes import held_bytes
 from dit360_core.models.weights.selection import Selection
 from dit360_core.plugins.offers import QuantizerImplementation
@@ -177,7 +177,8 @@ def convert(
             raise NotQuantized(
                 f"the layer {name} ({linear.in_features} → {linear.out_features}) cannot be quantized "
                 f"({said.strip().rstrip('.') or type(error).__name__})",
-                f"leave it out with quantization_skip={name!r}, or choose another quantization_mode",
+                f"leave it out with {setting('quantization_skip', f'{name!r}')}, or choose another "
+                f"{named('quantization_mode')}",
             ) from error
         # The bias is exact; in fp16 and bf16 its sum with the product is rounded like everything else.
         # On the CPU, since not every device has float64.
@@ -194,12 +195,13 @@ def convert(
         off = f"off by {error_:.0%}, where {WRONG:.0%} is allowed" if math.isfinite(error_) else "not finite"
         raise NotQuantized(
             f"the quantized layer {name} gives numbers that are {off} ({type(module).__name__})",
-            "that is a defect of what quantizes here, choose another quantization_mode",
+            f"that is a defect of what quantizes here, choose another {named('quantization_mode')}",
         )
     if type(module) is torch.nn.Linear or after >= before:
         raise NotQuantized(
             f"the layer {name} was not made smaller ({before} → {after} bytes, {type(module).__name__})",
-            f"choose another quantization_mode, or leave it out with quantization_skip={name!r}",
+            f"choose another {named('quantization_mode')}, or leave it out with "
+            f"{setting('quantization_skip', f'{name!r}')}",
         )
     return module, Layer(
         name=name,

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 from safetensors import SafetensorError, safe_open
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, named
 from dit360_core.models.weights.schema import read_json
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
@@ -205,14 +205,14 @@ def check_numbers(where: Path, entries: Mapping[str, Entry]) -> None:
         if what is not None:
             raise ModelError(
                 f"{where} holds weights that are {what} ({name}), which dit360 does not read; give a file in fp16, "
-                "bf16 or plain fp8, and quantization_mode to quantize it."
+                f"bf16 or plain fp8, and {named('quantization_mode')} to quantize it."
             )
     odd = [name for name, entry in entries.items() if entry.dtype not in FLOATS and not _is_position(name)]
     if odd:
         raise ModelError(
             f"{where} holds {len(odd)} tensors of {entries[odd[0]].dtype} ({odd[0]}), which mean nothing without their "
-            "scales and which dit360 does not read; give a file in fp16, bf16 or plain fp8, and quantization_mode to "
-            "quantize it."
+            "scales and which dit360 does not read; give a file in fp16, bf16 or plain fp8, and "
+            f"{named('quantization_mode')} to quantize it."
         )
 
 

@@ -127,7 +127,7 @@ def told_of_the_cache(repo_id: str) -> Iterator[None]:
     try:
         yield
     except Damaged as error:
-        raise ModelError(f"{str(error).rstrip('.')} with 'hf download {repo_id} --force-download'.") from error
+        raise ModelError(f"{error.sentence.rstrip('.')} with 'hf download {repo_id} --force-download'.") from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import attrs
 import torch
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named
 
 
 @attrs.frozen(kw_only=True)
@@ -66,8 +66,8 @@ def check_patterns(skip: str, names: list[str]) -> None:
         if not any(fnmatchcase(name, pattern) for name in names):
             examples = ", ".join(names[:: max(1, len(names) // 3)][:3])
             raise InputError(
-                f"quantization_skip: no layer is called {pattern!r}; write names or patterns such as '*.proj_mlp' "
-                f"(of the {len(names)} layers, some are: {examples})."
+                f"{named('quantization_skip')}: no layer is called {pattern!r}; write names or patterns such as "
+                f"'*.proj_mlp' (of the {len(names)} layers, some are: {examples})."
             )
 
 

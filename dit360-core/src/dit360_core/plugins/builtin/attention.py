@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 
-from dit360_core.plugins import Attend, AttentionBackend, AttentionNeed, Machine, Reason, hookimpl
+from dit360_core.plugins import Attend, AttentionBackend, AttentionNeed, Machine, Reason, hookimpl, setting
 
 _HALF = ("bf16", "fp16")
 
@@ -28,7 +28,7 @@ def _slow_on_this_cpu(machine: Machine, need: AttentionNeed) -> Iterable[Reason]
         yield Reason(
             "dtype",
             f"unfused it is dozens of times slower in {need.dtype} on this CPU",
-            "use precision=fp32",
+            f"use {setting('precision', 'fp32')}",
         )
 
 
@@ -37,7 +37,7 @@ def _flash(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
         return
     yield from _ampere_in_half(machine, need, channels=256)
     if need.key_bias:
-        yield Reason("mask", "on CUDA it takes no bias on the keys", "use circular_mode=pad")
+        yield Reason("mask", "on CUDA it takes no bias on the keys", f"use {setting('circular_mode', 'pad')}")
 
 
 def _efficient(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
@@ -53,7 +53,9 @@ def _cudnn(machine: Machine, need: AttentionNeed) -> Iterable[Reason]:
 def _ampere_in_half(machine: Machine, need: AttentionNeed, channels: int) -> Iterable[Reason]:
     yield from _cuda_only(need)
     if need.dtype not in _HALF:
-        yield Reason("dtype", f"it computes in bf16 and fp16, not in {need.dtype}", "use precision=bf16")
+        yield Reason(
+            "dtype", f"it computes in bf16 and fp16, not in {need.dtype}", f"use {setting('precision', 'bf16')}"
+        )
     if need.head_dim > channels:
         yield Reason("head_dim", f"it takes at most {channels} channels a head, and these have {need.head_dim}")
     if machine.capability is not None and machine.capability < (8, 0):

@@ -12,6 +12,7 @@ from dit360_core.plugins import (
     QuantizerImplementation,
     Reason,
     hookimpl,
+    setting,
 )
 
 
@@ -50,7 +51,11 @@ def _turned_back(need: LayerNeed) -> int:
 
 def _only_parameters(machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:
     if need.offload == "disk" and need.device == "cpu":
-        yield Reason("mode", "offload=disk cannot move weights that are packed for a CPU", "use fp8, or offload=none")
+        yield Reason(
+            "mode",
+            f"{setting('offload', 'disk')} cannot move weights that are packed for a CPU",
+            f"use fp8, or {setting('offload', 'none')}",
+        )
 
 
 def _no_float8(machine: Machine, need: QuantizationNeed) -> Iterable[Reason]:

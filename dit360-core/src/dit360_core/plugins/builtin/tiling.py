@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dit360_core.plugins import Machine, Reason, Tiling, TilingNeed, TilingSettings, hookimpl
+from dit360_core.plugins import Machine, Reason, Tiling, TilingNeed, TilingSettings, hookimpl, setting
 
 if TYPE_CHECKING:
     from dit360_core.plugins.offers import TilingImplementation
@@ -31,25 +31,37 @@ def _blended(settings: TilingSettings) -> TilingImplementation:
 
 def _no_levels(need: TilingNeed) -> Iterable[Reason]:
     if need.level != "auto":
-        yield Reason("mode", f"it has no levels and tiling_level={need.level} asks for one", "use tiling_level=auto")
+        yield Reason(
+            "mode",
+            f"it has no levels and {setting('tiling_level', need.level)} asks for one",
+            f"use {setting('tiling_level', 'auto')}",
+        )
 
 
 def _one_piece_only(machine: Machine, need: TilingNeed) -> Iterable[Reason]:
     yield from _no_levels(need)
     if need.mode == "always":
-        yield Reason("mode", "it decodes in one piece and tiling_mode=always asks for more", "use tiling_mode=auto")
+        yield Reason(
+            "mode",
+            f"it decodes in one piece and {setting('tiling_mode', 'always')} asks for more",
+            f"use {setting('tiling_mode', 'auto')}",
+        )
     elif need.mode == "auto" and 0 < need.auto_tile_pixels < need.width * need.height:
         yield Reason(
             "size",
             f"it decodes in one piece, and more than {need.auto_tile_pixels} pixels are to be cut",
-            "use tiling_mode=never",
+            f"use {setting('tiling_mode', 'never')}",
         )
 
 
 def _tiles_only(machine: Machine, need: TilingNeed) -> Iterable[Reason]:
     yield from _no_levels(need)
     if need.mode == "never":
-        yield Reason("mode", "it cuts tiles and tiling_mode=never asks for one piece", "use tiling_mode=auto")
+        yield Reason(
+            "mode",
+            f"it cuts tiles and {setting('tiling_mode', 'never')} asks for one piece",
+            f"use {setting('tiling_mode', 'auto')}",
+        )
 
 
 @hookimpl

@@ -185,7 +185,7 @@ def _taken_apart(vae: Any) -> tuple[Reason, ...]:
         decoder_steps(vae)
         encoder_steps(vae)
     except CannotTakeApart as error:
-        return (Reason("structure", str(error)),)
+        return (Reason("structure", error.sentence),)
     return ()
 
 
