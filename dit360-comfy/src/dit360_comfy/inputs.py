@@ -9,9 +9,11 @@ from typing import Any
 
 import attrs
 from dit360_core.errors import InputError
+from dit360_core.errors.sentences import marked, worded
 from dit360_core.options import Option, options_of
 
 from dit360_comfy.choices import choices
+from dit360_comfy.words import WordsOfNodes
 
 Spec = tuple[Any, dict[str, Any]]
 """What ComfyUI knows of an input: its type, or the choices of a drop-down, and its settings."""
@@ -70,7 +72,7 @@ class Control:
         return "STRING", self._finished({**settings, "default": settings["default"] or ""})
 
     def _finished(self, settings: dict[str, Any], more: str = "") -> dict[str, Any]:
-        help_ = self.tooltip or in_comfyui(self._known.help)
+        help_ = self.tooltip or worded(marked(self._known.help), WordsOfNodes())
         if self.unset is not None and not self.tooltip and self._known.unset:
             help_ += f" {_shown(self.unset)}: {self._known.unset}."
         return {**settings, **self.settings, "tooltip": f"{help_} {more}".strip()}
@@ -91,11 +93,6 @@ class Control:
 
 def _shown(value: Any) -> str:
     return "Empty" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def in_comfyui(help_: str) -> str:
-    """A sentence of help without what only the command line has."""
-    return help_.replace("see 'dit360 backends'", "the node DiT360 Backends tells of each")
 
 
 def asked(controls: Iterable[Control], given: Mapping[str, Any]) -> dict[str, Any]:

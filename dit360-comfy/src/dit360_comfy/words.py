@@ -1,27 +1,32 @@
-"""The core's sentences in the words of nodes: it speaks of options and commands, which a graph has not."""
+"""The core's sentences in the words of nodes: they mark options and advice, and a graph has inputs and no commands."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-_PHRASES = (
-    ("'dit360 backends' lists them", "The node DiT360 Backends lists them"),
-    ("; leave it out, or", "; set it back to its default, or"),
-    ("or leave it out", "or set it back to its default"),
-    ("leave it out", "set it back to its default"),
-    ("leave one of them out", "set one of them back to its default"),
-    ("encode the prompt with this model's text encoders", "use DiT360 Text Encode with this model"),
-    ("give the folder that FluxPipeline.save_pretrained wrote", "give a folder of FLUX in the form of diffusers"),
-    ("Equirect360Process", "Equirect 360 Process"),
-)
+from dit360_core.errors.sentences import Surface
+
+_ADVICE = {
+    "leave_out": "set it back to its default",
+    "leave_one_of_them_out": "set one of them back to its default",
+    "list_backends": "The node DiT360 Backends lists them",
+    "see_backends": "the node DiT360 Backends tells of each",
+    "encode_with_this_model": "use DiT360 Text Encode with this model",
+    "give_diffusers_folder": "give a folder of FLUX in the form of diffusers",
+}
 
 
-def in_words_of_nodes(sentence: str, names: Mapping[str, str]) -> str:
-    """names: what options are called as inputs, where that differs."""
-    for option, name in names.items():
-        # Where it is said of the option what it is, and not in a path or another word.
-        sentence = re.sub(rf"(?<![\w/\\.'-]){option}(?==|\s(?:is|must)\b)", name, sentence)
-    for phrase, other in _PHRASES:
-        sentence = sentence.replace(phrase, other)
-    return sentence
+class WordsOfNodes(Surface):
+    """How a node says it."""
+
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        """names: option of the core → what the node calls it, where that differs."""
+        self._names = names or {}
+
+    def option(self, name: str) -> str:
+        """The name of its input. name: as Python calls it."""
+        return self._names.get(name, name)
+
+    def remedy(self, code: str) -> str:
+        """What to do in a graph. code: of :data:`dit360_core.errors.sentences.REMEDIES`."""
+        return _ADVICE.get(code) or super().remedy(code)

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from dit360_core.errors import Dit360Error
+from dit360_core.errors.sentences import worded
 
 from dit360_comfy import inputs
-from dit360_comfy.words import in_words_of_nodes
+from dit360_comfy.words import WordsOfNodes
 
 
 class Node:
@@ -50,7 +51,7 @@ class Node:
         try:
             yield
         except Dit360Error as error:
-            error.args = (in_words_of_nodes(str(error), cls.WORDS), *error.args[1:])
+            error.args = (worded(error.sentence, WordsOfNodes(cls.WORDS)), *error.args[1:])
             raise
 
     @classmethod

@@ -148,7 +148,7 @@ class DiT360Loader(Node):
                 if "the Hub cannot be reached" not in str(error):
                     raise
                 raise ModelError(
-                    f"{str(error).rstrip('.')}. Files that you have: FLUX's folder at custom_model, the LoRA in "
+                    f"{error.sentence.rstrip('.')}. Files that you have: FLUX's folder at custom_model, the LoRA in "
                     "models/loras at lora. To try without any, choose tiny."
                 ) from error
         return (Pipe.of(source),)

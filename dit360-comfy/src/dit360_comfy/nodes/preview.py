@@ -154,7 +154,7 @@ def _check(images: torch.Tensor) -> tuple[int, int]:
     if width != 2 * height:
         raise InputError(
             f"A panorama is twice as wide as high, but this picture is {width}×{height}; "
-            "crop, pad or resize it to 2:1 first, as Equirect360Process does."
+            "crop, pad or resize it to 2:1 first, as Equirect 360 Process does."
         )
     # Half precision in a decoder that overflows; it would be a black picture without a word.
     if not bool(images.isfinite().all()):

@@ -137,7 +137,7 @@ class DiT360Sampler(Node):
         try:
             check_size(options.get("width"), options.get("height"))
         except InputError as error:
-            raise InputError(f"{str(error).rstrip('.')}, or leave height at 0.") from None
+            raise InputError(f"{error.sentence.rstrip('.')}, or leave height at 0.") from None
         if options.get("denoise", 1.0) < 1.0 and "latent_image" not in given:
             raise InputError(
                 f"denoise is {options['denoise']:g}, which keeps a part of latent_image, and nothing is connected "
