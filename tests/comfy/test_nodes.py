@@ -20,8 +20,9 @@ from dit360_comfy.nodes.parts import load_changes
 from dit360_comfy.nodes.sampler import sample_options
 from dit360_comfy.pipe import Pipe
 from dit360_comfy.settings import recall, remember, riding
-from dit360_comfy.words import in_words_of_nodes
+from dit360_comfy.words import WordsOfNodes
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors.sentences import named, remedy, setting, worded
 from dit360_core.options import LoadOptions, SampleOptions, options_of
 from dit360_core.panorama.metrics import seam
 from dit360_core.panorama.picture import Panorama
@@ -444,9 +445,16 @@ def test_a_device_that_the_core_does_not_know_is_told_with_what_to_do():
 
 
 def test_an_option_is_told_by_its_inputs_name_and_paths_stay_paths():
-    names = {"device": "device_override", "guidance": "cfg_scale"}
-    told = in_words_of_nodes("guidance is -1, see /data/device/guidance.safetensors; device=cpu", names)
-    assert told == "cfg_scale is -1, see /data/device/guidance.safetensors; device_override=cpu"
+    names = WordsOfNodes({"device": "device_override", "guidance": "cfg_scale"})
+    said = f"{named('guidance')} is -1, see /data/device/guidance.safetensors; {setting('device', 'cpu')}"
+    assert worded(said, names) == "cfg_scale is -1, see /data/device/guidance.safetensors; device_override=cpu"
+
+
+def test_advice_is_told_in_words_of_nodes_and_a_name_stays_a_name():
+    told = worded(
+        f"model 'leave it out': {remedy('leave_out')}, or {remedy('encode_with_this_model')}.", WordsOfNodes()
+    )
+    assert told == "model 'leave it out': set it back to its default, or use DiT360 Text Encode with this model."
 
 
 def test_numbers_of_numpy_are_numbers_and_linked_switches_wait():

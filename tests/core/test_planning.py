@@ -358,7 +358,7 @@ def test_auto_quantization_is_the_planners(flux):
     asked, found = fitted(flux, vram=12, quantization_mode="auto")
     assert found.best.options.quantization_mode == "none"
     assert fitted(flux, vram=24, quantization_mode="auto", preset="quality")[1].best.error == 0
-    with pytest.raises(InputError, match="plan with --vram"):
+    with pytest.raises(InputError, match="plan with vram"):
         one(asked, flux, ASSUMED)
 
 
@@ -371,7 +371,7 @@ def test_a_lora_beside_the_weights_weighs_something():
 
 
 def test_a_card_that_is_not_here_has_no_free_memory(flux):
-    with pytest.raises(InputError, match="say how much with --vram"):
+    with pytest.raises(InputError, match="say how much with vram"):
         fitted(flux, preset="balanced")
 
 
