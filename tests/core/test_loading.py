@@ -16,7 +16,7 @@ from dit360_core.plugins.choosing import select
 from dit360_core.plugins.offers import AttentionBackend, AttentionNeed, Model, Scheduler
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.machine import Machine
-from dit360_core.system.memory import OutOfMemory, told_when_full
+from dit360_core.system.memory import OutOfMemory, explain_full_memory
 from invented_plugins import installed, offering
 from random_models import random_conditioning, random_flux
 from safetensors.torch import load_file, save_file
@@ -47,12 +47,12 @@ def test_fp16_keeps_the_autoencoder_in_float32():
 )
 def test_memory_that_runs_out_is_one_sentence(error):
     sentence = r"too little memory on the cuda for decoding.*offload"
-    with pytest.raises(OutOfMemory, match=sentence), told_when_full("decoding 8192×4096", "cuda"):
+    with pytest.raises(OutOfMemory, match=sentence), explain_full_memory("decoding 8192×4096", "cuda"):
         raise error
 
 
 def test_other_errors_are_not_taken_for_memory():
-    with pytest.raises(RuntimeError, match="shape"), told_when_full("decoding", "cpu"):
+    with pytest.raises(RuntimeError, match="shape"), explain_full_memory("decoding", "cpu"):
         raise RuntimeError("shape mismatch")
 
 

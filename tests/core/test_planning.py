@@ -17,7 +17,7 @@ from dit360_core.models.shapes.tracing import trace
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline.loading import prepare
 from dit360_core.planning.budget import NothingFits, budget_for, candidates, fit, one
-from dit360_core.planning.forecast import held_before, machine_for, subject_of, with_system_memory
+from dit360_core.planning.forecast import bytes_before, machine_for, subject_of, with_system_memory
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.speed import APPLE, ASSUMED
 from dit360_core.planning.verdict import verdict_of
@@ -212,7 +212,7 @@ def test_a_mac_is_planned_for_wherever_one_is(flux):
     machine, here = machine_for(asked)
     assert (machine.device, machine.system_memory, here) == ("mps", 32 * GIB, False)
     assert precision_for(asked, flux.model, machine) == "bf16"
-    found = attrs.evolve(flux, machine=machine, held=held_before("mps"))
+    found = attrs.evolve(flux, machine=machine, held=bytes_before("mps"))
     every = list(candidates(asked, found, APPLE, 32 * GIB))
     assert {each.options.offload for each in every} == {"none"}
     assert {each.options.quantization_mode for each in every} == {"none", "int8"}, (

@@ -16,13 +16,13 @@ from command_line import dit360
 from dit360_core.batching.items import Batchwide, read_items
 from dit360_core.batching.running import Batch
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 from dit360_core.cli.wording import PYTHONS, Wording, current
 from dit360_core.errors import BackendUnavailable, Dit360Error, InputError, Reason, UnknownName
 from dit360_core.errors.log import marked_message
 from dit360_core.errors.sentences import (
     REMEDIES,
-    Said,
+    Sentence,
     Surface,
     line_of_list,
     marked,
@@ -189,7 +189,7 @@ def test_a_value_with_marks_of_its_own_does_no_harm():
 
 def test_the_log_is_plain_for_others_and_has_flags_on_the_command_line(caplog, capsys):
     log = logging.getLogger("dit360")
-    with told():
+    with reporting():
         log.warning("%s is more than %d; %s", setting("vram", 8), 3, remedy("leave_out"))
     assert caplog.messages == ["vram=8 is more than 3; leave it out"]
     assert options_in(marked_message(caplog.records[0])) == ("vram",)
@@ -263,7 +263,7 @@ class _Failing:
         from dit360_core.batching.painting import Painted
 
         self.painted = [
-            Painted(item=item, error=Said(f"no; use {setting('precision', 'bf16')}")) for item in batch.items
+            Painted(item=item, error=Sentence(f"no; use {setting('precision', 'bf16')}")) for item in batch.items
         ]
 
     check = staticmethod(lambda items: [])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from dit360_core.errors import InputError
-from dit360_core.system.naming import LONGEST_COMPONENT, file_within, made_of
+from dit360_core.system.naming import LONGEST_COMPONENT, file_within, slug_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,7 +262,7 @@ SLUGS = {
 
 @pytest.mark.parametrize(("prompt", "slug"), SLUGS.items())
 def test_a_name_made_of_a_prompt_tells_what_it_is_about(prompt, slug):
-    assert made_of(prompt) == slug
+    assert slug_of(prompt) == slug
 
 
 @settings(max_examples=500, deadline=None)
@@ -272,7 +272,7 @@ def test_a_name_made_of_a_prompt_tells_what_it_is_about(prompt, slug):
 )
 def test_a_name_made_of_any_prompt_is_a_name_in_the_folder(tmp_path_factory, prompt, longest):
     place = tmp_path_factory.getbasetemp()
-    slug = made_of(prompt, longest=longest)
+    slug = slug_of(prompt, longest=longest)
     assert 0 < len(slug) <= longest
     assert len(slug.encode()) <= 100
     for name in (slug, f"{slug}.jpg", f"{slug}-12.webp"):

@@ -15,7 +15,10 @@ Capability = tuple[int, int]
 def _unfit(
     machine: Machine, need: AttentionNeed, since: Capability = (8, 0), before: Capability | None = None
 ) -> Iterable[Reason]:
-    """What holds for all FlashAttention. since, before: the compute capabilities that a version was written for."""
+    """What holds for all FlashAttention.
+
+    since, before: the compute capabilities that a version was written for.
+    """
     if need.device != "cuda":
         yield Reason("device", f"FlashAttention needs a CUDA device, and this runs on {need.device}")
         return

@@ -19,7 +19,12 @@ Capability = tuple[int, int]
 
 
 class HubKernel(NamedTuple):
-    """repository: on the Hub. version: of its programming interface. since, before: compute capabilities it is for."""
+    """A kernel of the Hub.
+
+    repository: on the Hub.
+    version: of its programming interface.
+    since, before: compute capabilities it is for.
+    """
 
     repository: str
     version: int

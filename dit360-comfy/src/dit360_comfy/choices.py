@@ -12,7 +12,11 @@ from dit360_core.plugins.registry import default_registry
 
 @attrs.frozen(kw_only=True)
 class Choices:
-    """names: of a drop-down. unavailable: a sentence about those that cannot be used here, and why; may be empty."""
+    """What a drop-down offers.
+
+    names: of a drop-down.
+    unavailable: a sentence about those that cannot be used here, and why; may be empty.
+    """
 
     names: tuple[str, ...]
     unavailable: str = ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
-from dit360_core.cli.output import show_what_can_be_shown, told
+from dit360_core.cli.output import reporting, show_what_can_be_shown
 
 if TYPE_CHECKING:
     from dit360_comfy.diagnosis import Check
@@ -46,7 +46,7 @@ def install(
     ] = False,
 ) -> None:
     """Put the nodes into ComfyUI: a link in custom_nodes. Safe to repeat."""
-    with told() as console:
+    with reporting() as console:
         from dit360_comfy import installing
         from dit360_comfy.diagnosis import interpreter, refuse_too_old
 
@@ -66,7 +66,7 @@ def install(
 @app.command()
 def uninstall(comfyui: _Folder = None) -> None:
     """Take the nodes out of ComfyUI. What this command did not put there stays."""
-    with told():
+    with reporting():
         from dit360_comfy import installing
 
         typer.echo(installing.uninstall(installing.locate(comfyui, Path.cwd())))
@@ -78,7 +78,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Check ComfyUI, the nodes in it, and this Python. Exit code 1 if the nodes cannot work."""
-    with told(logging.ERROR):
+    with reporting(logging.ERROR):
         from dit360_core.errors import InputError
 
         from dit360_comfy import installing

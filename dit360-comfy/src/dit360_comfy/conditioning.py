@@ -43,8 +43,10 @@ def conditioning_from(
 ) -> tuple[Conditioning, float | None]:
     """The core's conditioning of one or more of ComfyUI's, and the guidance that a node such as FluxGuidance set.
 
-    device, dtype: of the model. negative: another CONDITIONING, instead of the negative prompt that rides along. Raises
-    InputError for what the panorama sampler does not do: areas, masks, time ranges, control nets.
+    device, dtype: of the model.
+    negative: another CONDITIONING, instead of the negative prompt that rides along.
+
+    Raises InputError for what the panorama sampler does not do: areas, masks, time ranges, control nets.
     """
     entries = _entries(given, "conditioning")
     told = [riding(tokens) or {} for tokens, _ in entries]

@@ -57,8 +57,11 @@ class SharedDevice:
         self._patchers: dict[str, Any] = {}
 
     def use(self, ours: Mapping[str, Any], core_s: Collection[str], on: torch.device) -> None:
-        """Parts are about to be used. ours: those that ComfyUI puts on the device. core_s: those that the core moves
-        itself, for which ComfyUI only makes room."""
+        """Parts are about to be used.
+
+        ours: those that ComfyUI puts on the device.
+        core_s: those that the core moves itself, for which ComfyUI only makes room.
+        """
         if not in_comfyui():
             for part in ours.values():
                 part.to(on)

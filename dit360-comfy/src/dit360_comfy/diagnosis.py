@@ -27,7 +27,12 @@ State = Literal["ok", "warn", "fail"]
 
 @attrs.frozen
 class Check:
-    """name: what was looked at. told: what was found. todo: what to do about it, empty where nothing need be."""
+    """One thing that was looked at.
+
+    name: what was looked at.
+    told: what was found.
+    todo: what to do about it, empty where nothing need be.
+    """
 
     name: str
     state: State

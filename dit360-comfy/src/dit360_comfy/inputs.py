@@ -24,11 +24,16 @@ SWITCH = ("model", "on", "off")
 
 @attrs.frozen(kw_only=True)
 class Control:
-    """An input that is an option of the core. options: the class of it. option: its name there.
+    """An input that is an option of the core.
 
-    name: of the input, where workflows know it by another. unset: the value that leaves the option at None, which is
-    the model's own or none. settings: changes ComfyUI's, such as ``default``, ``min``, ``max``, ``step``. choices:
-    instead of those of the option. tooltip: instead of the option's help, whose meaning the input changes.
+    options: the class of it.
+    option: its name there.
+
+    name: of the input, where workflows know it by another.
+    unset: the value that leaves the option at None, which is the model's own or none.
+    settings: changes ComfyUI's, such as ``default``, ``min``, ``max``, ``step``.
+    choices: instead of those of the option.
+    tooltip: instead of the option's help, whose meaning the input changes.
     """
 
     options: type
@@ -107,7 +112,10 @@ def asked(controls: Iterable[Control], given: Mapping[str, Any]) -> dict[str, An
 
 
 def specs(controls: Iterable[Control], *, advanced: Sequence[str] = ()) -> dict[str, Spec]:
-    """Of all of them, by name. advanced: those that newer front ends show only when they are asked to."""
+    """Of all of them, by name.
+
+    advanced: those that newer front ends show only when they are asked to.
+    """
     found = {}
     for control in controls:
         kind, settings = control.spec()
@@ -119,6 +127,7 @@ def check(node: Any, given: Mapping[str, Any], *, free: Sequence[str] = ()) -> N
     """Raises InputError for a value that its input does not allow.
 
     ComfyUI leaves this to a node that checks its inputs itself. Linked inputs are None before the node runs, and pass.
+
     free: drop-downs that take other values too, which somebody else looks at.
     """
     described = node.INPUT_TYPES()

@@ -40,7 +40,11 @@ _PRIVILEGE_NOT_HELD = 1314  # Windows' error for a symbolic link without adminis
 
 @attrs.frozen
 class Comfy:
-    """A ComfyUI. root: the folder that holds custom_nodes. program: that of main.py; None for a base directory."""
+    """A ComfyUI.
+
+    root: the folder that holds custom_nodes.
+    program: that of main.py; None for a base directory.
+    """
 
     root: Path
     program: Path | None
@@ -92,7 +96,8 @@ class Found:
     """What has the pack's place in custom_nodes.
 
     kind: nothing · link (to this package's pack) · elsewhere (link to the pack of another environment) · dead (link to
-    a pack that is gone) · copy (ours) · foreign (anything else, which is left alone). what: in words.
+    a pack that is gone) · copy (ours) · foreign (anything else, which is left alone).
+    what: in words.
     """
 
     kind: Literal["nothing", "link", "elsewhere", "dead", "copy", "foreign"]
@@ -185,6 +190,7 @@ def install(comfy: Comfy, *, copy: bool = False) -> str:
     """Puts the pack into custom_nodes, or brings what is there up to date; says in a sentence what was done.
 
     copy: copies the files instead of linking their folder. A copy of ours that is there is kept a copy.
+
     Raises InputError if something else has the name, if a copy's files were changed, or if nothing can be written.
     """
     place = comfy.place

@@ -23,7 +23,9 @@ def to_comfy(made: Sequence[Latents], pipeline: Pipeline) -> dict[str, Any]:
 
 
 def from_comfy(given: Mapping[str, Any], pipeline: Pipeline) -> Iterator[Latents]:
-    """Each of a LATENT in model space, with its settings if a DiT360 Sampler made it. pipeline: whose model's space.
+    """Each of a LATENT in model space, with its settings if a DiT360 Sampler made it.
+
+    pipeline: whose model's space.
 
     Raises InputError for latents that are no panorama's, or carry a mask.
     """

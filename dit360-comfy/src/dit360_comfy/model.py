@@ -109,7 +109,10 @@ class Source:
             self._device.make_room(self._pipeline.engine.device)
 
     def expect(self, phase: PhaseKind, **options: Any) -> None:
-        """Tells ComfyUI what the next stage takes. options: of the picture, for Pipeline.predict."""
+        """Tells ComfyUI what the next stage takes.
+
+        options: of the picture, for Pipeline.predict.
+        """
         pipeline = self._pipeline
         if pipeline is not None and pipeline.plan.device != "cpu":
             predicted = pipeline.predict(**options).phase(phase)
@@ -226,6 +229,9 @@ def _make_room(coming: Source) -> None:
 
 
 def weights_on_disk(folder: Path, only: Collection[str] | None = None) -> int:
-    """Bytes of a model's weights as they are stored. only: of these parts; None: of all."""
+    """Bytes of a model's weights as they are stored.
+
+    only: of these parts; None: of all.
+    """
     files = [file for file in folder.glob("*/*.safetensors") if only is None or file.parent.name in only]
     return sum(file.stat().st_size for file in files)

@@ -54,8 +54,10 @@ def kernels_of(device: str, strict: bool) -> Kernels:
 class Override:
     """One choice of attention, in the form of ComfyUI's slot.
 
-    backend: ``auto``, a name or a family of the registry. slice_size: queries at a time, 0 for all. strict: whether
-    another kernel in place of the named one is an error. earlier: what the slot held, which gets what is none of ours.
+    backend: ``auto``, a name or a family of the registry.
+    slice_size: queries at a time, 0 for all.
+    strict: whether another kernel in place of the named one is an error.
+    earlier: what the slot held, which gets what is none of ours.
     """
 
     backend: str
@@ -84,8 +86,11 @@ class Override:
         skip_output_reshape: bool = False,
         **others: Any,
     ) -> Any:
-        """q, k, v ``(B, L, H·D)``, or ``(B, H, L, D)`` with skip_reshape; the result is ``(B, L, H·D)``, or
-        ``(B, H, L, D)`` with skip_output_reshape. heads: H."""
+        """q, k, v ``(B, L, H·D)``, or ``(B, H, L, D)`` with skip_reshape; the result is ``(B, L, H·D)``, or ``(B, H, L,
+        D)`` with skip_output_reshape.
+
+        heads: H.
+        """
         self._asked[0] = True
         why = _beyond_us(q, k, v, heads, mask, attn_precision, skip_reshape, others)
         if why:
@@ -213,7 +218,7 @@ def with_attention(model: Any, backend: str, slice_size: int, strict: bool) -> A
     return clone
 
 
-def told_of(model: Any) -> str:
+def description_of(model: Any) -> str:
     """Which attention a MODEL has, in a sentence or two; if DiT360 Attention's was replaced, that and what helps."""
     slot = model.model_options.get("transformer_options", {}).get(SLOT)
     # A bound method of the choice that DiT360 Attention made, whatever was put into the slot afterwards.

@@ -21,7 +21,9 @@ _HEAD = "transformer."
 
 
 def with_lora(model: Any, name: str, strength: float) -> Any:
-    """A clone of a MODEL with a LoRA. name: a safetensors file, a folder, or a Hub id, which is downloaded.
+    """A clone of a MODEL with a LoRA.
+
+    name: a safetensors file, a folder, or a Hub id, which is downloaded.
 
     LoKr, LoHa and the like, which the core does not read, ComfyUI reads itself. Raises InputError or ModelError if it
     is no LoRA, or none of it fits the model.
@@ -51,7 +53,10 @@ def with_lora(model: Any, name: str, strength: float) -> Any:
 
 
 def _patches(model: Any, file: Path, keys: dict[str, Any]) -> dict[Any, Any]:
-    """What ComfyUI is to add to which of its weights. keys: its table of names."""
+    """What ComfyUI is to add to which of its weights.
+
+    keys: its table of names.
+    """
     import comfy.lora
     from dit360_core.models.flux.architecture import FLUX
     from dit360_core.models.lora.file import read

@@ -105,7 +105,9 @@ def _renamed(state: Mapping[str, torch.Tensor], kl: Any, levels: int) -> dict[st
 def decode_seamless(vae: Any, samples: torch.Tensor) -> torch.Tensor:
     """Latents ``(B, C, h, w)`` as the VAE stores them → IMAGE ``(B, 8h, 8w, 3)`` in 0 … 1, on ComfyUI's device for it.
 
-    vae: ComfyUI's. Rolling the latents by one column rolls the picture by eight pixels. Raises InputError.
+    vae: ComfyUI's. Rolling the latents by one column rolls the picture by eight pixels.
+
+    Raises InputError.
     """
     import torch
 

@@ -20,10 +20,12 @@ PARTS = {"model": "transformer", "vae": "vae", "text_encoder": "text encoder"}
 
 @attrs.frozen(kw_only=True)
 class Part(Kept):
-    """One part of a model: DIT360_MODEL, DIT360_VAE or DIT360_TEXT_ENCODER. kind: a key of ``PARTS``.
+    """One part of a model: DIT360_MODEL, DIT360_VAE or DIT360_TEXT_ENCODER.
 
-    loras: put beside the weights of a transformer. alone: a source of this part only, where nothing else of its model
-    is used.
+    kind: a key of ``PARTS``.
+
+    loras: put beside the weights of a transformer.
+    alone: a source of this part only, where nothing else of its model is used.
     """
 
     kind: str

@@ -17,7 +17,10 @@ log = logging.getLogger("dit360")
 
 @attrs.frozen
 class Replacement:
-    """old, new: ids of nodes. widgets: what the old one has of its own, in the order in which workflows store it.
+    """A node of another pack, and ours that does the same.
+
+    old, new: ids of nodes.
+    widgets: what the old one has of its own, in the order in which workflows store it.
 
     inputs: of the new one → of the old one; only those that the old one requires, since ComfyUI reads them unasked.
     values: of the new one's other inputs.

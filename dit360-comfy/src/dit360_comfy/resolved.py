@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def told_of(used: Sequence[Mapping[str, Any]]) -> str:
-    """Two lines for the pictures of a run, which differ by seed only. used: of each, as the core's settings have it."""
+def summary_of(used: Sequence[Mapping[str, Any]]) -> str:
+    """Two lines for the pictures of a run, which differ by seed only.
+
+    used: of each, as the core's settings have it.
+    """
     first, seeds = used[0], [one["seed"] for one in used]
     named = {
         "width": first["width"],

@@ -24,9 +24,15 @@ class WordsOfNodes(Surface):
         self._names = names or {}
 
     def option(self, name: str) -> str:
-        """The name of its input. name: as Python calls it."""
+        """The name of its input.
+
+        name: as Python calls it.
+        """
         return self._names.get(name, name)
 
     def remedy(self, code: str) -> str:
-        """What to do in a graph. code: of :data:`dit360_core.errors.sentences.REMEDIES`."""
+        """What to do in a graph.
+
+        code: of :data:`dit360_core.errors.sentences.REMEDIES`.
+        """
         return _ADVICE.get(code) or super().remedy(code)

@@ -31,7 +31,10 @@ _BLOCK = 64
 
 
 class Nf4:
-    """``Linear4bit`` with normal-float numbers (Dettmers et al. 2023). double: the scales are quantized as well."""
+    """``Linear4bit`` with normal-float numbers (Dettmers et al. 2023).
+
+    double: the scales are quantized as well.
+    """
 
     def __init__(self, *, double: bool) -> None:
         self._double = double

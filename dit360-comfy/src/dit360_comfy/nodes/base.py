@@ -16,8 +16,9 @@ from dit360_comfy.words import WordsOfNodes
 class Node:
     """A node whose inputs are checked before a graph runs: one sentence at the node, and nothing was started.
 
-    FREE: drop-downs that take other values than those they list, because workflows come from other machines. run: the
-    node's work, with its inputs by name. WORDS: option of the core → what the node calls it, where that differs.
+    FREE: drop-downs that take other values than those they list, because workflows come from other machines.
+    run: the node's work, with its inputs by name.
+    WORDS: option of the core → what the node calls it, where that differs.
     """
 
     CATEGORY = "dit360"

@@ -157,8 +157,10 @@ class DiT360Loader(Node):
 def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOptions:
     """The core's options for the inputs of a loader.
 
-    device: ComfyUI's own, which ``auto`` means. room: bytes of it that ComfyUI would let the model have, for offloading
-    by itself on a CUDA device. Raises InputError.
+    device: ComfyUI's own, which ``auto`` means.
+    room: bytes of it that ComfyUI would let the model have, for offloading by itself on a CUDA device.
+
+    Raises InputError.
     """
     found = asked((*_REQUIRED, *_OPTIONAL, _MODEL_LORA), given)
     found["model"] = given.get("custom_model") or _model(given.get("model_path") or "dit360")

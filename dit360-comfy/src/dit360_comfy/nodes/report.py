@@ -48,7 +48,7 @@ class DiT360Backends(Node):
     def run(self, try_kernels: bool, model: Any = None) -> dict[str, Any]:
         text = as_text(listing(default_registry(), Machine.detect(), probe=try_kernels))
         if model is not None:
-            text += f"\n\nAttention of the model\n  {native_attention.told_of(model)}"
+            text += f"\n\nAttention of the model\n  {native_attention.description_of(model)}"
         if native_attention.told_in_runs:
             text += "\n\nTold since ComfyUI started" + "".join(f"\n  {told}" for told in native_attention.told_in_runs)
         return {"ui": {"text": [text]}, "result": (text,)}

@@ -22,7 +22,7 @@ from dit360_comfy.inputs import Control, Spec, asked, specs
 from dit360_comfy.latents import from_comfy, size_of, to_comfy
 from dit360_comfy.nodes.base import Node, pipe_input
 from dit360_comfy.pipe import Pipe, pipe_of
-from dit360_comfy.resolved import told_of
+from dit360_comfy.resolved import summary_of
 
 log = logging.getLogger("dit360")
 
@@ -174,7 +174,7 @@ class DiT360Sampler(Node):
                 _one(pipe, pipeline, words, {**options, "seed": (options["seed"] + i) % 2**64}, image)
                 for i, image in enumerate(begun)
             ]
-            told = told_of([latents.settings["used"] for latents in made])
+            told = summary_of([latents.settings["used"] for latents in made])
             return {"ui": {"text": [told]}, "result": (to_comfy(made, pipeline),)}
 
 

@@ -113,7 +113,9 @@ class Folder:
             )
 
     def write(self, name: str, data: bytes, *, force: bool, beside: bool = False) -> Path:
-        """A picture under its name, whole or not at all; returns where. beside: under the first free name like it.
+        """A picture under its name, whole or not at all; returns where.
+
+        beside: under the first free name like it.
 
         Raises NameTaken if another program has that name by now, Dit360Error if writing fails, as on a full disk.
         """

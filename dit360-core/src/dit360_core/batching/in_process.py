@@ -8,7 +8,7 @@ import attrs
 
 from dit360_core.batching.items import Item
 from dit360_core.batching.painting import Painted, Painter, job_of, largest
-from dit360_core.errors import InputError, Said
+from dit360_core.errors import InputError, Sentence
 from dit360_core.options import LoadOptions
 from dit360_core.pipeline.stages import Progress
 from dit360_core.plugins.registry import Registry
@@ -48,7 +48,7 @@ class InProcess:
             try:
                 job = job_of(item, self._quality)
             except InputError as error:
-                yield Painted(item=item, error=Said(error.sentence))
+                yield Painted(item=item, error=Sentence(error.sentence))
                 continue
             # What was warned of stands in the log already.
             yield attrs.evolve(self._at_hand.paint(job, self._steps_of(item)), told=())

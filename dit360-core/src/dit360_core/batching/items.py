@@ -17,10 +17,10 @@ import attrs
 from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError, named
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, nearest, options_of
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, changed_options, nearest, options_of
 from dit360_core.panorama.picture import FORMATS
 from dit360_core.planning.loras import is_there, names_in, split
-from dit360_core.system.naming import file_within, made_of
+from dit360_core.system.naming import file_within, slug_of
 
 OWN = ("name", "image", "lora")
 """What a line may say beside the options of a picture: the file to write, the panorama to begin with, and LoRAs for it
@@ -64,10 +64,12 @@ SAMPLE = 2**20
 class Item:
     """One picture of a list.
 
-    line: where it stands, from 1. name: of its file, relative to the batch's folder, with "/" between folders. key:
-    a fingerprint of everything that decides what it shows; stands in the picture's metadata. image_digest: of the file
-    of the panorama that it begins with, as it was when the list was read. named: by the list. loras: beside those that
-    the model is loaded with, each (file, folder or Hub id, strength).
+    line: where it stands, from 1.
+    name: of its file, relative to the batch's folder, with "/" between folders.
+    key: a fingerprint of everything that decides what it shows; stands in the picture's metadata.
+    image_digest: of the file of the panorama that it begins with, as it was when the list was read.
+    named: by the list.
+    loras: beside those that the model is loaded with, each (file, folder or Hub id, strength).
     """
 
     line: int
@@ -85,9 +87,11 @@ class Item:
 class Batchwide:
     """What holds for all pictures of a list.
 
-    folder: where they go. suffix: of those whose line names no file, with its dot. options: of those whose line does
-    not say otherwise, by names of SampleOptions and DecodeOptions. contents: option of loading → fingerprint of the
-    local file or folder that it names. wrong: what is wrong with ``options`` themselves, for which no line is blamed.
+    folder: where they go.
+    suffix: of those whose line names no file, with its dot.
+    options: of those whose line does not say otherwise, by names of SampleOptions and DecodeOptions.
+    contents: option of loading → fingerprint of the local file or folder that it names.
+    wrong: what is wrong with ``options`` themselves, for which no line is blamed.
     """
 
     folder: Path
@@ -170,7 +174,7 @@ class _Maker:
         key = _fingerprint(shown)
         return Item(
             line=line,
-            name=named or f"{made_of(sampling.prompt)}-{key[:NAME_DIGITS]}{self._common.suffix}",
+            name=named or f"{slug_of(sampling.prompt)}-{key[:NAME_DIGITS]}{self._common.suffix}",
             sampling=sampling,
             decoding=decoding,
             key=key,
@@ -225,7 +229,9 @@ def _check_names(given: Mapping[str, Any]) -> None:
 def _chosen(options: Any) -> dict[str, Any]:
     """What differs from the defaults, with 3 as 3.0 where a number may be broken: lists write both."""
     known = options_of(type(options))
-    return {name: float(value) if known[name].kind is float else value for name, value in chosen(options).items()}
+    return {
+        name: float(value) if known[name].kind is float else value for name, value in changed_options(options).items()
+    }
 
 
 def _fingerprint(told: Any) -> str:

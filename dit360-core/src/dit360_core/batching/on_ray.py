@@ -21,7 +21,7 @@ import attrs
 
 from dit360_core.batching.items import Item
 from dit360_core.batching.painting import Job, Painted, Painter, job_of, largest
-from dit360_core.errors import Dit360Error, InputError, Said, first_line, named, setting
+from dit360_core.errors import Dit360Error, InputError, Sentence, first_line, named, setting
 from dit360_core.options import LoadOptions
 from dit360_core.system.installed import installed_version
 
@@ -97,7 +97,9 @@ class _Hired:
 
 
 class OnRay:
-    """An engine. workers: how many, or None for as many as there are GPUs, or machines if there are none.
+    """An engine.
+
+    workers: how many, or None for as many as there are GPUs, or machines if there are none.
 
     address: of a Ray that runs already ("auto": the one of this machine's cluster); None starts one here for the while.
     One that the caller has initialized is used, and left as it is.
@@ -154,7 +156,7 @@ class OnRay:
                     busy[hired.actor.paint.remote(job_of(item, self._quality))] = (hired, item)
                 except InputError as error:
                     idle.append(hired)
-                    yield Painted(item=item, error=Said(error.sentence))
+                    yield Painted(item=item, error=Sentence(error.sentence))
             if not busy:
                 continue
             done = self._next(busy)
@@ -327,7 +329,10 @@ class OnRay:
             each.where, each.identity = where, identity
 
     def _start(self, identity: dict[str, Any]) -> _Hired:
-        """A worker that may still have to wait for a place. identity: what it must be like."""
+        """A worker that may still have to wait for a place.
+
+        identity: what it must be like.
+        """
         options = {**self._share, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         hired = _Hired(actor=self._ray.remote(Worker).options(**options).remote(), where="", identity=identity)
         self._hired.append(hired)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.batching.items import SAME_PICTURE, Item, digest
-from dit360_core.errors import Dit360Error, InputError, Said, one_line
+from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama, encoded
@@ -39,7 +39,10 @@ class Job:
 
 @attrs.frozen(kw_only=True)
 class Painted:
-    """What became of a job. data: the picture's file, or None with the ``error``. told: what was warned of meanwhile.
+    """What became of a job.
+
+    data: the picture's file, or None with the ``error``.
+    told: what was warned of meanwhile.
 
     worker: who made it, empty for this process.
     """
@@ -111,7 +114,7 @@ class Painter:
                 data = encoded(panorama, FORMATS[PurePosixPath(job.item.name).suffix.lower()], job.quality)
             except Exception as error:
                 log.debug("%s", job.item.name, exc_info=True)
-                sentence = Said(error.sentence if isinstance(error, Dit360Error) else one_line(error))
+                sentence = Sentence(error.sentence if isinstance(error, Dit360Error) else one_line(error))
                 return Painted(item=job.item, error=sentence, seconds=time.perf_counter() - started, told=tuple(told))
         return Painted(
             item=job.item,

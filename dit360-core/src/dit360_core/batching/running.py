@@ -19,13 +19,13 @@ from dit360_core.batching.items import Batchwide, Item, content_of, digest, read
 from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
-from dit360_core.errors import Dit360Error, InputError, Said, marked, named, remedy, setting
+from dit360_core.errors import Dit360Error, InputError, Sentence, marked, named, remedy, setting
 from dit360_core.errors.sentences import line_of_list
 from dit360_core.models.weights.files import existing
 from dit360_core.options import REPLACING, DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama
 from dit360_core.planning.checks import check_names
-from dit360_core.planning.loras import wanted
+from dit360_core.planning.loras import lora_uses
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import NameTaken
@@ -47,7 +47,10 @@ class Engine(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What became of one picture, as the manifest tells it. status: ``done``, or ``failed`` with the error."""
+    """What became of one picture, as the manifest tells it.
+
+    status: ``done``, or ``failed`` with the error.
+    """
 
     file: Path
     line: int
@@ -85,8 +88,10 @@ class Batch:
     ) -> None:
         """source: .txt with a prompt in each line, .jsonl or .csv with any option of a picture, ``name`` and ``image``.
 
-        format: jpg, png or webp, of pictures whose line names no file. quality: 1 … 100, of JPEG and WebP. engine:
-        local, or ray with so many workers. force: make pictures anew whose file is there and is another picture.
+        format: jpg, png or webp, of pictures whose line names no file.
+        quality: 1 … 100, of JPEG and WebP.
+        engine: local, or ray with so many workers.
+        force: make pictures anew whose file is there and is another picture.
         options: of LoadOptions for the model, and of SampleOptions and DecodeOptions for every picture whose line does
         not say otherwise. A seed that nobody gives follows from what is asked, and is the same in every run.
 
@@ -203,7 +208,7 @@ class Batch:
         """Fingerprints of the local files that the model is made of: other weights make other pictures."""
         model = self._check_all_names(None, None)
         places = {name: getattr(self.loading, name) for name in REPLACING}
-        loras = wanted(self.loading, model)
+        loras = lora_uses(self.loading, model)
         places |= {f"lora {lora.name}": lora.name for lora in loras}
         if model.name == "given":
             places["model"] = model.base
@@ -304,7 +309,7 @@ class Batch:
             except NameTaken as error:
                 beside = self.folder.write(item.name, painted.data, force=False, beside=True)
                 why = f"{error.sentence.rstrip('.')}. This picture is not lost, it is {beside}."
-                painted = attrs.evolve(painted, data=None, error=Said(why))
+                painted = attrs.evolve(painted, data=None, error=Sentence(why))
         status = "failed" if painted.data is None else "done"
         entry = {**self._entry(item, None), "status": status, "seconds": round(painted.seconds, 3)}
         if painted.worker:

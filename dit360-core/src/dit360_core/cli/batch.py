@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 
 FAILED = 1
@@ -37,7 +37,7 @@ def command() -> Callable[..., None]:
         verbose: bool,
         **options: Any,
     ) -> None:
-        with told(logging.INFO if verbose else logging.WARNING) as console:
+        with reporting(logging.INFO if verbose else logging.WARNING) as console:
             from dit360_core.cli.work.batch import run
 
             failed = run(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 
 PROMPT = "a castle above a meadow at sunset"
@@ -30,7 +30,7 @@ def command() -> Callable[..., None]:
         force: bool,
         **options: Any,
     ) -> None:
-        with told() as console:
+        with reporting() as console:
             from dit360_core.cli.work.bench import run, show
 
             report = run(console, vary or [], rounds, apart, output, force, options)

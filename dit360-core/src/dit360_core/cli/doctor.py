@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Check this machine, models, plugins and attention kernels. Exit code 1 if something needs attention."""
-    with told(logging.ERROR) as console:
+    with reporting(logging.ERROR) as console:
         from dit360_core.cli.work.doctor import run
 
         well = run(console, as_json)

@@ -23,9 +23,10 @@ def parameters(
 ) -> list[inspect.Parameter]:
     """The flags of one option class, those first that must be given.
 
-    panel: the heading above them in the help, None for that of all commands. leave_out: options without a flag here.
-    called: option → its flag, where that is not :func:`dit360_core.options.flag`. required: options that must be given
-    here, whatever their default.
+    panel: the heading above them in the help, None for that of all commands.
+    leave_out: options without a flag here.
+    called: option → its flag, where that is not :func:`dit360_core.options.flag`.
+    required: options that must be given here, whatever their default.
     """
     found = [
         _parameter(option, (called or {}).get(option.name, flag(option.name)), panel, option.name in required)

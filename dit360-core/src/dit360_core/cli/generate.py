@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 
 # One command loads and samples once, so the per-picture overrides of load options would only be second names for them.
@@ -31,7 +31,7 @@ def command() -> Callable[..., None]:
         verbose: bool,
         **options: Any,
     ) -> None:
-        with told(logging.INFO if verbose else logging.WARNING) as console:
+        with reporting(logging.INFO if verbose else logging.WARNING) as console:
             from dit360_core.cli.work.generate import run
 
             run(console, prompt, output, image, force, open_viewer, profile, options)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 from dit360_core.plugins.hookspecs import KINDS
 
 
@@ -25,7 +25,7 @@ def new_plugin(
     ] = None,
 ) -> None:
     """Write the project of a new plugin: code that works, tests of the contract, a README. Yours to change."""
-    with told():
+    with reporting():
         from dit360_core.cli.work.new_plugin import run
 
         run(kind, name, output)

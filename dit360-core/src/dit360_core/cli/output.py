@@ -69,7 +69,7 @@ def apart_from_stdout() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told(level: int = logging.WARNING) -> Iterator[Console]:
+def reporting(level: int = logging.WARNING) -> Iterator[Console]:
     """Runs a command's body: our errors become one sentence, log lines from ``level`` on go to stderr."""
     from rich.console import Console
 

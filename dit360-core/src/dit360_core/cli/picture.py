@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 
 
 def view(
@@ -19,7 +19,7 @@ def view(
     force: Annotated[bool, typer.Option("--force", help="Replace the HTML file if it exists.")] = False,
 ) -> None:
     """Look around in a panorama, in the browser and without a network."""
-    with told() as console:
+    with reporting() as console:
         from dit360_core.cli.work.picture import show
 
         show(console, file, output, open_viewer, force)
@@ -30,7 +30,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Tell how well a panorama closes, its size and place on the sphere, its poles, and what made it."""
-    with told():
+    with reporting():
         from dit360_core.cli.work.picture import tell
 
         tell(file, as_json)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 
 _ONCE = ("prompt", "attention_backend", "attention_slice_size", "log_memory_stats")
@@ -21,7 +21,7 @@ def command() -> Callable[..., None]:
     """The command, with the signature of the three option classes."""
 
     def plan(size: str | None, as_json: bool, **options: Any) -> None:
-        with told():
+        with reporting():
             from dit360_core.cli.work.plan import run
 
             fits = run(size, as_json, options)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dit360_core.cli.flags import parameters
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 from dit360_core.options import STORED, LoadOptions, options_of
 
 # Beside those that it does not take: an argument of its own, and one that can have one value only.
@@ -24,7 +24,7 @@ def command() -> Callable[..., None]:
     """The command, with those options of loading that it takes."""
 
     def quantize(model: str, output: Path, verbose: bool, **options: Any) -> None:
-        with told(logging.INFO if verbose else logging.WARNING) as console:
+        with reporting(logging.INFO if verbose else logging.WARNING) as console:
             from dit360_core.cli.work.quantize import run
 
             run(console, model, output, options)

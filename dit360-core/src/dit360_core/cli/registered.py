@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dit360_core.cli.output import told
+from dit360_core.cli.output import reporting
 
 
 def backends(
@@ -18,7 +18,7 @@ def backends(
 ) -> None:
     """List every backend, scheduler, tiling and model that is installed, and why not if one cannot be used here."""
     # The report says itself which plugins failed; what they print while they are looked at is no part of it.
-    with told(logging.ERROR):
+    with reporting(logging.ERROR):
         from dit360_core.cli.work.registered import run
 
         run(probe, as_json)

@@ -33,7 +33,11 @@ _LONGEST = 60
 
 @attrs.frozen
 class Project:
-    """distribution, package: its names for pip and for Python. files: their path in the project → their text."""
+    """The files of a plugin's project.
+
+    distribution, package: its names for pip and for Python.
+    files: their path in the project → their text.
+    """
 
     distribution: str
     package: str

@@ -39,9 +39,10 @@ def timeline(
 ) -> str:
     """One HTML page that needs nothing else: an SVG drawing of memory over time, and a table of the phases.
 
-    title: over the page, as plain text. predicted: bytes that a phase was expected to need at most, by its name, in
-    the measure of the recording; names without a phase are told under the table. budget: bytes that were to be enough;
-    a line, or a sentence where it is far above everything else.
+    title: over the page, as plain text.
+    predicted: bytes that a phase was expected to need at most, by its name, in the measure of the recording; names
+    without a phase are told under the table.
+    budget: bytes that were to be enough; a line, or a sentence where it is far above everything else.
 
     Samples are drawn to the pixel: of those in one, the least and the most. The page says what was measured, and where
     nothing was.
@@ -88,7 +89,9 @@ def save_timeline(
     budget: int | None = None,
     force: bool = False,
 ) -> Path:
-    """Writes the page of ``timeline``; returns the path. force: replace an existing file.
+    """Writes the page of ``timeline``; returns the path.
+
+    force: replace an existing file.
 
     The file is whole or not there. Raises InputError as check_timeline does, Dit360Error if writing fails later.
     """

@@ -20,7 +20,11 @@ PYTHONS = {"overwrite": "--force", "force": "--force", "image": "--image", "ray_
 
 @attrs.frozen(kw_only=True)
 class Wording(Surface):
-    """flags: option → flag. switches: those that take no value. off: of switches, the flag that says no.
+    """The words of the command line.
+
+    flags: option → flag.
+    switches: those that take no value.
+    off: of switches, the flag that says no.
 
     given: options whose flags stand on the command line.
     """
@@ -38,11 +42,18 @@ class Wording(Surface):
         return worded_for(sentence, attrs.evolve(self, flags=flags))
 
     def option(self, name: str) -> str:
-        """Its flag, where the command has one. name: as Python calls it."""
+        """Its flag, where the command has one.
+
+        name: as Python calls it.
+        """
         return self.flags.get(name, name)
 
     def setting(self, name: str, value: str) -> str:
-        """As it is typed. name: as Python calls it. value: as the sentence has it."""
+        """As it is typed.
+
+        name: as Python calls it.
+        value: as the sentence has it.
+        """
         if name not in self.flags:
             return f"{name}={value}"
         if name in self.switches and value in ("True", "False"):
@@ -66,7 +77,11 @@ _now: list[Wording] = []
 
 
 def begin(own: Mapping[str, str], typed: Sequence[str]) -> None:
-    """A command begins. own: its options and their flags, where they are called otherwise. typed: its arguments."""
+    """A command begins.
+
+    own: its options and their flags, where they are called otherwise.
+    typed: its arguments.
+    """
     values = tuple(value for text in typed for value in (text, text.partition("=")[2]) if len(value) > 1)
     # What bench's --vary is told as NAME=VALUE has no flag there.
     varied = {name.strip().replace("-", "_") for text in values for name in re.findall(r"(?:^|\+)([\w-]+)=", text)}
@@ -88,5 +103,8 @@ def current() -> Wording:
 
 
 def worded(sentence: str) -> str:
-    """A sentence of the core for a terminal. sentence: with its marks, or kept as data."""
+    """A sentence of the core for a terminal.
+
+    sentence: with its marks, or kept as data.
+    """
     return current()(marked(sentence))

@@ -8,7 +8,7 @@ from dit360_core.errors import log as _log  # noqa: F401 - whoever may mark a se
 from dit360_core.errors.foreign import LONGEST, first_line, is_callers, mark_as_callers, one_line
 from dit360_core.errors.kinds import BackendUnavailable, Dit360Error, InputError, ModelError, UnknownName
 from dit360_core.errors.reasons import REASON_CODES, Reason
-from dit360_core.errors.sentences import Said, marked, named, plain, remedy, setting
+from dit360_core.errors.sentences import Sentence, marked, named, plain, remedy, setting
 
 __all__ = [
     "LONGEST",
@@ -18,7 +18,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "Reason",
-    "Said",
+    "Sentence",
     "UnknownName",
     "first_line",
     "is_callers",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from dit360_core.errors.sentences import Said, marked, plain
+from dit360_core.errors.sentences import Sentence, marked, plain
 
 
 def _told(record: logging.LogRecord) -> str:
     # What was kept as data is put in with its marks.
-    if not isinstance(record.args, tuple) or not any(isinstance(one, Said) for one in record.args):
+    if not isinstance(record.args, tuple) or not any(isinstance(one, Sentence) for one in record.args):
         return record.getMessage()
     return str(record.msg) % tuple(marked(one) if isinstance(one, str) else one for one in record.args)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from dit360_core.errors.sentences import Said, marked
+from dit360_core.errors.sentences import Sentence, marked
 
 REASON_CODES = (
     "missing",
@@ -27,15 +27,16 @@ REASON_CODES = (
 
 def _said(text: str) -> str:
     # A plugin may give anything, which its contract suite tells.
-    return Said(text) if isinstance(text, str) else text
+    return Sentence(text) if isinstance(text, str) else text
 
 
 @attrs.frozen
 class Reason:
     """Why something cannot be used.
 
-    code: one of :data:`REASON_CODES`, for programs. sentence: for people. hint: the command or change that would fix
-    it, or empty when nothing would. Options that either names are marked
+    code: one of :data:`REASON_CODES`, for programs.
+    sentence: for people.
+    hint: the command or change that would fix it, or empty when nothing would. Options that either names are marked
     (:func:`~dit360_core.errors.sentences.setting`); read here, the texts are plain.
     """
 

@@ -77,15 +77,25 @@ class Surface:
     """How options, settings and advice are called; as Python does, where a subclass says nothing else."""
 
     def option(self, name: str) -> str:
-        """An option. name: as Python calls it."""
+        """An option.
+
+        name: as Python calls it.
+        """
         return name
 
     def setting(self, name: str, value: str) -> str:
-        """An option with a value. name: as Python calls it. value: as the sentence has it."""
+        """An option with a value.
+
+        name: as Python calls it.
+        value: as the sentence has it.
+        """
         return f"{self.option(name)}={value}"
 
     def remedy(self, code: str) -> str:
-        """Advice. code: one of :data:`REMEDIES`."""
+        """Advice.
+
+        code: one of :data:`REMEDIES`.
+        """
         return REMEDIES[code]
 
 
@@ -136,7 +146,7 @@ def _contents(text: str, kind: str) -> Iterator[str]:
     return (found[2] for found in _MARKED.finditer(text) if found[1] == kind)
 
 
-class Said(str):
+class Sentence(str):
     """A sentence that is data: plain to whoever reads, compares or writes it, with its marks kept beside.
 
     marked: the same sentence with its marks.
@@ -145,14 +155,14 @@ class Said(str):
     __slots__ = ("marked",)
     marked: str
 
-    def __new__(cls, text: str) -> Said:
+    def __new__(cls, text: str) -> Sentence:
         """text: marked or not."""
         made = super().__new__(cls, plain(text))
         made.marked = marked(text)
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Said, (self.marked,)
+        return Sentence, (self.marked,)
 
 
 def marked(text: str) -> str:
@@ -160,4 +170,4 @@ def marked(text: str) -> str:
 
     text: one that was kept as data, or any other.
     """
-    return text.marked if isinstance(text, Said) else text
+    return text.marked if isinstance(text, Sentence) else text

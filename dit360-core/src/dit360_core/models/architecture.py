@@ -207,7 +207,9 @@ class Architecture(abc.ABC):
     def compose(self, folder: Path, replaced: Sequence[Any], *, weights: bool = True) -> ModelFiles:
         """The model in ``folder`` with other parts in the place of its own; itself if there are none.
 
-        weights: False if only configurations will be looked at. Raises ModelError.
+        weights: False if only configurations will be looked at.
+
+        Raises ModelError.
         """
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
@@ -274,7 +276,10 @@ class Networks(abc.ABC):
 
     @abc.abstractmethod
     def as_used(self, part: str, name: str, module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-        """A quantized layer as its part can call it. dtype: that it was made to compute in."""
+        """A quantized layer as its part can call it.
+
+        dtype: that it was made to compute in.
+        """
 
     @abc.abstractmethod
     def attach(self, denoiser: Any, attend: Attend, slice_size: int) -> None:
@@ -288,11 +293,17 @@ class Networks(abc.ABC):
 
     @abc.abstractmethod
     def read_text(self, part: str, module: Any, tokens: int) -> Callable[[], Any]:
-        """One run of a text encoder on the meta device. tokens: of the prompt."""
+        """One run of a text encoder on the meta device.
+
+        tokens: of the prompt.
+        """
 
     @abc.abstractmethod
     def denoise(self, module: Any, dtype: torch.dtype, image_tokens: int, text_tokens: int) -> Callable[[], Any]:
-        """One evaluation of a denoiser on the meta device. image_tokens: pad columns included."""
+        """One evaluation of a denoiser on the meta device.
+
+        image_tokens: pad columns included.
+        """
 
     @abc.abstractmethod
     def prompt_tokens_of(self, pipe: Any) -> int:

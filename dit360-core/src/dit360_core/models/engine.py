@@ -37,7 +37,10 @@ class Velocity(Protocol):
     """The denoiser as a function, for one picture: tokens and noise level to velocity."""
 
     def __call__(self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond") -> torch.Tensor:
-        """x and the velocity: ``(1, tokens, channels)``, real columns only. branch: name for diffusers' caches."""
+        """x and the velocity: ``(1, tokens, channels)``, real columns only.
+
+        branch: name for diffusers' caches.
+        """
         ...
 
     def use(self, attend: Attend) -> None:
@@ -117,7 +120,10 @@ class Engine(abc.ABC):
 
     @contextmanager
     def phase(self, name: str, kind: PhaseKind | None = None) -> Iterator[None]:
-        """Something that is measured, if anybody measures. kind: what it is, where it is one of those predicted."""
+        """Something that is measured, if anybody measures.
+
+        kind: what it is, where it is one of those predicted.
+        """
         with self.recorder.phase(name, kind) if self.recorder is not None else nullcontext():
             yield
 
@@ -246,8 +252,10 @@ class Engine(abc.ABC):
         """
 
     def like_factors(self, denoiser: torch.nn.Module | None) -> torch.Tensor:
-        """An empty tensor of the dtype of a LoRA's factors, on the device of the weights beside them: they move
-        together. denoiser: None if it is not in memory now."""
+        """An empty tensor of the dtype of a LoRA's factors, on the device of the weights beside them.
+
+        denoiser: None if it is not in memory now.
+        """
         weights: Any = iter(()) if denoiser is None else denoiser.parameters()
         resting = next((tensor.device for tensor in weights), self.device)
         return torch.empty(0, dtype=self.dtype, device=resting)

@@ -11,7 +11,7 @@ from dit360_core.errors import ModelError
 from dit360_core.models.architecture import DENOISER, Architecture
 from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.weights.files import existing
-from dit360_core.models.weights.hub import fetch, told_of_the_cache
+from dit360_core.models.weights.hub import explain_the_cache, fetch
 from dit360_core.models.weights.schema import read_json
 from dit360_core.plugins.offers import Model
 from dit360_core.system.naming import looks_like_hub_id
@@ -66,7 +66,7 @@ def locate(base: str) -> Path:
     folder = existing(base)
     if folder is None and looks_like_hub_id(base):
         folder = fetch(base, model_files())
-        with told_of_the_cache(base):
+        with explain_the_cache(base):
             check_model(folder)
         return folder
     if folder is None:

@@ -36,7 +36,9 @@ _DAMAGED = "{} is damaged ({}); delete it to use defaults."
 def with_settings(model: Model, folder: Path, architecture: Architecture) -> Model:
     """A model given by its folder alone, with what the folder tells of size, prompt prefix, steps and so on.
 
-    architecture: the folder's. Raises ModelError for settings that are damaged.
+    architecture: the folder's.
+
+    Raises ModelError for settings that are damaged.
     """
     if model.name != "given":
         return model

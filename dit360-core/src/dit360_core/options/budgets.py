@@ -10,8 +10,10 @@ from dit360_core.errors import InputError, named
 def budget_of(given: str, name: str = "vram") -> int | None:
     """Bytes of a value of ``vram`` or ``ram``, None for ``auto``.
 
-    given: ``auto``, or GiB from 0.5 to 4096, with or without that unit. name: of the option, for the error. Raises
-    InputError for anything else.
+    given: ``auto``, or GiB from 0.5 to 4096, with or without that unit.
+    name: of the option, for the error.
+
+    Raises InputError for anything else.
     """
     if given.strip().lower() == "auto":
         return None

@@ -20,8 +20,12 @@ OptionClass = TypeVar("OptionClass", LoadOptions, SampleOptions, DecodeOptions)
 def build(cls: type[OptionClass], given: Mapping[str, Any], *, beside: type[Any] | None = None) -> OptionClass:
     """Makes an option object from names and values; an unknown name is an InputError with the nearest names.
 
-    cls: the option class. given: option → value. beside: another option class whose names the caller takes too, and
-    that may have been meant. Raises InputError also for values that the class refuses.
+    cls: the option class.
+
+    given: option → value.
+    beside: another option class whose names the caller takes too, and that may have been meant.
+
+    Raises InputError also for values that the class refuses.
     """
     known = list(options_of(cls))
     for name in given:
@@ -32,14 +36,18 @@ def build(cls: type[OptionClass], given: Mapping[str, Any], *, beside: type[Any]
     return cls(**given)
 
 
-def chosen(options: Any, *leave_out: str) -> dict[str, Any]:
+def changed_options(options: Any, *leave_out: str) -> dict[str, Any]:
     """The options that differ from their defaults: what somebody really asked for.
 
-    options: an object of an option class. leave_out: names of options that are not told.
+    options: an object of an option class.
+    leave_out: names of options that are not told.
     """
     return attrs.asdict(options, filter=lambda field, value: value != field.default and field.name not in leave_out)
 
 
 def nearest(names: list[str]) -> str:
-    """The tail of an 'unknown name' sentence. names: those that are near, which may be none."""
+    """The tail of an 'unknown name' sentence.
+
+    names: those that are near, which may be none.
+    """
     return f"did you mean {' or '.join(map(named, names))}?" if names else "see the documentation for the names"

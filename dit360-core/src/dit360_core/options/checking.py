@@ -18,9 +18,11 @@ _KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "Tru
 def check(option: Option, value: Any) -> None:
     """Looks at one value by itself.
 
-    option: what is known of it. value: as it was given and converted. Raises InputError, which names the option, for
-    None where that is not allowed, a wrong type, a text that is too long or none of the choices, and a number that is
-    not finite, out of its range or no multiple of its step.
+    option: what is known of it.
+    value: as it was given and converted.
+
+    Raises InputError, which names the option, for None where that is not allowed, a wrong type, a text that is too long
+    or none of the choices, and a number that is not finite, out of its range or no multiple of its step.
     """
     if value is None:
         if option.optional:
@@ -77,7 +79,10 @@ def decimal_hint(value: object) -> str:
 
 
 def is_finite(value: float) -> bool:
-    """Whether a float can hold it. value: a number of any size."""
+    """Whether a float can hold it.
+
+    value: a number of any size.
+    """
     try:
         return math.isfinite(value)
     except OverflowError:  # a whole number of over 308 digits

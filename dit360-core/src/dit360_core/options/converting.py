@@ -9,7 +9,10 @@ from dit360_core.options.checking import is_finite
 
 
 def as_text(value: Any) -> Any:
-    """A number as text: vram=8 is as good as "8". value: anything; what is no number stays as it is."""
+    """A number as text: vram=8 is as good as "8".
+
+    value: anything; what is no number stays as it is.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g}" if is_finite(value) or isinstance(value, float) else "inf"
     return value

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import Said
+from dit360_core.errors import Sentence
 from dit360_core.options import aliases
 from dit360_core.options.checking import check
 from dit360_core.options.facts import options_of
@@ -30,14 +30,15 @@ def option(
 ) -> Any:
     """An attrs field of an option, whose values are converted and checked when the class is made.
 
-    converter: makes of what was given what is kept. named: that of ``offers``, if there is one and nothing is said.
-    All others are as :class:`dit360_core.options.facts.Option` tells of them.
+    converter: makes of what was given what is kept.
+    named: that of ``offers``, if there is one and nothing is said. All others are as
+    :class:`dit360_core.options.facts.Option` tells of them.
     """
     named = named or (offers if offers != "model" else None)
     if named is not None:
         converter = functools.partial(_our_name, named, choices or ())
     shown: dict[str, Any] = {
-        "help": Said(help),
+        "help": Sentence(help),
         "choices": choices,
         "minimum": minimum,
         "maximum": maximum,
@@ -60,5 +61,8 @@ def _our_name(kind: str, choices: tuple[str, ...], value: Any) -> Any:
 
 
 def flag(name: str) -> str:
-    """The name of an option on the command line. name: as Python calls it."""
+    """The name of an option on the command line.
+
+    name: as Python calls it.
+    """
     return "--" + name.replace("_", "-")

@@ -11,8 +11,9 @@ SIZE_STEP = 16
 def check_size(width: int | None, height: int | None) -> None:
     """Looks whether a panorama of this size can be made.
 
-    width, height: pixels; None for what follows from the other, or for both if nothing is asked. Raises InputError
-    unless the size is 2:1 in multiples of 16, naming a size near it that is.
+    width, height: pixels; None for what follows from the other, or for both if nothing is asked.
+
+    Raises InputError unless the size is 2:1 in multiples of 16, naming a size near it that is.
     """
     if width is None and height is None:
         return

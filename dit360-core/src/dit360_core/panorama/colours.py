@@ -14,8 +14,9 @@ _CHANNELS = {"RGB": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",)}
 def to_srgb(image: Image.Image, profile: object) -> tuple[Image.Image, str, str]:
     """(the picture in sRGB, mode RGB; the name of its profile; why the profile was not used, or nothing).
 
-    image: of any mode with 8 bits a channel; transparency is dropped. profile: an ICC profile's bytes. A profile that
-    is damaged, or of other channels than the picture's, leaves the numbers as they are, which is to take them for sRGB.
+    image: of any mode with 8 bits a channel; transparency is dropped.
+    profile: an ICC profile's bytes. A profile that is damaged, or of other channels than the picture's, leaves the
+    numbers as they are, which is to take them for sRGB.
     """
     plain = _opaque(image)
     if not isinstance(profile, bytes):

@@ -16,7 +16,7 @@ from typing import IO
 import attrs
 from PIL import Image
 
-from dit360_core.panorama.profiles import Chunks, made_of
+from dit360_core.panorama.profiles import Chunks, profile_of
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 JPEG_MARK = b"\xff\xd8\xff"
@@ -30,7 +30,11 @@ _EXTENSION = b"http://ns.adobe.com/xmp/extension/\x00"
 
 @attrs.frozen(kw_only=True)
 class Around:
-    """xmp: the packet, or nothing. extended: the rest of it in a JPEG file, by its name. exif, profile: or nothing.
+    """What lies around the pixels of a file.
+
+    xmp: the packet, or nothing.
+    extended: the rest of it in a JPEG file, by its name.
+    exif, profile: or nothing.
 
     told: what of the colours cannot be converted, as a sentence to follow the file's name, or nothing.
     """
@@ -61,7 +65,10 @@ def decodable(stream: IO[bytes]) -> IO[bytes]:
 
 
 def around(file: Image.Image, stream: IO[bytes]) -> Around:
-    """What lies around the pixels. file: as Pillow opened it; stream: the file itself. Nothing is raised."""
+    """What lies around the pixels.
+
+    file: as Pillow opened it; stream: the file itself. Nothing is raised.
+    """
     stream.seek(0)
     if stream.read(8) == PNG_MARK:
         stream.seek(0)
@@ -79,7 +86,10 @@ def _misleading(kind: bytes, data: bytes) -> bool:
 def _chunks(
     stream: IO[bytes], wanted: tuple[bytes, ...] | None, most: int | None
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(kind, data, checksum) of a PNG's chunks; of those that are not wanted no data is read. most: bytes of data."""
+    """(kind, data, checksum) of a PNG's chunks; of those that are not wanted no data is read.
+
+    most: bytes of data.
+    """
     stream.seek(8)
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
@@ -114,7 +124,7 @@ def _of_png(stream: IO[bytes]) -> Around:
     cicp, srgb, chrm, gama = colours.values()
     told = ""
     if cicp or not profile:
-        made, told = made_of(Chunks(cicp=cicp, srgb=bool(srgb), chrm=chrm, gama=gama))
+        made, told = profile_of(Chunks(cicp=cicp, srgb=bool(srgb), chrm=chrm, gama=gama))
         profile = made or (b"" if cicp and not told else profile)
     return Around(xmp=xmp or raw_xmp, exif=exif or raw_exif, profile=profile, told="" if profile else told)
 

@@ -37,10 +37,12 @@ _OF_THE_FILE = tuple(f"LargestValidInteriorRect{what}" for what in ("Left", "Top
 class Pose:
     """How a panorama is held in the world, and where a viewer is to look at first. None: nobody said.
 
-    heading: degrees clockwise from north of the middle column, 0 … 360. pitch: degrees above the horizon of the
-    picture's centre, −90 … 90. roll: degrees, −180 … 180; as it grows, the horizon turns counterclockwise.
-    view_heading, view_pitch, view_roll: of the first view, in the world and not relative to the picture. view_fov:
-    degrees of its width. others: further GPano properties by their bare names (who captured it, when), as text.
+    heading: degrees clockwise from north of the middle column, 0 … 360.
+    pitch: degrees above the horizon of the picture's centre, −90 … 90.
+    roll: degrees, −180 … 180; as it grows, the horizon turns counterclockwise.
+    view_heading, view_pitch, view_roll: of the first view, in the world and not relative to the picture.
+    view_fov: degrees of its width.
+    others: further GPano properties by their bare names (who captured it, when), as text.
     """
 
     heading: float | None = None
@@ -102,7 +104,9 @@ class Area:
 
 @attrs.frozen(kw_only=True)
 class Placement:
-    """Where a file's pixels lie. size: of the whole sphere, in pixels; area: the part that is shown, None: all of it.
+    """Where a file's pixels lie.
+
+    size: of the whole sphere, in pixels; area: the part that is shown, None: all of it.
 
     told: what of the properties was not used, one sentence each, to follow the file's name.
     """
@@ -113,7 +117,10 @@ class Placement:
 
 
 def read_pose(properties: Mapping[str, str]) -> tuple[Pose, tuple[str, ...]]:
-    """(the pose that GPano properties say, what of them was not used). properties: by their bare names, as text."""
+    """(the pose that GPano properties say, what of them was not used).
+
+    properties: by their bare names, as text.
+    """
     angles: dict[str, float] = {}
     told = []
     for name, (field, low, high) in _ANGLES.items():
@@ -181,7 +188,10 @@ def place(properties: Mapping[str, str], size: tuple[int, int]) -> Placement:
 
 
 def properties_of(size: tuple[int, int], area: Area | None, pose: Pose) -> dict[str, str]:
-    """The GPano properties to write, by their bare names. size: of the whole sphere, in pixels."""
+    """The GPano properties to write, by their bare names.
+
+    size: of the whole sphere, in pixels.
+    """
     shown = area or Area(left=0, top=0, width=size[0], height=size[1])
     angles = {name: getattr(pose, field) for name, (field, _, _) in _ANGLES.items()}
     places = (shown.width, shown.height, *size, shown.left, shown.top)

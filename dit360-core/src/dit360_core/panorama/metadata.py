@@ -48,9 +48,11 @@ _NOT_FOR_XML = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 class Metadata:
     """What an XMP packet says about a panorama.
 
-    gpano: the GPano properties by their bare names, as text. creator_tool: xmp:CreatorTool. settings: ours,
-    or empty. unread: why there are no settings though there are some. extended: by which name a JPEG file keeps the
-    rest of the metadata, or nothing.
+    gpano: the GPano properties by their bare names, as text.
+    creator_tool: xmp:CreatorTool.
+    settings: ours, or empty.
+    unread: why there are no settings though there are some.
+    extended: by which name a JPEG file keeps the rest of the metadata, or nothing.
     """
 
     gpano: Mapping[str, str] = attrs.field(factory=dict)
@@ -70,8 +72,10 @@ def build_xmp(
 ) -> bytes:
     """The XMP packet of an equirectangular panorama, at most MAX_PACKET_BYTES long.
 
-    width, height: pixels of the whole sphere. settings: anything that JSON can hold. pose: which way it looks. area:
-    the part of the sphere that the file shows; None: all of it.
+    width, height: pixels of the whole sphere.
+    settings: anything that JSON can hold.
+    pose: which way it looks.
+    area: the part of the sphere that the file shows; None: all of it.
 
     If the packet would be too long, the longest strings of the settings (in practice the prompts) are cut to one common
     length, the largest that fits, and end in SHORTENED; if that is not enough, the largest lists and objects are cut

@@ -32,12 +32,14 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 class Blocks:
     """The blocks in which a lossy file codes its pixels, at whose edges columns differ more than within.
 
-    name: of the format. columns: pixels from edge to edge. luma: whether only brightness is to be compared, since the
-    colours have fewer columns, which a decoder makes smooth within the picture but not across its edges. over: columns
-    on either side whose means are compared, where a format codes a block as the difference to its neighbour and
-    smooths the edges between them, but not that at the meridian. first: the first column that begins a block, after
-    column 0, which always does. turned: columns that the picture was turned by since, as :func:`yaw` does with
-    ``degrees`` above 0.
+    name: of the format.
+    columns: pixels from edge to edge.
+    luma: whether only brightness is to be compared, since the colours have fewer columns, which a decoder makes smooth
+    within the picture but not across its edges.
+    over: columns on either side whose means are compared, where a format codes a block as the difference to its
+    neighbour and smooths the edges between them, but not that at the meridian.
+    first: the first column that begins a block, after column 0, which always does.
+    turned: columns that the picture was turned by since, as :func:`yaw` does with ``degrees`` above 0.
     """
 
     name: str
@@ -55,10 +57,12 @@ class Blocks:
 
 @attrs.frozen(kw_only=True)
 class Seam:
-    """The ±180° meridian. ratio and z_score: see seam_ratio, seam_z_score.
+    """The ±180° meridian.
 
-    discontinuity: see discontinuity_score; NaN for a picture that is narrower than 6 columns. compared: steps between
-    columns that the step there was compared with.
+    ratio and z_score: see seam_ratio, seam_z_score.
+
+    discontinuity: see discontinuity_score; NaN for a picture that is narrower than 6 columns.
+    compared: steps between columns that the step there was compared with.
     """
 
     ratio: float

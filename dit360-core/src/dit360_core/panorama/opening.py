@@ -31,9 +31,12 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 class Opened:
     """A picture file as it was read.
 
-    image: RGB, upright, in sRGB. metadata: of its XMP. coded: the blocks in which its pixels were coded, if any.
-    profile: the name of the colour profile that it was converted from, or nothing. as_it_is: whether its bytes show any
-    browser the same picture. told: what could not be used, one sentence each, to follow the file's name.
+    image: RGB, upright, in sRGB.
+    metadata: of its XMP.
+    coded: the blocks in which its pixels were coded, if any.
+    profile: the name of the colour profile that it was converted from, or nothing.
+    as_it_is: whether its bytes show any browser the same picture.
+    told: what could not be used, one sentence each, to follow the file's name.
     """
 
     image: Image.Image

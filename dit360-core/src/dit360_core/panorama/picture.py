@@ -59,14 +59,14 @@ def _in_srgb(image: Image.Image) -> Image.Image:
 class Panorama:
     """An equirectangular 360° × 180° picture and the settings that it was made with.
 
-    image: RGB, twice as wide as high. Column centres run over the longitudes −180° … 180° from left to right,
-    row centres over the latitudes 90° … −90° from top to bottom; the middle column is straight ahead (yaw 0),
-    yaw grows to the right, pitch upwards. In sRGB: a colour profile in ``image.info`` is converted from.
-    settings: anything that JSON can hold; kept as an independent copy. Text under ``"prompt"`` is the
-    viewer's caption.
-    pose: which way it looks in the world, and where a viewer is to look first; saved with it. area: the part of the
-    sphere that is shown, the rest of the image being black; None: all. A part is saved as a part. coded: the blocks of
-    the lossy file that it was read from. profile: the name of the colour profile that it was converted from.
+    image: RGB, twice as wide as high. Column centres run over the longitudes −180° … 180° from left to right, row
+    centres over the latitudes 90° … −90° from top to bottom; the middle column is straight ahead (yaw 0), yaw grows to
+    the right, pitch upwards. In sRGB: a colour profile in ``image.info`` is converted from.
+    settings: anything that JSON can hold; kept as an independent copy. Text under ``"prompt"`` is the viewer's caption.
+    pose: which way it looks in the world, and where a viewer is to look first; saved with it.
+    area: the part of the sphere that is shown, the rest of the image being black; None: all. A part is saved as a part.
+    coded: the blocks of the lossy file that it was read from.
+    profile: the name of the colour profile that it was converted from.
 
     Raises InputError if the image is not RGB or not 2:1, or if the settings are not JSON.
     """
@@ -152,10 +152,10 @@ class Panorama:
     ) -> Image.Image:
         """What a camera inside the panorama sees: straight lines of the world are straight.
 
-        yaw, pitch: where it looks, in degrees, to the right and upwards. fov: field of view in degrees over
-        the longer side, above 0 and below 180. width, height: pixels of the result. Bilinear in sRGB values,
-        sampled several times a pixel where the panorama is finer than the result; continuous over the ±180°
-        meridian and the poles.
+        yaw, pitch: where it looks, in degrees, to the right and upwards.
+        fov: field of view in degrees over the longer side, above 0 and below 180.
+        width, height: pixels of the result. Bilinear in sRGB values, sampled several times a pixel where the panorama
+        is finer than the result; continuous over the ±180° meridian and the poles.
 
         Raises InputError if a number is out of its range.
         """
@@ -187,8 +187,10 @@ class Panorama:
     def save(self, path: str | PathLike[str], *, quality: int = 95, force: bool = False) -> Path:
         """Writes the picture with its GPano metadata and settings; returns the path.
 
-        path: the suffix says the format: .jpg, .jpeg (4:4:4, no colour subsampling), .webp (lossy, always
-        4:2:0) or .png (lossless). quality: 1 … 100, for JPEG and WebP. force: replace an existing file.
+        path: the suffix says the format: .jpg, .jpeg (4:4:4, no colour subsampling), .webp (lossy, always 4:2:0) or
+        .png (lossless).
+        quality: 1 … 100, for JPEG and WebP.
+        force: replace an existing file.
 
         The file is whole or not there: it is written beside its place and put there in one step. Metadata has
         room for 65 502 bytes: longer settings (a prompt of many thousand words) have their longest texts cut
@@ -232,7 +234,9 @@ class Panorama:
     def view(self, path: str | PathLike[str] | None = None, open_browser: bool = True, *, force: bool = False) -> Path:
         """Writes an HTML page to look around in (one file, works offline) and opens it; returns its path.
 
-        path: where; without it, a new folder among the temporary files. force: replace an existing file.
+        path: where; without it, a new folder among the temporary files.
+        force: replace an existing file.
+
         Raises InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.
         """
         if path is None:

@@ -33,7 +33,10 @@ _BRIGHT = {16: "PQ", 18: "HLG"}
 
 @attrs.frozen(kw_only=True)
 class Chunks:
-    """What a PNG's chunks of these names hold, or nothing. srgb: whether it says sRGB outright."""
+    """What a PNG's chunks of these names hold, or nothing.
+
+    srgb: whether it says sRGB outright.
+    """
 
     cicp: bytes = b""
     srgb: bool = False
@@ -41,7 +44,7 @@ class Chunks:
     gama: bytes = b""
 
 
-def made_of(chunks: Chunks) -> tuple[bytes, str]:
+def profile_of(chunks: Chunks) -> tuple[bytes, str]:
     """(an ICC profile's bytes, nothing where the colours are those of sRGB; what cannot be converted, or nothing)."""
     if len(chunks.cicp) == 4:
         return _of_cicp(*chunks.cicp)
@@ -98,7 +101,10 @@ def _profile(
     points: tuple[tuple[float, float], ...],
     curve: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> bytes:
-    """A matrix profile of version 2. points: red, green, blue, white; curve: stored 0 … 1 → light 0 … 1."""
+    """A matrix profile of version 2.
+
+    points: red, green, blue, white; curve: stored 0 … 1 → light 0 … 1.
+    """
     steps = np.round(65_535 * curve(np.linspace(0, 1, 1024))).clip(0, 65_535).astype(">u2").tobytes()
     tone = b"curv" + bytes(4) + struct.pack(">I", 1024) + steps
     told = name.encode("ascii") + b"\0"

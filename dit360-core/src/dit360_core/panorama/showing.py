@@ -21,7 +21,9 @@ def write_viewer(
     Returns ``out``.
 
     panorama: a Panorama, embedded as JPEG, or the path of one, whose very bytes are embedded where every browser shows
-    the same of them. title: of the page, and over the caption. force: replace an existing file.
+    the same of them.
+    title: of the page, and over the caption.
+    force: replace an existing file.
 
     Raises InputError where Panorama.open or write_atomic do, Dit360Error where writing fails.
     """

@@ -38,8 +38,10 @@ def write_page(
     """Writes a page with the picture and a viewer in it.
 
     picture: the bytes of a file that every browser shows alike: a whole panorama in sRGB, upright, without
-    transparency, at most WIDEST wide. size: (width, height) of the panorama in pixels, whatever the picture was made
-    to. title: of the page, and over the caption. force: replace an existing file.
+    transparency, at most WIDEST wide.
+    size: (width, height) of the panorama in pixels, whatever the picture was made to.
+    title: of the page, and over the caption.
+    force: replace an existing file.
 
     The page needs WebGL (1 is enough); without it, it says so and shows the flat picture. A
     Content-Security-Policy forbids it every request and every script but its own. Its address takes a

@@ -17,11 +17,11 @@ from PIL import Image
 from dit360_core.errors import Dit360Error, InputError, named, one_line, setting
 from dit360_core.models.architecture import AUTOENCODER
 from dit360_core.models.preview import preview
-from dit360_core.options import DecodeOptions, SampleOptions, check_size, chosen
+from dit360_core.options import DecodeOptions, SampleOptions, changed_options, check_size
 from dit360_core.panorama.picture import Panorama, in_words
 from dit360_core.pipeline.blank import check_painted
 from dit360_core.pipeline.ladder import Ladder
-from dit360_core.pipeline.stages import Latents, Pixels, letting_go, stage, told_of
+from dit360_core.pipeline.stages import Latents, Pixels, letting_go, name_plugins, stage
 from dit360_core.pipeline.state import Loaded
 from dit360_core.pipeline.tiling_trial import sketch
 from dit360_core.planning.plan import Plan
@@ -60,7 +60,7 @@ class Autoencoding:
         doing = f"decoding {latents.width}×{latents.height}"
         with self._stage(doing, asked, latents.size, PhaseKind.DECODE) as ladder:
             choice, tiling, report = self._tiling(asked, latents.width, latents.height)
-            with told_of(choice):
+            with name_plugins(choice):
                 self._sketch(choice, asked, "decode")
                 # Not a lambda: what it closes over stays with an exception whatever is cleared.
                 pixels = ladder.run(partial(self._engine.decode, tensor, tiling, _whose(choice)))
@@ -74,9 +74,9 @@ class Autoencoding:
         sampled = dict(latents.settings)
         used = {**self._loaded.state.as_dict(), **sampled.pop("used", {}), "tiling": told}
         requested = {
-            **chosen(self._plan.asked),
+            **changed_options(self._plan.asked),
             **sampled.pop("requested", {}),
-            **chosen(asked),
+            **changed_options(asked),
         }
         settings = {**sampled, "requested": requested, "used": used, "versions": dict(self._loaded.machine.versions)}
         return Pixels(tensor=pixels, settings=settings, pose=latents.pose)
@@ -101,7 +101,7 @@ class Autoencoding:
             raise InputError("The picture holds numbers that are not finite; give numbers from 0 to 1.")
         with self._stage(f"encoding {width}×{height}", asked, (width, height)) as ladder:
             choice, tiling, report = self._tiling(asked, width, height)
-            with told_of(choice):
+            with name_plugins(choice):
                 self._sketch(choice, asked, "encode")
                 tensor = ladder.run(partial(self._engine.encode, pixels, tiling, _whose(choice)))
                 told = report()

@@ -24,7 +24,10 @@ _MOSTLY = 0.95
 
 
 def guidance_notes(model: Model, guidance: float | None, true_guidance: float) -> Iterator[str]:
-    """Sentences about guidance beyond what a model paints well with. guidance: None where it takes none."""
+    """Sentences about guidance beyond what a model paints well with.
+
+    guidance: None where it takes none.
+    """
     low, high = model.guidance_range
     if guidance is not None and not low <= guidance <= high:
         yield (
@@ -41,7 +44,8 @@ def guidance_notes(model: Model, guidance: float | None, true_guidance: float) -
 def check_painted(pixels: torch.Tensor, settings: Mapping[str, Any], model: Model) -> None:
     """Raises Dit360Error for a sampled picture that is one colour; warns of one that is nearly all black or white.
 
-    pixels: ``(1, 3, H, W)`` in 0 … 1. settings: of the latents; those that were not sampled here may be anything.
+    pixels: ``(1, 3, H, W)`` in 0 … 1.
+    settings: of the latents; those that were not sampled here may be anything.
     """
     if "prompt" not in settings:
         return

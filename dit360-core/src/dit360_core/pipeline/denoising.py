@@ -13,7 +13,7 @@ import torch
 from dit360_core.errors import Dit360Error, InputError, named, setting
 from dit360_core.models.architecture import DENOISER
 from dit360_core.models.engine import Engine, Velocity
-from dit360_core.options import DecodeOptions, SampleOptions, chosen
+from dit360_core.options import DecodeOptions, SampleOptions, changed_options
 from dit360_core.panorama.gpano import MADE
 from dit360_core.pipeline.blank import guidance_notes
 from dit360_core.pipeline.ladder import Ladder
@@ -118,7 +118,7 @@ class Denoising:
             settings={
                 "prompt": asked.prompt,
                 "negative_prompt": asked.negative_prompt,
-                "requested": chosen(asked, "prompt", "negative_prompt"),
+                "requested": changed_options(asked, "prompt", "negative_prompt"),
                 "used": self._used(request, found, kernel, solver, count, ladder.slices),
             },
         )
@@ -279,7 +279,11 @@ class Denoising:
         working: Stage,
         used: tuple[Choice, Choice],
     ) -> None:
-        """Calls what the user gave us to look in. expected: the picture as it is expected. used: solver and kernel."""
+        """Calls what the user gave us to look in.
+
+        expected: the picture as it is expected.
+        used: solver and kernel.
+        """
         shown = None
         if request.tap is not None and expected is not None:
             shown = self._loaded.engine.unpack(expected, found.grid).float().cpu()
@@ -304,7 +308,10 @@ class Denoising:
     def _used(
         self, request: Request, found: Resolved, kernel: Kernel, solver: Solver, count: Count, slices: int
     ) -> dict[str, Any]:
-        """For metadata: what was used. slices: of attention, at the end."""
+        """For metadata: what was used.
+
+        slices: of attention, at the end.
+        """
         asked, conditioning = request.options, request.conditioning
         return {
             **found.as_dict(),
@@ -324,7 +331,7 @@ class Denoising:
             "attention": kernel.choice.as_dict(),
             "attention_slice_size": slices,
             # Told here too, since its strength may be another by the time of the decoding.
-            **self._loaded.state.loras_told(),
+            **self._loaded.state.lora_metadata(),
         }
 
     def _check_finite(self, latents: torch.Tensor, scheduler: Choice, attention: Choice) -> None:

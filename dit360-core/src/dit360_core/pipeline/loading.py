@@ -27,7 +27,7 @@ from dit360_core.planning.checks import (
 )
 from dit360_core.planning.forecast import subject_in
 from dit360_core.planning.kernels import Kernels, native_need, slicing_notes
-from dit360_core.planning.loras import GivenLora, wanted
+from dit360_core.planning.loras import LoraUse, lora_uses
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.quantization import check_stored, choose_quantization, choose_stored
@@ -101,7 +101,7 @@ class _Preparation:
     machine_note: str = ""
     given: LoadOptions = attrs.field(init=False)
     model: Model = attrs.field(init=False)
-    loras: tuple[GivenLora, ...] = attrs.field(init=False)
+    loras: tuple[LoraUse, ...] = attrs.field(init=False)
     lora_files: dict[str, Path] = attrs.field(init=False)
     replaced: tuple[Any, ...] = attrs.field(init=False)
     folder: Path | None = attrs.field(init=False)
@@ -133,7 +133,7 @@ class _Preparation:
     def _find_names(self) -> None:
         sampling, decoding = self.picture or (None, None)
         self.model = check_names(self.asked, sampling, self.registry, _is_there, decoding=decoding)
-        self.loras = wanted(self.asked, self.model)
+        self.loras = lora_uses(self.asked, self.model)
 
     def _find_files(self) -> None:
         """Files that are here are looked at now, and others when they are fetched."""

@@ -110,8 +110,9 @@ class Pipeline:
     ) -> Panorama:
         """A prompt becomes a panorama.
 
-        image: a picture to begin with, of which ``denoise`` is made anew; its size is taken if none is given. latents:
-        starting noise ``(1, C, H/8, W/8)`` instead of the seed's. progress: called after each step with (done, steps).
+        image: a picture to begin with, of which ``denoise`` is made anew; its size is taken if none is given.
+        latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's.
+        progress: called after each step with (done, steps).
         tap: called with (done, steps, latents of the picture as expected by then), for :meth:`preview` or
         :meth:`decode`.
         """
@@ -138,7 +139,10 @@ class Pipeline:
         return measured.written(panorama)
 
     def predict(self, **options: Any) -> Prediction:
-        """The memory of each phase of a picture with the model as it is loaded. options: as for :meth:`generate`."""
+        """The memory of each phase of a picture with the model as it is loaded.
+
+        options: as for :meth:`generate`.
+        """
         decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
         asked = build(SampleOptions, {"prompt": "any", **options}, beside=DecodeOptions)
         return self._loaded.predict(asked, build(DecodeOptions, decoding))
@@ -189,7 +193,10 @@ class Pipeline:
         tap: Tap | None = None,
         **options: Any,
     ) -> Latents:
-        """Noise becomes latents. image: as :meth:`encode_image` gives it. The others: as in :meth:`generate`."""
+        """Noise becomes latents.
+
+        image: as :meth:`encode_image` gives it. The others: as in :meth:`generate`.
+        """
         encoded = sorted(set(ENCODED) & set(options))
         if encoded:
             raise InputError(
@@ -249,7 +256,9 @@ class Pipeline:
         """A picture becomes latents, as seamless as itself: the inverse of :meth:`decode`, up to what the model loses.
 
         image: an equirectangular picture, twice as wide as high, in multiples of 16 pixels (for a file:
-        ``Panorama.open``), or its pixels ``(1, 3, H, W)`` in 0 … 1. Raises InputError if it is of another size.
+        ``Panorama.open``), or its pixels ``(1, 3, H, W)`` in 0 … 1.
+
+        Raises InputError if it is of another size.
         """
         asked = build(DecodeOptions, options)
         if isinstance(image, torch.Tensor):
@@ -273,7 +282,9 @@ class Pipeline:
 
         loras: (safetensors file, folder or Hub id, strength −2 … 2) each; of one that is named twice the strengths add
         up. They are computed beside the weights, whatever those are stored in, so that taking one away leaves nothing
-        behind. Raises InputError or ModelError; then those before stay.
+        behind.
+
+        Raises InputError or ModelError; then those before stay.
         """
         wanted: dict[Path, float] = {}
         files = []
@@ -307,8 +318,10 @@ class Pipeline:
     def set_lora_strength(self, strength: float, lora: str | None = None) -> None:
         """How strongly a LoRA that the model was loaded with is applied from now on: −2 … 2, and 0 is without it.
 
-        lora: which, as it was named; None: the only one. Raises InputError if it was fused into the weights, which is
-        the default, or if there are several and none is named.
+        lora: which, as it was named; None: the only one.
+
+        Raises InputError if it was fused into the weights, which is the default, or if there are several and none is
+        named.
         """
         loras = self.state.loras
         names = ", ".join(each.name for each in loras)

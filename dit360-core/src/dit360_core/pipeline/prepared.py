@@ -34,7 +34,7 @@ from dit360_core.planning.plan import Plan
 from dit360_core.plugins.registry import Registry
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
-from dit360_core.system.memory import give_back_freed_memory, told_when_full
+from dit360_core.system.memory import explain_full_memory, give_back_freed_memory
 
 if TYPE_CHECKING:
     from dit360_core.plugins.offers import Attend
@@ -85,7 +85,7 @@ class Prepared:
         plan, networks = self.plan, self.architecture.networks
         device = torch.device(plan.device)
         later = self.architecture.evicted(plan.options.evict)
-        with told_when_full(f"the weights of {plan.options.model}", plan.device):
+        with explain_full_memory(f"the weights of {plan.options.model}", plan.device):
             loras = self.loras()
             parts, converted = self.read([name for name in self.architecture.names if name not in later], loras)
             pipe = networks.assemble(self.folder, {**dict.fromkeys(later), **parts})

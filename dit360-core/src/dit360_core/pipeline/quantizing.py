@@ -15,7 +15,7 @@ from dit360_core.models.lora.fusing import Applied
 from dit360_core.models.settings import KEPT, SETTINGS
 from dit360_core.models.weights.store import copy_rest, write_part
 from dit360_core.models.weights.stream import survey
-from dit360_core.options import STORED, LoadOptions, build, chosen, options_of
+from dit360_core.options import STORED, LoadOptions, build, changed_options, options_of
 from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.prepared import Prepared, state_of
 from dit360_core.pipeline.signature import takes
@@ -24,7 +24,7 @@ from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import check_new_folder, new_folder
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
-from dit360_core.system.memory import told_when_full
+from dit360_core.system.memory import explain_full_memory
 
 Progress = Callable[[str, int, int], None]
 """Called after each layer with (part, layers done, layers in all)."""
@@ -49,7 +49,7 @@ def quantize(
     fails, after which nothing is left behind.
     """
     asked = build(LoadOptions, {"model": model, **options})
-    without = sorted(set(chosen(asked)) - STORED)
+    without = sorted(set(changed_options(asked)) - STORED)
     if without:
         raise InputError(
             f"{', '.join(map(named, without))} has no effect on a model that is stored; give it when loading."
@@ -75,7 +75,7 @@ def quantize(
     if not hasattr(prepared.quantizer, "restore"):
         origin = prepared.plan.quantization.origin
         raise InputError(f"The quantization {origin} cannot be stored: it does not say how it is read back.")
-    with new_folder(target) as folder, told_when_full(f"quantizing {model}", prepared.plan.device):
+    with new_folder(target) as folder, explain_full_memory(f"quantizing {model}", prepared.plan.device):
         try:
             return _write(prepared, folder, progress)
         except SafetensorError as error:  # of a full disk
@@ -99,7 +99,10 @@ def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> State
 
 
 def _check_all_stored(loras: Iterable[Applied], parts: Collection[str], asked: str) -> None:
-    """Raises an error for a LoRA that changes what is stored as it was. parts: those that are quantized."""
+    """Raises an error for a LoRA that changes what is stored as it was.
+
+    parts: those that are quantized.
+    """
     for one in loras:
         for name in one.lora.layers:
             part = one.lora.architecture.part(name)

@@ -23,8 +23,11 @@ log = logging.getLogger("dit360")
 
 
 @attrs.define(eq=False)
-class Measured:
-    """The phases of one picture. recorder: None if nobody measures."""
+class Measurement:
+    """The phases of one picture.
+
+    recorder: None if nobody measures.
+    """
 
     recorder: Recorder | None
     first: int
@@ -82,7 +85,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: DecodeOptions) -> Iterator[Measured]:
+def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: DecodeOptions) -> Iterator[Measurement]:
     """Measures what happens in this block: by whom measures already, or, if it is wanted, by a recorder of its own."""
     recorders = loaded.engine.recorders
     # What other threads paint meanwhile is none of its own.
@@ -99,7 +102,7 @@ def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: D
         predicted = {str(phase.name): phase.total - beside for phase in prediction.phases}
         first = len(recorder.recording_of(threading.get_ident()).phases)
     try:
-        yield Measured(recorder, first, wanted, predicted)
+        yield Measurement(recorder, first, wanted, predicted)
     finally:
         if own is not None:
             recorders.remove(own)

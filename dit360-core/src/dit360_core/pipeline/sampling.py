@@ -57,7 +57,10 @@ class Wishes:
 
 @attrs.frozen(eq=False)
 class OfPrompt:
-    """The denoiser about one prompt. branch: a name for diffusers' caches, which compare a call with the one before."""
+    """The denoiser about one prompt.
+
+    branch: a name for diffusers' caches, which compare a call with the one before.
+    """
 
     velocity: Velocity
     embedding: Embedding
@@ -116,7 +119,10 @@ class Mean:
 
 @attrs.frozen(eq=False)
 class Guided:
-    """Classifier-free guidance: away from what one says, towards another (Ho & Salimans 2022, eq. 6). scale: 1: off."""
+    """Classifier-free guidance: away from what one says, towards another (Ho & Salimans 2022, eq. 6).
+
+    scale: 1: off.
+    """
 
     towards: FlowModel
     away: FlowModel
@@ -173,7 +179,10 @@ class Turned:
 
 @attrs.frozen(eq=False)
 class Reconciled:
-    """Two views agree: what a model says of its edges, it then says of the middle too. share: 0 … 1, 1: the mean."""
+    """Two views agree: what a model says of its edges, it then says of the middle too.
+
+    share: 0 … 1, 1: the mean.
+    """
 
     front: FlowModel
     behind: FlowModel
@@ -186,7 +195,10 @@ class Reconciled:
 
 @attrs.frozen(eq=False)
 class SmoothPoles:
-    """Rows near the poles are expected to be as smooth as their circles are small. share: 0 … 1."""
+    """Rows near the poles are expected to be as smooth as their circles are small.
+
+    share: 0 … 1.
+    """
 
     model: FlowModel
     engine: Engine

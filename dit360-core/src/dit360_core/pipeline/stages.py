@@ -17,7 +17,7 @@ from dit360_core.panorama.gpano import MADE, Pose
 from dit360_core.planning.plan import Plan
 from dit360_core.plugins.choosing import Choice
 from dit360_core.plugins.entries import CORE
-from dit360_core.system.memory import is_out_of_memory, told_when_full
+from dit360_core.system.memory import explain_full_memory, is_out_of_memory
 from dit360_core.system.phases import PhaseKind
 
 if TYPE_CHECKING:
@@ -133,7 +133,11 @@ def stage(
     working = Stage(doing)
     engine.stages.append(doing)
     try:
-        with told_when_full(doing, plan.device), engine.phase(doing, kind), told_of(*choices, working=working):
+        with (
+            explain_full_memory(doing, plan.device),
+            engine.phase(doing, kind),
+            name_plugins(*choices, working=working),
+        ):
             yield working
     except BaseException as error:
         let_go(error)
@@ -149,8 +153,11 @@ def stage(
 
 
 @contextlib.contextmanager
-def told_of(*choices: Choice, working: Stage | None = None) -> Iterator[None]:
-    """Errors in this block that may be those of plugins are told as theirs. working: the stage, if not a decoding."""
+def name_plugins(*choices: Choice, working: Stage | None = None) -> Iterator[None]:
+    """Errors in this block that may be those of plugins are told as theirs.
+
+    working: the stage, if not a decoding.
+    """
     try:
         yield
     except Dit360Error:

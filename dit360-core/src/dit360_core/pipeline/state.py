@@ -9,11 +9,11 @@ import attrs
 
 from dit360_core.errors import plain
 from dit360_core.models.lora.added import Added, beside_bytes
-from dit360_core.models.weights.bytes import held_bytes
+from dit360_core.models.weights.bytes import tensor_bytes
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of
-from dit360_core.planning.forecast import Subject, chosen_setup, held_before
+from dit360_core.planning.forecast import Subject, bytes_before, chosen_setup
 from dit360_core.planning.kernels import Kernels
-from dit360_core.planning.loras import GivenLora
+from dit360_core.planning.loras import LoraUse
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.prediction import Prediction, predict
 from dit360_core.plugins.registry import Registry
@@ -45,7 +45,7 @@ class State:
     evict: str = attrs.field()
     attention_slice_size: int = attrs.field()
     quantized: tuple[Converted, ...] = ()
-    loras: tuple[GivenLora, ...] = attrs.field()
+    loras: tuple[LoraUse, ...] = attrs.field()
     lora_kept: float | None = None
     added_loras: tuple[Mapping[str, Any], ...] = ()
     remarks: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class State:
         return self.plan.attention_slice_size
 
     @loras.default
-    def _loras_as_planned(self) -> tuple[GivenLora, ...]:
+    def _loras_as_planned(self) -> tuple[LoraUse, ...]:
         return self.plan.loras
 
     @property
@@ -79,7 +79,10 @@ class State:
         )
 
     def reread(self, converted: Sequence[Converted], lora_kept: float | None) -> None:
-        """Parts were quantized anew, when they were read again. lora_kept: None: as before."""
+        """Parts were quantized anew, when they were read again.
+
+        lora_kept: None: as before.
+        """
         others = [part for part in self.quantized if part.part not in {new.part for new in converted}]
         self.quantized = (*others, *converted)
         self.lora_kept = self.lora_kept if lora_kept is None else lora_kept
@@ -108,12 +111,12 @@ class State:
             "evict": self.evict,
             "attention_slice_size": self.attention_slice_size,
             "quantization": {**told["quantization"], "parts": parts},
-            **self.loras_told(),
+            **self.lora_metadata(),
             "notes": [plain(note) for note in (*self.plan.notes, *self.remarks)],
             **({"out_of_memory": list(self.given_up)} if self.given_up else {}),
         }
 
-    def loras_told(self) -> dict[str, Any]:
+    def lora_metadata(self) -> dict[str, Any]:
         """For metadata: every LoRA that is in the weights or beside them."""
         fused_before = self.plan.fused_before
         return {
@@ -182,7 +185,7 @@ class Loaded:
 
     def _held(self) -> int:
         if self.plan.device != "cpu":
-            return held_before(self.plan.device)
+            return bytes_before(self.plan.device)
         # The weights are among what the process holds already.
         return max(0, used_memory("cpu") - self.weights_here())
 
@@ -191,11 +194,16 @@ class Loaded:
         family = self.engine.architecture
         away = family.by_blocks("disk") if self.state.offload == "disk" else ()
         parts: dict[str, Any] = self.engine.pipe.components
-        return sum(held_bytes(part) for name, part in parts.items() if hasattr(part, "parameters") and name not in away)
+        return sum(
+            tensor_bytes(part) for name, part in parts.items() if hasattr(part, "parameters") and name not in away
+        )
 
     # --------------------------------------------------------------------------------------------------------- LoRAs
 
     def change_added(self, wanted: Mapping[Any, float]) -> None:
-        """Puts LoRAs beside the denoiser, and takes away those that are not wanted. wanted: file → strength."""
+        """Puts LoRAs beside the denoiser, and takes away those that are not wanted.
+
+        wanted: file → strength.
+        """
         denoiser = self.engine.denoiser
         self.added.change(denoiser, self.engine.config, wanted, self.engine.like_factors(denoiser))

@@ -34,9 +34,11 @@ def sketch(
 ) -> str:
     """What is wrong with a tiling, as half a sentence; empty if nothing is.
 
-    load: gives a new one. settings: those of the picture; it is tried with small tiles, too, unless it is not to cut.
-    vae: at hand. what: ``decode`` or ``encode``. What it raises, other shapes, or numbers that are not finite are left
-    to the picture, which tells them where they arise. torch's own random numbers are as before.
+    load: gives a new one.
+    settings: those of the picture; it is tried with small tiles, too, unless it is not to cut.
+    vae: at hand.
+    what: ``decode`` or ``encode``. What it raises, other shapes, or numbers that are not finite are left to the
+    picture, which tells them where they arise. torch's own random numbers are as before.
     """
     generator = torch.Generator().manual_seed(0)
     rows, columns = (_ROWS, _COLUMNS) if what == "decode" else (8 * _ROWS, 8 * _COLUMNS)

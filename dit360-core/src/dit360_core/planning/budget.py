@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import BackendUnavailable, InputError, Said, marked, named, remedy, setting
+from dit360_core.errors import BackendUnavailable, InputError, Sentence, marked, named, remedy, setting
 from dit360_core.models.architecture import DENOISER
 from dit360_core.options import LoadOptions, budget_of
 from dit360_core.planning.checks import contradicts
@@ -35,8 +35,10 @@ SLICES = 1024
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """One combination. error: what its quantization may do to the transformer's output. seconds: of a picture, without
-    loading; parts: of each phase, loading too.
+    """One combination.
+
+    error: what its quantization may do to the transformer's output.
+    seconds: of a picture, without loading; parts: of each phase, loading too.
     """
 
     options: LoadOptions
@@ -50,17 +52,20 @@ class Candidate:
         now, before = attrs.asdict(self.options), attrs.asdict(asked)
         return {name: value for name, value in now.items() if value != before[name]}
 
-    def sentence(self, asked: LoadOptions) -> Said:
+    def sentence(self, asked: LoadOptions) -> Sentence:
         """What was decided beside what was asked, in words."""
         told = [setting(name, value) for name, value in self.differs(asked).items()]
         if told:
-            return Said(", ".join(told))
+            return Sentence(", ".join(told))
         plain = all(getattr(self.options, name) == "none" for name in ("offload", "evict", "quantization_mode"))
-        return Said("everything on the device, nothing quantized" if plain else "as asked for")
+        return Sentence("everything on the device, nothing quantized" if plain else "as asked for")
 
 
 class NothingFits(InputError):
-    """No combination keeps to the budget. least: the one that comes nearest."""
+    """No combination keeps to the budget.
+
+    least: the one that comes nearest.
+    """
 
     def __init__(self, sentence: str, least: Candidate) -> None:
         super().__init__(sentence)
@@ -69,7 +74,12 @@ class NothingFits(InputError):
 
 @attrs.frozen(kw_only=True)
 class Fit:
-    """best: what is taken. others: what else keeps to the budget, by rising cost. budget: bytes, with everything."""
+    """What keeps to a budget.
+
+    best: what is taken.
+    others: what else keeps to the budget, by rising cost.
+    budget: bytes, with everything.
+    """
 
     best: Candidate
     others: tuple[Candidate, ...]
@@ -110,7 +120,9 @@ def all_there(subject: Subject) -> int:
 def fit(
     asked: LoadOptions, subject: Subject, speed: Speed, *, usable: Callable[[LoadOptions], bool] = lambda _: True
 ) -> Fit:
-    """Decides what was left open. usable: whether a combination can really be loaded; asked of the best ones only.
+    """Decides what was left open.
+
+    usable: whether a combination can really be loaded; asked of the best ones only.
 
     Raises InputError if nothing keeps to the budget, with what comes nearest and what would fit.
     """

@@ -20,7 +20,9 @@ def listing(registry: Registry, machine: Machine, *, probe: bool = False) -> dic
     """All offers with their verdicts, all plugin failures, all plugins that were switched off.
 
     Attention kernels of plugins that have nothing against this machine are tried on small data, in a process of their
-    own; what the core itself offers is known to work. probe: the core's are tried too, and all of them are timed.
+    own; what the core itself offers is known to work.
+
+    probe: the core's are tried too, and all of them are timed.
     """
     kernels = try_kernels(registry, machine, core=probe, timed=probe)
     offers = []

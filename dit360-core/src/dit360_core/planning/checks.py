@@ -11,7 +11,7 @@ import attrs
 
 from dit360_core.errors import BackendUnavailable, InputError, named, remedy, setting
 from dit360_core.options import SIZE_STEP, DecodeOptions, LoadOptions, SampleOptions, check_size
-from dit360_core.planning.loras import follows_default, wanted
+from dit360_core.planning.loras import follows_default, lora_uses
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
 from dit360_core.plugins.choosing import resolve_model
 from dit360_core.plugins.offers import Model
@@ -41,7 +41,7 @@ def check_names(
             registry.find(kind, name)
     if sampling is not None:
         check_honoured(sampling, registry)
-    wanted(loading, model)  # whose strengths are looked at
+    lora_uses(loading, model)  # whose strengths are looked at
     return model
 
 
@@ -62,7 +62,7 @@ def check_loading(options: LoadOptions, machine: Machine, model: Model) -> None:
         raise InputError(f"{why}; {remedy('leave_one_of_them_out')}.")
     if options.compile_blocks:
         _check_compiler(machine)
-    loras = wanted(options, model)
+    loras = lora_uses(options, model)
     if not options.model_lora and not model.lora:
         raise InputError(
             f"{setting('model_lora', 'False')} has no effect, because {options.model} has no LoRA of its own; "
@@ -114,7 +114,10 @@ def contradicts(options: LoadOptions) -> str | None:
 
 
 def refuse_without_effect(options: LoadOptions, why: str) -> None:
-    """Raises InputError if it was asked what to quantize where nothing is. why: nothing is."""
+    """Raises InputError if it was asked what to quantize where nothing is.
+
+    why: nothing is.
+    """
     for name in ("quantization_parts", "quantization_skip"):
         value = getattr(options, name)
         if value != getattr(attrs.fields(LoadOptions), name).default:

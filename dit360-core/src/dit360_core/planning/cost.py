@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dit360_core.options import SampleOptions
 from dit360_core.plugins.entries import Entry
-from dit360_core.plugins.figures import evaluations_told
+from dit360_core.plugins.figures import claimed_evaluations
 
 
 def calls_of_a_question(asked: SampleOptions, prompts: int = 1) -> int:
-    """Evaluations of the denoiser each time that a solver asks. prompts: that the picture follows."""
+    """Evaluations of the denoiser each time that a solver asks.
+
+    prompts: that the picture follows.
+    """
     return (prompts + (asked.true_guidance > 1)) * (2 if asked.yaw_consistency > 0 else 1)
 
 
@@ -23,5 +26,5 @@ def evaluations(asked: SampleOptions, steps: int, scheduler: Entry | None, promp
     """
     if asked.denoise == 0:
         return 0
-    questions = steps if scheduler is None else evaluations_told(scheduler, steps)
+    questions = steps if scheduler is None else claimed_evaluations(scheduler, steps)
     return questions * calls_of_a_question(asked, prompts)

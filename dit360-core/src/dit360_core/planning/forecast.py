@@ -18,13 +18,13 @@ from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budge
 from dit360_core.planning.checks import check_names, padding_of, picture_size
 from dit360_core.planning.cost import evaluations
 from dit360_core.planning.kernels import native_need
-from dit360_core.planning.loras import wanted
+from dit360_core.planning.loras import lora_uses
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.entries import Entry, by_priority
-from dit360_core.plugins.figures import scratch_told
+from dit360_core.plugins.figures import claimed_scratch
 from dit360_core.plugins.offers import LayerNeed, Model, Quantizer
 from dit360_core.plugins.registry import Registry
 from dit360_core.sphere.size import tokens_of
@@ -48,12 +48,16 @@ PROGRAM = 600 * 2**20
 
 @attrs.frozen(kw_only=True, eq=False)
 class Subject:
-    """A model, a picture and a machine. stored: part → bits, where it is quantized already, by ``quantizer``.
+    """A model, a picture and a machine.
+
+    stored: part → bits, where it is quantized already, by ``quantizer``.
 
     beside: bytes of a LoRA that is kept beside the transformer's weights.
 
-    here: whether the machine is this one. lora: whether there is one. stores_scores: whether the attention kernel that
-    would be used does. held: bytes that are taken before the model.
+    here: whether the machine is this one.
+    lora: whether there is one.
+    stores_scores: whether the attention kernel that would be used does.
+    held: bytes that are taken before the model.
     """
 
     shapes: Shapes
@@ -119,7 +123,7 @@ class Subject:
         return attrs.evolve(self, sampling=attrs.evolve(self.sampling, width=width, height=width // 2))
 
 
-def held_before(device: str) -> int:
+def bytes_before(device: str) -> int:
     """Bytes that are taken before a model is loaded: CUDA's own, or, where the memory is the system's, by this
     process with its libraries."""
     return (
@@ -181,7 +185,7 @@ def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
     try:
         entry = subject.registry.find("quantization", name)[0]
         offer = entry.offer
-        scratch = partial(scratch_told, entry)
+        scratch = partial(claimed_scratch, entry)
     except UnknownName:
         offer = Quantizer(name="unknown", api=1, bits=8.1, load=lambda: None)
         scratch = offer.scratch
@@ -250,12 +254,12 @@ def subject_in(
         sampling=sampling,
         decoding=decoding,
         attention=_attention(backend, registry, machine, need),
-        lora=bool(wanted(asked, model)),
+        lora=bool(lora_uses(asked, model)),
         stored=stored_bits(family, folder, shapes.weights_of_layer),
         quantizer=next((stored.address for stored in stored_parts(family, folder).values()), None),
         beside=_beside(asked, model, family),
         here=here,
-        held=held_before(machine.device),
+        held=bytes_before(machine.device),
     )
 
 
@@ -263,7 +267,7 @@ def _beside(asked: LoadOptions, model: Model, family: Architecture) -> int:
     """Bytes of LoRAs that stay beside the weights; one that is not here is taken for one of the usual size."""
     if asked.lora_mode != "adapter":
         return 0
-    found = [existing(lora.name) for lora in wanted(asked, model)]
+    found = [existing(lora.name) for lora in lora_uses(asked, model)]
     return sum(family.usual_lora_bytes if path is None else find_lora_file(path).stat().st_size for path in found)
 
 

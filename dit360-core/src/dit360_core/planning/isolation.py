@@ -25,8 +25,9 @@ _SIGN = "dit360 asks: "
 def ending_plugins(patience: float = 60.0) -> dict[str, str]:
     """``distribution:entry point`` → how importing or asking it ended a process, for the plugins that do so here.
 
-    One process imports and asks them all; only what comes after one that ended it is tried in another. patience:
-    seconds after which one that says nothing is given up.
+    One process imports and asks them all; only what comes after one that ended it is tried in another.
+
+    patience: seconds after which one that says nothing is given up.
     """
     lost: dict[str, str] = {}
     left = Registry(entry_points=metadata.entry_points(group=GROUP)).wanted()

@@ -51,8 +51,9 @@ def try_kernels(registry: Registry, machine: Machine, *, core: bool = False, tim
     """``distribution:name`` → verdict on every attention backend of this environment, for what DiT360 needs.
 
     registry: that of this environment, since another process looks for itself. Plugins that have nothing against this
-    machine are tried, in a process of their own. core: so are the core's own, which are known to work. timed: those
-    that work are timed.
+    machine are tried, in a process of their own.
+    core: so are the core's own, which are known to work.
+    timed: those that work are timed.
     """
     need = typical_need(machine)
     entries = sorted(registry.entries("attention"), key=by_priority)

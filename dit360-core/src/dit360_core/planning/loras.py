@@ -18,11 +18,13 @@ SEPARATOR = "|"
 
 
 @attrs.frozen(kw_only=True)
-class GivenLora:
+class LoraUse:
     """A LoRA as it is asked for, and what became of it.
 
-    name: file, folder or Hub id. own: whether it is the model's. modules: layers that it changes. used, tensors: how
-    many of its file's tensors are in these, and how many it holds.
+    name: file, folder or Hub id.
+    own: whether it is the model's.
+    modules: layers that it changes.
+    used, tensors: how many of its file's tensors are in these, and how many it holds.
     """
 
     name: str
@@ -48,23 +50,23 @@ class GivenLora:
         }
 
 
-def wanted(options: LoadOptions, model: Model) -> tuple[GivenLora, ...]:
+def lora_uses(options: LoadOptions, model: Model) -> tuple[LoraUse, ...]:
     """All LoRAs of a model that is loaded with these options, its own first.
 
     One that is named without a strength has ``lora_strength``; so has the model's own if no other is named, and 1
     otherwise. The model's own may be named too, to give it a strength beside others. Raises InputError for a strength
     that is none.
     """
-    found: list[GivenLora] = []
+    found: list[LoraUse] = []
     own = model.lora if options.model_lora else None
     for text in options.lora:
         name, strength = split(text)
         mine = own is not None and _same(name, own)
         found.append(
-            GivenLora(name=name, strength=options.lora_strength if strength is None else strength, own=mine)
+            LoraUse(name=name, strength=options.lora_strength if strength is None else strength, own=mine)
         )  # fmt: skip
     if own is not None and not any(each.own for each in found):
-        found.insert(0, GivenLora(name=own, strength=1.0 if found else options.lora_strength, own=True))
+        found.insert(0, LoraUse(name=own, strength=1.0 if found else options.lora_strength, own=True))
     return tuple(sorted(found, key=lambda each: not each.own))
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import Said, plain, setting
+from dit360_core.errors import Sentence, plain, setting
 from dit360_core.options import REPLACING, LoadOptions
-from dit360_core.planning.loras import GivenLora, wanted
+from dit360_core.planning.loras import LoraUse, lora_uses
 from dit360_core.plugins.choosing import Choice
 from dit360_core.plugins.offers import Model
 from dit360_core.system.machine import Machine
 
 
 def _said(notes: Iterable[str]) -> tuple[str, ...]:
-    return tuple(map(Said, notes))
+    return tuple(map(Sentence, notes))
 
 
 @attrs.frozen(kw_only=True)
@@ -48,7 +48,7 @@ class Plan:
     attention: Choice
     attention_slice_size: int
     quantization: Choice
-    loras: tuple[GivenLora, ...] = ()
+    loras: tuple[LoraUse, ...] = ()
     lora_mode: str = "fuse"
     fused_before: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = attrs.field(default=(), converter=_said)
@@ -68,7 +68,7 @@ class Plan:
             )
             told = ", ".join(setting(name, value) for name, value in self.decided.items())
             lines.append(f"memory: {by} decided {told or 'that everything stays on the device as it is'}")
-        return [*map(Said, lines), self.attention.sentence(), self.quantization.sentence()]
+        return [*map(Sentence, lines), self.attention.sentence(), self.quantization.sentence()]
 
     def warnings(self) -> list[str]:
         """What is not as somebody would expect, a sentence each."""
@@ -124,7 +124,7 @@ def make_plan(
         attention=attention,
         attention_slice_size=options.attention_slice_size,
         quantization=quantization,
-        loras=wanted(options, model),
+        loras=lora_uses(options, model),
         lora_mode=options.lora_mode,
         fused_before=tuple(fused_before),
         notes=tuple(notes),

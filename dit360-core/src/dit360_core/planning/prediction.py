@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture
-from dit360_core.plugins.figures import decoding_told
+from dit360_core.plugins.figures import claimed_decoding
 from dit360_core.plugins.offers import TilingImplementation, TilingSettings
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.phases import PhaseKind
@@ -30,10 +30,15 @@ CUDA_CONTEXT = 450 * 2**20
 
 @attrs.frozen(kw_only=True)
 class Setup:
-    """What decides about memory. quantized: part → how, for those that are. stores_scores: whether attention does.
+    """What decides about memory.
 
-    tokens: of the image, pad columns included, and of the prompt. beside: bytes of a LoRA beside the transformer's
-    weights. budget: bytes to keep to, everything included, or None. tiling: what will decode, None if it is not known.
+    quantized: part → how, for those that are.
+    stores_scores: whether attention does.
+
+    tokens: of the image, pad columns included, and of the prompt.
+    beside: bytes of a LoRA beside the transformer's weights.
+    budget: bytes to keep to, everything included, or None.
+    tiling: what will decode, None if it is not known.
     tiling_origin: its name, and whose it is.
     """
 
@@ -55,10 +60,16 @@ class Setup:
 
 @attrs.frozen(kw_only=True)
 class PhaseMemory:
-    """One phase. weights: bytes of those on the device. working: what is made on the way, at most.
+    """One phase.
 
-    total: with what the process or the device holds anyhow. dominated_by: what most of it is. operations: of one run.
-    moved: bytes of weights that come to the device for one run. level: how the autoencoder runs, for decoding.
+    weights: bytes of those on the device.
+    working: what is made on the way, at most.
+
+    total: with what the process or the device holds anyhow.
+    dominated_by: what most of it is.
+    operations: of one run.
+    moved: bytes of weights that come to the device for one run.
+    level: how the autoencoder runs, for decoding.
     """
 
     name: PhaseKind
@@ -76,8 +87,11 @@ class PhaseMemory:
 
 @attrs.frozen(kw_only=True)
 class Prediction:
-    """held: bytes that are there before the model: the process itself, or CUDA's context. host: of system memory that
-    weights wait in or pass through on their way to a device of its own; 0 where there is none.
+    """The memory of every phase of a picture.
+
+    held: bytes that are there before the model: the process itself, or CUDA's context.
+    host: of system memory that weights wait in or pass through on their way to a device of its own; 0 where there is
+    none.
     """
 
     phases: tuple[PhaseMemory, ...]
@@ -98,7 +112,10 @@ class Prediction:
 
 
 def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
-    """What each phase takes. held: as in :class:`Prediction`."""
+    """What each phase takes.
+
+    held: as in :class:`Prediction`.
+    """
     family = shapes.architecture
     parts = {part: _weights(shapes, setup, part) for part in shapes.there}
     size, dtype = allocation(setup.device), torch_dtype(setup.precision)
@@ -151,7 +168,10 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
 
 
 def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, int]:
-    """Bytes, level and operations of decoding. room: bytes that there are for it; None: what is free."""
+    """Bytes, level and operations of decoding.
+
+    room: bytes that there are for it; None: what is free.
+    """
     vae = shapes.vae(torch_dtype("fp32" if setup.precision == "fp16" else setup.precision))
     tiling = setup.tiling
     if not hasattr(tiling, "predicts"):
@@ -159,7 +179,7 @@ def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, 
 
         tiling = Whole(TilingSettings())
     shape = (1, int(vae.config.latent_channels), setup.height // 8, setup.width // 8)
-    return decoding_told(setup.tiling_origin, tiling, vae, shape, setup.device, room)
+    return claimed_decoding(setup.tiling_origin, tiling, vae, shape, setup.device, room)
 
 
 def allocation(device: str) -> Callable[[int], int]:

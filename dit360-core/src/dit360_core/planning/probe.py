@@ -67,7 +67,11 @@ class Call:
 
 @attrs.frozen
 class Expected:
-    """A call and what is right. size: of the largest number of that. allowed: as in :class:`Closeness`."""
+    """A call and what is right.
+
+    size: of the largest number of that.
+    allowed: as in :class:`Closeness`.
+    """
 
     call: Call
     truth: torch.Tensor
@@ -166,7 +170,10 @@ def closeness(attend: Any, need: AttentionNeed, trials: Trials | None = None) ->
 
 
 def _judged(out: Any, expected: Expected, how: str = "") -> Closeness:
-    """A result against what is right. how: the call was made, for the sentence."""
+    """A result against what is right.
+
+    how: the call was made, for the sentence.
+    """
     allowed = expected.allowed
     if told := _misshapen(out, expected.call.q):
         return Closeness(math.nan, allowed, (Reason("probe_failed", told),))

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def quantization_need(options: LoadOptions, machine: Machine, precision: str, lora: bool) -> QuantizationNeed:
-    """What a load asks of a quantizer, sizes aside. lora: whether there is one."""
+    """What a load asks of a quantizer, sizes aside.
+
+    lora: whether there is one.
+    """
     return QuantizationNeed(
         device=machine.device,
         dtype=precision,
@@ -42,7 +45,8 @@ def choose_quantization(
 ) -> tuple[Choice, Any]:
     """How the weights are stored, and what does it (None: nothing is to be done), tried on a small layer.
 
-    folder: the model's, which ``auto`` needs to know sizes. lora: whether there is one.
+    folder: the model's, which ``auto`` needs to know sizes.
+    lora: whether there is one.
 
     Raises BackendUnavailable or UnknownName: another mode is never put in the place of one that was named.
     """
@@ -55,7 +59,10 @@ def choose_quantization(
 
 
 def check_stored(options: LoadOptions, lora: bool, stored: Mapping[str, Stored]) -> None:
-    """Raises InputError for what weights that are stored quantized do not allow. lora: whether there is one."""
+    """Raises InputError for what weights that are stored quantized do not allow.
+
+    lora: whether there is one.
+    """
     mode = next(iter(stored.values())).mode
     if lora and options.lora_mode == "fuse" and DENOISER in stored:
         raise InputError(

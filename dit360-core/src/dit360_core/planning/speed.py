@@ -14,8 +14,8 @@ from dit360_core.system.machine import Machine
 class Speed:
     """operations: of multiplied matrices, a second. link, disk: bytes of weights a second to the device.
 
-    measured: whether this device was asked; if not, these are those of a common card. shared: whether the device has
-    the system's memory.
+    measured: whether this device was asked; if not, these are those of a common card.
+    shared: whether the device has the system's memory.
     """
 
     operations: float

@@ -22,7 +22,9 @@ _UNITS = {torch.bfloat16: 8, torch.float16: 8}
 
 
 class Spotted:
-    """A kernel that computes what it did, or raises Dit360Error. whose: who is to be told as its author.
+    """A kernel that computes what it did, or raises Dit360Error.
+
+    whose: who is to be told as its author.
 
     Sixteen queries of one head in one call of :data:`EVERY`: less than a hundredth of the time of a picture. Inside
     of compiled blocks nothing is looked at.

@@ -44,8 +44,10 @@ def choose_tiling(
     """How a ``width × height`` picture is decoded or encoded.
 
     vae: the autoencoder, which a tiling may refuse. Before it is there offers are judged but none is loaded, and the
-    second result is None. Raises InputError for a level that this device cannot have, UnknownName, or
-    BackendUnavailable with the reasons of every candidate.
+    second result is None.
+
+    Raises InputError for a level that this device cannot have, UnknownName, or BackendUnavailable with the reasons of
+    every candidate.
     """
     if settings.level == "offloaded" and machine.device != "cuda":
         raise InputError(

@@ -48,8 +48,10 @@ _IMPORTS = 180.0
 class Verdict:
     """What came out of trying a kernel.
 
-    error, allowed: the largest error against float32 and its bound, in units of the largest output. seconds: one call.
-    of_sdpa: how much faster than PyTorch's own attention, 1 being as fast. length: tokens of that call. None: unknown.
+    error, allowed: the largest error against float32 and its bound, in units of the largest output.
+    seconds: one call.
+    of_sdpa: how much faster than PyTorch's own attention, 1 being as fast.
+    length: tokens of that call. None: unknown.
     """
 
     reasons: tuple[Reason, ...] = ()
@@ -69,8 +71,9 @@ def try_apart(
 ) -> dict[str, Verdict]:
     """``distribution:name`` → verdict, for installed kernels that nothing was found against yet.
 
-    timed: measures their speed too. patience: seconds after which one that does not return is given up; one that is
-    compiled at its first call takes a minute.
+    timed: measures their speed too.
+    patience: seconds after which one that does not return is given up; one that is compiled at its first call takes a
+    minute.
     """
     verdicts: dict[str, Verdict] = {}
     left = list(addresses)

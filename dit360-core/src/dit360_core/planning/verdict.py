@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import InputError, Said, marked, plain
+from dit360_core.errors import InputError, Sentence, marked, plain
 from dit360_core.options import LoadOptions
 from dit360_core.planning.budget import DOING, ERROR_COSTS, SHARE, Candidate, all_there, budget_for, candidates
 from dit360_core.planning.forecast import HOST_HELD, HOST_SHARE, UNLIMITED, Subject, chosen_setup
@@ -41,9 +41,13 @@ class Bounds:
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """fits: None where nobody knows how much memory there is. why: half a sentence. would: what fits instead, the best
-    first. smaller: (width, bytes) of a picture that would fit where nothing fits at this size. least: the
-    combination that comes nearest.
+    """Whether a picture fits.
+
+    fits: None where nobody knows how much memory there is.
+    why: half a sentence.
+    would: what fits instead, the best first.
+    smaller: (width, bytes) of a picture that would fit where nothing fits at this size.
+    least: the combination that comes nearest.
     """
 
     fits: bool | None
@@ -53,18 +57,18 @@ class Verdict:
     smaller: tuple[int, int] | None = None
     least: Candidate | None = None
 
-    def sentence(self, asked: LoadOptions) -> Said:
+    def sentence(self, asked: LoadOptions) -> Sentence:
         """The verdict for people."""
-        return Said(self._sentence(asked))
+        return Sentence(self._sentence(asked))
 
     def _sentence(self, asked: LoadOptions) -> str:
         if self.fits is None:
             return f"Needs {self.why}."
         return f"Fits: {self.why}." if self.fits else f"Does not fit: {self.why}. {self._advice(asked)}"
 
-    def advice(self, asked: LoadOptions) -> Said:
+    def advice(self, asked: LoadOptions) -> Sentence:
         """What would fit."""
-        return Said(self._advice(asked))
+        return Sentence(self._advice(asked))
 
     def _advice(self, asked: LoadOptions) -> str:
         if self.would:
@@ -108,8 +112,10 @@ class Verdict:
 
 
 def bounds_of(asked: LoadOptions, subject: Subject, *, only_system: bool = False) -> Bounds:
-    """What there is, or is to be kept to. only_system: leave the memory of a card out, for which there are ways while a
-    picture is made."""
+    """What there is, or is to be kept to.
+
+    only_system: leave the memory of a card out, for which there are ways while a picture is made.
+    """
     device = subject.machine.device
     budget = None
     if not (only_system and device == "cuda"):
@@ -127,7 +133,10 @@ def bounds_of(asked: LoadOptions, subject: Subject, *, only_system: bool = False
 def verdict_of(
     asked: LoadOptions, subject: Subject, speed: Speed, best: Candidate, *, only_system: bool = False
 ) -> Verdict:
-    """Whether ``best``, which was decided or asked for, fits; and what would. only_system: as in :func:`bounds_of`."""
+    """Whether ``best``, which was decided or asked for, fits; and what would.
+
+    only_system: as in :func:`bounds_of`.
+    """
     bounds = bounds_of(asked, subject, only_system=only_system)
     memory = _MEMORY[subject.machine.device]
     peak, host = best.prediction.peak, best.prediction.host

@@ -14,7 +14,7 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion
 
-from dit360_core.errors import BackendUnavailable, Reason, Said, UnknownName, one_line
+from dit360_core.errors import BackendUnavailable, Reason, Sentence, UnknownName, one_line
 from dit360_core.plugins.entries import CORE, Entry, by_priority, with_owner
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.offers import Model, Need, Offer
@@ -35,8 +35,8 @@ Probe = Callable[[Any, Machine, Any], Iterable[Reason]]
 class Choice:
     """What was asked, what is used, and what was thought of each candidate on the way.
 
-    verdicts: ``distribution:name`` → reasons, in the order tried; the one used has none. named: how many of them were
-    meant by the request; they were tried first. None are, for ``auto``.
+    verdicts: ``distribution:name`` → reasons, in the order tried; the one used has none.
+    named: how many of them were meant by the request; they were tried first. None are, for ``auto``.
     """
 
     kind: str
@@ -62,9 +62,9 @@ class Choice:
         """What is used, and whose it is if it is not the core's."""
         return with_owner(self.used, self.distribution, self.version)
 
-    def sentence(self) -> Said:
+    def sentence(self) -> Sentence:
         """One line for the log."""
-        return Said(self._sentence())
+        return Sentence(self._sentence())
 
     def _sentence(self) -> str:
         told = f"{self.kind}: {self.origin}"

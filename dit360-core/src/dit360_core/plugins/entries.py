@@ -18,7 +18,9 @@ def with_owner(name: str, distribution: str, version: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """An offer and who made it. distribution: its name in the normal form, as pip shows it (lower case, hyphens).
+    """An offer and who made it.
+
+    distribution: its name in the normal form, as pip shows it (lower case, hyphens).
 
     refused: why it may not even be considered (clash, api); empty if it may.
     """

@@ -21,7 +21,7 @@ MOST_BYTES = 2**60
 MOST_OPERATIONS = 2**80
 
 
-def evaluations_told(entry: Entry, steps: int) -> int:
+def claimed_evaluations(entry: Entry, steps: int) -> int:
     """How often the scheduler asks in a run of so many steps. Raises Dit360Error if its answer is none."""
     return _told(
         f"The scheduler {entry.origin} cannot say how often it asks the model in {steps} steps",
@@ -29,7 +29,7 @@ def evaluations_told(entry: Entry, steps: int) -> int:
     )
 
 
-def scratch_told(entry: Entry, need: LayerNeed) -> int:
+def claimed_scratch(entry: Entry, need: LayerNeed) -> int:
     """Bytes that a layer so quantized takes beside its tensors. Raises Dit360Error if its answer is none."""
     return _told(
         f"The quantization {entry.origin} cannot say what memory a layer of {need.inputs}×{need.outputs} takes",
@@ -37,7 +37,7 @@ def scratch_told(entry: Entry, need: LayerNeed) -> int:
     )
 
 
-def decoding_told(
+def claimed_decoding(
     origin: str,
     tiling: Any,
     vae: torch.nn.Module,

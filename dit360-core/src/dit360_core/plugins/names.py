@@ -27,7 +27,9 @@ def wrong_api(offer: Offer) -> tuple[Reason, ...]:
 
 
 def settle_names(entries: list[Entry], core: str) -> tuple[Entry, ...]:
-    """The entries of a kind, refused where they clash, each naming the others. core: whose names are reserved.
+    """The entries of a kind, refused where they clash, each naming the others.
+
+    core: whose names are reserved.
 
     Looks at each once: a plugin may have thousands.
     """

@@ -45,9 +45,11 @@ class AttentionNeed:
 class QuantizationNeed:
     """Where quantized weights are to compute and the dtype of the activations that meet them.
 
-    offload: as in :class:`LoadOptions`. adapter: whether a LoRA is to stay beside the quantized layers. sizes: of what
-    is on the device at one time, one after the other (with ``offload=model``: the parts): how many weights would be
-    quantized, and the bytes of all others. budget: bytes that there are for either. Only ``auto`` asks for sizes.
+    offload: as in :class:`LoadOptions`.
+    adapter: whether a LoRA is to stay beside the quantized layers.
+    sizes: of what is on the device at one time, one after the other (with ``offload=model``: the parts): how many
+    weights would be quantized, and the bytes of all others.
+    budget: bytes that there are for either. Only ``auto`` asks for sizes.
     """
 
     device: str
@@ -70,8 +72,9 @@ class SchedulingNeed:
 class TilingNeed:
     """A decode (or encode) of ``width`` × ``height`` pixels.
 
-    mode: auto, always (more than one tile) or never (one piece). auto_tile_pixels: a picture of more pixels is to be
-    cut even in mode auto; 0: no such limit. level: as in :class:`TilingSettings`.
+    mode: auto, always (more than one tile) or never (one piece).
+    auto_tile_pixels: a picture of more pixels is to be cut even in mode auto; 0: no such limit.
+    level: as in :class:`TilingSettings`.
     """
 
     device: str
@@ -124,8 +127,9 @@ class TimeShift(Protocol):
 class SchedulerSettings:
     """What a scheduler is built with, once for every picture.
 
-    shift: the model's own time shift. timestep_schedule, eta: the options of those names; only meaningful to a
-    scheduler whose offer lists them in ``honours``.
+    shift: the model's own time shift.
+    timestep_schedule, eta: the options of those names; only meaningful to a scheduler whose offer lists them in
+    ``honours``.
     """
 
     shift: TimeShift
@@ -180,8 +184,11 @@ class QuantizerImplementation(Protocol):
         """A module that computes what ``linear`` does, ``(…, in) -> (…, out)`` in the dtype of its input.
 
         ``linear`` has the dtype of the activations, is on the device where the layer will run, and may be changed.
+
         one_token: the layer sees one token a picture (a modulation), so its time is nothing and its error is
-        everybody's. Raises ValueError for a layer that it cannot store.
+        everybody's.
+
+        Raises ValueError for a layer that it cannot store.
         """
         ...
 
@@ -190,9 +197,10 @@ class QuantizerImplementation(Protocol):
 class TilingSettings:
     """What a tiling is built with, once for every picture.
 
-    mode, auto_tile_pixels: as in :class:`TilingNeed`. tile_size, tile_overlap: pixels. level: how much is computed
-    again to save memory, for a tiling that has such levels; ``auto``: as free memory asks. budget: bytes that the
-    process may hold on the device in all; 0: whatever is free.
+    mode, auto_tile_pixels: as in :class:`TilingNeed`.
+    tile_size, tile_overlap: pixels.
+    level: how much is computed again to save memory, for a tiling that has such levels; ``auto``: as free memory asks.
+    budget: bytes that the process may hold on the device in all; 0: whatever is free.
     """
 
     mode: str = "auto"
@@ -267,10 +275,12 @@ _NAME = attrs.validators.matches_re(_NAME_FORM)
 class Offer:
     """What every offer says of itself.
 
-    name: lower-case, unique within its kind. api: the :data:`PLUGIN_API` the author wrote for, as a literal.
-    priority: ``auto`` takes the highest that works; built-in references are 0. summary: half a sentence for listings.
-    requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported. install:
-    the command that brings them, if it is not ``pip install`` and the requirement.
+    name: lower-case, unique within its kind.
+    api: the :data:`PLUGIN_API` the author wrote for, as a literal.
+    priority: ``auto`` takes the highest that works; built-in references are 0.
+    summary: half a sentence for listings.
+    requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported.
+    install: the command that brings them, if it is not ``pip install`` and the requirement.
     unsupported: why this machine cannot serve this need; nothing means it can. Cheap, never raises, never allocates.
     """
 
@@ -298,9 +308,10 @@ class Offer:
 class AttentionBackend(Offer):
     """A way to compute attention. All of them agree within rounding, so one may stand in for another.
 
-    stores_scores: whether it holds all scores at once, so that slices of the queries save memory. takes_key_bias:
-    whether it can add numbers to the scores of each key, for ``circular_mode=bias``. family: a name that several offers
-    of one distribution answer to, which means the first of them that works; or empty.
+    stores_scores: whether it holds all scores at once, so that slices of the queries save memory.
+    takes_key_bias: whether it can add numbers to the scores of each key, for ``circular_mode=bias``.
+    family: a name that several offers of one distribution answer to, which means the first of them that works; or
+    empty.
     """
 
     stores_scores: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
@@ -317,10 +328,11 @@ class AttentionBackend(Offer):
 class Quantizer(Offer):
     """A way to store weights in fewer bits. Changes the picture and the memory: never chosen in another's place.
 
-    bits: stored for each quantized weight, scales included; 0: as many as were loaded. error: the claim that the output
-    of a FLUX transformer quantized so differs by no more than this share (root mean square). scratch: bytes that a call
-    of a layer takes beside input, weights and output; as said by nobody, its weights in full. load gives None where
-    nothing is to be done.
+    bits: stored for each quantized weight, scales included; 0: as many as were loaded.
+    error: the claim that the output of a FLUX transformer quantized so differs by no more than this share (root mean
+    square).
+    scratch: bytes that a call of a layer takes beside input, weights and output; as said by nobody, its weights in
+    full. load gives None where nothing is to be done.
     """
 
     bits: float = attrs.field(default=0.0, validator=[_NUMBER, attrs.validators.ge(0)])
@@ -348,8 +360,8 @@ class Quantizer(Offer):
 class Scheduler(Offer):
     """A solver.
 
-    honours: which of the sampling options ``timestep_schedule`` and ``scheduler_eta`` it obeys. evaluations: how often
-    it asks the model in a run of so many steps.
+    honours: which of the sampling options ``timestep_schedule`` and ``scheduler_eta`` it obeys.
+    evaluations: how often it asks the model in a run of so many steps.
     """
 
     evaluations: Callable[[int], int] = attrs.field(default=_one_a_step, validator=attrs.validators.is_callable())
@@ -369,11 +381,14 @@ class Tiling(Offer):
 class Model(Offer):
     """A name for a base model, its LoRA and how they want to be asked.
 
-    base: diffusers folder or Hub id. lora: safetensors file, folder, Hub id, or None. prompt_prefix is put before
-    every prompt. width, height: native size in pixels. precision: what ``auto`` means for it, or ``auto`` itself.
-    position_interpolation: whether other sizes are made with the position ids of the native one. shape: a folder with
-    the configurations of the parts alone, for planning before the model is downloaded, or None. guidance_range: lowest
-    and highest guidance that it paints well with; beyond it is warned. The defaults keep to the ranges of the options.
+    base: diffusers folder or Hub id.
+    lora: safetensors file, folder, Hub id, or None. prompt_prefix is put before every prompt.
+    width, height: native size in pixels.
+    precision: what ``auto`` means for it, or ``auto`` itself.
+    position_interpolation: whether other sizes are made with the position ids of the native one.
+    shape: a folder with the configurations of the parts alone, for planning before the model is downloaded, or None.
+    guidance_range: lowest and highest guidance that it paints well with; beyond it is warned. The defaults keep to the
+    ranges of the options.
     """
 
     base: str = attrs.field(validator=_TEXT)

@@ -51,7 +51,10 @@ _shown.maxother = _shown.maxstring = 80
 
 @attrs.frozen(kw_only=True)
 class PluginFailure:
-    """A plugin, or one value it returned, that could not be used. stage: import, register or describe."""
+    """A plugin, or one value it returned, that could not be used.
+
+    stage: import, register or describe.
+    """
 
     distribution: str
     version: str

@@ -60,7 +60,9 @@ class Grid:
         """``(text + rows·columns,)`` fp64, to be added to the scores of each key instead of padding.
 
         A pad column is a second key of the same content, and two equal keys are one whose score is log 2 higher. What
-        they would have computed as queries is cropped anyhow. text: tokens before the image's, which have no copies.
+        they would have computed as queries is cropped anyhow.
+
+        text: tokens before the image's, which have no copies.
         """
         shown = self.sources()
         # Not bincount, whose output has a length that PyTorch 2.6 cannot trace.

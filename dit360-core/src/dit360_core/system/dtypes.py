@@ -14,7 +14,9 @@ KNOWN = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "f
 def torch_dtype(precision: str) -> torch.dtype:
     """The dtype of a precision's name. Imports torch.
 
-    precision: fp32, bf16, fp16 or fp64, as needs say it. Raises KeyError for any other.
+    precision: fp32, bf16, fp16 or fp64, as needs say it.
+
+    Raises KeyError for any other.
     """
     import torch
 

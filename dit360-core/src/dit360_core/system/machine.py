@@ -16,7 +16,10 @@ from dit360_core.system.installed import installed_version
 
 @attrs.frozen(kw_only=True)
 class Machine:
-    """device: ``cpu``, ``cuda`` or ``mps``. Memory in bytes, 0 if unknown. capability: CUDA's (major, minor) or None.
+    """What this machine has.
+
+    device: ``cpu``, ``cuda`` or ``mps``. Memory in bytes, 0 if unknown.
+    capability: CUDA's (major, minor) or None.
 
     fast_bfloat16: this device multiplies bfloat16 in hardware; elsewhere it is several times slower than float32.
     guessed: the device was found without PyTorch, which may see it otherwise.
@@ -43,8 +46,10 @@ class Machine:
     def detect(cls, device: str = "auto") -> Machine:
         """Looks at this machine, by the drivers' own word; PyTorch is asked only where it is imported already.
 
-        device: ``auto`` takes CUDA, then Apple's MPS, then the CPU. Raises InputError if what is asked for is missing.
-        What is found so is a guess (``guessed``) until :meth:`confirmed` has asked PyTorch.
+        device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+        Raises InputError if what is asked for is missing. What is found so is a guess (``guessed``) until
+        :meth:`confirmed` has asked PyTorch.
         """
         if device == "cpu":
             return cls._of_cpu()
@@ -115,8 +120,9 @@ class Machine:
     def confirmed(self, device: str = "auto") -> tuple[Machine, str]:
         """What PyTorch says of a guess, and a sentence if it is another device; empty if not.
 
-        device: what was asked for. Imports PyTorch, unless this is no guess. Raises InputError if the device that was
-        asked for is not there.
+        device: what was asked for. Imports PyTorch, unless this is no guess.
+
+        Raises InputError if the device that was asked for is not there.
         """
         if not self.guessed:
             return self, ""

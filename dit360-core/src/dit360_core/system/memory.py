@@ -77,7 +77,10 @@ def used_memory(device: str | torch.device) -> int:
 
 
 def room(device: str | torch.device, budget: int = 0) -> int:
-    """Bytes that may be allocated now. budget: what the process may hold in all; 0: whatever there is."""
+    """Bytes that may be allocated now.
+
+    budget: what the process may hold in all; 0: whatever there is.
+    """
     free = free_memory(device)
     return min(free, max(0, budget - used_memory(device))) if budget else free
 
@@ -100,7 +103,7 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
-def told_when_full(doing: str, device: str, help_: str | None = None) -> Iterator[None]:
+def explain_full_memory(doing: str, device: str, help_: str | None = None) -> Iterator[None]:
     """Turns an allocator's error in this block into OutOfMemory, which says what was being done and what would help."""
     try:
         yield

@@ -38,7 +38,8 @@ def file_within(folder: Path, name: str, *, endings: Collection[str] = ()) -> Pa
     """Where the file lies that ``name``, which may come from anybody, names in a folder; nothing is made or opened.
 
     name: relative, its folders separated by "/"; it is given back in Unicode's composed form (NFC), in which macOS and
-    Linux agree. endings: those that are allowed, such as ``.jpg``, in lower case; none: all.
+    Linux agree.
+    endings: those that are allowed, such as ``.jpg``, in lower case; none: all.
 
     What comes back lies strictly inside the folder, symbolic links followed as they are now, and is none itself.
 
@@ -57,12 +58,14 @@ def file_within(folder: Path, name: str, *, endings: Collection[str] = ()) -> Pa
     return folder / composed
 
 
-def made_of(prompt: str, *, longest: int = 40) -> str:
+def slug_of(prompt: str, *, longest: int = 40) -> str:
     """A name, without ending, that tells what a prompt is about: ``"A café by the sea"`` → ``a-cafe-by-the-sea``.
 
     Words of ASCII letters and digits where most of the prompt can be written so, otherwise of its own script;
-    ``panorama`` if it holds neither. longest: characters, at least 8; never more than LONGEST_SLUG bytes. It is cut
-    between words where that is possible, and always a name that :func:`file_within` takes.
+    ``panorama`` if it holds neither.
+
+    longest: characters, at least 8; never more than LONGEST_SLUG bytes. It is cut between words where that is possible,
+    and always a name that :func:`file_within` takes.
     """
     if longest < 8:
         raise InputError(f"A name of at most {longest} characters tells nothing; allow at least 8.")

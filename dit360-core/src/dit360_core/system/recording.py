@@ -35,10 +35,14 @@ _RAREST = 1.0
 class Phase:
     """Something that took time and memory; seconds count from when the recorder was made, memory is in bytes.
 
-    seconds: how long it took. before, after: memory at its beginning and its end. peak: the most in between, at least
-    those two. reserved: the most that torch's allocator had reserved, on CUDA; None elsewhere. marks: (name, when).
-    depth: 0 for an outermost phase, 1 for one inside of it. failed: an exception ended it. kind: what it is, where
-    it is one of those that are predicted.
+    seconds: how long it took.
+    before, after: memory at its beginning and its end.
+    peak: the most in between, at least those two.
+    reserved: the most that torch's allocator had reserved, on CUDA; None elsewhere.
+    marks: (name, when).
+    depth: 0 for an outermost phase, 1 for one inside of it.
+    failed: an exception ended it.
+    kind: what it is, where it is one of those that are predicted.
     """
 
     name: str
@@ -71,8 +75,11 @@ class Sample:
 class Recording:
     """What a recorder measured.
 
-    device: as the recorder was given it. base: bytes in use when it was made. phases: in the order of their beginnings.
-    samples: in order of time. interval: seconds between two of the latest, about; the system may let the sampler wait.
+    device: as the recorder was given it.
+    base: bytes in use when it was made.
+    phases: in the order of their beginnings.
+    samples: in order of time.
+    interval: seconds between two of the latest, about; the system may let the sampler wait.
     """
 
     device: str
@@ -107,7 +114,8 @@ class Recording:
 class Recorder:
     """Memory and time of phases, one after the other or nested, of one or of many pictures.
 
-    device: a name such as cpu, cuda:1 or mps. thread: the only one it serves (``threading.get_ident``); None: all.
+    device: a name such as cpu, cuda:1 or mps.
+    thread: the only one it serves (``threading.get_ident``); None: all.
     interval: seconds between two samples, above 0; it grows where a sample takes so long that the sampler would need
     more than 0.2 % of one core, up to 20 ms.
 
@@ -149,7 +157,10 @@ class Recorder:
 
     @contextmanager
     def phase(self, name: str, kind: PhaseKind | None = None) -> Iterator[None]:
-        """Measures the block. An exception in it marks the phase as failed, and passes. kind: as in :class:`Phase`."""
+        """Measures the block. An exception in it marks the phase as failed, and passes.
+
+        kind: as in :class:`Phase`.
+        """
         self._meter.wait()
         phase = self._begin(name, kind)
         try:

@@ -21,7 +21,11 @@ MACHINES = (
 
 
 class OfferConformance:
-    """module: the plugin. heavy: libraries that importing it must not import."""
+    """What holds for every offer.
+
+    module: the plugin.
+    heavy: libraries that importing it must not import.
+    """
 
     module: str = ""
     heavy: tuple[str, ...] = ("torch", "numpy", "diffusers", "transformers")

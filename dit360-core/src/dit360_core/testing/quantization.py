@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from dit360_core.errors import Reason
 from dit360_core.models.flux.small import quantizable, run, small_transformer
-from dit360_core.models.weights.bytes import held_bytes
+from dit360_core.models.weights.bytes import tensor_bytes
 from dit360_core.models.weights.conversion import FusedLora, convert, quantize_module, trial_tokens
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.entries import Entry
@@ -75,7 +75,7 @@ class QuantizerConformance(OfferConformance):
             allowed = _SLACK * self.offer().bits / 8 * linear.weight.numel() + bias + 4096
             module, layer = self._converted(linear, quantizer)
             assert layer.bytes <= allowed, f"{layer.bytes} bytes saved, {allowed:.0f} claimed"
-            held = held_bytes(module)
+            held = tensor_bytes(module)
             assert held <= allowed, f"{held} bytes held, {allowed:.0f} claimed"
             # Tensors that PyTorch does not know of are neither moved to a device nor counted nor saved.
             least = self.offer().bits / 8 * linear.weight.numel() / 2
@@ -100,7 +100,7 @@ class QuantizerConformance(OfferConformance):
                 layer = module.get_submodule(name)
                 assert type(layer) is not torch.nn.Linear, f"{name} is still a plain Linear"
                 full = 2 * plain.get_submodule(name).weight.numel()
-                held = held_bytes(layer)
+                held = tensor_bytes(layer)
                 assert held < full, f"{name} holds {held} bytes, and {full} are those of bf16"
 
     def test_one_token_and_many_any_shape_any_strides(self) -> None:

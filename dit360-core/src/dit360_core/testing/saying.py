@@ -9,7 +9,10 @@ import torch
 
 
 def within(off: float, allowed: float, what: str, about: Any = "") -> None:
-    """Raises AssertionError unless ``off``, from what is right, is at most ``allowed``. about: in which case."""
+    """Raises AssertionError unless ``off``, from what is right, is at most ``allowed``.
+
+    about: in which case.
+    """
     assert off <= allowed, (
         f"{what} is off by {off:.3g}, where {allowed:.3g} is allowed{_of(about)}"
         if math.isfinite(off)

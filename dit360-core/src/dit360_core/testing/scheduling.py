@@ -141,7 +141,10 @@ class SchedulerConformance(OfferConformance):
         seed: int = 0,
         part: float = 1.0,
     ) -> tuple[torch.Tensor, list[float], int]:
-        """The end of a run, the levels that it took, and how often it asked. part: of the whole way, from its end."""
+        """The end of a run, the levels that it took, and how often it asked.
+
+        part: of the whole way, from its end.
+        """
         scheduler: SchedulerImplementation = self.offer().load(settings)
         levels = scheduler.sigmas(steps, TOKENS)
         levels = levels[int(len(levels) * (1 - part)) :]

@@ -29,7 +29,9 @@ class TilingConformance:
 
     exact: what the offer says; the untiled circular result is then met within 5·10⁻⁵ of the picture's standard
     deviation, otherwise within ``mean_error`` of it on average, and far from the edges of tiles within ``gain`` and
-    ``mean``. peak_share: of the untiled memory, that cutting a picture may take. cuts: whether ``always`` is supported.
+    ``mean``.
+    peak_share: of the untiled memory, that cutting a picture may take.
+    cuts: whether ``always`` is supported.
     """
 
     exact: bool = True
@@ -145,7 +147,10 @@ class TilingConformance:
             within(float(error.mean()), self.mean_error, what, f"on average, {of}")
 
     def _agree(self, doing: str, made: torch.Tensor, whole: torch.Tensor, open_: torch.Tensor) -> None:
-        """Compares columns far from the edges of tiles, and those at the meridian. open_: one that does not wrap."""
+        """Compares columns far from the edges of tiles, and those at the meridian.
+
+        open_: one that does not wrap.
+        """
         assert made.shape == whole.shape, f"{doing} gave {tuple(made.shape)}, not {tuple(whole.shape)}"
         mine, right, edged = (_columns(pixels / whole.std()) for pixels in (made, whole, open_))
         means = [part.mean(2, keepdim=True) for part in (mine, right)]

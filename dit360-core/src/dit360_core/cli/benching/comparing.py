@@ -23,7 +23,7 @@ import attrs
 import numpy as np
 
 from dit360_core.cli.benching.varying import Configuration
-from dit360_core.errors import Said
+from dit360_core.errors import Sentence
 from dit360_core.system.atomic import write_atomic
 
 STAGES = ("encode", "step", "sampling", "decode", "whole")
@@ -172,7 +172,7 @@ def _noting(result: Result) -> Iterator[None]:
     try:
         yield
     except Failed as failed:
-        result.failed = Said(str(failed))
+        result.failed = Sentence(str(failed))
 
 
 def step_of(steps: Sequence[float]) -> float | None:

@@ -51,7 +51,10 @@ class Bench:
         return {"loading_s": time.perf_counter() - began, "used": self._pipe.state.as_dict()}
 
     def run(self, picture: str | None = None) -> dict[str, Any]:
-        """Makes the picture once. picture: where to put its pixels, as a file of NumPy's."""
+        """Makes the picture once.
+
+        picture: where to put its pixels, as a file of NumPy's.
+        """
         asked = self._sampling
         given = attrs.asdict(asked, filter=lambda f, value: value != f.default and f.name not in ENCODED)
         with _Utilisation(self._device) as utilisation:

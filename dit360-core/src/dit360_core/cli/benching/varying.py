@@ -82,6 +82,7 @@ def configurations(baseline: Configuration, vary: Sequence[str], registry: Regis
     """The baseline and those that ``vary`` asks for, each checked as far as that needs nothing to be loaded.
 
     vary: texts as of :func:`parse`. Of several values the baseline's own is measured as the baseline, which is told.
+
     Raises InputError: a name or value that is unknown or given twice, nothing but the baseline's own; whatever the
     option classes refuse.
     """

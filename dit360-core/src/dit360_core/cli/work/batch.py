@@ -14,7 +14,10 @@ from dit360_core.system.durations import duration
 
 
 def run(console: Console, source: Path, output: Path, *, dry_run: bool, **options: Any) -> int:
-    """How many pictures failed. options: of :class:`dit360_core.batching.Batch`."""
+    """How many pictures failed.
+
+    options: of :class:`dit360_core.batching.Batch`.
+    """
     batch = Batch(source, output, **options)
     return _tell(console, batch) if dry_run else _make(console, batch)
 

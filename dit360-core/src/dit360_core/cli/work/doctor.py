@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
-from dit360_core.errors import ModelError, Said, marked
+from dit360_core.errors import ModelError, Sentence, marked
 from dit360_core.models.families import check_model, model_files
 from dit360_core.models.weights.files import existing, find_lora_file
 from dit360_core.models.weights.hub import LORA_FILES, cached
@@ -81,7 +81,7 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
         "models": models,
         "attention": {address: "; ".join(map(str, verdict.reasons)) or "works" for address, verdict in kernels.items()},
         "disabled": list(registry.disabled),
-        "advice": list(map(Said, advice)),
+        "advice": list(map(Sentence, advice)),
     }
 
 

@@ -12,7 +12,10 @@ from dit360_core.system.atomic import check_new_folder
 
 
 def run(kind: str, name: str, output: Path | None) -> None:
-    """Makes a folder. output: where; None: in the current one, named for the kind and the name."""
+    """Makes a folder.
+
+    output: where; None: in the current one, named for the kind and the name.
+    """
     project = plugin_project(kind, name, default_registry())
     target = Path(project.distribution) if output is None else output
     check_new_folder(target)

@@ -44,7 +44,10 @@ def tell(file: Path, as_json: bool) -> None:
 
 
 def _measured(panorama: Panorama, *, pixels: bool = True) -> dict[str, Any]:
-    """What there is to tell of a picture. pixels: measure them as well."""
+    """What there is to tell of a picture.
+
+    pixels: measure them as well.
+    """
     report: dict[str, Any] = {"width": panorama.width, "height": panorama.height}
     if pixels:
         report = _judged(panorama) | report

@@ -13,7 +13,7 @@ from rich.table import Table
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, chosen, flag
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, changed_options, flag
 from dit360_core.planning.budget import Candidate, Fit, NothingFits, fit, one
 from dit360_core.planning.checks import check_loading, check_request
 from dit360_core.planning.forecast import Subject, subject_of
@@ -100,7 +100,7 @@ def as_dict(
         "verdict": verdict.as_dict(asked),
         "model": asked.model, "width": width, "height": height, "precision": subject.precision,
         "device": subject.machine.device, "device_name": subject.machine.device_name, "here": subject.here,
-        "requested": chosen(asked), "attention": subject.attention.address,
+        "requested": changed_options(asked), "attention": subject.attention.address,
         "budget": None if fitted is None else fitted.budget,
         "speed": attrs.asdict(speed), "evaluations": subject.evaluations,
         **told(best), "others": [] if fitted is None else [told(each) for each in fitted.others[:ALTERNATIVES]],

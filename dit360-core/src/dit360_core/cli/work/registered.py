@@ -18,7 +18,10 @@ from dit360_core.system.machine import Machine
 
 
 def run(probe: bool, as_json: bool) -> None:
-    """Prints what there is. probe: try and time the attention kernels, and show these."""
+    """Prints what there is.
+
+    probe: try and time the attention kernels, and show these.
+    """
     with apart_from_stdout():
         report = listing(default_registry(), Machine.detect(), probe=probe)
     if as_json:

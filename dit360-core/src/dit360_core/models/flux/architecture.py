@@ -14,7 +14,7 @@ from dit360_core.models.flux import composed, lora_names
 from dit360_core.models.flux.folder import PIPELINES, TOKENIZERS, check_model_folder, read_config
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
 from dit360_core.models.flux.parts import PARTS
-from dit360_core.models.flux.schemas import told
+from dit360_core.models.flux.schemas import value_of
 from dit360_core.models.flux.tokenizers import longest_prompt
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.options import LoadOptions
@@ -54,7 +54,7 @@ class Flux(Architecture):
 
     def facts_of(self, config: Mapping[str, Any]) -> Facts:
         heads, head_dim, guided = (
-            told(DENOISER, config, key) for key in ("num_attention_heads", "attention_head_dim", "guidance_embeds")
+            value_of(DENOISER, config, key) for key in ("num_attention_heads", "attention_head_dim", "guidance_embeds")
         )
         return Facts(heads=heads, head_dim=head_dim, takes_guidance=guided)
 

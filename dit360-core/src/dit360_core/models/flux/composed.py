@@ -21,11 +21,11 @@ import attrs
 from dit360_core.errors import ModelError, remedy
 from dit360_core.models.flux.folder import FOLDERS, check_weights, read_config
 from dit360_core.models.flux.parts import PARTS
-from dit360_core.models.flux.schemas import told
+from dit360_core.models.flux.schemas import value_of
 from dit360_core.models.settings import SETTINGS
 from dit360_core.models.weights.files import STORED, ModelFiles, existing
 from dit360_core.models.weights.headers import FLOATS, PICKLED, Entry, check_numbers, harmless, header, refuse_pickle
-from dit360_core.models.weights.hub import SUBFOLDERS, fetch, told_of_the_cache
+from dit360_core.models.weights.hub import SUBFOLDERS, explain_the_cache, fetch
 from dit360_core.models.weights.schema import name_of, read_json
 from dit360_core.options import LoadOptions
 from dit360_core.system.naming import looks_like_hub_id
@@ -52,7 +52,11 @@ _AT_ONCE = 16 * 2**20
 
 @attrs.frozen(kw_only=True)
 class Given:
-    """A part that was given. option, name: how. path: its file, or the folder of the part; None: on the Hub."""
+    """A part that was given.
+
+    option, name: how.
+    path: its file, or the folder of the part; None: on the Hub.
+    """
 
     option: str
     name: str
@@ -98,7 +102,10 @@ def _find(option: str, name: str) -> Given:
 
 
 def _folder_of(given: Given, folder: Path, *, weights: bool) -> Path:
-    """The folder of the part in what may be a whole model's. weights: they must be there too."""
+    """The folder of the part in what may be a whole model's.
+
+    weights: they must be there too.
+    """
     if (folder / given.part).is_dir():
         folder = folder / given.part
     if not (folder / "config.json").is_file():
@@ -168,7 +175,7 @@ def _check_fits(one: Given, path: Path, folder: Path) -> None:
     if path.is_file():
         return
     if one.part == VAE:
-        factor = 2 ** (len(told(VAE, read_config(VAE, path), "block_out_channels")) - 1)
+        factor = 2 ** (len(value_of(VAE, read_config(VAE, path), "block_out_channels")) - 1)
         if factor != 8:
             raise ModelError(
                 f"{path} makes latents {factor} times smaller than the picture, and FLUX's are 8 times smaller; give "
@@ -201,7 +208,7 @@ def _embedding_channels(path: Path) -> int | None:
 
 def _number(part: str, folder: Path, key: str) -> int:
     """A number of a configuration."""
-    return int(told(part, read_config(part, folder), key))
+    return int(value_of(part, read_config(part, folder), key))
 
 
 # ----------------------------------------------------------------------------------------------------- into one folder
@@ -212,6 +219,7 @@ def compose(folder: Path, given: Sequence[Given], empty: Empty, *, weights: bool
 
     empty: makes a part of its configuration.
     weights: False if only configurations will be looked at: nothing is written, and of the Hub nothing else fetched.
+
     Raises ModelError: a part is on no Hub, does not belong to this model, or cannot be linked here.
     """
     if not given:
@@ -247,7 +255,7 @@ def _fetched(one: Given, *, weights: bool) -> Given:
     found = fetch(one.name, ["config.json", f"{one.part}/*" if weights else f"{one.part}/config.json"])
     if weights and not (found / one.part).is_dir():
         found = fetch(one.name, ["config.json", "*.safetensors", "*.safetensors.index.json"], ignore=SUBFOLDERS)
-    with told_of_the_cache(one.name):
+    with explain_the_cache(one.name):
         return attrs.evolve(one, path=_folder_of(one, found, weights=weights))
 
 
@@ -299,7 +307,7 @@ def _bring(part: str, file: Path, folder: Path, empty: Empty, *, weights: bool) 
     prefix = _names_of(part, file, entries)
     sources = {name: name for name in entries}
     if prefix is not None:
-        levels = len(told(part, read_config(part, folder), "block_out_channels"))
+        levels = len(value_of(part, read_config(part, folder), "block_out_channels"))
         sources = {name: prefix + original_name(name, levels) for name in _shapes(part, folder, empty)}
     found = {name: entries[source] for name, source in sources.items() if source in entries}
     wanted = _compare(part, file, folder, empty, {name: entry.shape for name, entry in found.items()})
@@ -334,7 +342,10 @@ def _compare(
 
 
 def original_name(name: str, levels: int) -> str:
-    """What a tensor of diffusers' AutoencoderKL is called in Black Forest Labs' files. levels: of resolution."""
+    """What a tensor of diffusers' AutoencoderKL is called in Black Forest Labs' files.
+
+    levels: of resolution.
+    """
     for pattern, new in _RENAMED:
         name = re.sub(pattern, new, name)
     # They count the decoder's levels from the full resolution.

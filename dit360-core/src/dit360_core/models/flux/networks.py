@@ -14,10 +14,10 @@ from dit360_core.models.flux.folder import TOKENIZERS, read_config
 from dit360_core.models.flux.given import check_given
 from dit360_core.models.flux.layers import policy_of
 from dit360_core.models.flux.lengths import LONGEST_PROMPT, TOKENS_OF_CLIP
-from dit360_core.models.flux.schemas import told
+from dit360_core.models.flux.schemas import value_of
 from dit360_core.models.flux.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.residency.residency import Residency
-from dit360_core.models.weights.parts import libraries_told
+from dit360_core.models.weights.parts import explain_libraries
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.models.weights.selection import Policy
 from dit360_core.plugins.offers import Attend
@@ -68,7 +68,7 @@ class FluxNetworks(Networks):
 
     def assemble(self, folder: Path, parts: Mapping[str, Any]) -> Any:
         """Nothing in the folder says which classes they are of, or reaches them unseen."""
-        with libraries_told(folder):
+        with explain_libraries(folder):
             # Here, since a plan needs neither, and the pipeline takes seconds to import.
             from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
@@ -76,9 +76,9 @@ class FluxNetworks(Networks):
             configs = {part: read_config(part, folder / part) for part in (*encoders, "scheduler")}
             tokenizers = {}
             for name, part in zip(TOKENIZERS, encoders, strict=True):
-                positions = told(part, configs[part], "max_position_embeddings") if name == "tokenizer" else None
+                positions = value_of(part, configs[part], "max_position_embeddings") if name == "tokenizer" else None
                 tokenizers[name] = load_tokenizer(name, folder / name, positions)
-                check_numbers_of_tokens(folder / name, tokenizers[name], told(part, configs[part], "vocab_size"))
+                check_numbers_of_tokens(folder / name, tokenizers[name], value_of(part, configs[part], "vocab_size"))
             scheduler: Any = FlowMatchEulerDiscreteScheduler
             pipeline: Any = FluxPipeline
             return pipeline(scheduler=scheduler.from_config(configs["scheduler"]), **tokenizers, **parts)

@@ -40,7 +40,8 @@ class AttentionProcessor:
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """hidden_states ``(B, S, dim)``; with encoder_hidden_states ``(B, T, dim)`` both are attended jointly.
 
-        attend: the kernel of this call only. key_bias: ``(T + S,)`` fp32, added to the scores of each key.
+        attend: the kernel of this call only.
+        key_bias: ``(T + S,)`` fp32, added to the scores of each key.
         """
         if self._parallel_config is not None:
             raise Dit360Error(

@@ -192,7 +192,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 """What the libraries take where a file says nothing, as far as it is compared here."""
 
 
-def told(part: str, config: Mapping[str, Any], key: str) -> Any:
+def value_of(part: str, config: Mapping[str, Any], key: str) -> Any:
     """What a configuration says, or the libraries' default."""
     return config.get(key, DEFAULTS[part].get(key))
 
@@ -207,10 +207,13 @@ def check_part(part: str, file: Path, found: Mapping[str, Any]) -> dict[str, Any
 
 
 def _transformer(config: Mapping[str, Any]) -> str | None:
-    head_dim, axes = told("transformer", config, "attention_head_dim"), told("transformer", config, "axes_dims_rope")
+    head_dim, axes = (
+        value_of("transformer", config, "attention_head_dim"),
+        value_of("transformer", config, "axes_dims_rope"),
+    )
     if any(axis % 2 for axis in axes) or sum(axes) != head_dim:
         return f"axes_dims_rope is {axes} and attention_head_dim {head_dim} (they are even and add up to it)"
-    if (width := head_dim * told("transformer", config, "num_attention_heads")) > _WIDEST:
+    if (width := head_dim * value_of("transformer", config, "num_attention_heads")) > _WIDEST:
         return f"num_attention_heads times attention_head_dim is {width} (at most {_WIDEST})"
     if not config.get("num_layers", 19) + config.get("num_single_layers", 38):
         return "num_layers and num_single_layers are 0"
@@ -218,17 +221,20 @@ def _transformer(config: Mapping[str, Any]) -> str | None:
 
 
 def _vae(config: Mapping[str, Any]) -> str | None:
-    widths, groups = told("vae", config, "block_out_channels"), told("vae", config, "norm_num_groups")
+    widths, groups = value_of("vae", config, "block_out_channels"), value_of("vae", config, "norm_num_groups")
     for name in ("down_block_types", "up_block_types"):
-        if len(told("vae", config, name)) != len(widths):
-            return f"{name} has {len(told('vae', config, name))} entries and block_out_channels {len(widths)}"
+        if len(value_of("vae", config, name)) != len(widths):
+            return f"{name} has {len(value_of('vae', config, name))} entries and block_out_channels {len(widths)}"
     if odd := next((width for width in widths if width % groups), None):
         return f"block_out_channels has {odd} and norm_num_groups is {groups}, which does not divide it"
     return None
 
 
 def _clip(config: Mapping[str, Any]) -> str | None:
-    width, heads = told("text_encoder", config, "hidden_size"), told("text_encoder", config, "num_attention_heads")
+    width, heads = (
+        value_of("text_encoder", config, "hidden_size"),
+        value_of("text_encoder", config, "num_attention_heads"),
+    )
     if width % heads:
         return f"hidden_size is {width} and num_attention_heads {heads}, which does not divide it"
     return None
@@ -245,7 +251,7 @@ def _t5(config: Mapping[str, Any]) -> str | None:
 
 
 def _scheduler(config: Mapping[str, Any]) -> str | None:
-    few, many = (told("scheduler", config, name) for name in ("base_image_seq_len", "max_image_seq_len"))
+    few, many = (value_of("scheduler", config, name) for name in ("base_image_seq_len", "max_image_seq_len"))
     if few >= many:
         return f"base_image_seq_len is {few} and max_image_seq_len {many} (the first is the smaller)"
     return None
@@ -266,10 +272,10 @@ _IMPOSSIBLE = {
 def check_together(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises ModelError for parts that are fine and of different models, or of a kind that paints no text's picture."""
     transformer, vae = configs["transformer"], configs["vae"]
-    channels, latents = told("transformer", transformer, "in_channels"), told("vae", vae, "latent_channels")
+    channels, latents = value_of("transformer", transformer, "in_channels"), value_of("vae", vae, "latent_channels")
     if why := why_no_painter(channels, latents, transformer.get("out_channels")):
         raise ModelError(f"{folder / 'transformer'} {why}.")
-    if (factor := 2 ** (len(told("vae", vae, "block_out_channels")) - 1)) != 8:
+    if (factor := 2 ** (len(value_of("vae", vae, "block_out_channels")) - 1)) != 8:
         raise ModelError(
             f"{folder / 'vae'} makes latents {factor} times smaller than the picture, and FLUX's are 8 times smaller; "
             "give such a model."
@@ -278,7 +284,7 @@ def check_together(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
         ("joint_attention_dim", "text_encoder_2", "d_model"),
         ("pooled_projection_dim", "text_encoder", "hidden_size"),
     ):
-        wanted, made = told("transformer", transformer, key), told(part, configs[part], width)
+        wanted, made = value_of("transformer", transformer, key), value_of(part, configs[part], width)
         if wanted != made:
             raise ModelError(
                 f"{folder / part} makes embeddings of {made} channels, and the transformer takes {wanted}; download "
@@ -289,7 +295,8 @@ def check_together(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
 def why_no_painter(channels: int, latents: int, out: int | None) -> str | None:
     """Why a transformer paints no picture from a prompt alone, or None.
 
-    channels: that it takes; out: that it makes, None for as many. latents: channels of the autoencoder's.
+    channels: that it takes; out: that it makes, None for as many.
+    latents: channels of the autoencoder's.
     """
     needed = 4 * latents
     if channels == needed:

@@ -26,7 +26,10 @@ _UNSUPPORTED = (
 
 @attrs.frozen(kw_only=True)
 class FluxTimeShift:
-    """A :class:`~dit360_core.plugins.offers.TimeShift`. dynamic: by token count, else by the constant ``shift``."""
+    """A :class:`~dit360_core.plugins.offers.TimeShift`.
+
+    dynamic: by token count, else by the constant ``shift``.
+    """
 
     dynamic: bool = True
     shift: float = 1.0

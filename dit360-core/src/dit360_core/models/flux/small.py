@@ -12,7 +12,10 @@ from dit360_core.models.weights.selection import Selection, select_layers
 
 
 def small_autoencoder(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
-    """An AutoencoderKL of FLUX.1's make with few channels. config: anything of AutoencoderKL's that is to differ."""
+    """An AutoencoderKL of FLUX.1's make with few channels.
+
+    config: anything of AutoencoderKL's that is to differ.
+    """
     with quiet():
         from diffusers import AutoencoderKL
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from dit360_core.errors import ModelError, first_line
 from dit360_core.models.flux.schemas import SPECIAL_TOKENS, TOKENIZER
-from dit360_core.models.weights.schema import checked, read_json, shown
+from dit360_core.models.weights.schema import brief, checked, read_json
 from dit360_core.plugins import EMBEDDED_MODEL
 from dit360_core.system.children import environment
 
@@ -188,7 +188,7 @@ def _check_kind(file: Path, where: str, found: Any, kinds: frozenset[str], depth
 
 def _odd(file: Path, key: str, value: Any, right: str) -> ModelError:
     return ModelError(
-        f"{file} says that {key} is {shown(value)}, which cannot be in a FLUX model (it must be {right}); download it "
+        f"{file} says that {key} is {brief(value)}, which cannot be in a FLUX model (it must be {right}); download it "
         "again."
     )
 
@@ -211,7 +211,9 @@ def _clean(part: str, folder: Path) -> Iterator[Path]:
 
 
 def load_tokenizer(part: str, folder: Path, positions: int | None) -> Any:
-    """A tokenizer, made from files that are clean copies. positions: that the text encoder has, for CLIP.
+    """A tokenizer, made from files that are clean copies.
+
+    positions: that the text encoder has, for CLIP.
 
     Raises ModelError.
     """

@@ -47,8 +47,11 @@ class Added:
     ) -> None:
         """Puts beside a transformer what is wanted and not there, and takes away what is there and not wanted.
 
-        transformer: None if it is not in memory now; see :meth:`onto`. config: of it. like: dtype and device of the
-        factors. Raises ModelError, leaving everything as it was, for a file that is no LoRA of it.
+        transformer: None if it is not in memory now; see :meth:`onto`.
+        config: of it.
+        like: dtype and device of the factors.
+
+        Raises ModelError, leaving everything as it was, for a file that is no LoRA of it.
         """
         bare = self.networks.bare_denoiser(config)
         new = {file: fitted_to(file, bare, self.networks.architecture) for file in wanted if file not in self.strengths}

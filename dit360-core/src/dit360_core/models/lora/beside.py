@@ -92,7 +92,9 @@ class LoraBeside(torch.nn.Module):
 
 
 def put_beside(module: torch.nn.Module, part: str, lora: Lora, shared: Strength, like: torch.Tensor) -> None:
-    """Wraps the layers of a part that a LoRA, fitted to it, changes. like: dtype and device of its factors.
+    """Wraps the layers of a part that a LoRA, fitted to it, changes.
+
+    like: dtype and device of its factors.
 
     Raises ModelError if that would not be all of the LoRA, or nothing.
     """

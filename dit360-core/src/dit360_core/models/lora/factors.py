@@ -12,8 +12,9 @@ import torch
 class Factors:
     """What is added to one layer: ``up · down + weight`` to its weights, ``bias`` to its bias.
 
-    down ``(rank, in)``, up ``(out, rank)`` with alpha / rank in it; weight: of the shape of the layer's. new_weight,
-    new_bias: what the layer is to have instead of its own.
+    down ``(rank, in)``, up ``(out, rank)`` with alpha / rank in it; weight: of the shape of the layer's.
+
+    new_weight, new_bias: what the layer is to have instead of its own.
     """
 
     down: torch.Tensor | None = None

@@ -19,7 +19,11 @@ from dit360_core.models.lora.scales import Settings, checked_alpha, header_of, s
 
 @attrs.frozen(kw_only=True, eq=False)
 class Entry:
-    """One layer of a file. stem: its name there. keys: its tensors there."""
+    """One layer of a file.
+
+    stem: its name there.
+    keys: its tensors there.
+    """
 
     stem: str
     target: Target

@@ -9,7 +9,7 @@ from dit360_core.errors import ModelError
 from dit360_core.models.lora import keys
 from dit360_core.models.weights.files import existing, find_lora_file
 from dit360_core.models.weights.headers import check_safetensors
-from dit360_core.models.weights.hub import LORA_FILES, SUBFOLDERS, fetch, told_of_the_cache
+from dit360_core.models.weights.hub import LORA_FILES, SUBFOLDERS, explain_the_cache, fetch
 from dit360_core.system.naming import looks_like_hub_id
 
 
@@ -29,7 +29,7 @@ def locate(lora: str) -> Path:
             "owner/name/file.safetensors)."
         )
     file = find_lora_file(path)
-    with told_of_the_cache(repo_id) if fetched else contextlib.nullcontext():
+    with explain_the_cache(repo_id) if fetched else contextlib.nullcontext():
         names = check_safetensors(file)
     kinds = {parsed.kind for name in names if (parsed := keys.parse(name)) is not None}
     if not kinds - {keys.NEW_WEIGHT, keys.NEW_BIAS} and not keys.other_kind(names):

@@ -66,14 +66,18 @@ class Lora:
 def fitted(found: LoraFile, modules: Mapping[str, torch.nn.Module]) -> Lora:
     """What of a file belongs to a model.
 
-    modules: its parts that the file changes, which may be on the meta device. Raises ModelError if nothing fits, or
-    if shapes differ.
+    modules: its parts that the file changes, which may be on the meta device.
+
+    Raises ModelError if nothing fits, or if shapes differ.
     """
     return fitted_to(found, {part: dict(module.named_modules()) for part, module in modules.items()})
 
 
 def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
-    """As :func:`fitted`. there: part → name of a layer → something that has its ``weight`` and ``bias``."""
+    """As :func:`fitted`.
+
+    there: part → name of a layer → something that has its ``weight`` and ``bias``.
+    """
     layers: dict[str, dict[str, list[Factors]]] = {}
     left: dict[str, list[str]] = {why: list(keys) for why, keys in found.unread.items()}
     for entry in found.entries:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @attrs.define(kw_only=True, eq=False)
 class Applied:
-    """A LoRA of a model, and how strongly it is applied. changed: parts of which it has changed a weight, if fused."""
+    """A LoRA of a model, and how strongly it is applied.
+
+    changed: parts of which it has changed a weight, if fused.
+    """
 
     lora: Lora
     shared: Strength

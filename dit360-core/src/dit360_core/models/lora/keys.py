@@ -13,7 +13,11 @@ ALPHA, DIFF, DIFF_BIAS, NEW_WEIGHT, NEW_BIAS = "alpha", "diff", "diff_b", "new_w
 
 @attrs.frozen(kw_only=True)
 class Key:
-    """A tensor's name taken apart. stem: of the layer, with its prefix. adapter: the name that PEFT gave it, or ""."""
+    """A tensor's name taken apart.
+
+    stem: of the layer, with its prefix.
+    adapter: the name that PEFT gave it, or "".
+    """
 
     stem: str
     kind: str

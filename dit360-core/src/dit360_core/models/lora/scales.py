@@ -20,10 +20,13 @@ LARGEST_ALPHA = 1e6
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What PEFT's configuration says. source: where it stands, for errors.
+    """What PEFT's configuration says.
 
-    alpha: None if it says none. alphas: pattern of a layer's name → its own alpha. rooted: alpha is to be divided by
-    the root of the rank (``use_rslora``).
+    source: where it stands, for errors.
+
+    alpha: None if it says none.
+    alphas: pattern of a layer's name → its own alpha.
+    rooted: alpha is to be divided by the root of the rank (``use_rslora``).
     """
 
     source: str

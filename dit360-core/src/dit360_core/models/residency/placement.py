@@ -100,8 +100,9 @@ make 128."""
 def into_pinned_memory(part: torch.nn.Module, *, pin: bool = True) -> None:
     """Moves weights that lie in system memory into pinned memory, one by one, so that they are never there twice.
 
-    diffusers takes pinned tensors as they are, and would otherwise copy the whole part first. pin: not, for a machine
-    that cannot.
+    diffusers takes pinned tensors as they are, and would otherwise copy the whole part first.
+
+    pin: not, for a machine that cannot.
     """
     arena, used = torch.empty(0, dtype=torch.uint8), 0
     for tensor in dict.fromkeys([*part.parameters(), *part.buffers()]):

@@ -11,7 +11,7 @@ import torch
 
 from dit360_core.models.architecture import Architecture
 from dit360_core.models.residency.placement import displace, place_part
-from dit360_core.system.memory import give_back_freed_memory, told_when_full
+from dit360_core.system.memory import explain_full_memory, give_back_freed_memory
 
 
 class Host(Protocol):
@@ -62,7 +62,7 @@ class Residency:
         """Reads what is not there. Raises OutOfMemory if it does not fit beside what is."""
         for name in names:
             if name in self.architecture.evicted(self.evict) and getattr(pipe, name, None) is None:
-                with told_when_full(f"reading the {self.architecture.part(name).words} again", self.device.type):
+                with explain_full_memory(f"reading the {self.architecture.part(name).words} again", self.device.type):
                     pipe.register_modules(**{name: self.read(name)})
                     try:
                         self._place(pipe, name)
@@ -87,7 +87,10 @@ class Residency:
             self.host.dropped(self.architecture.names)
 
     def drop(self, pipe: Any, keep: Collection[str] = ()) -> None:
-        """Lets go of every part that is to be evicted. keep: those that are in use."""
+        """Lets go of every part that is to be evicted.
+
+        keep: those that are in use.
+        """
         stay = {*keep, *self.kept}
         gone = [
             name

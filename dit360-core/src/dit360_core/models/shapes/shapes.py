@@ -92,7 +92,10 @@ class Shapes:
         return self._once(("vae", dtype), made)
 
     def weights(self, part: str, dtype: torch.dtype, quantized: Quantized | None = None) -> Weights:
-        """Bytes of a part. quantized: as its layers are; None if they are not."""
+        """Bytes of a part.
+
+        quantized: as its layers are; None if they are not.
+        """
         return self._once(("weights", part, dtype, quantized), lambda: self._weigh(part, dtype, quantized))
 
     def text(
@@ -104,7 +107,10 @@ class Shapes:
         size: Callable[[int], int],
         packs: tuple[torch.dtype, ...] = (),
     ) -> Traced:
-        """One run of a text encoder. size, packs: as for :func:`trace`."""
+        """One run of a text encoder.
+
+        size, packs: as for :func:`trace`.
+        """
 
         def run(module: Any) -> Any:
             return self.architecture.networks.read_text(part, module, tokens)()
@@ -124,7 +130,10 @@ class Shapes:
         size: Callable[[int], int],
         packs: tuple[torch.dtype, ...] = (),
     ) -> Traced:
-        """One evaluation of the transformer. stores_scores: whether the attention kernel does; others: as for trace."""
+        """One evaluation of the transformer.
+
+        stores_scores: whether the attention kernel does; others: as for trace.
+        """
 
         def run(module: Any) -> Any:
             networks = self.architecture.networks

@@ -23,8 +23,9 @@ from torch.utils.flop_counter import flop_registry
 class Traced:
     """peak: the most bytes alive at once of what the run makes, its result included; weights and input are not counted.
 
-    at: the module that was running then, by its class's path of names; "" outside of all. operations: floating-point
-    operations, a multiplication and an addition being two. inside: those of each module that ran, by its path of names.
+    at: the module that was running then, by its class's path of names; "" outside of all.
+    operations: floating-point operations, a multiplication and an addition being two.
+    inside: those of each module that ran, by its path of names.
     """
 
     peak: int
@@ -40,10 +41,12 @@ def trace(
     size: Callable[[int], int] = int,
     packs: tuple[torch.dtype, ...] = (),
 ) -> Traced:
-    """Runs something on the meta device and counts. module: whose submodules are told apart in ``at``.
+    """Runs something on the meta device and counts.
 
-    size: what the real device's allocator takes for a tensor of so many bytes. packs: dtypes in which the device's
-    products of matrices make a copy of the second, in the order that they want.
+    module: whose submodules are told apart in ``at``.
+
+    size: what the real device's allocator takes for a tensor of so many bytes.
+    packs: dtypes in which the device's products of matrices make a copy of the second, in the order that they want.
     """
     counting = _Counting(_storages(module), size, packs)
     with ExitStack() as stack, torch.no_grad():

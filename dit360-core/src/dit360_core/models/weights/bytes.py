@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 
-def held_bytes(holder: Any) -> int:
+def tensor_bytes(holder: Any) -> int:
     """Bytes of all tensors that an object holds, as attributes, in containers or other objects, each storage once."""
     storages: dict[int, int] = {}
     seen: set[int] = set()

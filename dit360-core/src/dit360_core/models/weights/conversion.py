@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import linear as multiply
 
 from dit360_core.errors import Dit360Error, named, setting
-from dit360_core.models.weights.bytes import held_bytes
+from dit360_core.models.weights.bytes import tensor_bytes
 from dit360_core.models.weights.selection import Selection
 from dit360_core.plugins.offers import QuantizerImplementation
 from dit360_core.system.memory import is_out_of_memory
@@ -24,7 +24,10 @@ WRONG = 0.5
 
 
 class NotQuantized(Dit360Error):
-    """A layer that became none of fewer bits. why: half a sentence without advice, for a sentence of another's."""
+    """A layer that became none of fewer bits.
+
+    why: half a sentence without advice, for a sentence of another's.
+    """
 
     def __init__(self, why: str, advice: str) -> None:
         super().__init__(f"{why[:1].upper()}{why[1:]}; {advice}.")
@@ -36,10 +39,13 @@ class NotQuantized(Dit360Error):
 
 @attrs.frozen(kw_only=True)
 class Layer:
-    """One quantized layer. kernel: the class that computes it. Bytes include its bias.
+    """One quantized layer.
+
+    kernel: the class that computes it. Bytes include its bias.
 
     error: of its output for random tokens with outliers, relative (root mean square), the bias not counted; None if
-    nobody measured it. lora_kept: the share of a fused LoRA's effect that rounding leaves, about 1; None: no LoRA.
+    nobody measured it.
+    lora_kept: the share of a fused LoRA's effect that rounding leaves, about 1; None: no LoRA.
     """
 
     name: str
@@ -62,7 +68,10 @@ class Errors:
 
 @attrs.frozen(kw_only=True)
 class Converted:
-    """What became of one part of a model. left: layer → why it stayed as it was."""
+    """What became of one part of a model.
+
+    left: layer → why it stayed as it was.
+    """
 
     part: str
     layers: tuple[Layer, ...]
@@ -257,4 +266,4 @@ def trial_tokens(width: int, dtype: torch.dtype, device: torch.device | str) -> 
 def bytes_of(module: torch.nn.Module) -> int:
     """What a module holds, or would save, whichever is more."""
     saved = sum(value.nbytes for value in module.state_dict().values() if isinstance(value, torch.Tensor))
-    return max(saved, held_bytes(module))
+    return max(saved, tensor_bytes(module))

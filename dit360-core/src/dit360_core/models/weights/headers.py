@@ -72,7 +72,10 @@ def _something_else(file: Path) -> str | None:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """What a safetensors file says of a tensor. begin, end: bytes from the beginning of the file."""
+    """What a safetensors file says of a tensor.
+
+    begin, end: bytes from the beginning of the file.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -225,7 +228,10 @@ def _is_position(name: str) -> bool:
 
 
 def harmless(patterns: Iterable[str], name: str) -> bool:
-    """Whether a part may leave a tensor of its files alone. patterns: of the part."""
+    """Whether a part may leave a tensor of its files alone.
+
+    patterns: of the part.
+    """
     return any(re.fullmatch(form, name) for form in patterns)
 
 

@@ -122,7 +122,7 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None)
 
 
 @contextlib.contextmanager
-def told_of_the_cache(repo_id: str) -> Iterator[None]:
+def explain_the_cache(repo_id: str) -> Iterator[None]:
     """Says of a damaged file that was fetched how it is fetched anew: the cache would give it again."""
     try:
         yield
@@ -164,7 +164,10 @@ def _impatient(repo_id: str) -> Iterator[None]:
 
 
 def _refusal(repo_id: str, status: int, seconds: int | None) -> ModelError:
-    """What a status that is no success means for the user. seconds: after which the Hub wants to be asked again."""
+    """What a status that is no success means for the user.
+
+    seconds: after which the Hub wants to be asked again.
+    """
     if status == 401:
         return ModelError(
             f"The Hub does not accept the token that is set here, so {repo_id} cannot be fetched; run 'hf auth login' "

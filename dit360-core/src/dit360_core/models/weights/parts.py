@@ -16,7 +16,7 @@ from dit360_core.models.weights.quiet import default_dtype_kept, quiet
 from dit360_core.models.weights.selection import selections
 from dit360_core.models.weights.stream import whole
 from dit360_core.system.dtypes import torch_dtype
-from dit360_core.system.memory import is_out_of_memory, told_when_full
+from dit360_core.system.memory import explain_full_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     from dit360_core.plugins.offers import QuantizerImplementation
@@ -26,12 +26,14 @@ _WRONG = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError
 
 
 @contextmanager
-def libraries_told(folder: Path) -> Iterator[None]:
+def explain_libraries(folder: Path) -> Iterator[None]:
     """The many errors of diffusers and transformers in this block, and their chatter, as one sentence.
 
-    folder: of the model that they read. Raises ModelError.
+    folder: of the model that they read.
+
+    Raises ModelError.
     """
-    with quiet(), default_dtype_kept(), told_when_full(f"loading {folder}", "cpu"):
+    with quiet(), default_dtype_kept(), explain_full_memory(f"loading {folder}", "cpu"):
         try:
             yield
         except _WRONG as error:
@@ -61,7 +63,7 @@ def load_parts(
     Raises ModelError if their files are not theirs.
     """
     dtype = torch_dtype(precision)
-    with libraries_told(folder):
+    with explain_libraries(folder):
         wide = torch_dtype("fp32") if precision == "fp16" else dtype
         parts = dict(ready or {})
         for name in names:

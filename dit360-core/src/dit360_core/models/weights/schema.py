@@ -25,7 +25,11 @@ _SHOWN = 60
 
 @attrs.frozen
 class Value:
-    """What one key may hold. holds: whether a value is right. says: what is right, for a sentence."""
+    """What one key may hold.
+
+    holds: whether a value is right.
+    says: what is right, for a sentence.
+    """
 
     holds: Callable[[Any], bool]
     says: str
@@ -37,7 +41,11 @@ class Value:
 
 @attrs.frozen
 class Schema:
-    """A configuration. values: key → what it may hold. ignored: known keys that mean nothing for pictures."""
+    """A configuration.
+
+    values: key → what it may hold.
+    ignored: known keys that mean nothing for pictures.
+    """
 
     values: Mapping[str, Value]
     ignored: Collection[str] = frozenset()
@@ -117,14 +125,16 @@ _told: set[tuple[Path, tuple[str, ...]]] = set()
 def checked(
     file: Path, found: Mapping[str, Any], schema: Schema, *, again: str = "download it again"
 ) -> dict[str, Any]:
-    """The known keys of a configuration; the others are told once. again: what to do about a value that cannot be.
+    """The known keys of a configuration; the others are told once.
+
+    again: what to do about a value that cannot be.
 
     Raises ModelError for a value that is of another type or out of range.
     """
     for key, value in schema.values.items():
         if key in found and not value.holds(found[key]):
             raise ModelError(
-                f"{file} says that {key} is {shown(found[key])}, which cannot be (it must be {value.says}); {again}."
+                f"{file} says that {key} is {brief(found[key])}, which cannot be (it must be {value.says}); {again}."
             )
     tell_others(file, [key for key in found if key not in schema.values and key not in schema.ignored])
     return {key: found[key] for key in schema.values if key in found}
@@ -148,7 +158,7 @@ def _listed(keys: list[str]) -> str:
     return names if len(keys) <= 3 else f"{names} and {len(keys) - 3} keys more"
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value, or the beginning of it. Numbers of thousands of digits, which Python refuses to write, too."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_SHOWN:
         return f"a number of {math.floor(value.bit_length() * math.log10(2)) + 1} digits"
@@ -161,4 +171,4 @@ def shown(value: Any) -> str:
 
 def name_of(value: Any) -> str:
     """A name that a file gives, as it is written; what is none as it would be shown elsewhere."""
-    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) <= _SHOWN else shown(value)
+    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) <= _SHOWN else brief(value)

@@ -15,7 +15,8 @@ from dit360_core.errors import InputError, named
 class Policy:
     """Which Linear layers of a part are quantized. Names are matched by patterns of ``fnmatch``.
 
-    left: pattern → why such layers stay as they are. one_token: layers that see one token a picture.
+    left: pattern → why such layers stay as they are.
+    one_token: layers that see one token a picture.
     """
 
     left: Mapping[str, str] = attrs.field(factory=dict)
@@ -28,7 +29,11 @@ class Policy:
 
 @attrs.frozen(kw_only=True)
 class Selection:
-    """layers: those to quantize, each with whether it sees one token. left: layer → why not."""
+    """Which layers of a part are quantized.
+
+    layers: those to quantize, each with whether it sees one token.
+    left: layer → why not.
+    """
 
     layers: Mapping[str, bool]
     left: Mapping[str, str]
@@ -45,7 +50,9 @@ def patterns_of(skip: str) -> tuple[str, ...]:
 
 
 def select_layers(module: torch.nn.Module, policy: Policy, skip: str = "") -> Selection:
-    """Looks at every Linear of a module. skip: more patterns to leave out, separated by commas.
+    """Looks at every Linear of a module.
+
+    skip: more patterns to leave out, separated by commas.
 
     Raises InputError if nothing is left to quantize.
     """

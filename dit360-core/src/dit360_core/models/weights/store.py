@@ -153,7 +153,10 @@ _TEXTS = (".json", ".txt", ".model", ".jinja")
 
 @attrs.frozen(kw_only=True)
 class Stored:
-    """What ``quantization.json`` says of a part. layers: name → what is told of it."""
+    """What ``quantization.json`` says of a part.
+
+    layers: name → what is told of it.
+    """
 
     part: str
     mode: str
@@ -255,7 +258,8 @@ def restore_part(
 ) -> tuple[torch.nn.Module, Converted]:
     """A part with its quantized layers, as they were stored.
 
-    restore: the quantizer's. device, home: where layers compute, for which they are made, and where they rest.
+    restore: the quantizer's.
+    device, home: where layers compute, for which they are made, and where they rest.
     """
     module = networks.empty(stored.part, folder)
     tensors = Tensors(folder)

@@ -80,8 +80,9 @@ class Piece:
 class Part:
     """A part whose weights are not read yet.
 
-    module: on the meta device. sources: parameter → its name in the files, where that is another. additions: as in
-    :class:`Quantizing`.
+    module: on the meta device.
+    sources: parameter → its name in the files, where that is another.
+    additions: as in :class:`Quantizing`.
     """
 
     name: str
@@ -93,7 +94,11 @@ class Part:
 
 
 def whole(networks: Networks, name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """A part in full, on the CPU. networks: of its family. Raises ModelError if its files are not its own.
+    """A part in full, on the CPU.
+
+    networks: of its family.
+
+    Raises ModelError if its files are not its own.
 
     Weights that have this dtype in the file lie on the mapped file, which the system may drop and read again.
     """
@@ -133,7 +138,10 @@ def part_of(
     selection: Selection,
     additions: Additions | None = None,
 ) -> Part:
-    """One part of a model, in its folder; the headers of its files are compared with it. module: it, on meta."""
+    """One part of a model, in its folder; the headers of its files are compared with it.
+
+    module: it, on meta.
+    """
     described = networks.architecture.part(name)
     tensors = Tensors(folder)
     wanted = {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}

@@ -75,8 +75,10 @@ class ConvolutionStream:
     """One :class:`Convolution` over a stream of bands.
 
     Each band is copied into a buffer with the wrapped columns on either side, zeros beyond the poles and the last rows
-    of the band before; the convolution then pads nothing. height: rows of the whole input. tile_width: columns of the
-    result that are computed at once. ``tiles`` counts the rectangles that were.
+    of the band before; the convolution then pads nothing.
+
+    height: rows of the whole input.
+    tile_width: columns of the result that are computed at once. ``tiles`` counts the rectangles that were.
     """
 
     def __init__(

@@ -30,8 +30,9 @@ def pixels_per_latent(vae: Any) -> int:
 def decode_blended(vae: Any, latents: torch.Tensor, tile: int, overlap: int) -> tuple[torch.Tensor, int]:
     """latents ``(B, C, h, w)`` → pixels ``(B, 3, 8h, 8w)`` about −1 … 1, and the number of tiles.
 
-    tile, overlap: in latent columns; the overlap is less than the tile. Raises ModelError if the autoencoder has no
-    tiles.
+    tile, overlap: in latent columns; the overlap is less than the tile.
+
+    Raises ModelError if the autoencoder has no tiles.
     """
     tiled, factor = _tiled(vae, tile, overlap)
     wrapped, tiles = _wrap(latents, overlap), _count(latents, tile, overlap)

@@ -98,7 +98,10 @@ class _Result:
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Task:
-    """One way of a schedule, with what it reads and writes. moments: of the source, if its first step needs them."""
+    """One way of a schedule, with what it reads and writes.
+
+    moments: of the source, if its first step needs them.
+    """
 
     way: Way
     rows: int

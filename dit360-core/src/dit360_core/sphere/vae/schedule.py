@@ -40,8 +40,9 @@ class Way:
 
     mode: ``plain`` (a convolution), ``attention``, ``stored`` or ``recomputed`` (a residual block whose middle is),
     ``half`` and ``whole`` (a convolution and a residual block: only the convolution is computed again, or both).
-    kept: elements that exist at the worst moment. on_device: of which so many cannot be offloaded. work_per_row,
-    work_fixed: elements of scratch for each input row taken at once, and beside that.
+    kept: elements that exist at the worst moment.
+    on_device: of which so many cannot be offloaded.
+    work_per_row, work_fixed: elements of scratch for each input row taken at once, and beside that.
     """
 
     mode: Literal["plain", "attention", "stored", "recomputed", "half", "whole"]
@@ -79,7 +80,9 @@ class Way:
 
 @attrs.frozen(kw_only=True)
 class Schedule:
-    """One way for each group of steps. rows: of the input, that each takes at once. Bytes for one sample.
+    """One way for each group of steps.
+
+    rows: of the input, that each takes at once. Bytes for one sample.
 
     peak_bytes: the most memory that exists at once beside weights and input, predicted.
     """
@@ -110,9 +113,10 @@ def make_schedule(
 ) -> Schedule:
     """A schedule for an input of ``height × width`` (latent or pixel columns, by the steps).
 
-    itemsize: bytes of a number. tile_size: largest side of what is computed at once, in pixels of the picture.
-    at_least_two: cut the picture into at least two tiles, however small it is. scores: whether the device's kernel for
-    attention keeps scores.
+    itemsize: bytes of a number.
+    tile_size: largest side of what is computed at once, in pixels of the picture.
+    at_least_two: cut the picture into at least two tiles, however small it is.
+    scores: whether the device's kernel for attention keeps scores.
     """
     sizes = _sizes(steps, height, width)
     picture, last = max(sizes[0], sizes[-1]), steps[-1]

@@ -16,7 +16,8 @@ import torch
 class Slabs:
     """A pool of equal blocks on one device. What is given back serves again; everything goes with the pool.
 
-    size: bytes of a block. host: keep them in system memory that the accelerator can copy from and to directly.
+    size: bytes of a block.
+    host: keep them in system memory that the accelerator can copy from and to directly.
     """
 
     def __init__(self, size: int, device: torch.device, *, host: bool = False) -> None:

@@ -8,7 +8,10 @@ from dit360_core.system.devices.cards import Card
 
 
 def cards(root: Path = Path("/")) -> tuple[Card, ...]:
-    """In the order in which ROCm numbers them. root: where ``sys`` is."""
+    """In the order in which ROCm numbers them.
+
+    root: where ``sys`` is.
+    """
     nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*")
     found = []
     for node in sorted((each for each in nodes if each.name.isdigit()), key=lambda each: int(each.name)):

@@ -16,8 +16,8 @@ from dit360_core.system.installed import installed_version
 class Build:
     """cuda, hip: the version of CUDA or of AMD's HIP that PyTorch was built for, or None.
 
-    known: whether its files say so; where they do not, it may have been built for anything. version: its own, or empty
-    where there is no PyTorch.
+    known: whether its files say so; where they do not, it may have been built for anything.
+    version: its own, or empty where there is no PyTorch.
     """
 
     version: str = ""
@@ -41,7 +41,11 @@ def installed_build() -> Build:
 
 
 def build_in(folder: Path, version: str = "") -> Build:
-    """folder: the package ``torch``. version: what its metadata say, whose local part tells where the file does not."""
+    """For what the PyTorch in a folder was built.
+
+    folder: the package ``torch``.
+    version: what its metadata say, whose local part tells where the file does not.
+    """
     try:
         told = _assigned(ast.parse((folder / "version.py").read_text(encoding="utf-8")))
     except (OSError, SyntaxError, ValueError):

@@ -10,10 +10,14 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Card:
-    """memory: bytes, 0 if unknown. capability: CUDA's (major, minor), None if unknown. uuid: as its driver writes it.
+    """A graphics card.
 
-    fast_bfloat16: it multiplies bfloat16 in hardware. instances: those of a card that is split (NVIDIA's MIG), of which
-    a process sees only one; None: it is not split.
+    memory: bytes, 0 if unknown.
+    capability: CUDA's (major, minor), None if unknown.
+    uuid: as its driver writes it.
+
+    fast_bfloat16: it multiplies bfloat16 in hardware.
+    instances: those of a card that is split (NVIDIA's MIG), of which a process sees only one; None: it is not split.
     """
 
     name: str
@@ -32,10 +36,10 @@ class Card:
 def visible(cards: Sequence[Card], asked: str | None) -> tuple[Card, ...]:
     """The cards that CUDA shows to a process, in its order.
 
-    cards: all, in CUDA's order. asked: what ``CUDA_VISIBLE_DEVICES`` holds, None if it is not set; empty hides all.
-    Numbers, or beginnings of UUIDs; what comes after the first entry that fits no card is not seen, and of an entry
-    named twice nothing is, as CUDA has it:
-    https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#cuda-environment-variables
+    cards: all, in CUDA's order.
+    asked: what ``CUDA_VISIBLE_DEVICES`` holds, None if it is not set; empty hides all. Numbers, or beginnings of UUIDs;
+    what comes after the first entry that fits no card is not seen, and of an entry named twice nothing is, as CUDA has
+    it: https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#cuda-environment-variables
     """
     if asked is None:
         whole = [card for card in cards if card.instances is None]

@@ -26,10 +26,14 @@ _TRACES = ("proc/driver/nvidia", "dev/nvidiactl", "dev/dxg", "dev/nvhost-gpu", "
 
 @attrs.frozen(kw_only=True)
 class Driver:
-    """cards: in the order of their buses. cuda: the newest CUDA that the driver knows, (major, minor), or None.
+    """What a driver tells of its cards.
 
-    version: of the driver, or empty. trace: whether there is a sign of a driver, so that PyTorch may see more than was
-    found here. trouble: what NVML complains about, in its own words.
+    cards: in the order of their buses.
+    cuda: the newest CUDA that the driver knows, (major, minor), or None.
+
+    version: of the driver, or empty.
+    trace: whether there is a sign of a driver, so that PyTorch may see more than was found here.
+    trouble: what NVML complains about, in its own words.
     """
 
     cards: tuple[Card, ...] = ()
@@ -40,7 +44,10 @@ class Driver:
 
 
 def driver(root: Path = Path("/")) -> Driver:
-    """What is known of NVIDIA's driver and cards. root: where ``proc`` and ``dev`` are."""
+    """What is known of NVIDIA's driver and cards.
+
+    root: where ``proc`` and ``dev`` are.
+    """
     told = _by_nvml()
     if told is not None and (told.cards or not told.trouble):
         return told

@@ -20,7 +20,10 @@ MACOS = (14, 0)
 
 @attrs.frozen(kw_only=True)
 class Sight:
-    """cards: those that this process sees, ``cuda:0`` first. why: half a sentence on why there are none.
+    """What a process sees.
+
+    cards: those that this process sees, ``cuda:0`` first.
+    why: half a sentence on why there are none.
 
     sure: without cards, that PyTorch cannot see any either.
     """
@@ -31,7 +34,10 @@ class Sight:
 
 
 def cuda(build: Build, environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Sight:
-    """What PyTorch calls ``cuda``: NVIDIA's cards, or AMD's where it is built for them. root: where ``proc`` is."""
+    """What PyTorch calls ``cuda``: NVIDIA's cards, or AMD's where it is built for them.
+
+    root: where ``proc`` is.
+    """
     if not build.may_have_cuda:
         return Sight(why=f"the installed PyTorch {build.version} is built without CUDA".replace("  ", " "))
     return _of_amd(build, environ, root) if build.hip is not None else _of_nvidia(build, environ, root)
