@@ -199,7 +199,7 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
 def _is_there(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # as dit360_core.models.weights.files.existing
+    except (OSError, RuntimeError, ValueError):  # as dit360_core.system.naming.existing
         return False
 
 

@@ -21,7 +21,6 @@ from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import Dit360Error, InputError, Sentence, marked, named, remedy, setting
 from dit360_core.errors.sentences import line_of_list
-from dit360_core.models.weights.files import existing
 from dit360_core.options import REPLACING, DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama
 from dit360_core.planning.checks import check_names
@@ -29,6 +28,7 @@ from dit360_core.planning.loras import lora_uses
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import NameTaken
+from dit360_core.system.naming import existing
 
 log = logging.getLogger("dit360")
 

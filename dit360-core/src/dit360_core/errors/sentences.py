@@ -26,7 +26,7 @@ REMEDIES = {
     "list_backends": "'dit360 backends' lists them",
     "see_backends": "see 'dit360 backends'",
     "encode_with_this_model": "encode the prompt with this model's text encoders",
-    "give_diffusers_folder": "give the folder that FluxPipeline.save_pretrained wrote",
+    "give_diffusers_folder": "give the folder that save_pretrained wrote",
 }
 """Code → advice that surfaces word in their own way, as Python says it."""
 _CODES = {phrase: code for code, phrase in REMEDIES.items()}

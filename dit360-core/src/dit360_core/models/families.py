@@ -5,16 +5,15 @@ A further family is a line in :data:`ARCHITECTURES`, until families come from pl
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from dit360_core.errors import ModelError
-from dit360_core.models.architecture import DENOISER, Architecture
+from dit360_core.models.architecture import DENOISER, Architecture, Facts
 from dit360_core.models.flux.architecture import FLUX
-from dit360_core.models.weights.files import existing
-from dit360_core.models.weights.hub import explain_the_cache, fetch
-from dit360_core.models.weights.schema import read_json
 from dit360_core.plugins.offers import Model
-from dit360_core.system.naming import looks_like_hub_id
+from dit360_core.system.naming import existing, looks_like_hub_id
 
 ARCHITECTURES: tuple[Architecture, ...] = (FLUX,)
 """All families, the usual one first."""
@@ -34,11 +33,18 @@ def architecture_for(pipe: object) -> Architecture:
     return next((each for each in ARCHITECTURES if each.has_made(pipe)), ARCHITECTURES[0])
 
 
-def _described(file: Path) -> dict[str, object]:
+def _described(file: Path) -> dict[str, Any]:
+    # What is wrong with a file is said by the family's check.
     try:
-        return read_json(file) if file.is_file() else {}
-    except ModelError:  # which the family's check says again
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
+
+
+def facts_of(folder: Path) -> Facts:
+    """What the transformer's configuration in a folder of ours says, which nobody need look at first."""
+    return architecture_of(folder).facts_of(_described(folder / DENOISER / "config.json"))
 
 
 def expected(model: Model) -> Architecture:
@@ -63,6 +69,8 @@ def check_model(folder: Path) -> None:
 
 def locate(base: str) -> Path:
     """The folder of a model given as folder or Hub id, checked. Raises ModelError."""
+    from dit360_core.models.weights.hub import explain_the_cache, fetch  # its client is slow to import
+
     folder = existing(base)
     if folder is None and looks_like_hub_id(base):
         folder = fetch(base, model_files())
@@ -81,4 +89,6 @@ def shape_folder(model: Model) -> Path:
         return locate(model.base)
     if model.shape is not None:
         return Path(model.shape)
+    from dit360_core.models.weights.hub import fetch  # as above
+
     return fetch(model.base, ["*.json"])

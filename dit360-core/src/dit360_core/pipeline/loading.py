@@ -14,7 +14,7 @@ from dit360_core.models.architecture import Architecture, Facts
 from dit360_core.models.families import architecture_of, expected, locate, shape_folder
 from dit360_core.models.lora import finding
 from dit360_core.models.settings import remembered_loras, with_settings
-from dit360_core.models.weights.files import ModelFiles, existing
+from dit360_core.models.weights.files import ModelFiles
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.pipeline.signature import takes
 from dit360_core.planning.budget import fit, one
@@ -38,6 +38,7 @@ from dit360_core.plugins.offers import Attend, Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import free_memory
+from dit360_core.system.naming import existing
 
 if TYPE_CHECKING:
     from dit360_core.models.weights.store import Stored

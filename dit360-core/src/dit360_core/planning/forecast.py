@@ -13,7 +13,7 @@ from dit360_core.errors import UnknownName, setting
 from dit360_core.models.architecture import Architecture
 from dit360_core.models.families import architecture_of, expected, shape_folder
 from dit360_core.models.settings import with_settings
-from dit360_core.models.weights.files import ModelFiles, existing, find_lora_file
+from dit360_core.models.weights.files import ModelFiles, find_lora_file
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, check_size
 from dit360_core.planning.checks import check_names, padding_of, picture_size
 from dit360_core.planning.cost import evaluations
@@ -31,6 +31,7 @@ from dit360_core.sphere.size import tokens_of
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import free_memory, gib, used_memory
+from dit360_core.system.naming import existing
 
 if TYPE_CHECKING:
     from dit360_core.models.shapes.shapes import Quantized, Shapes

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from dit360_core.errors import remedy, setting
-from dit360_core.models.families import expected, shape_folder
+from dit360_core.models.families import expected, facts_of, shape_folder
 from dit360_core.options import LoadOptions
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.trial import Verdict, try_apart
@@ -42,7 +42,7 @@ TYPICAL = DIT360
 def typical_need(machine: Machine) -> AttentionNeed:
     """What DiT360 itself asks of attention, by the configuration that comes with its name: the largest model here."""
     family = expected(TYPICAL)
-    facts = family.facts(shape_folder(TYPICAL))
+    facts = facts_of(shape_folder(TYPICAL))
     precision = precision_for(LoadOptions(), TYPICAL, machine)
     return native_need(TYPICAL, machine, precision, (facts.heads, facts.head_dim), family.longest_prompt)
 

@@ -196,3 +196,12 @@ def looks_like_hub_id(name: str) -> bool:
     owner, slash, rest = name.partition("/")
     plain = owner + rest
     return bool(slash and owner and rest) and not name.startswith((".", "~")) and "/" not in rest and "\\" not in plain
+
+
+def existing(name: str) -> Path | None:
+    """The file or folder that a user means by a text, with ``~`` expanded; None if there is no such thing."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a file's name; the home of nobody; a null character
+        return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dit360_core.models.families import check_model
-from dit360_core.models.weights.files import existing, find_lora_file
+from dit360_core.models.weights.files import find_lora_file
 from dit360_core.options import SampleOptions, build
 from dit360_core.plugins.offers import Model
-from dit360_core.system.naming import looks_like_hub_id
+from dit360_core.system.naming import existing, looks_like_hub_id
 from dit360_core.testing.offering import OfferConformance
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import InputError, plain
-from dit360_core.models.weights.files import existing
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest, options_of
 from dit360_core.planning.checks import begun_with, check_names
 from dit360_core.planning.loras import SEPARATOR, names_in
+from dit360_core.system.naming import existing
 
 if TYPE_CHECKING:
     from dit360_core.plugins.registry import Registry

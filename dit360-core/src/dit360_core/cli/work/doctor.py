@@ -12,14 +12,14 @@ from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
 from dit360_core.errors import ModelError, Sentence, marked
 from dit360_core.models.families import check_model, model_files
-from dit360_core.models.weights.files import existing, find_lora_file
+from dit360_core.models.weights.files import find_lora_file
 from dit360_core.models.weights.hub import LORA_FILES, cached
 from dit360_core.planning.isolation import ending_plugins, without
 from dit360_core.planning.kernels import try_kernels
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import DISABLED, Registry, default_registry
 from dit360_core.system.machine import Machine
-from dit360_core.system.naming import looks_like_hub_id
+from dit360_core.system.naming import existing, looks_like_hub_id
 
 
 def run(console: Console, as_json: bool) -> bool:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.models.architecture import DENOISER, Architecture, Facts, Networks, Target
-from dit360_core.models.flux import composed, lora_names
-from dit360_core.models.flux.folder import PIPELINES, TOKENIZERS, check_model_folder, read_config
+from dit360_core.models.architecture import Architecture, Facts, Networks, Target
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
-from dit360_core.models.flux.parts import PARTS
-from dit360_core.models.flux.schemas import value_of
-from dit360_core.models.flux.tokenizers import longest_prompt
-from dit360_core.models.weights.files import ModelFiles
+from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
+
+if TYPE_CHECKING:
+    from dit360_core.models.flux.composed import Given
+    from dit360_core.models.weights.files import ModelFiles
 
 SCHNELL_STEPS = 4
 
@@ -30,7 +29,7 @@ class Flux(Architecture):
     title = "FLUX.1"
     parts = PARTS
     others = (*TOKENIZERS, "scheduler")
-    replaceable = composed.OPTIONS
+    replaceable = REPLACEABLE
     longest_prompt = LONGEST_PROMPT
     # DiT360's, of rank 64: in 57 blocks four layers of 3072 channels, two factors each, in 16 bits.
     usual_lora_bytes = 57 * 4 * 2 * 64 * 3072 * 2
@@ -44,37 +43,41 @@ class Flux(Architecture):
         return denoiser.get("_class_name") == "FluxTransformer2DModel"
 
     def check_folder(self, folder: Path) -> None:
-        check_model_folder(folder)
+        self._files.check_model_folder(folder)
 
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
-        return read_config(part, folder)
+        return self._files.read_config(part, folder)  # type: ignore[no-any-return]
 
     def has_made(self, pipe: Any) -> bool:
         return type(pipe).__name__ in PIPELINES
 
     def facts_of(self, config: Mapping[str, Any]) -> Facts:
-        heads, head_dim, guided = (
-            value_of(DENOISER, config, key) for key in ("num_attention_heads", "attention_head_dim", "guidance_embeds")
-        )
-        return Facts(heads=heads, head_dim=head_dim, takes_guidance=guided)
+        heads, head_dim, guided = (config.get(key, usual) for key, usual in USUAL.items())
+        return Facts(heads=int(heads), head_dim=int(head_dim), takes_guidance=bool(guided))
 
     def prompt_tokens(self, folder: Path) -> int:
-        return min(LONGEST_PROMPT, longest_prompt(folder / "tokenizer_2", LONGEST_PROMPT))
+        return min(LONGEST_PROMPT, self._files.longest_prompt(folder / "tokenizer_2", LONGEST_PROMPT))  # type: ignore[no-any-return]
 
     def usual(self, model: Model, takes_guidance: bool) -> Model:
         """One without guidance is FLUX.1-schnell, or made of it, and takes four steps."""
         return model if takes_guidance else attrs.evolve(model, steps=SCHNELL_STEPS)
 
+    @functools.cached_property
+    def _files(self) -> Any:
+        from dit360_core.models.flux import files  # looks at files, which 'dit360 backends' does not
+
+        return files
+
     # ----------------------------------------------------------------------------------------------- replaced parts
 
-    def find_replaced(self, asked: LoadOptions) -> tuple[composed.Given, ...]:
-        return composed.find(asked)
+    def find_replaced(self, asked: LoadOptions) -> tuple[Given, ...]:
+        return self._files.find(asked)  # type: ignore[no-any-return]
 
-    def check_replaced(self, replaced: Sequence[composed.Given], folder: Path) -> None:
-        composed.check_fits(replaced, folder)
+    def check_replaced(self, replaced: Sequence[Given], folder: Path) -> None:
+        self._files.check_fits(replaced, folder)
 
-    def compose(self, folder: Path, replaced: Sequence[composed.Given], *, weights: bool = True) -> ModelFiles:
-        return composed.compose(folder, replaced, self._empty, weights=weights)
+    def compose(self, folder: Path, replaced: Sequence[Given], *, weights: bool = True) -> ModelFiles:
+        return self._files.compose(folder, replaced, self._empty, weights=weights)  # type: ignore[no-any-return]
 
     def _empty(self, part: str, folder: Path) -> Any:
         return self.networks.empty(part, folder)
@@ -82,6 +85,8 @@ class Flux(Architecture):
     # -------------------------------------------------------------------------------------------------------- LoRAs
 
     def target(self, name: str) -> Target | None:
+        from dit360_core.models.flux import lora_names  # tables that only a LoRA's file needs
+
         return lora_names.find(name)
 
     # ------------------------------------------------------------------------------------------------------ networks

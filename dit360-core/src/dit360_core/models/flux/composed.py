@@ -20,22 +20,20 @@ import attrs
 
 from dit360_core.errors import ModelError, remedy
 from dit360_core.models.flux.folder import FOLDERS, check_weights, read_config
-from dit360_core.models.flux.parts import PARTS
+from dit360_core.models.flux.parts import PARTS, REPLACEABLE
 from dit360_core.models.flux.schemas import value_of
 from dit360_core.models.settings import SETTINGS
-from dit360_core.models.weights.files import STORED, ModelFiles, existing
+from dit360_core.models.weights.files import STORED, ModelFiles
 from dit360_core.models.weights.headers import FLOATS, PICKLED, Entry, check_numbers, harmless, header, refuse_pickle
 from dit360_core.models.weights.hub import SUBFOLDERS, explain_the_cache, fetch
 from dit360_core.models.weights.schema import name_of, read_json
 from dit360_core.options import LoadOptions
-from dit360_core.system.naming import looks_like_hub_id
+from dit360_core.system.naming import existing, looks_like_hub_id
 
 Empty = Callable[[str, Path], Any]
 """Makes a part, by its name, of the configuration in its folder: on the meta device."""
 
 VAE, T5 = "vae", "text_encoder_2"
-OPTIONS = {"vae": VAE, "t5": T5}
-"""Option → the part of a model that it replaces."""
 
 _WHAT = {VAE: "autoencoder", T5: "T5 text encoder"}
 _FILE = {VAE: "diffusion_pytorch_model.safetensors", T5: "model.safetensors"}
@@ -64,7 +62,7 @@ class Given:
 
     @property
     def part(self) -> str:
-        return OPTIONS[self.option]
+        return REPLACEABLE[self.option]
 
     @property
     def what(self) -> str:
@@ -79,7 +77,7 @@ def find(asked: LoadOptions) -> tuple[Given, ...]:
 
     Raises ModelError for what is not there, can run code, is damaged, or cannot be such a part of any FLUX.
     """
-    return tuple(_find(option, name) for option in OPTIONS if (name := getattr(asked, option)))
+    return tuple(_find(option, name) for option in REPLACEABLE if (name := getattr(asked, option)))
 
 
 def _find(option: str, name: str) -> Given:

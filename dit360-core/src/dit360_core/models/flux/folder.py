@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import ModelError, named, remedy
-from dit360_core.models.flux.parts import PARTS
+from dit360_core.models.flux.parts import PARTS, PIPELINES, TOKENIZERS
 from dit360_core.models.flux.schemas import SCHEMAS, check_part, check_together
 from dit360_core.models.flux.tokenizers import check_tokenizer, check_vocabulary
 from dit360_core.models.weights.files import STORED, refuse_single_file
@@ -24,14 +24,9 @@ from dit360_core.models.weights.schema import name_of, read_json
 log = logging.getLogger("dit360")
 
 WEIGHTS = tuple(part.name for part in PARTS)
-TOKENIZERS = ("tokenizer", "tokenizer_2")
 FOLDERS = (*WEIGHTS, *TOKENIZERS, "scheduler")
 LIBRARIES = ("diffusers", "transformers")
 """From which the parts of a model come. Older versions of diffusers import whatever else a model's folder names."""
-PIPELINES = (
-    "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline", "FluxKontextInpaintPipeline",
-)  # fmt: skip
-"""That paint from a prompt with the parts of a FluxPipeline."""
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "transformer": ("FluxTransformer2DModel",),
     "vae": ("AutoencoderKL",),

@@ -10,10 +10,11 @@ import torch
 
 from dit360_core.errors import InputError, ModelError, first_line
 from dit360_core.models.architecture import Networks
-from dit360_core.models.flux.folder import TOKENIZERS, read_config
+from dit360_core.models.flux.folder import read_config
 from dit360_core.models.flux.given import check_given
 from dit360_core.models.flux.layers import policy_of
 from dit360_core.models.flux.lengths import LONGEST_PROMPT, TOKENS_OF_CLIP
+from dit360_core.models.flux.parts import TOKENIZERS
 from dit360_core.models.flux.schemas import value_of
 from dit360_core.models.flux.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.residency.residency import Residency

@@ -40,3 +40,15 @@ PARTS = (
     ),
 )  # fmt: skip
 """In the order in which they are read."""
+
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+PIPELINES = (
+    "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline", "FluxKontextInpaintPipeline",
+)  # fmt: skip
+"""That paint from a prompt with the parts of a FluxPipeline."""
+
+REPLACEABLE = {"vae": AUTOENCODER, "t5": "text_encoder_2"}
+"""Option → the part of a model that it replaces."""
+
+USUAL = {"num_attention_heads": 24, "attention_head_dim": 128, "guidance_embeds": False}
+"""What diffusers takes where a transformer's configuration says nothing."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from dit360_core.errors import ModelError
 from dit360_core.models.lora import keys
-from dit360_core.models.weights.files import existing, find_lora_file
+from dit360_core.models.weights.files import find_lora_file
 from dit360_core.models.weights.headers import check_safetensors
 from dit360_core.models.weights.hub import LORA_FILES, SUBFOLDERS, explain_the_cache, fetch
-from dit360_core.system.naming import looks_like_hub_id
+from dit360_core.system.naming import existing, looks_like_hub_id
 
 
 def locate(lora: str) -> Path:

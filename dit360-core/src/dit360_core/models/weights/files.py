@@ -37,15 +37,6 @@ def _remove(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def existing(name: str) -> Path | None:
-    """The file or folder that a user means by a text, with ``~`` expanded; None if there is no such thing."""
-    try:
-        path = Path(name).expanduser()
-        return path if path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # too long for a file's name; the home of nobody; a null character
-        return None
-
-
 def refuse_single_file(path: Path) -> None:
     """Raises ModelError for a file where a folder belongs, and for a path that is not there."""
     if path.is_file():
