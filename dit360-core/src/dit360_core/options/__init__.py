@@ -1,7 +1,7 @@
 """What may be asked: the three option classes that Python, the command line and ComfyUI make their inputs from."""
 
 from dit360_core.options.budgets import budget_of
-from dit360_core.options.building import build, changed_options, nearest
+from dit360_core.options.building import build, changed_options, nearest, own_options
 from dit360_core.options.checking import decimal_hint
 from dit360_core.options.choices import (
     CIRCULAR_MODES,
@@ -54,4 +54,5 @@ __all__ = [
     "nearest",
     "option",
     "options_of",
+    "own_options",
 ]

@@ -36,6 +36,15 @@ def build(cls: type[OptionClass], given: Mapping[str, Any], *, beside: type[Any]
     return cls(**given)
 
 
+def own_options(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of names and values that are options of a class.
+
+    cls: LoadOptions, SampleOptions or DecodeOptions.
+    given: options of several classes.
+    """
+    return {name: given[name] for name in options_of(cls) if name in given}
+
+
 def changed_options(options: Any, *leave_out: str) -> dict[str, Any]:
     """The options that differ from their defaults: what somebody really asked for.
 

@@ -18,7 +18,7 @@ from dit360_core.models.lora.added import check_addable
 from dit360_core.models.lora.beside import Strength
 from dit360_core.models.lora.finding import locate
 from dit360_core.models.residency.placement import place
-from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions, build, own_options
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.adopting import adopt
 from dit360_core.pipeline.autoencoding import Autoencoding
@@ -116,7 +116,8 @@ class Pipeline:
         tap: called with (done, steps, latents of the picture as expected by then), for :meth:`preview` or
         :meth:`decode`.
         """
-        decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
+        decoding = own_options(DecodeOptions, options)
+        options = {name: value for name, value in options.items() if name not in decoding}
         decode_options = build(DecodeOptions, decoding)
         asked = build(SampleOptions, {"prompt": prompt, **options}, beside=DecodeOptions)
         asked = begun_with(asked, _size_of(image))
@@ -143,7 +144,8 @@ class Pipeline:
 
         options: as for :meth:`generate`.
         """
-        decoding = {f.name: options.pop(f.name) for f in attrs.fields(DecodeOptions) if f.name in options}
+        decoding = own_options(DecodeOptions, options)
+        options = {name: value for name, value in options.items() if name not in decoding}
         asked = build(SampleOptions, {"prompt": "any", **options}, beside=DecodeOptions)
         return self._loaded.predict(asked, build(DecodeOptions, decoding))
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from dit360_core.cli.benching import comparing
 from dit360_core.cli.benching.varying import Configuration, configurations
 from dit360_core.cli.wording import worded
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, own_options
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.atomic import check_writable
 
@@ -32,9 +32,9 @@ def run(
     picture = {name: value for name, value in options.items() if not name.startswith("attention_")}
     baseline = Configuration(
         # A kernel that fell back to another would be measured under the wrong name; so it fails.
-        loading=build(LoadOptions, {**_of(LoadOptions, options), "strict": True}),
-        sampling=build(SampleOptions, _of(SampleOptions, picture)),
-        decoding=build(DecodeOptions, _of(DecodeOptions, options)),
+        loading=build(LoadOptions, {**own_options(LoadOptions, options), "strict": True}),
+        sampling=build(SampleOptions, own_options(SampleOptions, picture)),
+        decoding=build(DecodeOptions, own_options(DecodeOptions, options)),
     )
     compared = configurations(baseline, vary, default_registry())
     if output is not None:
@@ -45,10 +45,6 @@ def run(
     if output is not None:
         comparing.write_report(report, output, force=force)
     return report
-
-
-def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}
 
 
 def show(report: Mapping[str, Any], output: Path | None) -> None:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from dit360_core.cli.timeline import check_timeline, save_timeline
 from dit360_core.errors import Dit360Error
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build, own_options
 from dit360_core.panorama.picture import Panorama, check_save, rescue
 from dit360_core.pipeline.loading import prepare
 from dit360_core.planning.checks import begun_with
@@ -47,12 +47,12 @@ def run(
 ) -> None:
     """Makes a picture and saves it."""
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
-    of_the_model = _of(LoadOptions, options)
+    of_the_model = own_options(LoadOptions, options)
     loading = build(LoadOptions, of_the_model)
     # A flag of both is the model's: it is loaded for this picture alone, which need not override it.
-    own = {name: value for name, value in _of(SampleOptions, options).items() if name not in of_the_model}
+    own = {name: value for name, value in own_options(SampleOptions, options).items() if name not in of_the_model}
     sampling = build(SampleOptions, {"prompt": prompt, **own})
-    decoding = build(DecodeOptions, _of(DecodeOptions, options))
+    decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     check_save(output, force=force)
     if profile is not None:
         check_timeline(profile, force=force)
@@ -111,10 +111,6 @@ def _show_memory(console: Console, told: dict[str, Any]) -> None:
             duration(phase["seconds"]),
         )
     console.print(table)
-
-
-def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}
 
 
 class _Bar:

@@ -13,7 +13,7 @@ from rich.table import Table
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, changed_options, flag
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, changed_options, flag, own_options
 from dit360_core.planning.budget import Candidate, Fit, NothingFits, fit, one
 from dit360_core.planning.checks import check_loading, check_request
 from dit360_core.planning.forecast import Subject, subject_of
@@ -48,9 +48,9 @@ def _size(text: str | None, options: dict[str, Any]) -> dict[str, int]:
 
 def run(size: str | None, as_json: bool, options: dict[str, Any]) -> bool | None:
     """Prints the plan; whether the picture fits, or None if nobody knows."""
-    asked = build(LoadOptions, _of(LoadOptions, options))
-    sampling = build(SampleOptions, {"prompt": "any", **_of(SampleOptions, options), **_size(size, options)})
-    decoding = build(DecodeOptions, _of(DecodeOptions, options))
+    asked = build(LoadOptions, own_options(LoadOptions, options))
+    sampling = build(SampleOptions, {"prompt": "any", **own_options(SampleOptions, options), **_size(size, options)})
+    decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     with apart_from_stdout():
         subject = subject_of(asked, sampling, decoding, default_registry())
         check_loading(asked, subject.machine, subject.model)
@@ -144,7 +144,3 @@ def _show(
         for each in fitted.others[:ALTERNATIVES]:
             also.add_row(worded(each.sentence(asked)), gib(each.prediction.peak.total), duration(each.seconds))
         console.print(also)
-
-
-def _of(cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: options[field.name] for field in attrs.fields(cls) if field.name in options}
