@@ -15,7 +15,7 @@ import pytest
 import torch
 from comfy_server import PYTHON, Server, comfyui_dir, errors
 from dit360_comfy import native_attention
-from dit360_comfy.native_attention import SLOT, Override, told_of, with_attention
+from dit360_comfy.native_attention import SLOT, Override, description_of, with_attention
 from dit360_comfy.native_padding import CircularPadding, refuse_areas
 from dit360_comfy.native_vae import as_diffusers
 from dit360_comfy.nodes.native import NODES
@@ -272,7 +272,7 @@ def test_the_cache_of_results_keeps_pipes_prompts_and_latents():
 
 def test_the_report_tells_whose_attention_a_model_has():
     def of(slot, *chosen):
-        return told_of(
+        return description_of(
             SimpleNamespace(
                 model_options={"transformer_options": {} if slot is None else {SLOT: slot}},
                 get_wrappers=lambda kind, key: [one.watch for one in chosen],

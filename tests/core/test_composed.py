@@ -292,7 +292,7 @@ TENSORS = {
 
 @pytest.mark.parametrize(("option", "change", "sentence"), TENSORS.values(), ids=TENSORS)
 def test_a_file_of_something_else_is_refused(option, change, sentence, tmp_path, weights, temporary):
-    tensors = change(weights[composed.OPTIONS[option]])
+    tensors = change(weights[composed.REPLACEABLE[option]])
     refused(sentence, temporary, **{option: file_of(tmp_path, tensors)})
 
 

@@ -59,7 +59,7 @@ def test_a_lora_that_matches_in_part_is_fused_and_the_rest_told(tmp_path):
     file = write(tmp_path, "diffusers", layers={LAYERS[1]: "single_transformer_blocks.90.attn.to_k"})
     changed, (told,) = fuse(random_flux(), file)
     assert changed == 1
-    assert "of its 4 tensors 2 are for layers that this model has not (such as 'transformer.single" in told
+    assert "of its 4 tensors 2 are for layers that this model does not have (such as 'transformer.single" in told
 
 
 def test_a_lora_of_another_width_is_refused(tmp_path):

@@ -11,7 +11,16 @@ import pytest
 import typer
 from dit360_core.cli import app
 from dit360_core.models.families import architecture_of
-from dit360_core.options import REPLACING, STORED, DecodeOptions, LoadOptions, SampleOptions, flag, option, options_of
+from dit360_core.options import (
+    QUANTIZE_OPTIONS,
+    REPLACING,
+    DecodeOptions,
+    LoadOptions,
+    SampleOptions,
+    flag,
+    option,
+    options_of,
+)
 
 CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
 CORE = Path(dit360.__file__).parent
@@ -94,11 +103,11 @@ def test_what_replaces_a_part_of_a_model_is_an_option_and_the_part_one_of_a_diff
 
 def test_quantize_takes_the_options_of_what_is_stored_in_python_and_as_flags():
     own = {"output", "registry", "machine", "progress"}
-    assert set(inspect.signature(dit360.quantize).parameters) - own == STORED
+    assert set(inspect.signature(dit360.quantize).parameters) - own == QUANTIZE_OPTIONS
     flags = {p.name: p for p in typer.main.get_command(app).commands["quantize"].params}
-    assert set(flags) - {"output", "verbose"} == STORED - {"lora_mode"}
+    assert set(flags) - {"output", "verbose"} == QUANTIZE_OPTIONS - {"lora_mode"}
     called = {"quantization_mode": "--mode", "quantization_parts": "--parts", "quantization_skip": "--skip"}
-    for name in STORED - {"lora_mode", "model"}:
+    for name in QUANTIZE_OPTIONS - {"lora_mode", "model"}:
         known = options_of(LoadOptions)[name]
         assert flags[name].opts == [called.get(name, flag(name))]
         assert flags[name].help.startswith(known.help[:20])

@@ -157,7 +157,7 @@ def test_the_readme_has_every_preset_as_it_is_planned(flux, monkeypatch):
 
 
 def test_nothing_fits_says_what_would(flux):
-    with pytest.raises(InputError, match=r"Nothing keeps to 1\.\d GiB at 2048×1024: the least is .* use width \d+"):
+    with pytest.raises(InputError, match=r"Nothing fits into 1\.\d GiB at 2048×1024: the least is .* use width \d+"):
         fitted(flux, vram=1.3)
 
 
@@ -187,7 +187,7 @@ def test_a_verdict_says_what_would_fit_and_each_of_it_does(flux):
     tight = LoadOptions(model="dit360", vram=1.3)
     told = verdict_of(tight, flux, ASSUMED, one(tight, flux, ASSUMED))
     assert not told.would
-    assert re.search(r"No combination does: the least takes 1\.\d GiB .*; a picture of width \d+ takes",
+    assert re.search(r"No combination fits: the smallest takes 1\.\d GiB .*; a picture of width \d+ takes",
                      told.sentence(tight))  # fmt: skip
     unknown = LoadOptions(model="dit360")
     needs = verdict_of(unknown, flux, ASSUMED, one(unknown, flux, ASSUMED))
@@ -198,7 +198,7 @@ def test_a_verdict_says_what_would_fit_and_each_of_it_does(flux):
 def test_where_nothing_fits_programs_are_told_the_least(flux):
     asked = LoadOptions(model="dit360", vram=8, ram=4)
     found = attrs.evolve(flux, machine=with_system_memory(CARD, asked, here=False))
-    with pytest.raises(NothingFits, match=r"Nothing keeps to 4\.0 GiB of system memory, of which 1\.6 GiB") as failed:
+    with pytest.raises(NothingFits, match=r"Nothing fits into 4\.0 GiB of system memory, of which 1\.6 GiB") as failed:
         fit(asked, found, ASSUMED)
     told = verdict_of(asked, found, ASSUMED, failed.value.least).as_dict(asked)
     assert (told["fits"], told["would_fit"], told["smaller"]) == (False, [], None)
@@ -291,7 +291,7 @@ def test_what_the_system_would_kill_is_warned_of_before_weights_are_read(tiny_fo
     prepare(LoadOptions(model="tiny", device="cpu"), registry=default_registry())
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert re.match(r"The system may end this process: decoding takes .*iB of system memory, and there are ", warning)
-    assert "What would: " in warning or "No combination does: " in warning
+    assert "What would: " in warning or "No combination fits: " in warning
 
 
 def test_a_cpu_has_files_and_eviction():
@@ -333,7 +333,7 @@ def test_loading_keeps_to_it_and_says_so(tiny_folder):
     assert any("vram=2 preset=quality decided" in line for line in pipe.plan.sentences())
     used = pipe.generate("a castle", width=64, steps=1, seed=1).settings
     assert used["requested"]["vram"] == "2"
-    with pytest.raises(InputError, match="Nothing keeps to"):
+    with pytest.raises(InputError, match="Nothing fits into"):
         dit360.load("tiny", device="cpu", vram="0.5")
 
 

@@ -904,7 +904,7 @@ def test_weights_packed_for_a_cpu_do_not_pretend_to_move():
 
 def test_an_adapter_cannot_be_nothing(tmp_path):
     nothing = write_lora(tmp_path / "nothing.safetensors", scale=1e-9)
-    with pytest.raises(ModelError, match=r"holds numbers that are nothing in torch\.float16"):
+    with pytest.raises(ModelError, match=r"holds values that cannot be represented in torch\.float16"):
         dit360_core.load("tiny", lora=nothing, lora_mode="adapter", precision="fp16")
 
 

@@ -35,7 +35,7 @@ def conditioning_of(read: Conditioning) -> list[list[Any]]:
         "negative": None if read.negative is None else _plain(read.negative),
     }
     tokens, pooled = _plain(read.positive)
-    return kept_conditioning(ride(tokens, told), {"pooled_output": pooled})
+    return kept_conditioning(ride(tokens, told), {} if pooled is None else {"pooled_output": pooled})
 
 
 def conditioning_from(
@@ -112,8 +112,9 @@ def moved(embedding: Embedding | None, device: Any, dtype: Any) -> Embedding | N
 
 
 def _embedded(tokens: Any, pooled: Any, device: Any, dtype: Any) -> Embedding:
-    return Embedding(tokens=host.plain(tokens).to(device, dtype), pooled=host.plain(pooled).to(device, dtype))
+    pooled = None if pooled is None else host.plain(pooled).to(device, dtype)
+    return Embedding(tokens=host.plain(tokens).to(device, dtype), pooled=pooled)
 
 
 def _plain(embedding: Embedding) -> tuple[Any, Any]:
-    return host.plain(embedding.tokens), host.plain(embedding.pooled)
+    return host.plain(embedding.tokens), None if embedding.pooled is None else host.plain(embedding.pooled)

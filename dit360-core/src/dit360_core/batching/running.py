@@ -354,4 +354,4 @@ def check_engine(engine: str, workers: int | None, ray_address: str | None) -> N
 
 
 def _told(identity: Mapping[str, object]) -> str:
-    return " ".join(f"{name}={value}" for name, value in identity.items())
+    return " ".join(setting(name, value) for name, value in identity.items())

@@ -12,10 +12,10 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import reporting
-from dit360_core.options import STORED, LoadOptions, options_of
+from dit360_core.options import QUANTIZE_OPTIONS, LoadOptions, options_of
 
 # Beside those that it does not take: an argument of its own, and one that can have one value only.
-_WITHOUT = ({*options_of(LoadOptions)} - STORED) | {"model", "lora_mode"}
+_WITHOUT = ({*options_of(LoadOptions)} - QUANTIZE_OPTIONS) | {"model", "lora_mode"}
 _CALLED = {"quantization_mode": "--mode", "quantization_parts": "--parts", "quantization_skip": "--skip"}
 """Quantization is all that it does, so its flags say less."""
 

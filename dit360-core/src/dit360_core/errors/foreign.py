@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 def mark_as_callers(error: BaseException) -> None:
-    """Says of an exception that it is of code that the user gave us, so that it is passed on as it is."""
+    """Marks an exception as raised by code that the user gave us, so that it is passed on as it is."""
     error.__dict__["dit360_callers"] = True
 
 
 def is_callers(error: BaseException) -> bool:
-    """Whether :func:`mark_as_callers` was said of it."""
+    """Whether :func:`mark_as_callers` has marked it."""
     return "dit360_callers" in error.__dict__
 
 

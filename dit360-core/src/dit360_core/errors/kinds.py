@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dit360_core.errors.reasons import Reason
-from dit360_core.errors.sentences import options_in, plain, remedies_in
+from dit360_core.errors.sentences import marked, options_in, plain, remedies_in
 
 
 class Dit360Error(Exception):
@@ -16,7 +16,7 @@ class Dit360Error(Exception):
     """
 
     def __init__(self, *args: object) -> None:
-        self._marked = args[0] if args and isinstance(args[0], str) else None
+        self._marked = marked(args[0]) if args and isinstance(args[0], str) else None
         super().__init__(*(plain(one) if isinstance(one, str) else one for one in args[:1]), *args[1:])
 
     @property

@@ -21,7 +21,6 @@ _MARKED = re.compile(f"([{_OPTION}{_REMEDY}{_LINE}])([^{_OPTION}-{_END}]*){_END}
 
 REMEDIES = {
     "leave_out": "leave it out",
-    "leave_one_out": "leave one out",
     "leave_one_of_them_out": "leave one of them out",
     "list_backends": "'dit360 backends' lists them",
     "see_backends": "see 'dit360 backends'",

@@ -44,9 +44,10 @@ class Part:
     role: what it does.
     words: what sentences call it, such as "autoencoder".
     short: the same in one word.
-    option: the value of ``quantization_parts`` that means it; empty: it is never quantized.
+    option: the value of ``quantization_parts`` that selects it alone; empty: it is never quantized.
     blocks: paths of its lists of blocks; the blocks of one list are alike.
     streamed: paths of submodules in which diffusers looks for blocks to bring one by one; empty: in the part itself.
+    wide_in_fp16: it computes in float32 where the rest is fp16, in which it overflows.
     small: it is a hundredth of the weights, so it is never dropped and never brought by blocks.
     harmless: patterns of tensors in its files that it does not use.
     prefix: what may stand before the names of its tensors, or be left out.
@@ -59,6 +60,7 @@ class Part:
     option: str = ""
     blocks: tuple[str, ...] = ()
     streamed: tuple[str, ...] = ()
+    wide_in_fp16: bool = False
     small: bool = False
     harmless: tuple[str, ...] = ()
     prefix: str = ""
@@ -127,6 +129,10 @@ class Architecture(abc.ABC):
     def folders(self) -> tuple[str, ...]:
         """The folders that a whole model has."""
         return (*self.names, *self.others)
+
+    def precision_of(self, part: str, precision: str) -> str:
+        """What a part computes in where the model is loaded in a precision."""
+        return "fp32" if precision == "fp16" and self.part(part).wide_in_fp16 else precision
 
     @property
     def encoders(self) -> tuple[str, ...]:

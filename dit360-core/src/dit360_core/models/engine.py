@@ -260,6 +260,15 @@ class Engine(abc.ABC):
         resting = next((tensor.device for tensor in weights), self.device)
         return torch.empty(0, dtype=self.dtype, device=resting)
 
+    def guided(self, towards: torch.Tensor, away: torch.Tensor, scale: float) -> torch.Tensor:
+        """Classifier-free guidance (Ho & Salimans 2022, eq. 6), which a family may do in another way.
+
+        towards: the velocity for the prompt.
+        away: that for the negative prompt.
+        scale: above 1; 1 would be ``towards``.
+        """
+        return away + scale * (towards - away)
+
     def attach(self, attend: Attend, slice_size: int) -> None:
         """Gives the denoiser a kernel from now on, ``slice_size`` queries at a time (0: all)."""
         self.networks.attach(self.denoiser, attend, slice_size)

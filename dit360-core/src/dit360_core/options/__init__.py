@@ -19,7 +19,7 @@ from dit360_core.options.choices import (
 from dit360_core.options.declaring import flag, option
 from dit360_core.options.decode import DecodeOptions
 from dit360_core.options.facts import Option, options_of
-from dit360_core.options.load import LARGEST_STRENGTH, REPLACING, STORED, LoadOptions
+from dit360_core.options.load import LARGEST_STRENGTH, QUANTIZE_OPTIONS, REPLACING, LoadOptions
 from dit360_core.options.sample import ENCODED, MAX_SEED, SampleOptions
 from dit360_core.options.sizes import SIZE_STEP, check_size
 
@@ -35,9 +35,9 @@ __all__ = [
     "PRECISIONS",
     "PRESETS",
     "QUANTIZED",
+    "QUANTIZE_OPTIONS",
     "REPLACING",
     "SIZE_STEP",
-    "STORED",
     "TILING_LEVELS",
     "TILING_MODES",
     "TIMESTEP_SCHEDULES",

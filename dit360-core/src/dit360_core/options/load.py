@@ -144,7 +144,7 @@ class LoadOptions:
 
 REPLACING = tuple(name for name, about in options_of(LoadOptions).items() if about.replaces_a_part)
 """Options that name a file or folder which takes the place of a part of the model."""
-STORED = frozenset(
+QUANTIZE_OPTIONS = frozenset(
     {
         "model", "lora", "lora_strength", "lora_mode", "model_lora", *REPLACING, "precision", "device",
         "quantization_mode", "quantization_parts", "quantization_skip",

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import attrs
 
-from dit360_core.errors import Dit360Error, InputError, first_line, marked, named, setting
+from dit360_core.errors import Dit360Error, InputError, first_line, marked, named, plain, setting
 from dit360_core.models.architecture import Role
 from dit360_core.models.residency.placement import place
 from dit360_core.options import DecodeOptions, SampleOptions
@@ -47,7 +47,7 @@ class Ladder:
     doing: the same, for people.
     asked: the picture's options, for the last word.
     slice_attention: makes attention go in slices of so many rows from now on; None where that gains nothing.
-    slices: of how many rows it goes now; 0: all at once.
+    slices: query rows of a call now; 0: all at once.
     hint: what to do if nothing helped, where that is known.
     """
 
@@ -76,7 +76,7 @@ class Ladder:
             if rung is None:
                 raise OutOfMemory(self._told(why))
             log.warning("%s ran out of memory (%s); %s, and it goes on from there.", self.doing.capitalize(), why, rung)
-            told = f"{self.doing}: {rung}"
+            told = plain(f"{self.doing}: {rung}")
             if told not in self.loaded.state.given_up:
                 # A process that paints for days on a device that is just too small is not to collect them.
                 self.loaded.state.given_up.append(told)
@@ -140,7 +140,8 @@ class Ladder:
             except Exception as error:
                 if not (isinstance(error, InputError | OSError) or is_out_of_memory(error)):
                     raise
-                log.warning("%s cannot be had: %s", setting("offload", level), first_line(error))
+                why = error.sentence if isinstance(error, InputError) else first_line(error)
+                log.warning("%s is not possible: %s", setting("offload", level), why)
                 if level == "disk" and not isinstance(error, InputError):
                     raise OutOfMemory(
                         f"Memory ran out while {self.doing}, and then its files could not be written ({error}); load "
@@ -151,7 +152,7 @@ class Ladder:
                 continue
             engine.residency.offload = level
             state.offload = level
-            return f"offload={level}"
+            return setting("offload", level)
         if homeless and device != "cpu":
             place(engine.pipe, family, state.offload, engine.device)
         return None

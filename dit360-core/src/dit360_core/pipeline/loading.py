@@ -104,6 +104,7 @@ class _Preparation:
     model: Model = attrs.field(init=False)
     loras: tuple[LoraUse, ...] = attrs.field(init=False)
     lora_files: dict[str, Path] = attrs.field(init=False)
+    family: Architecture = attrs.field(init=False)
     replaced: tuple[Any, ...] = attrs.field(init=False)
     folder: Path | None = attrs.field(init=False)
     precision: str = attrs.field(init=False)
@@ -140,11 +141,11 @@ class _Preparation:
         """Files that are here are looked at now, and others when they are fetched."""
         self.folder = locate(self.model.base) if existing(self.model.base) else None
         self.lora_files = {lora.name: finding.locate(lora.name) for lora in self.loras if existing(lora.name)}
-        family = expected(self.model)
-        self.replaced = family.find_replaced(self.asked)
+        self.family = expected(self.model)
+        self.replaced = self.family.find_replaced(self.asked)
         if self.folder is not None:
-            self.model = with_settings(self.model, self.folder, family)
-            family.check_replaced(self.replaced, self.folder)
+            self.model = with_settings(self.model, self.folder, self.family)
+            self.family.check_replaced(self.replaced, self.folder)
 
     def _keep_to_memory(self) -> None:
         """What ``vram``, ``ram`` or ``preset`` decides."""
@@ -196,7 +197,10 @@ class _Preparation:
         if folder is None:
             folder = locate(self.model.base)
             self.model = with_settings(self.model, folder, architecture_of(folder))
-        return architecture_of(folder).compose(folder, self.replaced)
+        family = architecture_of(folder)
+        if family is not self.family:  # of a model on the Hub it is only known now
+            self.replaced = family.find_replaced(self.asked)
+        return family.compose(folder, self.replaced)
 
     # -------------------------------------------------------------------------------------------------- what is chosen
 

@@ -15,7 +15,7 @@ from dit360_core.models.lora.fusing import Applied
 from dit360_core.models.settings import KEPT, SETTINGS
 from dit360_core.models.weights.store import copy_rest, write_part
 from dit360_core.models.weights.stream import survey
-from dit360_core.options import STORED, LoadOptions, build, changed_options, options_of
+from dit360_core.options import QUANTIZE_OPTIONS, LoadOptions, build, changed_options, options_of
 from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.prepared import Prepared, state_of
 from dit360_core.pipeline.signature import takes
@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 """Called after each layer with (part, layers done, layers in all)."""
 
 
-@takes(LoadOptions, leave_out=tuple(name for name in options_of(LoadOptions) if name not in STORED))
+@takes(LoadOptions, leave_out=tuple(name for name in options_of(LoadOptions) if name not in QUANTIZE_OPTIONS))
 def quantize(
     model: str,
     output: str | Path,
@@ -49,7 +49,7 @@ def quantize(
     fails, after which nothing is left behind.
     """
     asked = build(LoadOptions, {"model": model, **options})
-    without = sorted(set(changed_options(asked)) - STORED)
+    without = sorted(set(changed_options(asked)) - QUANTIZE_OPTIONS)
     if without:
         raise InputError(
             f"{', '.join(map(named, without))} has no effect on a model that is stored; give it when loading."

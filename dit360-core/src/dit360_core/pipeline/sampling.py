@@ -119,19 +119,20 @@ class Mean:
 
 @attrs.frozen(eq=False)
 class Guided:
-    """Classifier-free guidance: away from what one says, towards another (Ho & Salimans 2022, eq. 6).
+    """Classifier-free guidance: away from what one says, towards another.
 
-    scale: 1: off.
+    scale: how far; above 1.
+    combine: the two velocities and the scale → the guided one, as :meth:`Engine.guided` has it.
     """
 
     towards: FlowModel
     away: FlowModel
     scale: float
+    combine: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         v = self.towards(x, sigma)
-        against = self.away(x, sigma)
-        return against + self.scale * (v - against)
+        return self.combine(v, self.away(x, sigma), self.scale)
 
 
 # ------------------------------------------------------------------------------------------------------- the views
@@ -270,7 +271,8 @@ def chain(
         prompts += [about(other, f"cond {i}{name}") for i, other in enumerate(conditioning.others, start=2)]
         model: FlowModel = Mean(prompts) if len(prompts) > 1 else prompts[0]
         if wishes.true_guidance > 1 and conditioning.negative is not None:
-            model = Guided(model, about(conditioning.negative, f"uncond{name}"), wishes.true_guidance)
+            away = about(conditioning.negative, f"uncond{name}")
+            model = Guided(model, away, wishes.true_guidance, engine.guided)
         return Turned(model, turn, by)
 
     model = view(angle.seen)

@@ -119,7 +119,7 @@ class Stage:
 def stage(
     engine: Engine, plan: Plan, doing: str, *choices: Choice, kind: PhaseKind | None = None, quantized: bool = True
 ) -> Iterator[Stage]:
-    """Offloaded parts go back to system memory afterwards; memory that ran out and plugins that fail are told.
+    """Offloaded parts go back to system memory afterwards; running out of memory and failing plugins are reported.
 
     A stage inside of another, as of a tap that decodes, leaves it to that one to move parts back.
 

@@ -36,7 +36,7 @@ class State:
     loras: those that the model was loaded with, each with what became of it and its strength now.
     lora_kept: the share of their effect that rounding left, where they were fused into quantized weights.
     added_loras: put beside the weights since then, as metadata tell them.
-    remarks: what there is to say of the LoRAs' files.
+    remarks: warnings about the files of LoRAs.
     given_up: what was done when memory ran out.
     """
 

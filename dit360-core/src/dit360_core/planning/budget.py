@@ -100,14 +100,12 @@ def budget_for(asked: LoadOptions, subject: Subject) -> int:
     if not subject.here:
         if given is None:
             how = "vram" if device == "cuda" else "ram"
-            raise InputError(
-                f"There is no such device here whose memory could be looked at; say how much with {named(how)}."
-            )
+            raise InputError(f"No such device was found here, so its memory is unknown; give it with {named(how)}.")
         return given
     there = all_there(subject)
     if given is not None and given > there and (asked.vram is not None or asked.preset == "low-vram"):
         named_budget = setting("vram", asked.vram or "8")
-        log.warning("%s is more than the %s that there are; these are kept to.", named_budget, gib(there))
+        log.warning("%s is more than the %s available; that is kept to.", named_budget, gib(there))
     return there if given is None else min(given, there)
 
 
@@ -131,7 +129,7 @@ def fit(
     room = int(budget * SHARE.get(subject.machine.device, 1.0))
     every = list(candidates(asked, subject, speed, budget))
     if not every:
-        raise InputError(f"No way of storing the weights can be used here; {remedy('see_backends')}.")
+        raise InputError(f"None of the quantizations can be used here; {remedy('see_backends')}.")
     fitting = [each for each in every if each.prediction.peak.total <= room and subject.host_suffices(each.prediction)]
     weight = ERROR_COSTS[preset]
     fitting.sort(key=lambda each: (_cost(each, weight), each.prediction.peak.total))
@@ -160,12 +158,12 @@ def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: 
     peak = least.prediction.peak
     width, height = subject.size
     sentence = (
-        f"Nothing keeps to {gib(budget)} at {width}×{height}: the least is {gib(peak.total)} while {DOING[peak.name]} "
+        f"Nothing fits into {gib(budget)} at {width}×{height}: the least is {gib(peak.total)} while {DOING[peak.name]} "
         f"({marked(least.sentence(asked))})"
     )
     if not possible:
         return (
-            f"Nothing keeps to {gib(subject.machine.system_memory)} of system memory, of which "
+            f"Nothing fits into {gib(subject.machine.system_memory)} of system memory, of which "
             f"{gib(subject.host_room or 0)} may hold weights: at least {gib(least.prediction.host)} would wait there "
             f"({marked(least.sentence(asked))}); allow a quantization of fewer bits, or use a model that is stored "
             "quantized (dit360 quantize)."

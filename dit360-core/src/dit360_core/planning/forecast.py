@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dit360_core.errors import UnknownName, setting
-from dit360_core.models.architecture import Architecture
+from dit360_core.models.architecture import AUTOENCODER, Architecture
 from dit360_core.models.families import architecture_of, expected, shape_folder
 from dit360_core.models.settings import with_settings
 from dit360_core.models.weights.files import ModelFiles, find_lora_file
@@ -148,7 +148,7 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
         registry=subject.registry,
         machine=subject.machine,
         precision=subject.precision,
-        vae=subject.shapes.vae(torch_dtype("fp32" if subject.precision == "fp16" else subject.precision)),
+        vae=subject.shapes.vae(torch_dtype(subject.family.precision_of(AUTOENCODER, subject.precision))),
     )
     return Setup(
         device=subject.machine.device,
@@ -305,7 +305,7 @@ def with_system_memory(machine: Machine, asked: LoadOptions, *, here: bool) -> M
         free = free_memory("cpu") + used_memory("cpu")
         return attrs.evolve(machine, system_memory=min(there or free, free)) if here else machine
     if here and there and given > there:
-        log.warning("%s is more than the %s that there are; these are kept to.", setting("ram", asked.ram), gib(there))
+        log.warning("%s is more than the %s available; that is kept to.", setting("ram", asked.ram), gib(there))
         given = there
     return attrs.evolve(machine, system_memory=given)
 

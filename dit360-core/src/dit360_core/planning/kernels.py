@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from dit360_core.errors import remedy, setting
+from dit360_core.errors import Sentence, remedy, setting
 from dit360_core.models.families import expected, facts_of, shape_folder
 from dit360_core.options import LoadOptions
 from dit360_core.planning.precision import precision_for
@@ -29,7 +29,7 @@ def native_need(
 
     precision: of the activations.
     heads: how many, and channels of each.
-    text_tokens: of a prompt, the longest there is as long as none is known.
+    text_tokens: of a prompt; the longest possible while none is known.
     """
     length = tokens_of(model.width, model.height, model.circular_padding) + text_tokens
     return AttentionNeed(device=machine.device, dtype=precision, heads=heads[0], head_dim=heads[1], length=length)
@@ -63,14 +63,16 @@ def try_kernels(registry: Registry, machine: Machine, *, core: bool = False, tim
     return {**verdicts, **(try_apart(wanted, need, timed=timed) if wanted else {})}
 
 
-def slicing_notes(choice: Choice, registry: Registry, slice_size: int) -> tuple[str, ...]:
+def slicing_notes(choice: Choice, registry: Registry, slice_size: int) -> tuple[Sentence, ...]:
     """What there is to say of ``attention_slice_size`` with a kernel: nothing, if slices save memory with it."""
     offer = registry.find("attention", choice.address)[0].offer
     if not slice_size or offer.stores_scores:
         return ()
     return (
-        f"{setting('attention_slice_size', slice_size)} saves nothing with {choice.used}, which never holds all "
-        f"scores at once; {remedy('leave_out')}, or use {setting('attention_backend', 'eager')}",
+        Sentence(
+            f"{setting('attention_slice_size', slice_size)} saves nothing with {choice.used}, which never holds all "
+            f"scores at once; {remedy('leave_out')}, or use {setting('attention_backend', 'eager')}"
+        ),
     )
 
 

@@ -172,7 +172,7 @@ def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, 
 
     room: bytes that there are for it; None: what is free.
     """
-    vae = shapes.vae(torch_dtype("fp32" if setup.precision == "fp16" else setup.precision))
+    vae = shapes.vae(torch_dtype(shapes.architecture.precision_of(AUTOENCODER, setup.precision)))
     tiling = setup.tiling
     if not hasattr(tiling, "predicts"):
         from dit360_core.plugins.builtin.tiling_others import Whole
@@ -201,8 +201,8 @@ def _in_a_heap(count: int) -> int:
 
 
 def _weights(shapes: Shapes, setup: Setup, part: str) -> Weights:
-    wide = part == AUTOENCODER and setup.precision == "fp16"
-    found = shapes.weights(part, torch_dtype("fp32" if wide else setup.precision), setup.quantized.get(part))
+    precision = shapes.architecture.precision_of(part, setup.precision)
+    found = shapes.weights(part, torch_dtype(precision), setup.quantized.get(part))
     if part != DENOISER or not setup.beside:
         return found
     # Spread over the blocks as their own weights are.

@@ -82,9 +82,8 @@ class Verdict:
             return ""
         takes = self.least.prediction
         host = f" and {gib(takes.host)} of system memory for weights" if self.bounds.host_room is not None else ""
-        least = (
-            f"No combination does: the least takes {gib(takes.peak.total)}{host} ({marked(self.least.sentence(asked))})"
-        )
+        how = marked(self.least.sentence(asked))
+        least = f"No combination fits: the smallest takes {gib(takes.peak.total)}{host} ({how})"
         if self.smaller is None:
             return f"{least}."
         width, total = self.smaller

@@ -1,4 +1,4 @@
-"""Numbers that a plugin's author tells for the plan: a word of theirs that is none is an error with their name."""
+"""Numbers that a plugin claims for the plan; an answer that is none is an error that names the plugin."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import attrs
 from dit360_core.models.architecture import Architecture, Facts, Networks, Target
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
 from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
+from dit360_core.models.libraries import explain_broken_import
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
 
@@ -34,6 +35,10 @@ class Flux(Architecture):
     # DiT360's, of rank 64: in 57 blocks four layers of 3072 channels, two factors each, in 16 bits.
     usual_lora_bytes = 57 * 4 * 2 * 64 * 3072 * 2
     lora_layers = "FLUX, CLIP or T5"
+
+    def __reduce__(self) -> str:
+        """There is one, which another process has too."""
+        return "FLUX"
 
     # ------------------------------------------------------------------------------------------------------- files
 
@@ -62,7 +67,7 @@ class Flux(Architecture):
         """One without guidance is FLUX.1-schnell, or made of it, and takes four steps."""
         return model if takes_guidance else attrs.evolve(model, steps=SCHNELL_STEPS)
 
-    @functools.cached_property
+    @property
     def _files(self) -> Any:
         from dit360_core.models.flux import files  # looks at files, which 'dit360 backends' does not
 
@@ -93,7 +98,8 @@ class Flux(Architecture):
 
     @functools.cached_property
     def networks(self) -> Networks:
-        from dit360_core.models.flux.networks import FluxNetworks  # imports PyTorch and diffusers
+        with explain_broken_import():
+            from dit360_core.models.flux.networks import FluxNetworks  # imports PyTorch and diffusers
 
         return FluxNetworks(self)
 

@@ -62,7 +62,8 @@ class FluxEngine(Engine):
 
     def check_embedding(self, embedding: Embedding) -> None:
         wanted = (int(self.config.joint_attention_dim), int(self.config.pooled_projection_dim))
-        found = (int(embedding.tokens.shape[-1]), int(embedding.pooled.shape[-1]))
+        pooled = 0 if embedding.pooled is None else int(embedding.pooled.shape[-1])
+        found = (int(embedding.tokens.shape[-1]), pooled)
         if found != wanted:
             raise InputError(
                 f"The conditioning has {found[0]} channels a token and {found[1]} in all, and this model reads "

@@ -27,7 +27,7 @@ def check_given(pipe: Any) -> None:
     config = pipe.transformer.config
     if any(getattr(config, name, None) is None for name in _TOLD):
         raise InputError(
-            f"The {kind} has a {type(pipe.transformer).__name__}, which is no transformer of FLUX; give a FluxPipeline."
+            f"The {kind} has a {type(pipe.transformer).__name__}, which is not a FLUX transformer; give a FluxPipeline."
         )
     latents = getattr(pipe.vae.config, "latent_channels", None)
     why = None if latents is None else why_no_painter(int(config.in_channels), int(latents), config.out_channels)

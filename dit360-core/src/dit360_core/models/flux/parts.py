@@ -13,7 +13,7 @@ PARTS = (
         option="transformer",
         blocks=("transformer_blocks", "single_transformer_blocks"),
     ),
-    Part(name=AUTOENCODER, role=Role.AUTOENCODER, words="autoencoder", short="autoencoder"),
+    Part(name=AUTOENCODER, role=Role.AUTOENCODER, words="autoencoder", short="autoencoder", wide_in_fp16=True),
     Part(
         name="text_encoder",
         role=Role.TEXT,

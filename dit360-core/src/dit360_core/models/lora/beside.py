@@ -103,7 +103,7 @@ def put_beside(module: torch.nn.Module, part: str, lora: Lora, shared: Strength,
     made = [LoraBeside(module.get_submodule(name), factors, shared, like) for name, factors in layers.items()]
     if all(layer.nothing for layer in made) and not all(factors.zero for factors in layers.values()):
         raise ModelError(
-            f"{lora.file} holds numbers that are nothing in {like.dtype}; use another {named('precision')}."
+            f"{lora.file} holds values that cannot be represented in {like.dtype}; use another {named('precision')}."
         )
     for name, layer in zip(layers, made, strict=True):
         place(module, name, layer)

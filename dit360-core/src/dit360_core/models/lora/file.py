@@ -63,7 +63,7 @@ class LoraFile:
             )
 
 
-NO_NAME = "have names that are no layer's of {}"
+NO_NAME = "have names of no layer of {}"
 LONE_ALPHA = "are alphas of layers without factors"
 
 

@@ -15,7 +15,7 @@ from dit360_core.models.lora import keys as lora_keys
 from dit360_core.models.lora.factors import Factors, together
 from dit360_core.models.lora.file import Entry, LoraFile, in_words
 
-NOT_THERE = "are for layers that this model has not"
+NOT_THERE = "are for layers that this model does not have"
 NO_BIAS = "are biases of layers that have none in this model"
 TWICE = "are there a second time under another name and count once"
 

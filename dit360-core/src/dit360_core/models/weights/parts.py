@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.errors import StrictDataclassError
 
 from dit360_core.errors import InputError, ModelError, first_line
-from dit360_core.models.architecture import AUTOENCODER, Networks
+from dit360_core.models.architecture import Networks
+from dit360_core.models.libraries import explain_broken_import
 from dit360_core.models.weights.conversion import Converted, quantize_module
 from dit360_core.models.weights.quiet import default_dtype_kept, quiet
 from dit360_core.models.weights.selection import selections
@@ -33,18 +34,15 @@ def explain_libraries(folder: Path) -> Iterator[None]:
 
     Raises ModelError.
     """
-    with quiet(), default_dtype_kept(), explain_full_memory(f"loading {folder}", "cpu"):
+    full = explain_full_memory(f"loading {folder}", "cpu")
+    with quiet(), default_dtype_kept(), full, explain_broken_import():
         try:
             yield
         except _WRONG as error:
             if isinstance(error, ModelError) or is_out_of_memory(error):
                 raise
             if str(error).startswith("Failed to import"):
-                # diffusers and transformers import their parts only now, and say the cause on the last line.
-                cause = str(error).strip().rpartition("\n")[2]
-                raise ModelError(
-                    f"diffusers or transformers cannot be imported here ({cause}); repair or uninstall what that names."
-                ) from error
+                raise
             raise ModelError(
                 f"{folder} cannot be loaded ({first_line(error)}); its parts do not fit together."
             ) from error
@@ -53,7 +51,7 @@ def explain_libraries(folder: Path) -> Iterator[None]:
 def load_parts(
     networks: Networks, folder: Path, precision: str, names: Collection[str], ready: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Parts of a model on the CPU. The autoencoder computes in float32 where the rest is fp16, in which it overflows.
+    """Parts of a model on the CPU.
 
     folder: the model's.
     precision: fp32, bf16 or fp16.
@@ -62,13 +60,12 @@ def load_parts(
 
     Raises ModelError if their files are not theirs.
     """
-    dtype = torch_dtype(precision)
     with explain_libraries(folder):
-        wide = torch_dtype("fp32") if precision == "fp16" else dtype
         parts = dict(ready or {})
         for name in names:
             if name not in parts:
-                parts[name] = whole(networks, name, folder / name, wide if name == AUTOENCODER else dtype)
+                dtype = torch_dtype(networks.architecture.precision_of(name, precision))
+                parts[name] = whole(networks, name, folder / name, dtype)
         return parts
 
 
