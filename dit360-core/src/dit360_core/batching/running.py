@@ -86,12 +86,17 @@ class Batch:
         registry: Registry | None = None,
         **options: Any,
     ) -> None:
-        """source: .txt with a prompt in each line, .jsonl or .csv with any option of a picture, ``name`` and ``image``.
+        """Reads and checks the list.
 
+        source: .txt with a prompt in each line, .jsonl or .csv with any option of a picture, ``name`` and ``image``.
+        folder: where the pictures go.
         format: jpg, png or webp, of pictures whose line names no file.
         quality: 1 … 100, of JPEG and WebP.
-        engine: local, or ray with so many workers.
+        engine: local, or ray.
+        workers: of Ray; None: as many as there are GPUs, or machines if there are none.
+        ray_address: of a cluster of Ray; None: one on this machine.
         force: make pictures anew whose file is there and is another picture.
+        registry: of the plugins; None: those that are installed.
         options: of LoadOptions for the model, and of SampleOptions and DecodeOptions for every picture whose line does
         not say otherwise. A seed that nobody gives follows from what is asked, and is the same in every run.
 

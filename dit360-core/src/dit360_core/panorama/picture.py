@@ -209,7 +209,9 @@ class Panorama:
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Panorama:
-        """Reads a JPEG, PNG or WebP panorama, and its settings where dit360 wrote it; of others they are empty.
+        """Reads a panorama, and its settings where dit360 wrote it; of others they are empty.
+
+        path: of a JPEG, PNG or WebP file.
 
         Transparency is dropped, a colour profile converted to sRGB, EXIF's orientation applied. GPano properties give
         the pose, and the place of a part of a panorama: it lies on a black sphere, and ``area`` tells where. What of
@@ -223,7 +225,12 @@ class Panorama:
 
     @classmethod
     def open_whole(cls, path: str | PathLike[str]) -> Panorama:
-        """As :meth:`open`, for whoever begins with the picture. Raises InputError for a part of a panorama as well."""
+        """As :meth:`open`, for whoever begins with the picture.
+
+        path: as for :meth:`open`.
+
+        Raises InputError for a part of a panorama as well.
+        """
         panorama = cls.open(path)
         if panorama.area is not None:
             raise InputError(
@@ -235,6 +242,7 @@ class Panorama:
         """Writes an HTML page to look around in (one file, works offline) and opens it; returns its path.
 
         path: where; without it, a new folder among the temporary files.
+        open_browser: whether to open it.
         force: replace an existing file.
 
         Raises InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.

@@ -56,6 +56,10 @@ def load(
 ) -> Pipeline:
     """Loads a model and decides which backends it runs on.
 
+    model: a known name, a diffusers folder, or a Hub id.
+    registry: of the plugins; None: those that are installed.
+    machine: what is there to compute on; None: this one, looked at now.
+
     Raises InputError (bad option, unknown name), ModelError (files), BackendUnavailable (reasons of every candidate),
     all before the weights are read.
     """

@@ -61,7 +61,9 @@ class Pipeline:
     ) -> Pipeline:
         """Wraps a pipeline of diffusers that is already loaded. Its transformer gets our attention processor.
 
+        pipe: of a family that is known, such as FLUX.1.
         model: gives the defaults (size, steps, guidance).
+        registry: of the plugins; None: those that are installed.
         options: attention_backend, attention_slice_size, quantization_*, offload, compile_blocks, strict and vae_* of
         LoadOptions; the others are decided by ``pipe`` and raise InputError. Parts are quantized in place, those that
         the pipeline has. offload: only of a pipeline that is not offloaded yet; it computes on the device on which it
@@ -197,7 +199,9 @@ class Pipeline:
     ) -> Latents:
         """Noise becomes latents.
 
-        image: as :meth:`encode_image` gives it. The others: as in :meth:`generate`.
+        conditioning: as :meth:`encode` gives it.
+        image: as :meth:`encode_image` gives it.
+        latents, progress, tap: as in :meth:`generate`.
         """
         encoded = sorted(set(ENCODED) & set(options))
         if encoded:
@@ -224,13 +228,19 @@ class Pipeline:
 
     @takes(DecodeOptions)
     def decode(self, latents: Latents | torch.Tensor, **options: Any) -> Panorama:
-        """Latents become a picture without a seam. A bare tensor is ``(1, C, H/8, W/8)`` in model space."""
+        """Latents become a picture without a seam.
+
+        latents: as :meth:`sample` gives them, or a bare tensor ``(1, C, H/8, W/8)`` in model space.
+        """
         asked = build(DecodeOptions, options)
         return self._measured(latents, asked, lambda: self._autoencoding.decode(latents, asked))
 
     @takes(DecodeOptions)
     def decode_pixels(self, latents: Latents | torch.Tensor, **options: Any) -> Pixels:
-        """As :meth:`decode`, but not rounded to 8 bits, for whoever goes on to work with the picture."""
+        """As :meth:`decode`, but not rounded to 8 bits, for whoever goes on to work with the picture.
+
+        latents: as for :meth:`decode`.
+        """
         asked = build(DecodeOptions, options)
         return self._measured(latents, asked, lambda: self._autoencoding.pixels(latents, asked))
 
@@ -249,7 +259,8 @@ class Pipeline:
     def preview(self, latents: Latents | torch.Tensor, *, scale: int = 8) -> Panorama:
         """A quick look at latents, without the autoencoder: blurred, in roughly the right colours, and seamless.
 
-        scale: pixels to a latent column, 1 … 8; 8 is the size of the picture. See ``tap`` of :meth:`generate`.
+        latents: as for :meth:`decode`, or as ``tap`` of :meth:`generate` gives them.
+        scale: pixels to a latent column, 1 … 8; 8 is the size of the picture.
         """
         return self._autoencoding.preview(latents, scale)
 
@@ -318,8 +329,9 @@ class Pipeline:
                 place(engine.pipe, engine.architecture, offload, engine.device)
 
     def set_lora_strength(self, strength: float, lora: str | None = None) -> None:
-        """How strongly a LoRA that the model was loaded with is applied from now on: −2 … 2, and 0 is without it.
+        """How strongly a LoRA that the model was loaded with is applied from now on.
 
+        strength: −2 … 2; 0 is without it.
         lora: which, as it was named; None: the only one.
 
         Raises InputError if it was fused into the weights, which is the default, or if there are several and none is
@@ -346,7 +358,11 @@ class Pipeline:
     # --------------------------------------------------------------------------------------------------- inner parts
 
     def check(self, asked: SampleOptions, decoding: DecodeOptions) -> None:
-        """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later."""
+        """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later.
+
+        asked: the options of a picture.
+        decoding: of its decoding.
+        """
         check_request(
             asked,
             decoding,

@@ -45,6 +45,11 @@ def quantize(
     The folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: one
     file of 2 GiB and one layer are in memory at a time. Returns what was done; ``quantized`` in it tells of each layer.
 
+    model: a known name, a diffusers folder, or a Hub id.
+    output: folder to make.
+    registry, machine: as for :func:`dit360_core.load`.
+    progress: called after each layer with (part, layers done, layers in all).
+
     Raises InputError (the folder exists, no mode given), ModelError, BackendUnavailable; and Dit360Error if writing
     fails, after which nothing is left behind.
     """

@@ -40,8 +40,12 @@ Tap = Callable[[int, int, "Latents"], None]
 
 @attrs.frozen(kw_only=True, eq=False)
 class Conditioning:
-    """A prompt as the model reads it; ``negative`` is there if true guidance is to be used.
+    """A prompt as the model reads it.
 
+    prompt, negative_prompt: their texts; None: there is none.
+    positive: the prompt in numbers.
+    negative: the negative prompt in numbers, which true guidance needs; None: it was not read.
+    max_sequence_length: tokens that they were padded or cut to.
     others: more prompts that the picture is to follow as much: the model is asked about each, and the mean is taken.
     prefix: what was put before the prompt; None: nobody knows, since it was read elsewhere.
     """
@@ -67,8 +71,10 @@ class Conditioning:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Latents:
-    """A sampled panorama before decoding: ``tensor`` ``(1, C, H/8, W/8)`` fp32 on the CPU, in model space.
+    """A sampled panorama before decoding.
 
+    tensor: ``(1, C, H/8, W/8)`` fp32 on the CPU, in model space.
+    settings: what was asked and what was used, for metadata.
     pose: which way it looks in the world: that of the picture it began with.
     """
 

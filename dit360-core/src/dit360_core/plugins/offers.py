@@ -29,6 +29,11 @@ PLUGIN_API = 1
 class AttentionNeed:
     """One kind of attention call: ``q, k, v`` are ``(batch, length, heads, head_dim)``.
 
+    device: where it computes: cpu, cuda or mps.
+    dtype: of q, k and v: fp32, bf16 or fp16.
+    heads, head_dim: how many heads, and channels of each.
+    length: tokens of the prompt and the image, pad columns included.
+    batch: pictures at once.
     key_bias: whether numbers are to be added to the scores, one for each key.
     """
 
@@ -43,8 +48,10 @@ class AttentionNeed:
 
 @attrs.frozen(kw_only=True)
 class QuantizationNeed:
-    """Where quantized weights are to compute and the dtype of the activations that meet them.
+    """What quantized weights are to do.
 
+    device: where they compute: cpu, cuda or mps.
+    dtype: of the activations that meet them: fp32, bf16 or fp16.
     offload: as in :class:`LoadOptions`.
     adapter: whether a LoRA is to stay beside the quantized layers.
     sizes: of what is on the device at one time, one after the other (with ``offload=model``: the parts): how many
@@ -62,7 +69,11 @@ class QuantizationNeed:
 
 @attrs.frozen(kw_only=True)
 class SchedulingNeed:
-    """A run of ``steps`` steps over ``tokens`` image tokens (pad columns included)."""
+    """A run of a solver.
+
+    steps: how many.
+    tokens: of the image, pad columns included.
+    """
 
     steps: int
     tokens: int
@@ -70,8 +81,11 @@ class SchedulingNeed:
 
 @attrs.frozen(kw_only=True)
 class TilingNeed:
-    """A decode (or encode) of ``width`` × ``height`` pixels.
+    """A decode (or encode) of a picture.
 
+    device: where: cpu, cuda or mps.
+    dtype: of the autoencoder: fp32, bf16 or fp16.
+    width, height: in pixels.
     mode: auto, always (more than one tile) or never (one piece).
     auto_tile_pixels: a picture of more pixels is to be cut even in mode auto; 0: no such limit.
     level: as in :class:`TilingSettings`.
@@ -88,7 +102,13 @@ class TilingNeed:
 
 @attrs.frozen(kw_only=True)
 class LayerNeed:
-    """One call of a quantized Linear layer: ``(tokens, inputs) -> (tokens, outputs)``, itemsize: bytes of a number."""
+    """One call of a quantized Linear layer: ``(tokens, inputs) -> (tokens, outputs)``.
+
+    device: where: cpu, cuda or mps.
+    inputs, outputs: features of the layer.
+    tokens: that it sees.
+    itemsize: bytes of a number of the activations.
+    """
 
     device: str
     inputs: int
@@ -152,7 +172,10 @@ class SchedulerImplementation(Protocol):
     """
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:
-        """``steps + 1`` falling noise levels, the first in (0, 1], the last exactly 0."""
+        """``steps + 1`` falling noise levels, the first in (0, 1], the last exactly 0.
+
+        tokens: of the image, pad columns included; the model's time shift depends on them.
+        """
         ...
 
     def step(
@@ -163,7 +186,11 @@ class SchedulerImplementation(Protocol):
         x: torch.Tensor,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Carries ``x`` (fp32, ``(B, tokens, channels)``, real columns only) from ``sigma`` to ``sigma_next``.
+        """Carries ``x`` from ``sigma`` to ``sigma_next``.
+
+        velocity: what the model says of ``x`` at ``sigma``, in its shape.
+        x: fp32, ``(B, tokens, channels)``, real columns only.
+        generator: of the seed's random numbers.
 
         Noise is drawn from ``generator``, which lives on the CPU whatever device ``x`` is on, and then moved: a seed
         means one picture on every device.
@@ -224,9 +251,21 @@ class TilingImplementation(Protocol):
     ``operations``. The VAE is on the meta device then; room: bytes that there are, None for what is free.
     """
 
-    def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor: ...
+    def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Latents become pixels ``(B, 3, 8h, 8w)``.
 
-    def encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor: ...
+        vae: the autoencoder, a module of diffusers.
+        latents: ``(B, C, h, w)``.
+        """
+        ...
+
+    def encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels become latents ``(B, C, h, w)``.
+
+        vae: as for :meth:`decode`.
+        pixels: ``(B, 3, 8h, 8w)``.
+        """
+        ...
 
 
 # --------------------------------------------------------------------------------------------------------- offers
@@ -295,7 +334,7 @@ class Offer:
     )
 
     def lacks(self, need: Any) -> Iterable[Reason]:
-        """Why it cannot serve a need by what it says of itself, before it is asked."""
+        """Why it cannot serve a need by what it says of itself, before ``unsupported`` is asked."""
         return ()
 
     @property
@@ -312,6 +351,7 @@ class AttentionBackend(Offer):
     takes_key_bias: whether it can add numbers to the scores of each key, for ``circular_mode=bias``.
     family: a name that several offers of one distribution answer to, which means the first of them that works; or
     empty.
+    load: gives the kernel; heavy imports belong in it.
     """
 
     stores_scores: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
@@ -320,6 +360,7 @@ class AttentionBackend(Offer):
     load: Callable[[], Attend] = attrs.field(validator=attrs.validators.is_callable())
 
     def lacks(self, need: Any) -> Iterable[Reason]:
+        """As :meth:`Offer.lacks`: a bias on the keys, if it takes none."""
         if need.key_bias and not self.takes_key_bias:
             yield Reason("mask", "it takes no bias on the keys", f"use {setting('circular_mode', 'pad')}")
 
@@ -331,8 +372,8 @@ class Quantizer(Offer):
     bits: stored for each quantized weight, scales included; 0: as many as were loaded.
     error: the claim that the output of a FLUX transformer quantized so differs by no more than this share (root mean
     square).
-    scratch: bytes that a call of a layer takes beside input, weights and output; as said by nobody, its weights in
-    full. load gives None where nothing is to be done.
+    scratch: bytes that a call of a layer takes beside input, weights and output; if nobody says, its weights in full.
+    load: gives the implementation; None where nothing is to be done.
     """
 
     bits: float = attrs.field(default=0.0, validator=[_NUMBER, attrs.validators.ge(0)])
@@ -341,6 +382,7 @@ class Quantizer(Offer):
     load: Callable[[], QuantizerImplementation | None] = attrs.field(validator=attrs.validators.is_callable())
 
     def lacks(self, need: Any) -> Iterable[Reason]:
+        """As :meth:`Offer.lacks`: room for the weights, if their sizes are known."""
         bits = self.bits or {"fp32": 32, "fp64": 64}.get(need.dtype, 16)
         bytes_ = max((weights * bits / 8 + others for weights, others in need.sizes), default=0)
         if bytes_ > need.budget:
@@ -360,6 +402,7 @@ class Quantizer(Offer):
 class Scheduler(Offer):
     """A solver.
 
+    load: gives the implementation for the settings of a picture.
     honours: which of the sampling options ``timestep_schedule`` and ``scheduler_eta`` it obeys.
     evaluations: how often it asks the model in a run of so many steps.
     """
@@ -371,7 +414,11 @@ class Scheduler(Offer):
 
 @attrs.frozen(kw_only=True)
 class Tiling(Offer):
-    """A way to run the autoencoder over a panorama. ``exact``: equals the untiled circular result up to rounding."""
+    """A way to run the autoencoder over a panorama.
+
+    load: gives the implementation for the settings of a picture.
+    exact: whether it equals the untiled circular result up to rounding.
+    """
 
     load: Callable[[TilingSettings], TilingImplementation] = attrs.field(validator=attrs.validators.is_callable())
     exact: bool

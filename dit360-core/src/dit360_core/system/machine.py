@@ -18,10 +18,13 @@ from dit360_core.system.installed import installed_version
 class Machine:
     """What this machine has.
 
-    device: ``cpu``, ``cuda`` or ``mps``. Memory in bytes, 0 if unknown.
-    capability: CUDA's (major, minor) or None.
-
+    device: ``cpu``, ``cuda`` or ``mps``.
+    device_name: as its driver calls it.
+    device_memory, system_memory: bytes; 0: unknown.
+    cpu_count: processors that this process may use.
+    capability: CUDA's (major, minor), or None.
     fast_bfloat16: this device multiplies bfloat16 in hardware; elsewhere it is several times slower than float32.
+    platform, python: the system, and the version of Python.
     guessed: the device was found without PyTorch, which may see it otherwise.
     versions: distribution → installed version, for what was looked up.
     """
