@@ -371,7 +371,7 @@ def test_a_lora_beside_the_weights_weighs_something():
 
 
 def test_a_card_that_is_not_here_has_no_free_memory(flux):
-    with pytest.raises(InputError, match="say how much with vram"):
+    with pytest.raises(InputError, match="give it with vram"):
         fitted(flux, preset="balanced")
 
 
