@@ -1087,7 +1087,7 @@ def test_patches_compose_and_the_model_they_came_from_stays_as_it_was():
 def test_a_lora_is_applied_whatever_its_layers_are_called_and_never_none_of_it():
     told = in_comfyui(loras)
     refused = told.pop("refused")
-    assert "other.safetensors holds no LoRA for FLUX: none of its 1 tensors" in refused
+    assert "other.safetensors holds no LoRA for FLUX.1: none of its 1 tensors" in refused
     assert told.pop("as before") is True
     assert max(told.values()) <= 1e-5, told
     assert len(told) == 8
