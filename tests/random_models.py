@@ -5,14 +5,18 @@ from dit360_core.models.flux.small import small_autoencoder
 from dit360_core.models.weights.quiet import quiet
 
 
-def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, dynamic=True):
-    """A FluxPipeline of diffusers with random weights: the real parts in miniature, without text encoders."""
+def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, dynamic=True, fills=False):
+    """A FluxPipeline of diffusers with random weights: the real parts in miniature, without text encoders.
+
+    fills: a FluxFillPipeline instead.
+    """
     with quiet():
-        from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+        from diffusers import FlowMatchEulerDiscreteScheduler, FluxFillPipeline, FluxPipeline, FluxTransformer2DModel
 
         torch.manual_seed(seed)
         transformer = FluxTransformer2DModel(
-            in_channels=64,
+            in_channels=384 if fills else 64,
+            out_channels=64 if fills else None,
             num_layers=1,
             num_single_layers=2,
             attention_head_dim=16,
@@ -26,7 +30,7 @@ def random_flux(dtype=torch.float32, *, guidance_embeds=True, seed=0, heads=2, d
         scheduler = FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=dynamic, base_shift=0.5, max_shift=1.15, shift=3.0
         )
-        pipe = FluxPipeline(
+        pipe = (FluxFillPipeline if fills else FluxPipeline)(
             transformer=transformer.to(dtype),
             vae=vae,
             scheduler=scheduler,

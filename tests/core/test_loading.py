@@ -190,10 +190,15 @@ def test_a_pipeline_without_guidance_has_the_steps_of_schnell():
     assert Pipeline.from_diffusers(random_flux()).plan.model.steps == 28
 
 
-def test_a_pipeline_that_fills_holes_is_called_so():
+def test_a_pipeline_that_fills_has_the_steps_and_guidance_of_fill():
+    model = Pipeline.from_diffusers(random_flux(fills=True)).plan.model
+    assert (model.steps, model.guidance) == (50, 30.0)
+
+
+def test_a_pipeline_that_follows_a_control_picture_is_called_so():
     pipe = random_flux()
-    pipe.transformer.register_to_config(in_channels=384)
-    with pytest.raises(dit360.ModelError, match=r"as FLUX\.1-Fill does"):
+    pipe.transformer.register_to_config(in_channels=128, out_channels=64)
+    with pytest.raises(dit360.ModelError, match=r"as FLUX\.1-Depth and FLUX\.1-Canny do"):
         Pipeline.from_diffusers(pipe)
 
 

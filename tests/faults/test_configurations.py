@@ -230,7 +230,7 @@ def test_no_key_that_chooses_code_reaches_a_library_and_they_are_told(linked, ca
         assert not {key for file in told.values() for key in file} & set(CODE)
 
 
-PANORAMAS = {"FluxFillPipeline": "fills holes in pictures", "FluxControlPipeline": "follows a control picture",
+PANORAMAS = {"FluxControlPipeline": "follows a control picture",
              "Flux2Pipeline": "is FLUX.2", "EvilPipeline": "but dit360 runs FluxPipeline models"}  # fmt: skip
 
 
@@ -248,15 +248,16 @@ def test_another_class_of_a_part_is_refused(linked, part, made):
     refused(linked, rf"model_index\.json (says that its|wants code for its) {part}")
 
 
-CHANNELS = {384: "as FLUX.1-Fill does, which fills holes", 128: "as FLUX.1-Depth and FLUX.1-Canny do",
+CHANNELS = {384: "as FLUX.1-Fill does, and makes 65 instead of 64", 128: "as FLUX.1-Depth and FLUX.1-Canny do",
             68: "and a picture's latents have 64"}  # fmt: skip
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_a_transformer_of_other_channels_is_called_by_what_it_is(linked, channels):
-    changed(linked, TRANSFORMER, in_channels=channels, out_channels=64)
+    changed(linked, TRANSFORMER, in_channels=channels, out_channels=65 if channels == 384 else 64)
     refused(linked, rf"takes {channels} channels, {CHANNELS[channels]}.*give ")
-    assert why_no_painter(64, 16, None) is None
+    assert why_no_painter({"in_channels": 64}, 16) is None
+    assert why_no_painter({"in_channels": 384, "out_channels": 64}, 16) is None
 
 
 # ------------------------------------------------------------------------------------------------------- tokenizers

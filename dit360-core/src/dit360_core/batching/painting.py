@@ -17,7 +17,7 @@ from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build
 from dit360_core.panorama.picture import FORMATS, Panorama, encoded
 from dit360_core.pipeline.loading import prepare
-from dit360_core.planning.checks import begun_with, check_guidance, check_request
+from dit360_core.planning.checks import begun_with, check_filled, check_guidance, check_request
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import Registry, default_registry
 
@@ -79,7 +79,9 @@ class Painter:
                 machine=self._ready.machine,
                 precision=plan.precision,
             )
-            check_guidance(item.sampling, self._ready.architecture.facts(self._ready.folder).takes_guidance)
+            facts = self._ready.architecture.facts(self._ready.folder)
+            check_guidance(item.sampling, facts.takes_guidance)
+            check_filled(plan.options, fills=facts.fills, given=False)
             for name, strength in item.loras:
                 self._ready.check_lora(name)
                 build(LoadOptions, {"lora_strength": strength})

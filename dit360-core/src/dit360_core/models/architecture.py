@@ -73,11 +73,13 @@ class Facts:
     heads: of its attention.
     head_dim: channels of each head.
     takes_guidance: whether guidance is embedded, or must be run as a second evaluation.
+    fills: whether it is shown a picture with a hole, and the hole, beside the noise, and needs one.
     """
 
     heads: int
     head_dim: int
     takes_guidance: bool
+    fills: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -196,8 +198,11 @@ class Architecture(abc.ABC):
         """Tokens that a prompt is padded to, as the tokenizer in a model's folder says."""
 
     @abc.abstractmethod
-    def usual(self, model: Model, takes_guidance: bool) -> Model:
-        """A model that is given by its files alone, with the steps and guidance that such ones are usually run with."""
+    def usual(self, model: Model, facts: Facts) -> Model:
+        """A model that is given by its files alone, with the steps and guidance that such ones are usually run with.
+
+        facts: of its denoiser.
+        """
 
     # ----------------------------------------------------------------------------------------------- replaced parts
 

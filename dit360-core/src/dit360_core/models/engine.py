@@ -39,6 +39,7 @@ class Velocity(Protocol):
     def __call__(self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond") -> torch.Tensor:
         """x and the velocity: ``(1, tokens, channels)``, real columns only.
 
+        x: in a model that fills, with the channels of :meth:`Engine.beside` after its own.
         branch: name for diffusers' caches.
         """
         ...
@@ -100,6 +101,11 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def takes_guidance(self) -> bool:
         """Whether guidance is embedded, or must be run as a second evaluation."""
+
+    @property
+    def fills(self) -> bool:
+        """Whether the denoiser is shown a picture with a hole, and the hole, beside the noise."""
+        return self.architecture.facts_of(self.config).fills
 
     @property
     @abc.abstractmethod
@@ -239,6 +245,14 @@ class Engine(abc.ABC):
     def turn(self, tokens: torch.Tensor, grid: Grid, columns: int) -> torch.Tensor:
         """Tokens of the picture rolled to the left by latent columns, which are half as wide as tokens."""
         return self.pack(self.unpack(tokens, grid).roll(-columns, -1)) if columns else tokens
+
+    def beside(self, masked: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What a model that fills is shown beside the noise: tokens ``(1, r·c, channels)``, which turn as others do.
+
+        masked: model-space latents ``(1, C, 2r, 2c)`` of the picture, whose hole is mid-grey.
+        mask: ``(1, 1, H, W)``, 1 in the hole, 0 elsewhere.
+        """
+        raise NotImplementedError(f"no model of {self.architecture.title} fills")
 
     @abc.abstractmethod
     def velocity(

@@ -43,7 +43,7 @@ def with_settings(model: Model, folder: Path, architecture: Architecture) -> Mod
     if model.name != "given":
         return model
     if (folder / DENOISER / "config.json").is_file():
-        model = architecture.usual(model, architecture.facts(folder).takes_guidance)
+        model = architecture.usual(model, architecture.facts(folder))
     file = folder / SETTINGS
     if not file.is_file():
         return model

@@ -115,7 +115,7 @@ def _decide(pipe: Any, networks: Networks, model: Model | None, registry: Regist
     family, denoiser = networks.architecture, getattr(pipe, DENOISER)
     facts = family.facts_of(denoiser.config)
     if model is None:
-        model = family.usual(Model(name="given", api=1, base="given", width=2048, height=1024), facts.takes_guidance)
+        model = family.usual(Model(name="given", api=1, base="given", width=2048, height=1024), facts)
     # Where an offloaded pipeline computes, which is not where its weights rest.
     device = pipe._execution_device
     foreign = offloaded_by(pipe, family)

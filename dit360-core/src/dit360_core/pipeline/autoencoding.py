@@ -21,7 +21,7 @@ from dit360_core.options import DecodeOptions, SampleOptions, changed_options, c
 from dit360_core.panorama.picture import Panorama, in_words
 from dit360_core.pipeline.blank import check_painted
 from dit360_core.pipeline.ladder import Ladder
-from dit360_core.pipeline.stages import Latents, Pixels, letting_go, name_plugins, stage
+from dit360_core.pipeline.stages import Latents, Pixels, Shown, letting_go, name_plugins, stage
 from dit360_core.pipeline.state import Loaded
 from dit360_core.pipeline.tiling_trial import sketch
 from dit360_core.planning.plan import Plan
@@ -108,6 +108,19 @@ class Autoencoding:
         if tuple(tensor.shape) != (1, self._engine.latent_channels, height // 8, width // 8):
             raise Dit360Error(f"The tiling {choice.used!r} returned {tuple(tensor.shape)}; choose another.")
         return Latents(tensor=tensor, settings={"encoded": told})
+
+    @letting_go
+    def encode_hole(self, pixels: torch.Tensor, mask: torch.Tensor, asked: DecodeOptions) -> Shown:
+        """A picture whose hole is mid-grey, 0 to a model, and the hole: as diffusers' FluxFillPipeline has them."""
+        height, width = pixels.shape[-2:]
+        for what, given, channels in (("picture", pixels, 3), ("mask", mask, 1)):
+            if tuple(given.shape) != (1, channels, height, width):
+                raise InputError(
+                    f"The {what} has the shape {tuple(given.shape)}, but must be {(1, channels, height, width)}."
+                )
+        hole = mask >= 0.5
+        masked = self.encode_pixels(torch.where(hole, 0.5, pixels), asked)
+        return Shown(masked=masked, mask=hole.float())
 
     @letting_go
     def preview(self, latents: Latents | torch.Tensor, scale: int) -> Panorama:

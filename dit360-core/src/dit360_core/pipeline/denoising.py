@@ -16,6 +16,7 @@ from dit360_core.models.engine import Engine, Velocity
 from dit360_core.options import DecodeOptions, SampleOptions, changed_options
 from dit360_core.panorama.gpano import MADE
 from dit360_core.pipeline.blank import guidance_notes
+from dit360_core.pipeline.filling import check_shown
 from dit360_core.pipeline.ladder import Ladder
 from dit360_core.pipeline.request import Request, Resolved
 from dit360_core.pipeline.sampling import Count, Wishes, chain, levels, solve, steps_of_a_whole
@@ -132,6 +133,7 @@ class Denoising:
             raise InputError(
                 f"{named('true_guidance')} needs a negative prompt; call encode with negative_prompt='' or a text."
             )
+        check_shown(request.shown, self._loaded.engine, self._loaded.plan.options, found)
         for note in guidance_notes(self._loaded.plan.model, found.guidance, asked.true_guidance):
             self._warn_once(note, note)
         for embedding in conditioning.embeddings:
@@ -263,7 +265,9 @@ class Denoising:
             cube_consistency=asked.cube_consistency,
         )
         attempt = partial(_attempt, ladder, engine)
-        model = chain(engine, found.grid, velocity, request.conditioning, wishes, attempt, count)
+        shown = request.shown
+        beside = None if shown is None else engine.beside(shown.masked.tensor.to(x), shown.mask.to(x))
+        model = chain(engine, found.grid, velocity, request.conditioning, wishes, attempt, count, beside)
         for done, state, expected in solve(solver.scheduler, model, x, sigmas, generator):
             x = state
             engine.mark(f"step {done}")

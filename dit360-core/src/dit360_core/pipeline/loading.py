@@ -19,6 +19,7 @@ from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.pipeline.signature import takes
 from dit360_core.planning.budget import fit, one
 from dit360_core.planning.checks import (
+    check_filled,
     check_guidance,
     check_loading,
     check_names,
@@ -68,18 +69,24 @@ def load(
 
 
 def prepare(
-    asked: LoadOptions, *, registry: Registry, machine: Machine | None = None, picture: Picture | None = None
+    asked: LoadOptions,
+    *,
+    registry: Registry,
+    machine: Machine | None = None,
+    picture: Picture | None = None,
+    shown: bool = False,
 ) -> Prepared:
     """Everything that can go wrong before the weights are read, in the order of its cost: downloads come last.
 
     machine: None finds it without PyTorch, which has its say before anything is fetched or loaded; a guess (see
     :meth:`Machine.detect`) is confirmed then, too.
     picture: the options of a picture that is to be made at once, which are checked too.
+    shown: whether a part of another is given with it that is to be filled, without which some models paint nothing.
     """
     try:
-        return _Preparation(asked, registry, machine or Machine.detect(asked.device), picture).run()
+        return _Preparation(asked, registry, machine or Machine.detect(asked.device), picture, shown).run()
     except _OtherMachine as found:
-        return _Preparation(asked, registry, found.machine, picture, found.sentence).run()
+        return _Preparation(asked, registry, found.machine, picture, shown, found.sentence).run()
 
 
 class _OtherMachine(Exception):
@@ -103,6 +110,7 @@ class _Preparation:
     registry: Registry
     machine: Machine
     picture: Picture | None
+    shown: bool
     machine_note: str = ""
     given: LoadOptions = attrs.field(init=False)
     model: Model = attrs.field(init=False)
@@ -125,8 +133,7 @@ class _Preparation:
         files = self._fetch()
         family = architecture_of(files.folder)
         facts = family.facts(files.folder)
-        if self.picture:
-            check_guidance(self.picture[0], facts.takes_guidance)
+        self._check_with(facts)
         self._confirm()
         stored, quantization, quantizer = self._quantization(family, files.folder, by_name)
         kernels, attention, attend = self._attention(family, facts)
@@ -171,6 +178,14 @@ class _Preparation:
                 machine=self.machine,
                 precision=self.precision,
             )
+        if known := self.folder or self.model.shape:
+            self._check_with(architecture_of(Path(known)).facts(Path(known)))
+
+    def _check_with(self, facts: Facts) -> None:
+        """What is wrong with the picture for a model of which so much is known."""
+        if self.picture:
+            check_guidance(self.picture[0], facts.takes_guidance)
+            check_filled(self.asked, fills=facts.fills, given=self.shown)
 
     def _named_quantization(self) -> tuple[Choice, Any] | None:
         """Tried before anything is fetched, where a mode was named."""

@@ -28,9 +28,9 @@ from dit360_core.pipeline.prefix import prefixed, spaced
 from dit360_core.pipeline.report import measuring
 from dit360_core.pipeline.request import Request
 from dit360_core.pipeline.signature import takes
-from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress, Tap, letting_go, stage
+from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress, Shown, Tap, letting_go, stage
 from dit360_core.pipeline.state import Loaded, State
-from dit360_core.planning.checks import begun_with, check_guidance, check_request
+from dit360_core.planning.checks import begun_with, check_filled, check_guidance, check_request
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.prediction import Prediction
 from dit360_core.plugins.offers import Model
@@ -192,6 +192,7 @@ class Pipeline:
         conditioning: Conditioning,
         *,
         image: Latents | None = None,
+        shown: Shown | None = None,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
         tap: Tap | None = None,
@@ -201,6 +202,7 @@ class Pipeline:
 
         conditioning: as :meth:`encode` gives it.
         image: as :meth:`encode_image` gives it.
+        shown: as :meth:`encode_hole` gives it, for a model that fills; its size is taken if none is given.
         latents, progress, tap: as in :meth:`generate`.
         """
         encoded = sorted(set(ENCODED) & set(options))
@@ -217,11 +219,19 @@ class Pipeline:
                 f"{named('image')} is a {type(image).__name__}, but must be latents; encode_image makes them."
             )
         asked = begun_with(asked, _size_of(image))
-        self.check(asked, DecodeOptions())
+        if shown is not None and (asked.width, asked.height) == (None, None):
+            asked = attrs.evolve(asked, width=shown.masked.width, height=shown.masked.height)
+        self.check(asked, DecodeOptions(), filled=shown is not None)
         with measuring(self._loaded, asked.log_memory_stats, asked, DecodeOptions()) as measured:
             sampled = self._denoising.sample(
                 Request(
-                    conditioning=conditioning, options=asked, noise=latents, image=image, progress=progress, tap=tap
+                    conditioning=conditioning,
+                    options=asked,
+                    noise=latents,
+                    image=image,
+                    shown=shown,
+                    progress=progress,
+                    tap=tap,
                 )
             )
         return measured.written(sampled)
@@ -280,6 +290,17 @@ class Pipeline:
             return self._autoencoding.encode_pixels(image.float().cpu(), asked)
         panorama = image if isinstance(image, Panorama) else Panorama(image=image)
         return self._autoencoding.encode(panorama, asked)
+
+    @takes(DecodeOptions)
+    def encode_hole(self, pixels: torch.Tensor, mask: torch.Tensor, **options: Any) -> Shown:
+        """A picture with a hole, as a model that fills is shown it.
+
+        pixels: of an equirectangular picture, ``(1, 3, H, W)`` in 0 … 1.
+        mask: ``(1, 1, H, W)`` in 0 … 1; from 0.5 on a pixel lies in the hole, which is made anew.
+
+        Raises InputError for other shapes.
+        """
+        return self._autoencoding.encode_hole(pixels.float().cpu(), mask.float().cpu(), build(DecodeOptions, options))
 
     @contextmanager
     def interruptible(self, check: Callable[[], None]) -> Iterator[None]:
@@ -357,11 +378,12 @@ class Pipeline:
 
     # --------------------------------------------------------------------------------------------------- inner parts
 
-    def check(self, asked: SampleOptions, decoding: DecodeOptions) -> None:
+    def check(self, asked: SampleOptions, decoding: DecodeOptions, *, filled: bool = False) -> None:
         """Raises, before any work, what :meth:`sample` and :meth:`decode` would raise later.
 
         asked: the options of a picture.
         decoding: of its decoding.
+        filled: whether a part of a picture is given that is to be filled.
         """
         check_request(
             asked,
@@ -373,6 +395,7 @@ class Pipeline:
             precision=self.plan.precision,
         )
         check_guidance(asked, self.engine.takes_guidance)
+        check_filled(self.plan.options, fills=self.engine.fills, given=filled)
 
 
 def _size_of(image: Any) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from dit360_core.sphere.grid import Grid
 if TYPE_CHECKING:
     import torch
 
-    from dit360_core.pipeline.stages import Conditioning, Latents, Progress, Tap
+    from dit360_core.pipeline.stages import Conditioning, Latents, Progress, Shown, Tap
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -27,6 +27,7 @@ class Request:
     options: as they were given.
     noise: to start from, ``(1, C, H/8, W/8)``; None: the seed's.
     image: to begin with; None: nothing.
+    shown: what a model that fills is shown; None for the others.
     progress, tap: called after each step.
     """
 
@@ -34,6 +35,7 @@ class Request:
     options: SampleOptions
     noise: torch.Tensor | None = None
     image: Latents | None = None
+    shown: Shown | None = None
     progress: Progress | None = None
     tap: Tap | None = None
 

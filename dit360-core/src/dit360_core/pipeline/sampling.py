@@ -6,13 +6,14 @@ for is a chain of such models, each of which asks the one that it was made of. I
     Expecting       keeps the picture as it is expected, for previews
     SmoothPoles     rows near the poles as smooth as their circles are small
     Reconciled      two views of the panorama agree          (two of each of those below)
+    Beside          what a model that fills is shown is put beside
     Turned          the panorama is seen turned
     Guided          away from the negative prompt            (one of those below for either)
     Mean            several prompts                          (one of those below for each)
     Counted, Retried, OfPrompt      one evaluation of the denoiser, counted, again if memory ran out
 
-All x and velocities are ``(1, tokens, channels)``, real columns only. A further link, such as a mask or a cache, is one
-more class here and one more line in :func:`chain`.
+All x and velocities are ``(1, tokens, channels)``, real columns only; x has more channels inside of Beside. A further
+link, such as a mask or a cache, is one more class here and one more line in :func:`chain`.
 """
 
 from __future__ import annotations
@@ -179,6 +180,20 @@ class Turned:
 
 
 @attrs.frozen(eq=False)
+class Beside:
+    """The model is shown more than the noise, which turns with it as if it were more of its channels.
+
+    shown: tokens, as :meth:`Engine.beside` gives them, where x is and of its dtype.
+    """
+
+    model: FlowModel
+    shown: torch.Tensor
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return self.model(torch.cat([x, self.shown], dim=-1), sigma)
+
+
+@attrs.frozen(eq=False)
 class Reconciled:
     """Two views agree: what a model says of its edges, it then says of the middle too.
 
@@ -249,6 +264,7 @@ def chain(
     wishes: Wishes,
     attempt: Attempt = lambda evaluate: evaluate(),
     count: Count | None = None,
+    beside: torch.Tensor | None = None,
 ) -> Expecting:
     """The denoiser as a solver asks it, for one picture.
 
@@ -257,6 +273,7 @@ def chain(
     conditioning: its prompts.
     attempt: runs one evaluation.
     count: of evaluations.
+    beside: what a model that fills is shown.
     """
     count = count or Count()
     angle = Angle(columns=2 * grid.columns, rotating=wishes.rotating)
@@ -273,7 +290,8 @@ def chain(
         if wishes.true_guidance > 1 and conditioning.negative is not None:
             away = about(conditioning.negative, f"uncond{name}")
             model = Guided(model, away, wishes.true_guidance, engine.guided)
-        return Turned(model, turn, by)
+        model = Turned(model, turn, by)
+        return model if beside is None else Beside(model, beside)
 
     model = view(angle.seen)
     if wishes.yaw_consistency > 0:

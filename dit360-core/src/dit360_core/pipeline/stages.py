@@ -98,6 +98,18 @@ class Latents:
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class Shown:
+    """What a model that fills is shown beside the noise: a picture with a hole, and the hole.
+
+    masked: the picture, mid-grey in the hole, as latents.
+    mask: of its pixels, ``(1, 1, H, W)``: 1 in the hole, which is made anew, and 0 elsewhere.
+    """
+
+    masked: Latents
+    mask: torch.Tensor
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class Pixels:
     """A decoded panorama that is not rounded to 8 bits yet: ``tensor`` ``(1, 3, H, W)`` fp32 in 0 … 1, on the CPU."""
 

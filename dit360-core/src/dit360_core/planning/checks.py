@@ -162,6 +162,20 @@ def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:
         )
 
 
+def check_filled(loading: LoadOptions, *, fills: bool, given: bool) -> None:
+    """Raises InputError if a model that fills a part of a picture is given none.
+
+    fills: whether the model does.
+    given: whether there is a picture with a part to fill.
+    """
+    if fills and not given:
+        name = "This model" if loading.model == "given" else loading.model
+        raise InputError(
+            f"{name} fills a part of a picture, and none is given; give {named('image')} and {named('mask')}, or a "
+            f"{named('photo')}."
+        )
+
+
 def begun_with(sampling: SampleOptions, size: tuple[int, int] | None) -> SampleOptions:
     """The options of a picture that begins with another of ``size``, or with none.
 

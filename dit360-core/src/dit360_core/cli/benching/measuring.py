@@ -17,6 +17,7 @@ import torch
 from dit360_core.errors import Dit360Error
 from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline.loading import prepare
+from dit360_core.planning.checks import picture_size
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.machine import Machine
 
@@ -30,6 +31,7 @@ class Bench:
         self._pipe: Any = None
         self._sampling: Any = None
         self._decoding: dict[str, Any] = {}
+        self._shown: Any = None
         self._before = 0
 
     def describe(self, device: str) -> dict[str, Any]:
@@ -46,7 +48,9 @@ class Bench:
         self._before = _resident()[0]
         began = time.perf_counter()
         picture = (self._sampling, DecodeOptions(**decoding))
-        self._pipe = prepare(LoadOptions(**loading), registry=default_registry(), picture=picture).load()
+        ready = prepare(LoadOptions(**loading), registry=default_registry(), picture=picture, shown=True)
+        self._pipe = ready.load()
+        self._shown = self._nothing() if self._pipe.engine.fills else None
         self._wait()
         return {"loading_s": time.perf_counter() - began, "used": self._pipe.state.as_dict()}
 
@@ -69,7 +73,9 @@ class Bench:
             marks = _Marks(self._device)
             began_sampling = time.perf_counter()
             marks.set()
-            latents = self._pipe.sample(conditioning, **given, progress=lambda done, steps: marks.set())
+            latents = self._pipe.sample(
+                conditioning, **given, shown=self._shown, progress=lambda done, steps: marks.set()
+            )
             self._wait()
             began_decoding = time.perf_counter()
             panorama = self._pipe.decode(latents, **self._decoding)
@@ -106,6 +112,11 @@ class Bench:
         }
 
     # --------------------------------------------------------------------------------------------------- inner parts
+
+    def _nothing(self) -> Any:
+        """For a model that fills: a picture that is all hole, which is as much work as any other."""
+        width, height = picture_size(self._sampling, self._pipe.plan.model)
+        return self._pipe.encode_hole(torch.zeros(1, 3, height, width), torch.ones(1, 1, height, width))
 
     @property
     def _device(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.models.architecture import Architecture, Facts, Networks, Target
+from dit360_core.models.flux.channels import fills
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
 from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
 from dit360_core.models.libraries import explain_broken_import
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
     from dit360_core.models.weights.files import ModelFiles
 
 SCHNELL_STEPS = 4
+FILL_STEPS, FILL_GUIDANCE = 50, 30.0
+"""Those of diffusers' FluxFillPipeline."""
+FILL_GUIDANCE_RANGE = (1.0, 100.0)
+"""Nobody has said where its pictures break."""
 
 
 class Flux(Architecture):
-    """FLUX.1-dev, -schnell, Krea-dev, Kontext, and what is made of them."""
+    """FLUX.1-dev, -schnell, Krea-dev, Kontext, Fill, and what is made of them."""
 
     name = "flux"
     title = "FLUX.1"
@@ -58,14 +63,18 @@ class Flux(Architecture):
 
     def facts_of(self, config: Mapping[str, Any]) -> Facts:
         heads, head_dim, guided = (config.get(key, usual) for key, usual in USUAL.items())
-        return Facts(heads=int(heads), head_dim=int(head_dim), takes_guidance=bool(guided))
+        return Facts(heads=int(heads), head_dim=int(head_dim), takes_guidance=bool(guided), fills=fills(config))
 
     def prompt_tokens(self, folder: Path) -> int:
         return min(LONGEST_PROMPT, self._files.longest_prompt(folder / "tokenizer_2", LONGEST_PROMPT))  # type: ignore[no-any-return]
 
-    def usual(self, model: Model, takes_guidance: bool) -> Model:
-        """One without guidance is FLUX.1-schnell, or made of it, and takes four steps."""
-        return model if takes_guidance else attrs.evolve(model, steps=SCHNELL_STEPS)
+    def usual(self, model: Model, facts: Facts) -> Model:
+        """One without guidance is FLUX.1-schnell, or made of it, and takes four steps; one that fills, FLUX.1-Fill."""
+        if not facts.takes_guidance:
+            return attrs.evolve(model, steps=SCHNELL_STEPS)
+        if facts.fills:
+            return attrs.evolve(model, steps=FILL_STEPS, guidance=FILL_GUIDANCE, guidance_range=FILL_GUIDANCE_RANGE)
+        return model
 
     @property
     def _files(self) -> Any:

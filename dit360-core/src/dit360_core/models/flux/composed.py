@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import ModelError, remedy
+from dit360_core.models.flux.channels import latents
 from dit360_core.models.flux.folder import FOLDERS, check_weights, read_config
 from dit360_core.models.flux.parts import PARTS, REPLACEABLE
 from dit360_core.models.flux.schemas import value_of
@@ -160,7 +161,7 @@ def check_fits(given: Sequence[Given], folder: Path) -> None:
 
 def _check_fits(one: Given, path: Path, folder: Path) -> None:
     if one.part == VAE:
-        made, wanted = "latents", _number("transformer", folder / "transformer", "in_channels") // 4
+        made, wanted = "latents", latents(read_config("transformer", folder / "transformer"))
         channels = _latent_channels(path)
     else:
         made, wanted = "text embeddings", _number("transformer", folder / "transformer", "joint_attention_dim")
@@ -183,8 +184,7 @@ def _check_fits(one: Given, path: Path, folder: Path) -> None:
     known, needed = (_number(T5, at, "vocab_size") for at in (path, folder / T5))
     if known < needed:
         raise ModelError(
-            f"{path} knows {known} tokens, and this model's tokenizer makes {needed}; give the T5 text encoder of such "
-            "a model."
+            f"{path} knows {known} tokens, and this model's tokenizer makes {needed}; give the T5 of such a model."
         )
 
 

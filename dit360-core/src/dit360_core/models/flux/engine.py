@@ -7,18 +7,17 @@ from typing import Any
 
 import attrs
 import torch
+import torch.nn.functional as F
 
 from dit360_core.errors import InputError, remedy
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine
-from dit360_core.models.flux.latents import CHANNELS_OF_A_PATCH, as_stored, latent_to_rgb
+from dit360_core.models.flux import channels
+from dit360_core.models.flux.latents import as_stored, latent_to_rgb
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
 from dit360_core.models.flux.shift import FluxTimeShift
 from dit360_core.plugins.offers import Attend
 from dit360_core.sphere.grid import Grid
-
-VAE_FACTOR = 8
-"""Pixels to a latent column."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -34,7 +33,7 @@ class FluxEngine(Engine):
 
     @property
     def latent_channels(self) -> int:
-        return int(self.config.in_channels) // CHANNELS_OF_A_PATCH
+        return channels.latents(self.config)
 
     @property
     def takes_guidance(self) -> bool:
@@ -73,12 +72,16 @@ class FluxEngine(Engine):
     # ------------------------------------------------------------------------------------------------------ denoising
 
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
-        batch, channels, height, width = latents.shape
-        return self.pipe._pack_latents(latents, batch, channels, height, width)  # type: ignore[no-any-return]
+        return self.pipe._pack_latents(latents, *latents.shape)  # type: ignore[no-any-return]
 
     def unpack(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
         height, width = 16 * grid.rows, 16 * grid.columns
-        return self.pipe._unpack_latents(tokens, height, width, VAE_FACTOR)  # type: ignore[no-any-return]
+        return self.pipe._unpack_latents(tokens, height, width, channels.PIXELS_OF_A_LATENT)  # type: ignore[no-any-return]
+
+    def beside(self, masked: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The pixels of a latent are as many channels of it, as in diffusers' FluxFillPipeline."""
+        pixels = F.pixel_unshuffle(mask.to(masked), channels.PIXELS_OF_A_LATENT)
+        return self.pack(torch.cat([masked, pixels], dim=1))
 
     def velocity(
         self, grid: Grid, guidance: float | None, attend: Attend | None, key_bias: torch.Tensor | None = None
@@ -114,7 +117,8 @@ def _forget_failed_import() -> None:
 class FluxVelocity:
     """``velocity(x, sigma, embedding) -> v``: pads longitude, calls the transformer, crops.
 
-    x and v ``(1, r·c, 4C)``, real columns only. What does not change between steps is made once, here.
+    x and v ``(1, r·c, 4C)``, real columns only; x with what is shown beside it, in a model that fills. What does not
+    change between steps is made once, here.
     """
 
     def __init__(

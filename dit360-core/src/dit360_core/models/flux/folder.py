@@ -89,7 +89,6 @@ def _check_index(index: Path) -> None:
 
 
 _OTHERS = {
-    "FluxFillPipeline": "fills holes in pictures",
     "FluxControlPipeline": "follows a control picture (Depth, Canny)",
     "FluxControlImg2ImgPipeline": "follows a control picture (Depth, Canny)",
     "FluxControlInpaintPipeline": "follows a control picture (Depth, Canny)",

@@ -30,7 +30,7 @@ def check_given(pipe: Any) -> None:
             f"The {kind} has a {type(pipe.transformer).__name__}, which is not a FLUX transformer; give a FluxPipeline."
         )
     latents = getattr(pipe.vae.config, "latent_channels", None)
-    why = None if latents is None else why_no_painter(int(config.in_channels), int(latents), config.out_channels)
+    why = None if latents is None else why_no_painter(config, int(latents))
     if why:
         raise ModelError(f"The transformer of this {kind} {why}.")
     for name in WEIGHTS:

@@ -8,9 +8,6 @@ import torch
 
 from dit360_core.models.preview import fitted
 
-CHANNELS_OF_A_PATCH = 4
-"""Latent columns and rows of a token, 2×2: the transformer takes so many channels for each of the autoencoder's."""
-
 # FLUX.1's model-space latents → RGB in −1 … 1, and what is added. Figures: ComfyUI, comfy/latent_formats.py (Flux).
 _FLUX = (
     (-0.0346, 0.0244, 0.0681),

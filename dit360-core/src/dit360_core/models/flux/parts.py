@@ -44,8 +44,9 @@ PARTS = (
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 PIPELINES = (
     "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline", "FluxKontextInpaintPipeline",
+    "FluxFillPipeline",
 )  # fmt: skip
-"""That paint from a prompt with the parts of a FluxPipeline."""
+"""That paint from a prompt, or fill a part of a picture, with the parts of a FluxPipeline."""
 
 REPLACEABLE = {"vae": AUTOENCODER, "t5": "text_encoder_2"}
 """Option → the part of a model that it replaces."""

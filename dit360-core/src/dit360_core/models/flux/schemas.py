@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import ModelError
+from dit360_core.models.flux import channels
 from dit360_core.models.weights.schema import FLAG, Schema, Value, checked, list_of, number, one_of, texts, whole
 
 _LAYERS = whole(1, 1000)
@@ -272,8 +273,7 @@ _IMPOSSIBLE = {
 def check_together(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises ModelError for parts that are fine and of different models, or of a kind that paints no text's picture."""
     transformer, vae = configs["transformer"], configs["vae"]
-    channels, latents = value_of("transformer", transformer, "in_channels"), value_of("vae", vae, "latent_channels")
-    if why := why_no_painter(channels, latents, transformer.get("out_channels")):
+    if why := why_no_painter(transformer, value_of("vae", vae, "latent_channels")):
         raise ModelError(f"{folder / 'transformer'} {why}.")
     if (factor := 2 ** (len(value_of("vae", vae, "block_out_channels")) - 1)) != 8:
         raise ModelError(
@@ -292,32 +292,30 @@ def check_together(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
             )
 
 
-def why_no_painter(channels: int, latents: int, out: int | None) -> str | None:
-    """Why a transformer paints no picture from a prompt alone, or None.
+def why_no_painter(transformer: Mapping[str, Any], latents: int) -> str | None:
+    """Why a transformer paints no picture of a prompt, nor fills a part of one, or None.
 
-    channels: that it takes; out: that it makes, None for as many.
+    transformer: its configuration.
     latents: channels of the autoencoder's.
     """
-    needed = 4 * latents
-    if channels == needed:
-        if out in (None, channels):
-            return None
+    taken, made, needed = channels.taken(transformer), channels.made(transformer), channels.OF_A_PATCH * latents
+    beside = channels.noise_of_a_fill(taken) == needed
+    if made == needed and (taken == needed or beside):
+        return None
+    if taken == needed:
         return (
-            f"takes {channels} channels and makes {out}, and a FLUX model for pictures of prompts makes as many as it "
+            f"takes {taken} channels and makes {made}, and a FLUX model for pictures of prompts makes as many as it "
             "takes; give such a model"
         )
-    # Beside the noise: the picture with a hole and the hole's pixels; a picture of edges or depths.
-    if channels == 2 * needed + 256:
+    if beside:
+        return f"takes {taken} channels, as FLUX.1-Fill does, and makes {made} instead of {needed}; give another"
+    # Beside the noise a picture of edges or depths.
+    if taken == 2 * needed:
         return (
-            f"takes {channels} channels, as FLUX.1-Fill does, which fills holes in pictures, and dit360 does not; give "
-            "a text-to-image model, such as FLUX.1-dev"
-        )
-    if channels == 2 * needed:
-        return (
-            f"takes {channels} channels, as FLUX.1-Depth and FLUX.1-Canny do, which follow a control picture, and "
+            f"takes {taken} channels, as FLUX.1-Depth and FLUX.1-Canny do, which follow a control picture, and "
             "dit360 does not; give a text-to-image model, such as FLUX.1-dev"
         )
     return (
-        f"takes {channels} channels, and a picture's latents have {needed} (4 times the autoencoder's {latents}); give "
+        f"takes {taken} channels, and a picture's latents have {needed} (4 times the autoencoder's {latents}); give "
         "the parts of one text-to-image model"
     )
