@@ -1,15 +1,29 @@
 """Models that fill a part of a picture: against diffusers' own FluxFillPipeline, and what they must be shown."""
 
+import json
+import logging
+import shutil
+from pathlib import Path
+
 import attrs
 import dit360_core as dit360
 import pytest
 import torch
+from dit360_core.batching.items import Item
+from dit360_core.batching.painting import Painter
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Latents, Shown
+from dit360_core.planning.forecast import subject_of
+from dit360_core.plugins.registry import default_registry
 from dit360_core.sphere.grid import Grid, rotation
 from random_models import random_conditioning, random_flux
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import pad
 
 WIDTH, HEIGHT, STEPS = 128, 64, 3
+ASKED = SampleOptions(prompt="a castle", width=128, steps=2)
 SIZE = {"width": WIDTH, "height": HEIGHT, "steps": STEPS}
 PIXELS = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
 MASK = torch.zeros(1, 1, HEIGHT, WIDTH)
@@ -165,5 +179,98 @@ def test_a_model_that_does_not_fill_is_shown_nothing():
 
 
 def test_a_hole_has_the_size_of_its_picture(filling):
-    with pytest.raises(dit360.InputError, match=r"The mask has the shape .* must be"):
+    with pytest.raises(
+        dit360.InputError, match=r"The mask has the shape \(1, 1, 64, 127\), but must be \(1, 1, 64, 128\)"
+    ):
         filling.encode_hole(PIXELS, MASK[..., 1:])
+
+
+# ------------------------------------------------------------------------------------------------- a folder that fills
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder, tmp_path_factory):
+    """The embedded model, whose transformer is given a picture and its mask too, and takes no notice of them."""
+    made = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("fill") / "model"))
+    changed(made / "model_index.json", _class_name="FluxFillPipeline")
+    changed(made / "transformer" / "config.json", in_channels=384, out_channels=64)
+    file = made / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["x_embedder.weight"] = pad(tensors["x_embedder.weight"], (0, 320))
+    save_file(tensors, file)
+    return made
+
+
+def changed(file, **values):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    """Of the kind that people train for FLUX.1-dev, with a layer that is wider in FLUX.1-Fill."""
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    file = tmp_path_factory.mktemp("lora") / "lora.safetensors"
+    save_file(
+        {
+            "transformer.x_embedder.lora_A.weight": random(2, 64),
+            "transformer.x_embedder.lora_B.weight": 0.1 * random(192, 2),
+            "transformer.transformer_blocks.0.attn.to_q.lora_A.weight": random(2, 192),
+            "transformer.transformer_blocks.0.attn.to_q.lora_B.weight": 0.1 * random(192, 2),
+        },
+        file,
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize("mode", ["fuse", "adapter"])
+def test_a_lora_for_the_noise_alone_does_to_it_what_it_does_elsewhere(folder, lora, mode, tiny, caplog):
+    """And leaves what is shown as it is: the picture is that of the model which has no more than the noise."""
+    options = {"lora": lora, "lora_mode": mode, "precision": "fp32", "device": "cpu"}
+    plain = dit360.load("tiny", **options)
+    with caplog.at_level(logging.WARNING, "dit360"):
+        fill = dit360.load(str(folder), **options)
+    assert "x_embedder was trained with 64 inputs, the noise, of 384 that this model has" in caplog.text
+    told = plain.encode("a castle")
+    asked = {"seed": 1, "steps": 2, "guidance": 3.0, "latent_rotation": True, "position_interpolation": False}
+    expected = plain.sample(told, width=WIDTH, height=HEIGHT, **asked)
+    hole = fill.encode_hole(PIXELS, MASK)
+    made = fill.sample(told, shown=hole, **asked)
+    assert made.size == (WIDTH, HEIGHT)
+    assert (made.tensor - expected.tensor).abs().max() <= 1e-5
+    assert (expected.tensor - tiny.sample(told, width=WIDTH, height=HEIGHT, **asked).tensor).abs().max() > 1e-3
+
+
+def test_a_lora_for_other_inputs_of_a_model_that_fills_is_another_models(folder, tmp_path):
+    for name, down in (("narrow", torch.ones(1, 32)), ("wide", torch.ones(1, 448))):
+        file = tmp_path / f"{name}.safetensors"
+        save_file({"x_embedder.lora_A.weight": down, "x_embedder.lora_B.weight": torch.ones(192, 1)}, file)
+        with pytest.raises(dit360.ModelError, match=rf"shape 192×{down.shape[1]}, and this model's of 192×384"):
+            dit360.load(str(folder), lora=str(file))
+
+
+def test_without_a_picture_a_folder_that_fills_says_what_it_needs_before_its_weights_are_read(folder, tmp_path):
+    """In one picture and in each of a list."""
+    with pytest.raises(dit360.InputError, match=rf"{folder} fills a part of a picture, and none is given"):
+        prepare(LoadOptions(model=str(folder)), registry=default_registry(), picture=(ASKED, DecodeOptions()))
+    assert prepare(LoadOptions(model=str(folder)), registry=default_registry()).plan.model.guidance == 30.0
+    item = Item(line=1, name="a.jpg", key="", sampling=ASKED, decoding=DecodeOptions())
+    assert "fills a part of a picture" in str(Painter(LoadOptions(model=str(folder)), item).wrong(item))
+
+
+def test_the_name_of_a_model_that_fills_says_so_before_anything_is_fetched():
+    with pytest.raises(dit360.InputError, match="dit360-fill fills a part of a picture, and none is given"):
+        prepare(LoadOptions(model="dit360-fill"), registry=default_registry(), picture=(ASKED, DecodeOptions()))
+
+
+def test_the_plan_of_a_model_that_fills_needs_no_picture_and_counts_what_is_shown():
+    fill, plain = (
+        subject_of(LoadOptions(model=name, vram=24), SampleOptions(prompt="any"), DecodeOptions(), default_registry())
+        for name in ("dit360-fill", "dit360")
+    )
+    assert (fill.evaluations, plain.evaluations) == (50, 28)
+    more, less = (subject.shapes.weights("transformer", torch.bfloat16).total for subject in (fill, plain))
+    assert more - less == 3072 * (384 - 64) * 2

@@ -25,6 +25,10 @@ class TestDit360(Builtin):
     name = "dit360"
 
 
+class TestDit360Fill(Builtin):
+    name = "dit360-fill"
+
+
 @pytest.mark.parametrize(
     ("changes", "test"),
     [

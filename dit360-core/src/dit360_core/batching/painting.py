@@ -63,7 +63,9 @@ class Painter:
     def __init__(self, loading: LoadOptions, largest: Item, registry: Registry | None = None) -> None:
         """largest: the picture that memory is planned for. Raises what :func:`dit360_core.load` raises."""
         self._registry = registry or default_registry()
-        self._ready = prepare(loading, registry=self._registry, picture=(largest.sampling, largest.decoding))
+        # What a model that fills needs is asked of each picture, in ``wrong``.
+        picture = (largest.sampling, largest.decoding)
+        self._ready = prepare(loading, registry=self._registry, picture=picture, shown=True)
         self._pipe: Pipeline | None = None
 
     def wrong(self, item: Item) -> str | None:

@@ -229,6 +229,16 @@ class Architecture(abc.ABC):
     def target(self, name: str) -> Target | None:
         """The layer that a LoRA's file means by a name, without what names a factor; None: no layer of this family."""
 
+    def first_inputs(self, part: str, layer: str, inputs: int) -> int | None:
+        """How many inputs a layer has in other models of the family, where here it has more and these are the first.
+
+        part, layer: which.
+        inputs: that it has here.
+
+        None: all of its models have as many.
+        """
+        return None
+
     # ------------------------------------------------------------------------------------------------------ networks
 
     @property

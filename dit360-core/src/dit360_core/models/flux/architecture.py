@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.models.architecture import Architecture, Facts, Networks, Target
-from dit360_core.models.flux.channels import fills
+from dit360_core.models.architecture import DENOISER, Architecture, Facts, Networks, Target
+from dit360_core.models.flux.channels import fills, noise_of_a_fill
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
 from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
 from dit360_core.models.libraries import explain_broken_import
@@ -102,6 +102,10 @@ class Flux(Architecture):
         from dit360_core.models.flux import lora_names  # tables that only a LoRA's file needs
 
         return lora_names.find(name)
+
+    def first_inputs(self, part: str, layer: str, inputs: int) -> int | None:
+        """The noise comes first of what a model that fills takes, and is all that others take."""
+        return noise_of_a_fill(inputs) if (part, layer) == (DENOISER, "x_embedder") else None
 
     # ------------------------------------------------------------------------------------------------------ networks
 

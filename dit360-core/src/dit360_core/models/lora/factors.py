@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 import torch
+from torch.nn.functional import pad
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -84,6 +85,16 @@ class Factors:
             down=self.down, up=swapped(self.up), weight=swapped(self.weight), bias=swapped(self.bias),
             new_weight=swapped(self.new_weight), new_bias=swapped(self.new_bias),
         )  # fmt: skip
+
+    def with_inputs(self, count: int) -> Factors:
+        """For a layer of more inputs, of which the first are those that it was made for; to the others it does nothing.
+
+        Not for one that has weights in the place of the layer's own.
+        """
+        down, weight = (
+            None if each is None else pad(each, (0, count - each.shape[1])) for each in (self.down, self.weight)
+        )
+        return attrs.evolve(self, down=down, weight=weight)
 
     @property
     def outputs(self) -> int:

@@ -79,6 +79,7 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
     there: part → name of a layer → something that has its ``weight`` and ``bias``.
     """
     layers: dict[str, dict[str, list[Factors]]] = {}
+    widened: list[str] = []
     left: dict[str, list[str]] = {why: list(keys) for why, keys in found.unread.items()}
     for entry in found.entries:
         part = entry.target.part
@@ -88,6 +89,7 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
             left.setdefault(NOT_THERE, []).extend(entry.keys)
             continue
         owners = [there[part][name] for name in names if name is not None]
+        entry = _widened(found, entry, str(names[0]), owners[0], widened)
         pieces, lost = _pieces(found.file, entry, owners)
         for key in lost:
             left.setdefault(NO_BIAS, []).append(key)
@@ -114,13 +116,30 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
         },
         used=used,
         tensors=found.tensors,
-        remarks=(*found.remarks, *told),
+        remarks=(*found.remarks, *widened, *told),
     )  # fmt: skip
 
 
 def _name_in(there: Mapping[str, Any], name: str, prefix: str) -> str | None:
     """As the model calls a layer: transformers has some models as a part of a whole, or alone without the prefix."""
     return next((each for each in (name, name.removeprefix(prefix)) if each in there), None)
+
+
+def _widened(found: LoraFile, entry: Entry, name: str, owner: Any, remarks: list[str]) -> Entry:
+    """A layer for all the inputs that it has here, where the file was made for a model in which it has only the first.
+
+    remarks: what is to be told of that is put there.
+    """
+    made, shape = entry.factors.weight_shape(), tuple(getattr(getattr(owner, "weight", None), "shape", ()))
+    if made is None or len(made) != 2 or len(shape) != 2 or made[1] == shape[1] or entry.factors.new_weight is not None:
+        return entry
+    if made[1] != found.architecture.first_inputs(entry.target.part, name, shape[1]):
+        return entry
+    remarks.append(
+        f"{found.file}: its layer {entry.stem} was trained with {made[1]} inputs, the noise, of {shape[1]} that this "
+        "model has; what the others do stays as it is."
+    )
+    return attrs.evolve(entry, factors=entry.factors.with_inputs(shape[1]))
 
 
 def _pieces(file: Path, entry: Entry, owners: list[Any]) -> tuple[list[Factors], list[str]]:

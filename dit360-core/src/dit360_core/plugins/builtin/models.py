@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import attrs
+
 from dit360_core.plugins import EMBEDDED_MODEL, Model, hookimpl
 from dit360_core.plugins.embedded import SHIPPED
 
@@ -21,6 +23,18 @@ DIT360 = Model(
     guidance=2.8,
 )
 """Also what is asked about where no model is chosen yet."""
+_FILL = attrs.evolve(
+    DIT360,
+    name="dit360-fill",
+    summary="DiT360 that fills a part of a picture: FLUX.1-Fill-dev with the same LoRA (needs its licence, 34 GB)",
+    base="black-forest-labs/FLUX.1-Fill-dev",
+    shape=str(SHIPPED / "flux.1-fill-dev"),
+    # Those of diffusers' FluxFillPipeline and of the model's card.
+    steps=50,
+    guidance=30.0,
+    # Where its pictures break nobody has said.
+    guidance_range=(1.0, 100.0),
+)
 
 
 @hookimpl
@@ -44,3 +58,4 @@ def dit360_models() -> Iterable[Model]:
         precision="fp32",
     )
     yield DIT360
+    yield _FILL
