@@ -240,6 +240,7 @@ def test_a_lora_for_the_noise_alone_does_to_it_what_it_does_elsewhere(folder, lo
     hole = fill.encode_hole(PIXELS, MASK)
     made = fill.sample(told, shown=hole, **asked)
     assert made.size == (WIDTH, HEIGHT)
+    assert made.settings["used"]["filled"] == round(42 * 53 / (WIDTH * HEIGHT), 4)
     assert (made.tensor - expected.tensor).abs().max() <= 1e-5
     assert (expected.tensor - tiny.sample(told, width=WIDTH, height=HEIGHT, **asked).tensor).abs().max() > 1e-3
 

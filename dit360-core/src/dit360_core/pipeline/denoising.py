@@ -328,6 +328,7 @@ class Denoising:
             "scheduler": solver.choice.as_dict(),
             "evaluations": count.calls,
             "denoise": asked.denoise,
+            **({} if request.shown is None else {"filled": request.shown.share}),
             "yaw_consistency": asked.yaw_consistency,
             "cube_consistency": asked.cube_consistency,
             "timestep_schedule": asked.timestep_schedule,

@@ -108,6 +108,11 @@ class Shown:
     masked: Latents
     mask: torch.Tensor
 
+    @property
+    def share(self) -> float:
+        """Of its pixels, how many lie in the hole."""
+        return round(float(self.mask.mean()), 4)
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Pixels:
