@@ -13,10 +13,9 @@ from dit360_core.cli.picture import view
 from dit360_core.errors import InputError
 from dit360_core.panorama.picture import Panorama
 from dit360_core.panorama.showing import write_viewer
-from headless_browser import Browser, chromium, expected, picture
+from headless_browser import chromium, expected, picture
 from PIL import Image
-
-WIDTH, HEIGHT = 240, 180  # of the window in most tests: small, since software draws it
+from viewer_page import HEIGHT, WIDTH, Viewer
 
 # ------------------------------------------------------------------------------------------------- the file
 
@@ -69,29 +68,6 @@ def test_what_cannot_be_read_or_written_is_refused(panorama, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- in a browser
-
-
-class Viewer(Browser):
-    """One page of dit360's."""
-
-    def __init__(self, read: int, write: int) -> None:
-        super().__init__(read, write)
-        self.emulate()
-
-    def emulate(self, width: int = WIDTH, height: int = HEIGHT, ratio: float = 1) -> None:
-        super().emulate(width, height, ratio)
-
-    def open(self, page: Path, fragment: str = "", before: str = "") -> None:
-        """Loads a page until it can be looked around in. ``before``: script that runs before the page's own."""
-        # A query of its own: a change of the fragment alone would load nothing.
-        self.load(f"{page.as_uri()}?{self.count}{fragment}", before)
-        self.run("dit360.ready")
-
-    def see(self) -> np.ndarray:
-        """What the canvas shows now, without the texts over it, (H, W, 3) as float."""
-        self.run("document.querySelectorAll('#about, #controls, #hint').forEach((part) => { part.hidden = true })")
-        self.run("document.querySelector('canvas').style.transition = 'none'")  # it fades in
-        return self.screenshot()
 
 
 @pytest.fixture(scope="module")

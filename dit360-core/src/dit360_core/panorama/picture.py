@@ -26,7 +26,7 @@ from dit360_core.panorama.gpano import MADE, Area, Pose, place, read_pose
 from dit360_core.panorama.metadata import build_xmp, to_json
 from dit360_core.panorama.metrics import Blocks, Poles, Seam
 from dit360_core.panorama.opening import check_pixels, read_metadata, read_picture
-from dit360_core.panorama.viewer import as_jpeg, write_page
+from dit360_core.panorama.viewer import About, as_jpeg, write_page
 from dit360_core.system.atomic import NameTaken, check_writable, names_beside, write_atomic
 
 #: File name suffix → Pillow's name of the format.
@@ -67,6 +67,7 @@ class Panorama:
     area: the part of the sphere that is shown, the rest of the image being black; None: all. A part is saved as a part.
     coded: the blocks of the lossy file that it was read from.
     profile: the name of the colour profile that it was converted from.
+    file: the name of the file that it was read from, without its folder.
 
     Raises InputError if the image is not RGB or not 2:1, or if the settings are not JSON.
     """
@@ -77,6 +78,7 @@ class Panorama:
     area: Area | None = attrs.field(default=None, kw_only=True)
     coded: Blocks | None = attrs.field(default=None, kw_only=True)
     profile: str = attrs.field(default="", kw_only=True)
+    file: str = attrs.field(default="", kw_only=True)
 
     @image.validator
     def _check_image(self, _: attrs.Attribute[Image.Image], image: Image.Image) -> None:
@@ -145,6 +147,7 @@ class Panorama:
             pose=self.pose.turned(columns / self.width * 360),
             area=area and attrs.evolve(area, left=(area.left - columns) % self.width),
             coded=coded and attrs.evolve(coded, turned=(coded.turned + columns) % self.width),
+            file="",
         )
 
     def perspective(
@@ -238,11 +241,21 @@ class Panorama:
             )
         return panorama
 
-    def view(self, path: str | PathLike[str] | None = None, open_browser: bool = True, *, force: bool = False) -> Path:
+    def view(
+        self,
+        path: str | PathLike[str] | None = None,
+        open_browser: bool = True,
+        *,
+        file: str | PathLike[str] | None = None,
+        force: bool = False,
+    ) -> Path:
         """Writes an HTML page to look around in (one file, works offline) and opens it; returns its path.
+
+        A brush in it paints a mask for ``generate(…, image=…, mask=…)``, and the page shows the command for that.
 
         path: where; without it, a new folder among the temporary files.
         open_browser: whether to open it.
+        file: of the picture, whose name the command says; by default the one that it was read from.
         force: replace an existing file.
 
         Raises InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.
@@ -255,7 +268,8 @@ class Panorama:
                     f"No temporary folder can be made ({error.strerror or error}); say where to write the page."
                 ) from error
         page = Path(path)
-        write_page(page, as_jpeg(self.image), self.size, self.pose, caption=caption_of(self), force=force)
+        picture = self if file is None else attrs.evolve(self, file=Path(file).name)
+        write_page(page, as_jpeg(self.image), self.size, self.pose, about(picture), force=force)
         if open_browser and not webbrowser.open(page.resolve().as_uri()):
             warnings.warn(f"No browser could be started; open {page} yourself.", stacklevel=2)
         return page
@@ -286,7 +300,13 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
         warnings.warn(f"{path} {told}", stacklevel=3)
     coded = opened.coded if placed.area is None or placed.area.width == placed.size[0] else None
     panorama = Panorama(
-        image, opened.metadata.settings, pose=pose, area=placed.area, coded=coded, profile=opened.profile
+        image,
+        opened.metadata.settings,
+        pose=pose,
+        area=placed.area,
+        coded=coded,
+        profile=opened.profile,
+        file=path.name,
     )
     return panorama, opened.as_it_is and placed.area is None
 
@@ -331,6 +351,22 @@ def caption_of(panorama: Panorama) -> str:
     """What the viewer says below a picture: ``settings["prompt"]`` where that is text."""
     prompt = panorama.settings.get("prompt")
     return prompt if isinstance(prompt, str) else ""
+
+
+def about(panorama: Panorama, title: str = "360° panorama") -> About:
+    """What the viewer's page says of a picture.
+
+    title: of the page.
+    """
+    requested = panorama.settings.get("requested")
+    model = requested.get("model") if isinstance(requested, dict) else None
+    return About(
+        title=title,
+        caption=caption_of(panorama),
+        file=panorama.file,
+        model=model if isinstance(model, str) else "",
+        part=panorama.area is not None,
+    )
 
 
 def in_words(panorama: Panorama) -> str:

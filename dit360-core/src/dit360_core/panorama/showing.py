@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from dit360_core.panorama import viewer
-from dit360_core.panorama.picture import Panorama, caption_of, open_file
+from dit360_core.panorama.picture import Panorama, about, open_file
 
 
 def write_viewer(
@@ -34,7 +34,5 @@ def write_viewer(
         if as_it_is and panorama.width <= viewer.WIDEST:
             picture = path.read_bytes()
     picture = picture or viewer.as_jpeg(panorama.image)
-    viewer.write_page(
-        out, picture, panorama.size, panorama.pose, title=title, caption=caption_of(panorama), force=force
-    )
+    viewer.write_page(out, picture, panorama.size, panorama.pose, about(panorama, title), force=force)
     return out

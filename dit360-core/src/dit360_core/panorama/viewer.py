@@ -1,4 +1,7 @@
-"""One HTML file to look around in a panorama: nothing to install, nothing fetched, no network needed."""
+"""One HTML file to look around in a panorama and to paint a mask: nothing to install, nothing fetched, no network.
+
+The page is made of the files in ``page``. Those in ``page/painting`` are the ComfyUI node's too, which has copies.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+import attrs
 from PIL import Image
 
 from dit360_core.panorama.gpano import Pose
@@ -22,7 +26,38 @@ _MIME = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image
 #: Columns of the largest picture that graphics devices hold, but for a few; a browser would only make it smaller.
 WIDEST = 16_384
 
+_SCRIPTS = (
+    "painting/sphere.mjs",
+    "painting/mask.mjs",
+    "painting/png.mjs",
+    "painting/painter.mjs",
+    "painting/toolbar.mjs",
+    "command.mjs",
+    "drawing.mjs",
+    "viewer.js",
+)
+"""Modules, each after those that it imports."""
+_STYLES = ("painting/painting.css", "viewer.css")
+
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+
+
+@attrs.frozen(kw_only=True)
+class About:
+    """What a page says of its picture.
+
+    title: of the page, and over the caption.
+    caption: the words that the picture was made of; the command for a mask begins with them.
+    file: name of the picture's file, for the mask's name and the command that the page shows; "": not known.
+    model: for that command; "": the one that is taken unasked.
+    part: only a part of the sphere is shown; no mask is painted then.
+    """
+
+    title: str = "360° panorama"
+    caption: str = ""
+    file: str = ""
+    model: str = ""
+    part: bool = False
 
 
 def write_page(
@@ -30,17 +65,16 @@ def write_page(
     picture: bytes,
     size: tuple[int, int],
     pose: Pose,
+    about: About,
     *,
-    title: str = "360° panorama",
-    caption: str = "",
     force: bool = False,
 ) -> None:
-    """Writes a page with the picture and a viewer in it.
+    """Writes a page with the picture, a viewer in it, and a brush that paints a mask on the sphere.
 
     picture: the bytes of a file that every browser shows alike: a whole panorama in sRGB, upright, without
     transparency, at most WIDEST wide.
     size: (width, height) of the panorama in pixels, whatever the picture was made to.
-    title: of the page, and over the caption.
+    about: what is said of it.
     force: replace an existing file.
 
     The page needs WebGL (1 is enough); without it, it says so and shows the flat picture. A
@@ -52,7 +86,7 @@ def write_page(
 
     Raises InputError where write_atomic does, Dit360Error where writing fails.
     """
-    page = _page(picture, size, pose, title, caption)
+    page = _page(picture, size, pose, about)
     with write_atomic(out, force=force) as file:
         file.write(page)
 
@@ -66,26 +100,50 @@ def as_jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _page(picture: bytes, size: tuple[int, int], pose: Pose, title: str, caption: str) -> bytes:
+def _page(picture: bytes, size: tuple[int, int], pose: Pose, about: About) -> bytes:
     [mime] = {mime for start, mime in _MIME.items() if picture.startswith(start)}
-    template = resources.files("dit360_core").joinpath("panorama", "viewer.html").read_text(encoding="utf-8")
-    script, style = (_only(tag, template) for tag in ("script", "style"))
+    script, style = _script(), "\n".join(map(_read, _STYLES))
     values = {
         # The hashes admit exactly the page's own script and style, so that no text in it can ever run.
         "script_hash": _hash(script),
         "style_hash": _hash(style),
-        "title": html.escape(title),
-        "caption": html.escape(caption),
-        "alt": html.escape(caption or title),
+        "script": script,
+        "style": style,
+        "title": html.escape(about.title),
+        "caption": html.escape(about.caption),
+        "alt": html.escape(about.caption or about.title),
+        "file": html.escape(about.file),
+        "model": html.escape(about.model),
+        "part": str(about.part).lower(),
+        "where": html.escape(_where(about.file)),
         "width": str(min(size[0], WIDEST)),
         "height": str(min(size[1], WIDEST // 2)),
         "pose": html.escape(json.dumps(_pose(pose))),
         "picture": f"data:{mime};base64,{base64.b64encode(picture).decode('ascii')}",
     }
     # One pass, so that a title such as "{{caption}}" stays what it is.
-    page = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+    page = _PLACEHOLDER.sub(lambda match: values[match[1]], _read("viewer.html"))
     # A lone surrogate, which a command line can hold, is no character.
     return page.encode("utf-8", "replace")
+
+
+def _where(file: str) -> str:
+    """Where the command that the page shows is to be run."""
+    if file:
+        return f"Save the mask beside {file}, then run this there."
+    return "Save the picture as panorama.jpg and the mask beside it, then run this there."
+
+
+def _script() -> str:
+    """The modules as one script, which a page may hold that was opened from a disk: nothing is imported there."""
+    code = "\n".join(map(_read, _SCRIPTS))
+    code = re.sub(r"^import [^;]*;\n", "", code, flags=re.MULTILINE)
+    code = re.sub(r"^export (?=(async |const |class |function))", "", code, flags=re.MULTILINE)
+    return f'"use strict";\n(() => {{\n{code}}})();\n'
+
+
+def _read(name: str) -> str:
+    return resources.files("dit360_core").joinpath("panorama", "page", *name.split("/")).read_text(encoding="utf-8")
 
 
 def _pose(pose: Pose) -> dict[str, float]:
@@ -99,11 +157,6 @@ def _pose(pose: Pose) -> dict[str, float]:
         "tilt": pitch,
         "fov": fov,
     }
-
-
-def _only(tag: str, template: str) -> str:
-    [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", template, flags=re.DOTALL)
-    return str(content)
 
 
 def _hash(content: str) -> str:

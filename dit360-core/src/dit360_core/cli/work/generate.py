@@ -93,7 +93,7 @@ def run(
         save_timeline(profile, recorder.recording, title=title, predicted=predicted, budget=budget, force=force)
         console.print(f"Wrote {profile}", markup=False, soft_wrap=True)
     if open_viewer:
-        panorama.view()
+        panorama.view(file=output)
 
 
 def _show_memory(console: Console, told: dict[str, Any]) -> None:
