@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from dit360_core.errors import ModelError as ModelError
     from dit360_core.errors import UnknownName as UnknownName
     from dit360_core.options import DecodeOptions as DecodeOptions
+    from dit360_core.options import EditOptions as EditOptions
     from dit360_core.options import LoadOptions as LoadOptions
     from dit360_core.options import SampleOptions as SampleOptions
+    from dit360_core.panorama.photos import Photo as Photo
     from dit360_core.panorama.picture import Panorama as Panorama
+    from dit360_core.pipeline.holding import Hold as Hold
     from dit360_core.pipeline.loading import load as load
     from dit360_core.pipeline.pipeline import Pipeline as Pipeline
     from dit360_core.pipeline.quantizing import quantize as quantize
@@ -36,8 +39,11 @@ _WHERE = {
     "Conditioning": "pipeline.stages",
     "Latents": "pipeline.stages",
     "Panorama": "panorama.picture",
+    "Photo": "panorama.photos",
+    "Hold": "pipeline.holding",
     "LoadOptions": "options",
     "SampleOptions": "options",
+    "EditOptions": "options",
     "DecodeOptions": "options",
     "Dit360Error": "errors",
     "InputError": "errors",

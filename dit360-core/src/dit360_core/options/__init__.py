@@ -1,4 +1,4 @@
-"""What may be asked: the three option classes that Python, the command line and ComfyUI make their inputs from."""
+"""What may be asked: the option classes that Python, the command line and ComfyUI make their inputs from."""
 
 from dit360_core.options.budgets import budget_of
 from dit360_core.options.building import build, changed_options, nearest, own_options
@@ -8,6 +8,7 @@ from dit360_core.options.choices import (
     DEVICES,
     EVICTIONS,
     LORA_MODES,
+    MASK_MEANINGS,
     OFFLOADS,
     PRECISIONS,
     PRESETS,
@@ -18,6 +19,7 @@ from dit360_core.options.choices import (
 )
 from dit360_core.options.declaring import flag, option
 from dit360_core.options.decode import DecodeOptions
+from dit360_core.options.edit import EditOptions, PhotoOptions, region_of
 from dit360_core.options.facts import Option, options_of
 from dit360_core.options.load import LARGEST_STRENGTH, QUANTIZE_OPTIONS, REPLACING, LoadOptions
 from dit360_core.options.sample import ENCODED, MAX_SEED, SampleOptions
@@ -30,6 +32,7 @@ __all__ = [
     "EVICTIONS",
     "LARGEST_STRENGTH",
     "LORA_MODES",
+    "MASK_MEANINGS",
     "MAX_SEED",
     "OFFLOADS",
     "PRECISIONS",
@@ -42,8 +45,10 @@ __all__ = [
     "TILING_MODES",
     "TIMESTEP_SCHEDULES",
     "DecodeOptions",
+    "EditOptions",
     "LoadOptions",
     "Option",
+    "PhotoOptions",
     "SampleOptions",
     "budget_of",
     "build",
@@ -55,4 +60,5 @@ __all__ = [
     "option",
     "options_of",
     "own_options",
+    "region_of",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import attrs
 from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -37,6 +38,8 @@ class Opened:
     profile: the name of the colour profile that it was converted from, or nothing.
     as_it_is: whether its bytes show any browser the same picture.
     told: what could not be used, one sentence each, to follow the file's name.
+    alpha: its transparency (mode L, 255: opaque), upright; None: all of it is opaque.
+    focal: millimetres of the lens on 35 mm film, as EXIF says; None: it does not.
     """
 
     image: Image.Image
@@ -45,6 +48,8 @@ class Opened:
     profile: str
     as_it_is: bool
     told: tuple[str, ...]
+    alpha: Image.Image | None = None
+    focal: float | None = None
 
 
 def read_picture(path: Path) -> Opened:
@@ -63,8 +68,9 @@ def read_picture(path: Path) -> Opened:
             coded = _blocks(file, stream)
             mode = file.mode
             # Nothing but what was read with care: texts can lie in `info` under the names of anything.
-            file.info = {"exif": told.exif, "xmp": told.xmp}
+            file.info = {"exif": told.exif, "xmp": told.xmp, **_transparency(file)}
             upright, turn = _upright(file)
+            alpha = alpha_of(upright)
         except _Unreadable as error:
             raise InputError(f"Cannot open {path}: {error}.") from error
         except _DAMAGE as error:
@@ -85,7 +91,25 @@ def read_picture(path: Path) -> Opened:
         profile=profile,
         as_it_is=turn is None and not told.profile and mode in ("RGB", "L"),
         told=tuple(sentences),
+        alpha=alpha,
+        focal=focal_length(file),
     )
+
+
+def read_greys(path: Path) -> Image.Image:
+    """A picture file as it is, upright, of 8 or 16 bits a channel, colours and transparency as they are coded.
+
+    Raises InputError as :func:`read_picture` does, but not for 16 bits.
+    """
+    with _file(path) as stream:
+        file = _decoder(path, stream)
+        try:
+            file.load()
+            told = around(file, stream)
+            file.info = {"exif": told.exif, **_transparency(file)}
+            return _upright(file)[0]
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -174,6 +198,32 @@ def _upright(file: ImageFile) -> tuple[Image.Image, Transpose | None]:
         Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90,
     )  # fmt: skip
     return upright, dict(enumerate(ways, 2)).get(orientation)
+
+
+def _transparency(file: ImageFile) -> dict[str | tuple[int, int], Any]:
+    """What says which colours of a picture are transparent, for Pillow."""
+    given = file.info.get("transparency")
+    return {"transparency": given} if isinstance(given, bytes | int | tuple) else {}
+
+
+def alpha_of(image: Image.Image) -> Image.Image | None:
+    """A picture's transparency (mode L, 255: opaque), or None if all of it is opaque."""
+    if not image.has_transparency_data:
+        return None
+    alpha = image.convert("RGBA").getchannel("A")
+    return None if alpha.getextrema() == (255, 255) else alpha
+
+
+def focal_length(image: Image.Image) -> float | None:
+    """Millimetres of the lens on 35 mm film, as a picture's EXIF says (``FocalLengthIn35mmFilm``); None: it does not.
+
+    Zero is EXIF's word for unknown.
+    """
+    try:
+        given = float(image.getexif().get_ifd(IFD.Exif).get(0xA405) or 0.0)
+    except (*_DAMAGE, ZeroDivisionError):
+        return None
+    return given if math.isfinite(given) and given > 0 else None
 
 
 def _adobe_rgb(file: ImageFile) -> bool:

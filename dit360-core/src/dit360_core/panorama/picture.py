@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.panorama import metrics
@@ -68,6 +68,7 @@ class Panorama:
     coded: the blocks of the lossy file that it was read from.
     profile: the name of the colour profile that it was converted from.
     file: the name of the file that it was read from, without its folder.
+    hole: white (mode L, 255) where the file that it was read from was transparent; None: nowhere. It is not saved.
 
     Raises InputError if the image is not RGB or not 2:1, or if the settings are not JSON.
     """
@@ -79,6 +80,7 @@ class Panorama:
     coded: Blocks | None = attrs.field(default=None, kw_only=True)
     profile: str = attrs.field(default="", kw_only=True)
     file: str = attrs.field(default="", kw_only=True)
+    hole: Image.Image | None = attrs.field(default=None, kw_only=True)
 
     @image.validator
     def _check_image(self, _: attrs.Attribute[Image.Image], image: Image.Image) -> None:
@@ -148,6 +150,7 @@ class Panorama:
             area=area and attrs.evolve(area, left=(area.left - columns) % self.width),
             coded=coded and attrs.evolve(coded, turned=(coded.turned + columns) % self.width),
             file="",
+            hole=self.hole and ImageChops.offset(self.hole, -columns, 0),
         )
 
     def perspective(
@@ -216,9 +219,9 @@ class Panorama:
 
         path: of a JPEG, PNG or WebP file.
 
-        Transparency is dropped, a colour profile converted to sRGB, EXIF's orientation applied. GPano properties give
-        the pose, and the place of a part of a panorama: it lies on a black sphere, and ``area`` tells where. What of
-        the metadata cannot be used is told by a warning.
+        Transparency is kept as ``hole`` alone, a colour profile converted to sRGB, EXIF's orientation applied. GPano
+        properties give the pose, and the place of a part of a panorama: it lies on a black sphere, and ``area`` tells
+        where. What of the metadata cannot be used is told by a warning.
 
         Raises InputError if the file is missing, not such a picture, truncated, of another projection, neither 2:1 nor
         told to be a part of a panorama, or has more pixels than are opened unasked (twice
@@ -299,6 +302,7 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
     for told in (*opened.told, *(f"opens, but {told}." for told in (*unused, *placed.told))):
         warnings.warn(f"{path} {told}", stacklevel=3)
     coded = opened.coded if placed.area is None or placed.area.width == placed.size[0] else None
+    hole = None if opened.alpha is None or placed.area is not None else ImageOps.invert(opened.alpha)
     panorama = Panorama(
         image,
         opened.metadata.settings,
@@ -307,6 +311,7 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
         coded=coded,
         profile=opened.profile,
         file=path.name,
+        hole=hole,
     )
     return panorama, opened.as_it_is and placed.area is None
 

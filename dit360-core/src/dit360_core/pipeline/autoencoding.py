@@ -47,10 +47,19 @@ class Autoencoding:
         self._sketched: set[Any] = set()
 
     @letting_go
-    def decode(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Panorama:
-        """Latents in model space become a picture."""
+    def decode(
+        self,
+        given: Latents | torch.Tensor,
+        asked: DecodeOptions,
+        after: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> Panorama:
+        """Latents in model space become a picture.
+
+        after: what is done with its pixels ``(1, 3, H, W)`` before they are rounded.
+        """
         pixels = self.pixels(given, asked)
-        return Panorama(image=_image(pixels.tensor[0]), settings=pixels.settings, pose=pixels.pose)
+        shown = pixels.tensor if after is None else after(pixels.tensor)
+        return Panorama(image=_image(shown[0]), settings=pixels.settings, pose=pixels.pose)
 
     @letting_go
     def pixels(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Pixels:

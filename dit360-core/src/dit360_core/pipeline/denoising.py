@@ -14,7 +14,7 @@ from dit360_core.errors import Dit360Error, InputError, named, setting
 from dit360_core.models.architecture import DENOISER
 from dit360_core.models.engine import Engine, Velocity
 from dit360_core.options import DecodeOptions, SampleOptions, changed_options
-from dit360_core.panorama.gpano import MADE
+from dit360_core.panorama.gpano import MADE, Pose
 from dit360_core.pipeline.blank import guidance_notes
 from dit360_core.pipeline.filling import check_shown
 from dit360_core.pipeline.ladder import Ladder
@@ -114,7 +114,7 @@ class Denoising:
             )
         self._check_finite(result, solver.choice, kernel.choice)
         return Latents(
-            pose=MADE if request.image is None else request.image.pose,
+            pose=_pose(request),
             tensor=result,
             settings={
                 "prompt": asked.prompt,
@@ -214,7 +214,8 @@ class Denoising:
         """The seed's, or the one given. Raises InputError for tensors of another size."""
         noise = self._loaded.engine.noise(found.grid, generator)
         begun = None if request.image is None else request.image.tensor
-        for name, given in (("latents", request.noise), ("image", begun)):
+        held = None if request.hold is None else request.hold.latents.tensor
+        for name, given in (("latents", request.noise), ("image", begun), ("hold", held)):
             if given is not None and tuple(given.shape) != tuple(noise.shape):
                 raise InputError(
                     f"{name} has the shape {tuple(given.shape)}, but {found.width}×{found.height} pixels need "
@@ -267,7 +268,9 @@ class Denoising:
         attempt = partial(_attempt, ladder, engine)
         shown = request.shown
         beside = None if shown is None else engine.beside(shown.masked.tensor.to(x), shown.mask.to(x))
-        model = chain(engine, found.grid, velocity, request.conditioning, wishes, attempt, count, beside)
+        model = chain(
+            engine, found.grid, velocity, request.conditioning, wishes, attempt, count, beside, request.hold, sigmas[0]
+        )
         for done, state, expected in solve(solver.scheduler, model, x, sigmas, generator):
             x = state
             engine.mark(f"step {done}")
@@ -329,6 +332,7 @@ class Denoising:
             "evaluations": count.calls,
             "denoise": asked.denoise,
             **({} if request.shown is None else {"filled": request.shown.share}),
+            **({} if request.hold is None else {"hold": dict(request.hold.told)}),
             "yaw_consistency": asked.yaw_consistency,
             "cube_consistency": asked.cube_consistency,
             "timestep_schedule": asked.timestep_schedule,
@@ -359,6 +363,13 @@ class Denoising:
 
     def _entry(self, kind: str, choice: Choice) -> Entry:
         return self._loaded.registry.find(kind, choice.address)[0]
+
+
+def _pose(request: Request) -> Pose:
+    """That of the picture which is begun with or kept."""
+    if request.hold is not None:
+        return request.hold.latents.pose
+    return MADE if request.image is None else request.image.pose
 
 
 def _attempt(ladder: Ladder, engine: Engine, evaluate: Callable[[], torch.Tensor]) -> torch.Tensor:

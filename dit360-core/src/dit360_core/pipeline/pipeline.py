@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +19,25 @@ from dit360_core.models.lora.added import check_addable
 from dit360_core.models.lora.beside import Strength
 from dit360_core.models.lora.finding import locate
 from dit360_core.models.residency.placement import place
-from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions, build, own_options
+from dit360_core.options import (
+    ENCODED,
+    DecodeOptions,
+    EditOptions,
+    LoadOptions,
+    SampleOptions,
+    build,
+    changed_options,
+    own_options,
+)
+from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.adopting import adopt
 from dit360_core.pipeline.autoencoding import Autoencoding
 from dit360_core.pipeline.denoising import Denoising
+from dit360_core.pipeline.editing.canvas import canvas_of
+from dit360_core.pipeline.editing.given import given as given_by
+from dit360_core.pipeline.editing.pasting import pasted
+from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.ladder import Ladder
 from dit360_core.pipeline.prefix import prefixed, spaced
 from dit360_core.pipeline.report import measuring
@@ -30,7 +45,7 @@ from dit360_core.pipeline.request import Request
 from dit360_core.pipeline.signature import takes
 from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress, Shown, Tap, letting_go, stage
 from dit360_core.pipeline.state import Loaded, State
-from dit360_core.planning.checks import begun_with, check_filled, check_guidance, check_request
+from dit360_core.planning.checks import begun_with, check_filled, check_guidance, check_request, picture_size
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.prediction import Prediction
 from dit360_core.plugins.offers import Model
@@ -98,13 +113,15 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------------------- stages
 
-    @takes(SampleOptions, DecodeOptions)
+    @takes(SampleOptions, EditOptions, DecodeOptions)
     @letting_go
     def generate(
         self,
         prompt: str,
         *,
         image: Panorama | Image | Latents | None = None,
+        mask: Image | None = None,
+        photo: Photo | Sequence[Photo] | None = None,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
         tap: Tap | None = None,
@@ -113,20 +130,35 @@ class Pipeline:
         """A prompt becomes a panorama.
 
         image: a picture to begin with, of which ``denoise`` is made anew; its size is taken if none is given.
+        mask: which part of the image is made anew, the rest staying as it is: white, or what is transparent in the
+        image. As large as the image, or of another size of 2:1.
+        photo: one or several photos that the panorama is made around.
         latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's.
         progress: called after each step with (done, steps).
         tap: called with (done, steps, latents of the picture as expected by then), for :meth:`preview` or
         :meth:`decode`.
         """
-        decoding = own_options(DecodeOptions, options)
-        options = {name: value for name, value in options.items() if name not in decoding}
-        decode_options = build(DecodeOptions, decoding)
+        decoding, editing = own_options(DecodeOptions, options), own_options(EditOptions, options)
+        options = {name: value for name, value in options.items() if name not in decoding | editing}
+        decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
         asked = build(SampleOptions, {"prompt": prompt, **options}, beside=DecodeOptions)
-        asked = begun_with(asked, _size_of(image))
+        begun = image if isinstance(image, Latents) else None
+        if begun is not None and (mask is not None or photo is not None):
+            raise InputError(
+                f"{named('image')} is latents, whose pixels {named('mask')} and {named('photo')} need; give the "
+                "picture itself."
+            )
+        given = given_by(_checked(image) if begun is None else None, mask, photo, edit_options)
+        asked = begun_with(asked, begun.size if begun is not None else given.size, keeps=given.keeps)
+        given.check(asked)
         self.check(asked, decode_options)
         with measuring(self._loaded, asked.log_memory_stats, asked, decode_options) as measured:
-            if image is not None and not isinstance(image, Latents):
-                image = self.encode_image(image, **decoding)
+            canvas = canvas_of(given, picture_size(asked, self.plan.model)) if given.keeps else None
+            if begun is None and (picture := canvas.picture if canvas is not None else given.image) is not None:
+                begun = self.encode_image(picture, **decoding)
+            hold = None
+            if canvas is not None and begun is not None:
+                hold = Hold(latents=begun, keep=canvas.latent_keep, told=canvas.told)
             conditioning = self.encode(
                 prompt,
                 negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
@@ -135,10 +167,18 @@ class Pipeline:
             )
             sampled = self._denoising.sample(
                 Request(
-                    conditioning=conditioning, options=asked, noise=latents, image=image, progress=progress, tap=tap
+                    conditioning=conditioning,
+                    options=asked,
+                    noise=latents,
+                    image=begun if asked.denoise < 1.0 else None,
+                    hold=hold,
+                    progress=progress,
+                    tap=tap,
                 )
             )
-            panorama = self._autoencoding.decode(sampled, decode_options)
+            sampled = sampled.asked_too(changed_options(edit_options))
+            paste = None if canvas is None else partial(pasted, canvas=canvas, match=edit_options.match_colours)
+            panorama = self._autoencoding.decode(sampled, decode_options, paste)
         return measured.written(panorama)
 
     def predict(self, **options: Any) -> Prediction:
@@ -193,6 +233,7 @@ class Pipeline:
         *,
         image: Latents | None = None,
         shown: Shown | None = None,
+        hold: Hold | None = None,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
         tap: Tap | None = None,
@@ -203,6 +244,7 @@ class Pipeline:
         conditioning: as :meth:`encode` gives it.
         image: as :meth:`encode_image` gives it.
         shown: as :meth:`encode_hole` gives it, for a model that fills; its size is taken if none is given.
+        hold: what is kept of a picture; with ``denoise`` below 1 the rest begins with that picture, too.
         latents, progress, tap: as in :meth:`generate`.
         """
         encoded = sorted(set(ENCODED) & set(options))
@@ -218,7 +260,9 @@ class Pipeline:
             raise InputError(
                 f"{named('image')} is a {type(image).__name__}, but must be latents; encode_image makes them."
             )
-        asked = begun_with(asked, _size_of(image))
+        if image is None and hold is not None:
+            image = hold.latents
+        asked = begun_with(asked, None if image is None else image.size, keeps=hold is not None)
         if shown is not None and (asked.width, asked.height) == (None, None):
             asked = attrs.evolve(asked, width=shown.masked.width, height=shown.masked.height)
         self.check(asked, DecodeOptions(), filled=shown is not None)
@@ -228,8 +272,9 @@ class Pipeline:
                     conditioning=conditioning,
                     options=asked,
                     noise=latents,
-                    image=image,
+                    image=image if asked.denoise < 1.0 else None,
                     shown=shown,
+                    hold=hold,
                     progress=progress,
                     tap=tap,
                 )
@@ -398,13 +443,11 @@ class Pipeline:
         check_filled(self.plan.options, fills=self.engine.fills, given=filled)
 
 
-def _size_of(image: Any) -> tuple[int, int] | None:
-    """Width and height of a picture to begin with. Raises InputError if it is none."""
-    if image is None:
-        return None
-    if not isinstance(image, Latents | Panorama | Image):
+def _checked(image: Any) -> Any:
+    """A picture to begin with. Raises InputError if it is none."""
+    if image is not None and not isinstance(image, Panorama | Image):
         raise InputError(
             f"{named('image')} is a {type(image).__name__}, but must be a Panorama, a picture of Pillow, or latents; "
             "for a file: Panorama.open."
         )
-    return image.size
+    return image

@@ -16,6 +16,7 @@ from dit360_core.sphere.grid import Grid
 if TYPE_CHECKING:
     import torch
 
+    from dit360_core.pipeline.holding import Hold
     from dit360_core.pipeline.stages import Conditioning, Latents, Progress, Shown, Tap
 
 
@@ -28,6 +29,7 @@ class Request:
     noise: to start from, ``(1, C, H/8, W/8)``; None: the seed's.
     image: to begin with; None: nothing.
     shown: what a model that fills is shown; None for the others.
+    hold: what is kept of a picture; None: nothing.
     progress, tap: called after each step.
     """
 
@@ -36,6 +38,7 @@ class Request:
     noise: torch.Tensor | None = None
     image: Latents | None = None
     shown: Shown | None = None
+    hold: Hold | None = None
     progress: Progress | None = None
     tap: Tap | None = None
 

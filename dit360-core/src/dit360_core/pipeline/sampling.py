@@ -4,6 +4,7 @@ A solver asks a :class:`~dit360_core.plugins.offers.FlowModel`, ``model(x, sigma
 for is a chain of such models, each of which asks the one that it was made of. In the order in which a question passes::
 
     Expecting       keeps the picture as it is expected, for previews
+    Held            a part of a picture stays as it is
     SmoothPoles     rows near the poles as smooth as their circles are small
     Reconciled      two views of the panorama agree          (two of each of those below)
     Beside          what a model that fills is shown is put beside
@@ -13,7 +14,7 @@ for is a chain of such models, each of which asks the one that it was made of. I
     Counted, Retried, OfPrompt      one evaluation of the denoiser, counted, again if memory ran out
 
 All x and velocities are ``(1, tokens, channels)``, real columns only; x has more channels inside of Beside. A further
-link, such as a mask or a cache, is one more class here and one more line in :func:`chain`.
+link, such as a cache, is one more class here and one more line in :func:`chain`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import torch
 from dit360_core.errors import Dit360Error
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine, Velocity
+from dit360_core.pipeline.holding import Held, Hold
 from dit360_core.pipeline.stages import Conditioning
 from dit360_core.plugins.offers import FlowModel, SchedulerImplementation
 from dit360_core.sphere.grid import Grid, rotation
@@ -265,6 +267,8 @@ def chain(
     attempt: Attempt = lambda evaluate: evaluate(),
     count: Count | None = None,
     beside: torch.Tensor | None = None,
+    hold: Hold | None = None,
+    start: float = 1.0,
 ) -> Expecting:
     """The denoiser as a solver asks it, for one picture.
 
@@ -274,6 +278,8 @@ def chain(
     attempt: runs one evaluation.
     count: of evaluations.
     beside: what a model that fills is shown.
+    hold: what is kept of a picture; None: nothing.
+    start: the noise level at which the run begins.
     """
     count = count or Count()
     angle = Angle(columns=2 * grid.columns, rotating=wishes.rotating)
@@ -298,7 +304,16 @@ def chain(
         model = Reconciled(model, view(angle.behind, " from behind"), wishes.yaw_consistency)
     if wishes.cube_consistency > 0:
         model = SmoothPoles(model, engine, grid, wishes.cube_consistency)
+    if hold is not None:
+        model = _held(engine, model, hold, start)
     return Expecting(model, angle)
+
+
+def _held(engine: Engine, model: FlowModel, hold: Hold, start: float) -> Held:
+    """The hold in tokens, each latent's strength for all of its channels."""
+    picture = hold.latents.tensor.to(engine.device, torch.promote_types(engine.dtype, torch.float32))
+    keep = hold.keep.to(picture.device, picture.dtype).expand_as(picture)
+    return Held(model, engine.pack(picture), engine.pack(keep), start)
 
 
 def _turned(engine: Engine, grid: Grid, x: torch.Tensor, columns: int) -> torch.Tensor:

@@ -96,6 +96,11 @@ class Latents:
         """(width, height), as pictures have it."""
         return self.width, self.height
 
+    def asked_too(self, options: Mapping[str, Any]) -> Latents:
+        """With more options among those that were asked for, in the settings."""
+        requested: Any = self.settings.get("requested", {})
+        return attrs.evolve(self, settings={**self.settings, "requested": {**requested, **options}})
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Shown:

@@ -176,23 +176,26 @@ def check_filled(loading: LoadOptions, *, fills: bool, given: bool) -> None:
         )
 
 
-def begun_with(sampling: SampleOptions, size: tuple[int, int] | None) -> SampleOptions:
+def begun_with(sampling: SampleOptions, size: tuple[int, int] | None, *, keeps: bool = False) -> SampleOptions:
     """The options of a picture that begins with another of ``size``, or with none.
+
+    keeps: whether a part of that is kept, whatever becomes of the rest.
 
     Its size is that one's, if none was asked for. Raises InputError if there is nothing to begin with and denoise is
     below 1, or if all of what there is would be made anew.
     """
     if size is None:
         if sampling.denoise < 1.0:
+            # What a photo leaves is filled in, blurred, and no picture to begin with.
             raise InputError(
                 f"{setting('denoise', f'{sampling.denoise:g}')} keeps a part of a picture, and none is given; give one "
                 f"with {named('image')}, or leave {named('denoise')} out."
             )
         return sampling
-    if sampling.denoise == 1.0:
+    if sampling.denoise == 1.0 and not keeps:
         raise InputError(
             f"{setting('denoise', '1')} keeps nothing of the image; set {named('denoise')} below 1 (0.6 is usual), "
-            f"or {remedy('leave_out')}."
+            f"say with {named('mask')} or {named('region')} what is made anew, or {remedy('leave_out')}."
         )
     width, height = size
     if width != 2 * height or height % SIZE_STEP:

@@ -1,0 +1,241 @@
+"""The panorama as far as it is known before it is made: its pixels, and how much of each is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from dit360_core.errors import InputError
+from dit360_core.options import EditOptions, region_of
+from dit360_core.panorama.gpano import MADE, Pose
+from dit360_core.panorama.masks import levels_of
+from dit360_core.panorama.photos import Photo
+from dit360_core.panorama.picture import Panorama
+from dit360_core.pipeline.editing.given import Given
+from dit360_core.sphere.camera import Camera
+from dit360_core.sphere.distance import distance
+from dit360_core.sphere.filling import filled
+from dit360_core.sphere.views import directions, onto_sphere, project
+
+log = logging.getLogger("dit360")
+
+GROWN, SOFT, FEATHER = 8, 16, 8
+"""Pixels of growth, of softness and of feather where nobody says otherwise: a latent column has 8."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Canvas:
+    """A panorama as far as it is known before it is made.
+
+    picture: with pixels everywhere, those that are not known filled in.
+    keep: ``(H, W)`` float32 in 0 … 1, how much of each pixel is held while sampling.
+    paste: ``(H, W)`` float32 in 0 … 1, how much of each pixel is pasted back; 1: bit for bit.
+    told: for metadata.
+    """
+
+    picture: Panorama
+    keep: torch.Tensor
+    paste: torch.Tensor
+    told: Mapping[str, Any]
+
+    @property
+    def latent_keep(self) -> torch.Tensor:
+        """``(1, 1, H/8, W/8)``: how much of each latent is held: as much as of all its pixels."""
+        return -F.max_pool2d(-self.keep[None, None], 8)
+
+
+def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
+    """The canvas of a picture of ``size`` (width, height) in pixels.
+
+    given: which keeps something.
+
+    Raises InputError if a photo covers nothing that another does not.
+    """
+    width, height = size
+    grow, soften = _degrees(given.options, width)
+    feather = FEATHER / width * 360
+    keep, paste = torch.zeros(height, width), torch.zeros(height, width)
+    known = torch.zeros(height, width)
+    pixels = torch.zeros(3, height, width)
+    if given.image is not None:
+        pixels, known = pixels_of(given.image.image), torch.ones(height, width)
+        hole = _hole(given, size)
+        if hole is not None:
+            keep, paste = _around_hole(hole, grow, soften, feather)
+    shown = None
+    if given.photos:
+        photos, shown = _blended(given.photos, height)
+        pixels = shown * photos + (1 - shown) * pixels
+        known = torch.maximum(known, shown)
+        held, pasted = _around_photo(shown, soften, feather)
+        keep, paste = torch.maximum(keep, held), torch.maximum(paste, pasted)
+    if not bool(known.all()):
+        pixels = filled(pixels, known)
+    picture = Panorama(image=_image(pixels), pose=_pose(given))
+    told = {
+        "kept": round(_share(keep == 1), 4),
+        "made": round(_share(keep == 0), 4),
+        "mask_grow": round(grow, 4),
+        "mask_soften": round(soften, 4),
+        "paste_back": given.options.paste_back,
+        "match_colours": given.options.match_colours,
+        "mask": given.mask is not None or (given.image is not None and given.image.hole is not None),
+        **({"region": given.options.region} if given.options.region else {}),
+        **({"photos": [photo.as_dict() for photo in given.photos]} if given.photos else {}),
+    }
+    _tell(keep)
+    return Canvas(picture=picture, keep=keep, paste=paste if given.options.paste_back else paste * 0, told=told)
+
+
+def _degrees(options: EditOptions, width: int) -> tuple[float, float]:
+    """Growth and softness."""
+    one = 360 / width
+    grow = GROWN * one if options.mask_grow is None else options.mask_grow
+    return grow, SOFT * one if options.mask_soften is None else options.mask_soften
+
+
+def _pose(given: Given) -> Pose:
+    if given.image is None:
+        return MADE
+    return attrs.evolve(given.image.pose, others={})
+
+
+def _hole(given: Given, size: tuple[int, int]) -> torch.Tensor | None:
+    """``(H, W)`` in 0 … 1: what of the image is to be made anew; None: nobody says."""
+    assert given.image is not None
+    found = []
+    if given.mask is not None:
+        levels = torch.from_numpy(levels_of(given.mask, size))
+        found.append(1 - levels if given.options.mask_means == "keep" else levels)
+    if given.image.hole is not None:
+        found.append(torch.from_numpy(levels_of(given.image.hole, size)))
+    if given.options.region is not None:
+        yaw, pitch, fov = region_of(given.options.region)
+        camera = Camera(width=1, height=1, fov=fov, yaw=yaw, pitch=pitch)
+        found.append(project(camera, directions(size[1]))[1].float())
+    return torch.stack(found).max(0).values if found else None
+
+
+def _around_hole(hole: torch.Tensor, grow: float, soften: float, feather: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much is kept around a hole, and how much pasted back: the hole grows, and passes softly into the rest.
+
+    hole: ``(H, W)`` in 0 … 1. Greys stay greys, and half and more of white counts as the hole.
+    grow, soften, feather: degrees.
+    """
+    if not bool(hole.any()):
+        return torch.ones_like(hole), torch.ones_like(hole)
+    away = distance(hole >= 0.5, grow + soften + feather)
+    ramp = (1 - (away - grow) / max(soften, 1e-6)).clamp(0, 1)
+    keep = 1 - torch.maximum(hole, ramp)
+    # Where greys are made anew to a share, nothing can be pasted.
+    behind = distance(keep < 1, feather)
+    return keep, _smooth(behind / feather)
+
+
+def _around_photo(shown: torch.Tensor, soften: float, feather: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much is kept around photos, and how much pasted back.
+
+    All of a photo is kept: what was filled in around it passes softly into what is made.
+
+    shown: ``(H, W)`` in 0 … 1, how much of each pixel photos cover.
+    soften, feather: degrees.
+    """
+    whole = shown == 1
+    if bool(whole.all()):
+        return torch.ones_like(shown), torch.ones_like(shown)
+    away = distance(whole, soften)
+    keep = (1 - away / max(soften, 1e-6)).clamp(0, 1)
+    return keep, _smooth(distance(~whole, feather) / feather)
+
+
+def _smooth(share: torch.Tensor) -> torch.Tensor:
+    """0 … 1 without corners; 1 from 1 on."""
+    t = share.clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _blended(photos: Sequence[Photo], height: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(3, H, W)`` and ``(H, W)``: what photos show, and how much of each pixel they cover together.
+
+    Where they overlap each counts the more the nearer a direction is to its middle.
+    """
+    total, weights = torch.zeros(3, height, 2 * height), torch.zeros(height, 2 * height)
+    covered = torch.zeros(height, 2 * height)
+    for photo in photos:
+        pixels, share, weight = _laid(photo, height)
+        if bool((share <= covered).all()):
+            what = "covers nothing new, as others cover all that it shows" if len(photos) > 1 else "covers nothing"
+            raise InputError(
+                f"{photo.name} {what}, at a field of view of {photo.fov:g} degrees; move it, or leave it out."
+            )
+        total += share * weight * pixels
+        weights += share * weight
+        covered = torch.maximum(covered, share)
+    if bool((covered == 1).all()):
+        log.warning("The photos cover the whole sphere, and nothing is left to be made.")
+    return total / weights.clamp(min=1e-12), covered
+
+
+def _laid(photo: Photo, height: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One photo on the sphere, how much of each pixel it covers, and what it counts there."""
+    if photo.place is not None:
+        area, (_, high) = photo.place.area, photo.place.size
+        sphere = Image.new("RGBA", photo.place.size)
+        for left in (area.left, area.left - sphere.width):
+            sphere.paste(photo.image.convert("RGBA"), (left, area.top))
+        scaled = sphere.resize(
+            (2 * height, height), Image.Resampling.LANCZOS if high > height else Image.Resampling.BICUBIC
+        )
+        pixels, share = (
+            pixels_of(scaled.convert("RGB")),
+            torch.from_numpy(np.array(scaled.getchannel("A")) / np.float32(255)),
+        )
+        return pixels, share, torch.ones_like(share)
+    camera = photo.camera
+    pixels, share = onto_sphere(
+        torch.from_numpy(np.array(photo.image, np.float32) / 255).permute(2, 0, 1), camera, height
+    )
+    ahead = project_middle(camera, height)
+    return pixels.clamp(0, 1), share, ahead
+
+
+def project_middle(camera: Camera, height: int) -> torch.Tensor:
+    """``(H, W)`` above 0: what a photo counts where others overlap it, by the angle from its middle."""
+    from dit360_core.sphere.views import rotation
+
+    angle = torch.acos((directions(height) @ rotation(camera)[:, 2]).clamp(-1, 1))
+    widest = camera.widest
+    return ((1 - angle / widest).clamp(min=1e-3) ** 2).float()
+
+
+def _share(area: torch.Tensor) -> float:
+    """Of the sphere that an area has."""
+    height = area.shape[0]
+    latitude = (0.5 - (torch.arange(height) + 0.5) / height) * torch.pi
+    weight = torch.cos(latitude)[:, None].expand_as(area)
+    return float((area * weight).sum() / weight.sum())
+
+
+def _tell(keep: torch.Tensor) -> None:
+    if not bool(keep.any()):
+        log.warning("The mask keeps nothing: all of the picture is made anew.")
+    elif bool((keep == 1).all()):
+        log.warning("The mask keeps all of the picture: nothing is made anew.")
+    elif not bool((keep == 1).any()):
+        log.warning("Nothing of the picture is kept as it is: what is kept is narrower than growth and softness.")
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    """``(3, H, W)`` float32 in 0 … 1."""
+    return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+def _image(pixels: torch.Tensor) -> Image.Image:
+    return Image.fromarray((pixels.clamp(0, 1).permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy())

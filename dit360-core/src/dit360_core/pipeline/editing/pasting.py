@@ -1,0 +1,45 @@
+"""What is kept gets its own pixels again once a picture is decoded."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from dit360_core.pipeline.editing.canvas import Canvas, pixels_of
+from dit360_core.sphere.distance import distance
+from dit360_core.sphere.filling import spread
+
+MATCHED = 64
+"""Pixels from the rim over which a difference in colour fades away."""
+
+
+def pasted(pixels: torch.Tensor, canvas: Canvas, *, match: bool) -> torch.Tensor:
+    """``(1, 3, H, W)`` in 0 … 1: a decoded picture with the kept part's own pixels.
+
+    pixels: ``(1, 3, H, W)`` in 0 … 1, as decoded.
+    canvas: what is kept, of the same size.
+    match: carry the difference at the rim into what was made: a membrane that is held at the rim and fades.
+    """
+    paste = canvas.paste
+    if not bool(paste.any()):
+        return pixels
+    own = pixels_of(canvas.picture.image)
+    made = pixels[0]
+    if match and not bool((paste == 1).all()):
+        made = (made + _membrane(own - made, paste)).clamp(0, 1)
+    return (paste * own + (1 - paste) * made)[None]
+
+
+def _membrane(difference: torch.Tensor, paste: torch.Tensor) -> torch.Tensor:
+    """``(3, H, W)``: the difference at the rim, carried on smoothly and fading with the distance from it."""
+    width = paste.shape[1]
+    most = MATCHED / width * 360
+    # As smooth as a latent is wide: the grain of either picture is none of its business.
+    coarse = F.avg_pool2d((paste * difference)[None], 8)[0]
+    weight = F.avg_pool2d(paste[None, None], 8)[0, 0]
+    known = (weight > 0.1).float() * weight
+    smooth = spread(coarse / weight.clamp(min=1e-6), known)
+    around = F.pad(torch.cat([smooth[..., -1:], smooth, smooth[..., :1]], dim=-1)[None], (0, 0, 1, 1), mode="replicate")
+    larger = F.interpolate(around, scale_factor=8, mode="bilinear", align_corners=False)[0, :, 8:-8, 8:-8]
+    away = distance(paste > 0.5, most)
+    return larger * (1 - (away / most).clamp(max=1)) ** 2

@@ -1,0 +1,204 @@
+"""Flat pictures and the sphere: what a camera sees of a panorama, and where a camera's picture lies on it.
+
+Directions are unit vectors (x, y, z): x to the right, y up, z ahead, at the middle of the panorama. A pixel is a small
+square, so the first one's centre lies half a pixel inside the picture's edge.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from dit360_core.errors import InputError
+from dit360_core.sphere.camera import Camera
+
+MOST_SAMPLES = 8
+"""Along either side of a pixel: more would cost without being seen."""
+
+
+def rotation(camera: Camera) -> torch.Tensor:
+    """``(3, 3)`` float64: from a camera's axes to the sphere's."""
+    yaw, pitch, roll = (math.radians(math.remainder(angle, 360)) for angle in (camera.yaw, camera.pitch, camera.roll))
+    (cy, sy), (cp, sp), (cr, sr) = ((math.cos(angle), math.sin(angle)) for angle in (yaw, pitch, roll))
+    about_up = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64)
+    about_right = torch.tensor([[1, 0, 0], [0, cp, sp], [0, -sp, cp]], dtype=torch.float64)
+    about_ahead = torch.tensor([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]], dtype=torch.float64)
+    return about_up @ about_right @ about_ahead
+
+
+def rays(camera: Camera, samples: int = 1) -> torch.Tensor:
+    """``(height·samples, width·samples, 3)`` float64: the directions that a camera's pixels look in.
+
+    samples: along either side of a pixel.
+    """
+    x, y = (_centres(size, samples) - size / 2 for size in (camera.width, camera.height))
+    plane = torch.stack(
+        [
+            (x * camera.pixel).expand(len(y), -1),
+            (-y * camera.pixel)[:, None].expand(-1, len(x)),
+            torch.ones(len(y), len(x), dtype=torch.float64),
+        ],
+        dim=-1,
+    )
+    return F.normalize(plane, dim=-1) @ rotation(camera).T
+
+
+def project(camera: Camera, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where directions are in a camera's picture: ``(…, 2)`` in pixels from its corner, and whether they are in it.
+
+    seen: ``(…, 3)`` float64, the directions.
+    """
+    own = seen @ rotation(camera)
+    ahead = own[..., 2] > 1e-9
+    depth = torch.where(ahead, own[..., 2], torch.ones_like(own[..., 2]))
+    x = own[..., 0] / depth / camera.pixel + camera.width / 2
+    y = -own[..., 1] / depth / camera.pixel + camera.height / 2
+    inside = ahead & (x >= 0) & (x <= camera.width) & (y >= 0) & (y <= camera.height)
+    return torch.stack([x, y], dim=-1), inside
+
+
+def directions(height: int, samples: int = 1) -> torch.Tensor:
+    """``(height·samples, 2·height·samples, 3)`` float64: the directions of a panorama's pixels.
+
+    height: of the panorama, in pixels.
+    samples: along either side of a pixel.
+    """
+    return _directions(_centres(height, samples)[:, None], _centres(2 * height, samples)[None], height)
+
+
+def _directions(rows: torch.Tensor, columns: torch.Tensor, height: int) -> torch.Tensor:
+    """``(…, 3)`` float64: of places in a panorama, in pixels from its upper and its left edge."""
+    latitude, longitude = (0.5 - rows.double() / height) * math.pi, (columns.double() / height - 1) * math.pi
+    around = torch.cos(latitude)
+    up = torch.sin(latitude) + torch.zeros_like(longitude)
+    return torch.stack([around * torch.sin(longitude), up, around * torch.cos(longitude)], dim=-1)
+
+
+def view(panorama: torch.Tensor, camera: Camera) -> torch.Tensor:
+    """What a camera sees: ``(C, height, width)``, in the dtype of the panorama.
+
+    panorama: ``(C, H, 2H)`` of any numbers; longitude wraps, and beyond a pole lies the other side.
+    """
+    height = panorama.shape[-2]
+    # A pixel that covers several of the panorama's is the mean of as many samples, or it would shimmer.
+    samples = _samples(camera.pixel * height / math.pi)
+    looking = rays(camera, samples)
+    column = (torch.atan2(looking[..., 0], looking[..., 2]) / math.pi + 1) * height
+    row = (0.5 - torch.asin(looking[..., 1].clamp(-1, 1)) / math.pi) * height
+    places = torch.stack([column + _MARGIN, row + _MARGIN], dim=-1)
+    found = _sample(_beyond_the_edges(panorama), places.reshape(-1, 2)).T.reshape(-1, *places.shape[:2])
+    return F.avg_pool2d(found[None], samples)[0].to(panorama.dtype)
+
+
+def onto_sphere(picture: torch.Tensor, camera: Camera, height: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a camera's picture lies on a panorama: ``(C, height, 2·height)``, and how much of each pixel it covers.
+
+    picture: ``(C, h, w)`` of the camera's size.
+    height: of the panorama, in pixels.
+
+    The second is ``(height, 2·height)`` in 0 … 1. Where it is 0, so is the first; elsewhere it is the mean of what lies
+    on the pixel, not darkened by what does not.
+    """
+    if tuple(picture.shape[-2:]) != (camera.height, camera.width):
+        raise InputError(
+            f"The picture has {picture.shape[-1]}×{picture.shape[-2]} pixels, and its camera {camera.width}×"
+            f"{camera.height}."
+        )
+    samples = _samples(math.pi / height / camera.pixel, least=2)
+    edged = _extended(picture)
+    near = _near(camera, height)
+    total, covered = torch.zeros(len(near), picture.shape[0]), torch.zeros(len(near))
+    rows, columns = near // (2 * height), near % (2 * height)
+    for down in range(samples):
+        for across in range(samples):
+            seen = _directions(rows + (down + 0.5) / samples, columns + (across + 0.5) / samples, height)
+            places, inside = project(camera, seen)
+            total[inside] += _sample(edged, places[inside] + _MARGIN)
+            covered[inside] += 1
+    shown = torch.zeros(2 * height**2, picture.shape[0])
+    share = torch.zeros(2 * height**2)
+    shown[near] = total / covered.clamp(min=1)[:, None]
+    share[near] = covered / samples**2
+    return shown.T.reshape(-1, height, 2 * height).to(picture.dtype), share.reshape(height, 2 * height)
+
+
+def _near(camera: Camera, height: int) -> torch.Tensor:
+    """``(n,)`` int64: the pixels of a panorama that a camera may see, counted row by row."""
+    half = math.hypot(camera.width, camera.height) / 2 * camera.pixel
+    most = math.cos(min(math.pi, math.atan(half) + 2 * math.pi / height))
+    # Single numbers are near enough, since a pixel's width is allowed for.
+    ahead = rotation(camera)[:, 2].float()
+    return (directions(height).float() @ ahead >= most).flatten().nonzero().flatten()
+
+
+_MARGIN = 3
+"""Pixels around a picture from which bicubic interpolation at its edges takes what is missing."""
+
+
+def _samples(pixels: float, least: int = 1) -> int:
+    """Along either side, for a pixel that is as wide as so many of the other picture's."""
+    return min(MOST_SAMPLES, max(least, math.ceil(pixels)))
+
+
+def _centres(size: int, samples: int) -> torch.Tensor:
+    """``(size·samples,)`` float64: centres of samples, in pixels from the edge."""
+    return (torch.arange(size * samples, dtype=torch.float64) + 0.5) / samples
+
+
+def _beyond_the_edges(panorama: torch.Tensor) -> torch.Tensor:
+    """With a margin on each side: the other end in longitude, and beyond a pole the rows on the other side."""
+    width = panorama.shape[-1]
+    turned = panorama.roll(width // 2, -1)
+    tall = torch.cat([turned[:, :_MARGIN].flip(1), panorama, turned[:, -_MARGIN:].flip(1)], dim=1)
+    return torch.cat([tall[..., -_MARGIN:], tall, tall[..., :_MARGIN]], dim=2)
+
+
+def _extended(picture: torch.Tensor) -> torch.Tensor:
+    """With a margin on each side in which ramps go on, so that half a pixel beyond the outermost centres is known."""
+    for side in (-1, -2):
+        first, last = picture.narrow(side, 0, 1), picture.narrow(side, picture.shape[side] - 1, 1)
+        more = min(1, picture.shape[side] - 1)
+        before = first - picture.narrow(side, more, 1)
+        behind = last - picture.narrow(side, picture.shape[side] - 1 - more, 1)
+        steps = range(1, _MARGIN + 1)
+        picture = torch.cat(
+            [*(first + n * before for n in reversed(steps)), picture, *(last + n * behind for n in steps)], dim=side
+        )
+    return picture
+
+
+def _sample(picture: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """``(n, C)`` float32: a picture ``(C, h, w)`` at places ``(n, 2)`` in pixels from its edges, bicubic.
+
+    Keys 1981 with a = −1/2 ("Catmull-Rom"), which keeps straight ramps straight; PyTorch's own has −3/4 and does not.
+    """
+    channels, high, wide = picture.shape
+    pixels = picture.permute(1, 2, 0).reshape(-1, channels).float().contiguous()
+    found = torch.empty(len(places), channels)
+    for start in range(0, len(places), _AT_ONCE):
+        at = places[start : start + _AT_ONCE] - 0.5
+        first = at.floor()
+        across, down = (_weights(part) for part in (at - first).unbind(-1))
+        column, row = ((part.long()[:, None] + torch.arange(-1, 3)) for part in first.unbind(-1))
+        taps = row.clamp(0, high - 1)[:, :, None] * wide + column.clamp(0, wide - 1)[:, None, :]
+        shares = (down[:, :, None] * across[:, None, :]).float()
+        # A weighted sum of rows of a table, as fast as PyTorch has it.
+        found[start : start + _AT_ONCE] = F.embedding_bag(
+            taps.flatten(1), pixels, per_sample_weights=shares.flatten(1), mode="sum"
+        )
+    return found
+
+
+_AT_ONCE = 2**17
+"""Samples, so that what they need on the way stays small."""
+
+
+def _weights(share: torch.Tensor) -> torch.Tensor:
+    """``(n, 4)``: of the pixels before, at, after and second after places that lie ``share`` beyond one."""
+    t = share[:, None]
+    return (
+        torch.cat([((2 - t) * t - 1) * t, (3 * t - 5) * t * t + 2, ((4 - 3 * t) * t + 1) * t, (t - 1) * t * t], dim=1)
+        / 2
+    )
