@@ -69,10 +69,9 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         hole = _hole(given, size)
         if hole is not None:
             keep, paste = _around_hole(hole, grow, soften, feather)
-    shown = None
     if given.photos:
         photos, shown = _blended(given.photos, height)
-        pixels = shown * photos + (1 - shown) * pixels
+        pixels = photos if given.image is None else shown * photos + (1 - shown) * pixels
         known = torch.maximum(known, shown)
         held, pasted = _around_photo(shown, soften, feather)
         keep, paste = torch.maximum(keep, held), torch.maximum(paste, pasted)
