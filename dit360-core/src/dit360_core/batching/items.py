@@ -17,14 +17,29 @@ import attrs
 from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError, named
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, changed_options, nearest, options_of
+from dit360_core.options import (
+    DecodeOptions,
+    EditOptions,
+    LoadOptions,
+    PhotoOptions,
+    SampleOptions,
+    build,
+    changed_options,
+    nearest,
+    options_of,
+)
+from dit360_core.panorama.photos import parsed
 from dit360_core.panorama.picture import FORMATS
+from dit360_core.pipeline.editing.opening import Files
 from dit360_core.planning.loras import is_there, names_in, split
 from dit360_core.system.naming import file_within, slug_of
 
-OWN = ("name", "image", "lora")
-"""What a line may say beside the options of a picture: the file to write, the panorama to begin with, and LoRAs for it
-alone."""
+OWN = ("name", "image", "mask", "photo", "lora")
+"""What a line may say beside the options of a picture: the file to write, the panorama to begin with, its mask, photos
+that it is made around, and LoRAs for it alone."""
+
+OF_A_PICTURE = (SampleOptions, EditOptions, PhotoOptions, DecodeOptions)
+"""Classes whose options a line may say."""
 
 TILES = frozenset(
     {
@@ -67,7 +82,8 @@ class Item:
     line: where it stands, from 1.
     name: of its file, relative to the batch's folder, with "/" between folders.
     key: a fingerprint of everything that decides what it shows; stands in the picture's metadata.
-    image_digest: of the file of the panorama that it begins with, as it was when the list was read.
+    files: what it is made from beside its prompt.
+    digests: of those files, as they were when the list was read.
     named: by the list.
     loras: beside those that the model is loaded with, each (file, folder or Hub id, strength).
     """
@@ -77,8 +93,8 @@ class Item:
     sampling: SampleOptions
     decoding: DecodeOptions
     key: str
-    image: Path | None = None
-    image_digest: str = ""
+    files: Files = attrs.field(factory=Files)
+    digests: tuple[str, ...] = ()
     named: bool = False
     loras: tuple[tuple[str, float], ...] = ()
 
@@ -147,25 +163,30 @@ class _Maker:
     def __call__(self, line: int, told: Mapping[str, Any]) -> Item:
         own = {name: told[name] for name in OWN if name in told}
         loras = self._loras(own.pop("lora", ()))
+        photos = _photos(own.pop("photo", ()))
         for name, value in own.items():
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name} must be text, not {value!r}.")
-        given = {**self._common.options, **{name: value for name, value in told.items() if name not in OWN}}
+        said = {name: value for name, value in told.items() if name not in OWN}
+        given = {**self._common.options, **said}
+        if "mask" not in own and not photos and given.get("region") is None:
+            # Of all pictures that keep something, and this one may not.
+            given = {name: value for name, value in given.items() if name in said or name not in _OF_EDITING}
         _check_names(given)
         decoding = build(DecodeOptions, {n: v for n, v in given.items() if n in options_of(DecodeOptions)})
         sampling = build(SampleOptions, {n: v for n, v in given.items() if n in options_of(SampleOptions)})
         named = ""
         if "name" in own:
             named = self._file(own["name"])
-        image = self._path.parent / own["image"] if "image" in own else None
-        image_digest = self._digest(image) if image is not None else ""
+        files = self._files(own, photos, given)
+        digests = tuple(self._digest(path) for path in files.paths)
 
         asked = {**_chosen(sampling), **_chosen(decoding)}
         shown: dict[str, Any] = {**self._model, **{n: v for n, v in asked.items() if n not in SAME_PICTURE}}
         if decoding.tiling_backend not in EXACT:
             shown |= self._tiles | {n: v for n, v in asked.items() if n in TILES}
-        if image_digest:
-            shown["image"] = image_digest
+        if digests:
+            shown |= _kept(files, digests)
         if loras:
             shown["loras"] = [[self._content(name), strength] for name, strength in loras]
         if sampling.seed is None:
@@ -178,10 +199,22 @@ class _Maker:
             sampling=sampling,
             decoding=decoding,
             key=key,
-            image=image,
-            image_digest=image_digest,
+            files=files,
+            digests=digests,
             named=bool(named),
             loras=loras,
+        )
+
+    def _files(self, own: Mapping[str, str], photos: tuple[str, ...], given: Mapping[str, Any]) -> Files:
+        """What the picture is made from, whose files are looked for beside the list."""
+        beside = self._path.parent
+        return Files(
+            image=beside / own["image"] if "image" in own else None,
+            mask=beside / own["mask"] if "mask" in own else None,
+            photos=photos,
+            placing=build(PhotoOptions, {n: v for n, v in given.items() if n in options_of(PhotoOptions)}),
+            options=build(EditOptions, {n: v for n, v in given.items() if n in options_of(EditOptions)}),
+            folder=beside,
         )
 
     def _file(self, name: str) -> str:
@@ -212,8 +245,31 @@ class _Maker:
         return int(_fingerprint([same, named or self._often[same]])[:SEED_DIGITS], 16)
 
 
+_OF_EDITING = frozenset((*options_of(EditOptions), *options_of(PhotoOptions)))
+
+
+def _photos(given: Any) -> tuple[str, ...]:
+    """The photos of a line: one text or, in JSON, several."""
+    several = [given] if isinstance(given, str) else given
+    if not isinstance(several, list | tuple) or not all(isinstance(text, str) and text.strip() for text in several):
+        raise InputError(f"{named('photo')} must be text or a list of texts, not {given!r}.")
+    return tuple(several)
+
+
+def _kept(files: Files, digests: tuple[str, ...]) -> dict[str, Any]:
+    """What tells a picture from others that are made from other files, or keep something else of them."""
+    names = [name for name, path in (("image", files.image), ("mask", files.mask)) if path is not None]
+    told: dict[str, Any] = dict(zip(names, digests, strict=False))
+    if files.photos:
+        angles = [{**parsed(text, files.placing), "path": ""} for text in files.photos]
+        told["photos"] = [
+            [digest, *where.values()] for digest, where in zip(digests[len(names) :], angles, strict=True)
+        ]
+    return {**told, **_chosen(files.options)}
+
+
 def _check_names(given: Mapping[str, Any]) -> None:
-    known = [*OWN, *options_of(SampleOptions), *options_of(DecodeOptions)]
+    known = [*OWN, *(name for cls in OF_A_PICTURE for name in options_of(cls))]
     for name in given:
         if name in known:
             continue

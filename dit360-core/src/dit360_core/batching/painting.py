@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,9 +15,11 @@ from dit360_core.batching.items import SAME_PICTURE, Item, digest
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build
-from dit360_core.panorama.picture import FORMATS, Panorama, encoded
+from dit360_core.panorama.picture import FORMATS, encoded
+from dit360_core.pipeline.editing.given import Given, Outline
+from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
-from dit360_core.planning.checks import begun_with, check_filled, check_guidance, check_request
+from dit360_core.planning.checks import check_filled, check_guidance, check_request
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import Registry, default_registry
 
@@ -34,7 +36,7 @@ class Job:
 
     item: Item
     quality: int
-    begun: Panorama | None = None
+    given: Given | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +85,7 @@ class Painter:
             )
             facts = self._ready.architecture.facts(self._ready.folder)
             check_guidance(item.sampling, facts.takes_guidance)
-            check_filled(plan.options, fills=facts.fills, given=False)
+            check_filled(plan.options, fills=facts.fills, given=item.files.keeps)
             for name, strength in item.loras:
                 self._ready.check_lora(name)
                 build(LoadOptions, {"lora_strength": strength})
@@ -112,7 +114,10 @@ class Painter:
                 self._pipe.set_loras(job.item.loras)
                 with undisturbed():  # or the next would be saved elsewhere
                     panorama = self._pipe.generate(
-                        **options, **attrs.asdict(job.item.decoding), image=job.begun, progress=progress
+                        **options,
+                        **attrs.asdict(job.item.decoding),
+                        **(job.given.as_arguments() if job.given is not None else {}),
+                        progress=progress,
                     )
                 panorama = attrs.evolve(panorama, settings={**panorama.settings, "batch": {"key": job.item.key}})
                 data = encoded(panorama, FORMATS[PurePosixPath(job.item.name).suffix.lower()], job.quality)
@@ -131,18 +136,18 @@ class Painter:
 
 
 def job_of(item: Item, quality: int) -> Job:
-    """Raises InputError if the picture that it begins with cannot be opened, or is another than it was."""
-    if item.image is None:
+    """Raises InputError if what it is made from cannot be opened, or is another than it was."""
+    if not item.files.paths:
         return Job(item=item, quality=quality)
-    if digest(item.image) != item.image_digest:
-        raise InputError(f"The image {item.image} has been changed since the list was read; run the command again.")
-    return Job(item=item, quality=quality, begun=Panorama.open_whole(item.image))
+    for path, before in zip(item.files.paths, item.digests, strict=True):
+        if digest(path) != before:
+            raise InputError(f"The image {path} has been changed since the list was read; run the command again.")
+    return Job(item=item, quality=quality, given=item.files.open())
 
 
-def sized(item: Item, size_of: Callable[[Path], tuple[int, int]]) -> Item:
+def sized(item: Item, outline_of: Callable[[Files], Outline]) -> Item:
     """The item with the size of the picture that it begins with. Raises InputError if that cannot be."""
-    size = size_of(item.image) if item.image else None
-    return attrs.evolve(item, sampling=begun_with(item.sampling, size))
+    return attrs.evolve(item, sampling=outline_of(item.files).begin(item.sampling))
 
 
 def largest(items: Iterable[Item]) -> Item:

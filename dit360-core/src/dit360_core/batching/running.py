@@ -15,14 +15,24 @@ import attrs
 
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.in_process import Advance, InProcess
-from dit360_core.batching.items import Batchwide, Item, content_of, digest, read_items
+from dit360_core.batching.items import OF_A_PICTURE, Batchwide, Item, content_of, digest, read_items
 from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import Dit360Error, InputError, Sentence, marked, named, remedy, setting
 from dit360_core.errors.sentences import line_of_list
-from dit360_core.options import REPLACING, DecodeOptions, LoadOptions, SampleOptions, build
-from dit360_core.panorama.picture import FORMATS, Panorama
+from dit360_core.options import (
+    REPLACING,
+    DecodeOptions,
+    EditOptions,
+    LoadOptions,
+    PhotoOptions,
+    SampleOptions,
+    build,
+    options_of,
+    own_options,
+)
+from dit360_core.panorama.picture import FORMATS
 from dit360_core.planning.checks import check_names
 from dit360_core.planning.loras import lora_uses
 from dit360_core.plugins.offers import Model
@@ -88,7 +98,8 @@ class Batch:
     ) -> None:
         """Reads and checks the list.
 
-        source: .txt with a prompt in each line, .jsonl or .csv with any option of a picture, ``name`` and ``image``.
+        source: .txt with a prompt in each line, .jsonl or .csv with any option of a picture, ``name``, ``image``,
+        ``mask`` and ``photo``.
         folder: where the pictures go.
         format: jpg, png or webp, of pictures whose line names no file.
         quality: 1 … 100, of JPEG and WebP.
@@ -97,21 +108,17 @@ class Batch:
         ray_address: of a cluster of Ray; None: one on this machine.
         force: make pictures anew whose file is there and is another picture.
         registry: of the plugins; None: those that are installed.
-        options: of LoadOptions for the model, and of SampleOptions and DecodeOptions for every picture whose line does
-        not say otherwise. A seed that nobody gives follows from what is asked, and is the same in every run.
+        options: of LoadOptions for the model, and those of a picture for every one whose line does not say otherwise. A
+        seed that nobody gives follows from what is asked, and is the same in every run.
 
         Raises InputError with the line that is wrong, before anything heavy is imported.
         """
         self.source, self.folder = Path(source), Folder(Path(folder))
         self._quality, self._force = quality, force
         self._registry = registry or default_registry()
-        of_a_picture = {field.name for cls in (SampleOptions, DecodeOptions) for field in attrs.fields(cls)}
+        of_a_picture = {name for cls in OF_A_PICTURE for name in options_of(cls)}
         # What both have, such as attention_backend, is the model's: it is loaded for these pictures alone.
-        pictures = {
-            name: options[name]
-            for name in of_a_picture.difference(f.name for f in attrs.fields(LoadOptions))
-            if name in options
-        }
+        pictures = {name: options[name] for name in of_a_picture.difference(options_of(LoadOptions)) if name in options}
         self.loading = build(
             LoadOptions, {name: value for name, value in options.items() if name not in pictures}, beside=SampleOptions
         )
@@ -142,8 +149,9 @@ class Batch:
         self.items = list(read_items(self.source, common))
         self._check_names()
         self._done, missing = self.folder.sort(self.items, force=force)
-        size_of = functools.cache(lambda image: Panorama.open_whole(image).size)
-        self.missing = [self._in_line(item, lambda item=item: sized(item, size_of)) for item in missing]
+        # Not the pictures themselves: a list may name thousands.
+        outline_of = functools.cache(lambda files: files.open().outline)
+        self.missing = [self._in_line(item, lambda item=item: sized(item, outline_of)) for item in missing]
 
     @property
     def done(self) -> list[Item]:
@@ -245,10 +253,11 @@ class Batch:
 
     def _wrong_everywhere(self, options: Mapping[str, Any]) -> str:
         """What is wrong with the options that were given for all pictures, if a line cannot put it right."""
-        decoding = {field.name for field in attrs.fields(DecodeOptions)}
         try:
-            decode = build(DecodeOptions, {n: v for n, v in options.items() if n in decoding})
-            sample = build(SampleOptions, {"prompt": "any", **{n: v for n, v in options.items() if n not in decoding}})
+            decode = build(DecodeOptions, own_options(DecodeOptions, options))
+            sample = build(SampleOptions, {"prompt": "any", **own_options(SampleOptions, options)})
+            build(EditOptions, own_options(EditOptions, options))
+            build(PhotoOptions, own_options(PhotoOptions, options))
             self._check_all_names(sample, decode)
         except InputError as error:
             return error.sentence

@@ -12,7 +12,7 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import reporting
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
 
 FAILED = 1
 """Exit code if some pictures could not be made."""
@@ -67,7 +67,7 @@ def command() -> Callable[..., None]:
                 typer.Argument(
                     metavar="LIST",
                     help="A .txt with one prompt in each line, or .jsonl or .csv with prompt and any option of a "
-                    "picture, name (of the file) and image (to begin with).",
+                    "picture, name (of the file), image (to begin with), mask and photo.",
                     show_default=False,
                 ),
             ],
@@ -122,6 +122,8 @@ def command() -> Callable[..., None]:
                 for name, (default, annotation) in own.items()
             ),
             *parameters(SampleOptions, "Every picture whose line does not say otherwise", leave_out=_ONCE),
+            *parameters(PhotoOptions, "Photos and masks"),
+            *parameters(EditOptions, "Photos and masks"),
             *parameters(LoadOptions, "Model and backends"),
             *parameters(DecodeOptions, "Decoding"),
         ]

@@ -12,7 +12,7 @@ import typer
 
 from dit360_core.cli.flags import parameters
 from dit360_core.cli.output import reporting
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
 
 # One command loads and samples once, so the per-picture overrides of load options would only be second names for them.
 _ONCE = ("prompt", "attention_backend", "attention_slice_size")
@@ -25,6 +25,8 @@ def command() -> Callable[..., None]:
         prompt: str,
         output: Path,
         image: Path | None,
+        mask: Path | None,
+        photo: list[str] | None,
         force: bool,
         open_viewer: bool,
         profile: Path | None,
@@ -34,7 +36,7 @@ def command() -> Callable[..., None]:
         with reporting(logging.INFO if verbose else logging.WARNING) as console:
             from dit360_core.cli.work.generate import run
 
-            run(console, prompt, output, image, force, open_viewer, profile, options)
+            run(console, prompt, output, image, mask, photo or (), force, open_viewer, profile, options)
 
     generate.__doc__ = "Make a panorama from a prompt and save it (JPEG, WebP or PNG, by the file's ending)."
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -57,7 +59,36 @@ def command() -> Callable[..., None]:
                 default=None,
                 annotation=Annotated[
                     Path | None,
-                    typer.Option("--image", help="Panorama to begin with; --denoise says how much is made anew."),
+                    typer.Option(
+                        "--image",
+                        help="Panorama to begin with: --mask or --region says what is made anew, or --denoise how much "
+                        "of all.",
+                    ),
+                ],
+            ),
+            inspect.Parameter(
+                "mask",
+                keyword,
+                default=None,
+                annotation=Annotated[
+                    Path | None,
+                    typer.Option(
+                        "--mask", help="Picture that is white where the image is made anew; the rest stays as it is."
+                    ),
+                ],
+            ),
+            inspect.Parameter(
+                "photo",
+                keyword,
+                default=None,
+                annotation=Annotated[
+                    list[str] | None,
+                    typer.Option(
+                        "--photo",
+                        help='Photo that the panorama is made around; several: "b.jpg;fov=60;yaw=90".',
+                        metavar="FILE",
+                        show_default=False,
+                    ),
                 ],
             ),
             inspect.Parameter(
@@ -90,6 +121,8 @@ def command() -> Callable[..., None]:
                 annotation=Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is used and why.")],
             ),
             *parameters(SampleOptions, "Picture", leave_out=_ONCE),
+            *parameters(PhotoOptions, "Photos and masks"),
+            *parameters(EditOptions, "Photos and masks"),
             *parameters(LoadOptions, "Model and backends"),
             *parameters(DecodeOptions, "Decoding"),
         ]

@@ -9,12 +9,15 @@ import attrs
 
 from dit360_core.errors.sentences import Surface, is_about_a_line, marked
 from dit360_core.errors.sentences import worded as worded_for
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, flag, options_of
+from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions, flag, options_of
 
-_CLASSES = (LoadOptions, SampleOptions, DecodeOptions)
+_CLASSES = (LoadOptions, SampleOptions, DecodeOptions, EditOptions, PhotoOptions)
 COLUMNS = frozenset({*options_of(SampleOptions), *options_of(DecodeOptions), "image", "lora"})
 """What a list of a batch may have as columns, which are called as the options are."""
-PYTHONS = {"overwrite": "--force", "force": "--force", "image": "--image", "ray_address": "--ray-address"}
+PYTHONS = {
+    "overwrite": "--force", "force": "--force", "image": "--image", "mask": "--mask", "photo": "--photo",
+    "ray_address": "--ray-address",
+}  # fmt: skip
 """Arguments of functions that are no options of those classes."""
 
 

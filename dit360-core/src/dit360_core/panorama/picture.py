@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 
-from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors import Dit360Error, InputError, named
 from dit360_core.panorama import metrics
 from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.gpano import MADE, Area, Pose, place, read_pose
@@ -240,7 +240,8 @@ class Panorama:
         panorama = cls.open(path)
         if panorama.area is not None:
             raise InputError(
-                f"Cannot begin with {path}: {in_words(panorama)}, and the rest is black; fill it up first."
+                f"Cannot begin with {path}: {in_words(panorama)}, and the rest is black; give it as {named('photo')}, "
+                "and the rest is made."
             )
         return panorama
 

@@ -148,10 +148,9 @@ class Pipeline:
                 f"{named('image')} is latents, whose pixels {named('mask')} and {named('photo')} need; give the "
                 "picture itself."
             )
-        given = given_by(_checked(image) if begun is None else None, mask, photo, edit_options)
-        asked = begun_with(asked, begun.size if begun is not None else given.size, keeps=given.keeps)
-        given.check(asked)
-        self.check(asked, decode_options)
+        given = given_by(None if begun is not None else image, mask, photo, edit_options)
+        asked = begun_with(asked, begun.size) if begun is not None else given.outline.begin(asked)
+        self.check(asked, decode_options, filled=given.keeps)
         with measuring(self._loaded, asked.log_memory_stats, asked, decode_options) as measured:
             canvas = canvas_of(given, picture_size(asked, self.plan.model)) if given.keeps else None
             if begun is None and (picture := canvas.picture if canvas is not None else given.image) is not None:
@@ -159,6 +158,9 @@ class Pipeline:
             hold = None
             if canvas is not None and begun is not None:
                 hold = Hold(latents=begun, keep=canvas.latent_keep, told=canvas.told)
+            shown = None
+            if canvas is not None and self.engine.fills:
+                shown = self.encode_hole(canvas.pixels, 1 - canvas.keep[None, None], **decoding)
             conditioning = self.encode(
                 prompt,
                 negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
@@ -171,6 +173,7 @@ class Pipeline:
                     options=asked,
                     noise=latents,
                     image=begun if asked.denoise < 1.0 else None,
+                    shown=shown,
                     hold=hold,
                     progress=progress,
                     tap=tap,
@@ -441,13 +444,3 @@ class Pipeline:
         )
         check_guidance(asked, self.engine.takes_guidance)
         check_filled(self.plan.options, fills=self.engine.fills, given=filled)
-
-
-def _checked(image: Any) -> Any:
-    """A picture to begin with. Raises InputError if it is none."""
-    if image is not None and not isinstance(image, Panorama | Image):
-        raise InputError(
-            f"{named('image')} is a {type(image).__name__}, but must be a Panorama, a picture of Pillow, or latents; "
-            "for a file: Panorama.open."
-        )
-    return image

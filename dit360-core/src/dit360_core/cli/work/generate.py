@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,19 @@ from rich.text import Text
 
 from dit360_core.cli.timeline import check_timeline, save_timeline
 from dit360_core.errors import Dit360Error
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, build, own_options
-from dit360_core.panorama.picture import Panorama, check_save, rescue
+from dit360_core.options import (
+    DecodeOptions,
+    EditOptions,
+    LoadOptions,
+    PhotoOptions,
+    SampleOptions,
+    budget_of,
+    build,
+    own_options,
+)
+from dit360_core.panorama.picture import check_save, rescue
+from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
-from dit360_core.planning.checks import begun_with
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.durations import duration
@@ -40,6 +49,8 @@ def run(
     prompt: str,
     output: Path,
     image: Path | None,
+    mask: Path | None,
+    photo: Sequence[str],
     force: bool,
     open_viewer: bool,
     profile: Path | None,
@@ -53,22 +64,24 @@ def run(
     own = {name: value for name, value in own_options(SampleOptions, options).items() if name not in of_the_model}
     sampling = build(SampleOptions, {"prompt": prompt, **own})
     decoding = build(DecodeOptions, own_options(DecodeOptions, options))
+    placing, editing = build(PhotoOptions, own_options(PhotoOptions, options)), own_options(EditOptions, options)
+    files = Files(image=image, mask=mask, photos=tuple(photo), placing=placing, options=build(EditOptions, editing))
     check_save(output, force=force)
     if profile is not None:
         check_timeline(profile, force=force)
-    begun = Panorama.open_whole(image) if image else None
-    sampling = begun_with(sampling, begun.size if begun else None)
+    given = files.open()
+    sampling = given.outline.begin(sampling)
 
     started = time.perf_counter()
     with console.status(Text(f"Loading {loading.model} …")):
-        ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding))
+        ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding), shown=given.keeps)
         recorder = Recorder(ready.plan.device) if profile is not None or sampling.log_memory_stats else None
         with recorder.phase("loading", PhaseKind.LOADING) if recorder is not None else nullcontext(), undisturbed():
             pipe = ready.load(recorder)
     loaded = time.perf_counter()
-    given = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
+    asked = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
     with _Bar(console) as advance, undisturbed():
-        panorama = pipe.generate(**given, **attrs.asdict(decoding), image=begun, progress=advance)
+        panorama = pipe.generate(**asked, **attrs.asdict(decoding), **given.as_arguments(), progress=advance)
     done = time.perf_counter()
     try:
         panorama.save(output, force=force)

@@ -46,6 +46,11 @@ class Canvas:
     told: Mapping[str, Any]
 
     @property
+    def pixels(self) -> torch.Tensor:
+        """``(1, 3, H, W)`` float32 in 0 … 1."""
+        return pixels_of(self.picture.image)[None]
+
+    @property
     def latent_keep(self) -> torch.Tensor:
         """``(1, 1, H/8, W/8)``: how much of each latent is held: as much as of all its pixels."""
         return -F.max_pool2d(-self.keep[None, None], 8)

@@ -13,6 +13,7 @@ from dit360_core.options import EditOptions, SampleOptions
 from dit360_core.panorama.masks import as_mask, levels_of
 from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
+from dit360_core.planning.checks import begun_with
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -69,18 +70,44 @@ class Given:
         return self.mask is not None or self.options.region is not None or self.image.hole is not None
 
     @property
-    def size(self) -> tuple[int, int] | None:
-        """(width, height) of the picture that is begun with; None: photos have none."""
-        return None if self.image is None else self.image.size
+    def outline(self) -> Outline:
+        """What of it decides what may be asked."""
+        alone = self.image is not None and bool(self.photos) and not self._says_where
+        return Outline(size=None if self.image is None else self.image.size, keeps=self.keeps, all_but_photos=alone)
 
-    def check(self, sampling: SampleOptions) -> None:
-        """Raises InputError where what is given and ``denoise`` contradict."""
-        if self.image is not None and self.photos and not self._says_where and sampling.denoise == 1.0:
+    def as_arguments(self) -> dict[str, Any]:
+        """For :meth:`dit360_core.Pipeline.generate`."""
+        options = attrs.asdict(self.options)
+        return {"image": self.image, "mask": self.mask, "photo": self.photos or None, **options}
+
+
+@attrs.frozen(kw_only=True)
+class Outline:
+    """What of a :class:`Given` decides what may be asked of a picture.
+
+    size: (width, height) of the image; None: there is none.
+    keeps: whether a part is kept and the rest made anew.
+    all_but_photos: whether there is an image of which photos alone are kept.
+    """
+
+    size: tuple[int, int] | None
+    keeps: bool
+    all_but_photos: bool = False
+
+    def begin(self, sampling: SampleOptions) -> SampleOptions:
+        """The options with the size of what is given.
+
+        sampling: as they were given.
+
+        Raises InputError where they contradict what is given.
+        """
+        if self.all_but_photos and sampling.denoise == 1.0:
             raise InputError(
                 f"{named('image')} has no effect beside {named('photo')}, because all that the photo leaves is made "
                 f"anew; set {named('denoise')} below 1 (0.6 is usual), give a {named('mask')}, or leave "
                 f"{named('image')} out."
             )
+        return begun_with(sampling, self.size, keeps=self.keeps)
 
 
 def given(
@@ -100,6 +127,11 @@ def given(
     """
     if isinstance(image, Image.Image):
         image = as_panorama(image)
+    if image is not None and not isinstance(image, Panorama):
+        raise InputError(
+            f"{named('image')} is a {type(image).__name__}, but must be a Panorama, a picture of Pillow, or latents; "
+            "for a file: Panorama.open."
+        )
     if mask is not None and not isinstance(mask, Image.Image):
         raise InputError(
             f"{named('mask')} is a {type(mask).__name__}, but must be a picture of Pillow; for a file: PIL.Image.open."
