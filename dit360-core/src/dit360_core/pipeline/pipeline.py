@@ -157,10 +157,10 @@ class Pipeline:
                 begun = self.encode_image(picture, **decoding)
             hold = None
             if canvas is not None and begun is not None:
-                hold = Hold(latents=begun, keep=canvas.latent_keep, told=canvas.told)
+                hold = Hold(latents=begun, keep=canvas.keep, told=canvas.told)
             shown = None
             if canvas is not None and self.engine.fills:
-                shown = self.encode_hole(canvas.pixels, 1 - canvas.keep[None, None], **decoding)
+                shown = self.encode_hole(canvas.pixels, canvas.made[None, None], **decoding)
             conditioning = self.encode(
                 prompt,
                 negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,

@@ -26,8 +26,12 @@ from dit360_core.sphere.views import directions, onto_sphere, project
 
 log = logging.getLogger("dit360")
 
-GROWN, SOFT, FEATHER = 8, 16, 8
-"""Pixels of growth, of softness and of feather where nobody says otherwise: a latent column has 8."""
+GROWN, SOFT = 8, 16
+"""Pixels of growth and of softness where nobody says otherwise: a latent column has 8."""
+FEATHER, PHOTO_FEATHER = 8, 4
+"""Pixels over which what is kept of an image, and of a photo, passes into what is made when it is pasted back."""
+BEYOND = 4
+"""Pixels beyond a photo's edge that are held as they were filled in: the autoencoder needs them to show the edge well."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -35,13 +39,15 @@ class Canvas:
     """A panorama as far as it is known before it is made.
 
     picture: with pixels everywhere, those that are not known filled in.
-    keep: ``(H, W)`` float32 in 0 … 1, how much of each pixel is held while sampling.
+    keep: ``(1, 1, H/8, W/8)`` float32 in 0 … 1, how much of each latent is held while sampling.
+    made: ``(H, W)`` float32 in 0 … 1, how much of each pixel is made anew.
     paste: ``(H, W)`` float32 in 0 … 1, how much of each pixel is pasted back; 1: bit for bit.
     told: for metadata.
     """
 
     picture: Panorama
     keep: torch.Tensor
+    made: torch.Tensor
     paste: torch.Tensor
     told: Mapping[str, Any]
 
@@ -49,11 +55,6 @@ class Canvas:
     def pixels(self) -> torch.Tensor:
         """``(1, 3, H, W)`` float32 in 0 … 1."""
         return pixels_of(self.picture.image)[None]
-
-    @property
-    def latent_keep(self) -> torch.Tensor:
-        """``(1, 1, H/8, W/8)``: how much of each latent is held: as much as of all its pixels."""
-        return -F.max_pool2d(-self.keep[None, None], 8)
 
 
 def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
@@ -65,21 +66,25 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
     """
     width, height = size
     grow, soften = _degrees(given.options, width)
-    feather = FEATHER / width * 360
+    one = 360 / width
     keep, paste = torch.zeros(height, width), torch.zeros(height, width)
+    latents = torch.zeros(1, 1, height // 8, width // 8)
     known = torch.zeros(height, width)
     pixels = torch.zeros(3, height, width)
     if given.image is not None:
         pixels, known = pixels_of(given.image.image), torch.ones(height, width)
         hole = _hole(given, size)
         if hole is not None:
-            keep, paste = _around_hole(hole, grow, soften, feather)
+            keep, paste = _around_hole(hole, grow, soften, FEATHER * one)
+            # No more of a latent than of any of its pixels: what is to be made must not shine through.
+            latents = -F.max_pool2d(-keep[None, None], 8)
     if given.photos:
         photos, shown = _blended(given.photos, height)
         pixels = photos if given.image is None else shown * photos + (1 - shown) * pixels
         known = torch.maximum(known, shown)
-        held, pasted = _around_photo(shown, soften, feather)
+        held, pasted = _around_photo(shown, BEYOND * one, soften, PHOTO_FEATHER * one)
         keep, paste = torch.maximum(keep, held), torch.maximum(paste, pasted)
+        latents = torch.maximum(latents, F.avg_pool2d(held[None, None], 8))
     if not bool(known.all()):
         pixels = filled(pixels, known)
     picture = Panorama(image=_image(pixels), pose=_pose(given))
@@ -95,7 +100,13 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         **({"photos": [photo.as_dict() for photo in given.photos]} if given.photos else {}),
     }
     _tell(keep)
-    return Canvas(picture=picture, keep=keep, paste=paste if given.options.paste_back else paste * 0, told=told)
+    return Canvas(
+        picture=picture,
+        keep=latents,
+        made=1 - keep,
+        paste=paste if given.options.paste_back else paste * 0,
+        told=told,
+    )
 
 
 def _degrees(options: EditOptions, width: int) -> tuple[float, float]:
@@ -143,19 +154,21 @@ def _around_hole(hole: torch.Tensor, grow: float, soften: float, feather: float)
     return keep, _smooth(behind / feather)
 
 
-def _around_photo(shown: torch.Tensor, soften: float, feather: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _around_photo(
+    shown: torch.Tensor, beyond: float, soften: float, feather: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """How much is kept around photos, and how much pasted back.
 
     All of a photo is kept: what was filled in around it passes softly into what is made.
 
     shown: ``(H, W)`` in 0 … 1, how much of each pixel photos cover.
-    soften, feather: degrees.
+    beyond, soften, feather: degrees.
     """
     whole = shown == 1
     if bool(whole.all()):
         return torch.ones_like(shown), torch.ones_like(shown)
-    away = distance(whole, soften)
-    keep = (1 - away / max(soften, 1e-6)).clamp(0, 1)
+    away = distance(whole, beyond + soften)
+    keep = (1 - (away - beyond) / max(soften, 1e-6)).clamp(0, 1)
     return keep, _smooth(distance(~whole, feather) / feather)
 
 
