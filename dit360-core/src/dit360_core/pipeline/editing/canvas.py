@@ -31,7 +31,7 @@ GROWN, SOFT = 8, 16
 FEATHER, PHOTO_FEATHER = 8, 4
 """Pixels over which what is kept of an image, and of a photo, passes into what is made when it is pasted back."""
 BEYOND = 4
-"""Pixels beyond a photo's edge that are held as they were filled in: the autoencoder needs them to show the edge well."""
+"""Pixels beyond a photo's edge that are held as they were filled in: the autoencoder needs them to show the edge."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -82,7 +82,8 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         photos, shown = _blended(given.photos, height)
         pixels = photos if given.image is None else shown * photos + (1 - shown) * pixels
         known = torch.maximum(known, shown)
-        held, pasted = _around_photo(shown, BEYOND * one, soften, PHOTO_FEATHER * one)
+        beyond = BEYOND * one if given.options.mask_grow is None else -grow
+        held, pasted = _around_photo(shown, beyond, soften, PHOTO_FEATHER * one)
         keep, paste = torch.maximum(keep, held), torch.maximum(paste, pasted)
         latents = torch.maximum(latents, F.avg_pool2d(held[None, None], 8))
     if not bool(known.all()):
@@ -91,7 +92,7 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
     told = {
         "kept": round(_share(keep == 1), 4),
         "made": round(_share(keep == 0), 4),
-        "mask_grow": round(grow, 4),
+        **({"mask_grow": round(grow, 4)} if given.image is not None or given.options.mask_grow is not None else {}),
         "mask_soften": round(soften, 4),
         "paste_back": given.options.paste_back,
         "match_colours": given.options.match_colours,
@@ -162,11 +163,15 @@ def _around_photo(
     All of a photo is kept: what was filled in around it passes softly into what is made.
 
     shown: ``(H, W)`` in 0 … 1, how much of each pixel photos cover.
-    beyond, soften, feather: degrees.
+    beyond: degrees around them that are kept too; below 0, degrees inside their edges that are not.
+    soften, feather: degrees.
     """
     whole = shown == 1
-    if bool(whole.all()):
-        return torch.ones_like(shown), torch.ones_like(shown)
+    if beyond < 0:
+        whole &= distance(~whole, -beyond) > -beyond
+    beyond = max(0.0, beyond)
+    if not bool(whole.any()) or bool(whole.all()):
+        return whole.float(), whole.float()
     away = distance(whole, beyond + soften)
     keep = (1 - (away - beyond) / max(soften, 1e-6)).clamp(0, 1)
     return keep, _smooth(distance(~whole, feather) / feather)
