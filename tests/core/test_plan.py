@@ -494,13 +494,13 @@ def test_a_folder_or_a_hub_id_is_a_model_with_the_defaults_of_flux():
 
 @pytest.mark.parametrize("name", ["tinny", "TINNY", "dit36"])
 def test_an_unknown_model_is_refused_with_the_nearest_name(name):
-    with pytest.raises(UnknownName, match=r"did you mean (tiny|dit360)\?"):
+    with pytest.raises(UnknownName, match=r"did you mean (tiny|dit360( or dit360-fill)?)\?"):
         resolve_model(name, beside_the_core(), never_a_folder)
 
 
 @pytest.mark.parametrize("name", ["nothing-like-it", "", "../nowhere", "a/b/c", "~/nowhere", "owner/", "/rooted"])
 def test_what_can_be_no_model_is_refused_with_the_known_names(name):
-    with pytest.raises(UnknownName, match=re.escape("known names are dit360, tiny.")):
+    with pytest.raises(UnknownName, match=re.escape("known names are dit360, dit360-fill, tiny.")):
         resolve_model(name, beside_the_core(), never_a_folder)
 
 

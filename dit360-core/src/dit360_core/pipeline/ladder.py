@@ -177,8 +177,9 @@ class Ladder:
             phase = self.loaded.predict(sampling, decoding).phase(self.phase)
             sentence += f": about {gib(phase.weights + phase.working)} are needed, {gib(free_memory(device))} are free"
             sentence += f"; {self.hint}" if self.hint else self._what_would_fit(sampling, decoding)
-        except (Dit360Error, StopIteration) as error:
-            log.info("no advice: %s", error.sentence if isinstance(error, Dit360Error) else error)
+        except (Dit360Error, StopIteration, MemoryError, RuntimeError, SystemError) as error:
+            # Advice is computed where memory is short, and may fail for just that; torch raises SystemError too.
+            log.info("no advice: %s", error.sentence if isinstance(error, Dit360Error) else first_line(error))
             sentence += f"; use a smaller {named('width')}"
         return sentence + "."
 
