@@ -192,12 +192,16 @@ document.addEventListener("DOMContentLoaded", () => {
     const degrees = tangentOfPixel(view.fov, canvas.clientWidth, canvas.clientHeight) / RAD;
     const yaw = -dx * degrees * stretch(), pitch = dy * degrees;
     turn(yaw, pitch);
-    if (from.spread && to.spread) view.fov = zoom = clamp(view.fov * from.spread / to.spread, FOV.least, FOV.most);
+    wake();
+    if (to.spread) {                                     // two fingers are told of one after the other, and fling nothing
+      if (from.spread) view.fov = zoom = clamp(view.fov * from.spread / to.spread, FOV.least, FOV.most);
+      fling.yaw = fling.pitch = 0;
+      return;
+    }
     const seconds = clamp((event.timeStamp - last) / 1000, 0.004, 0.1), blend = 1 - Math.exp(-seconds / 0.04);
     fling.yaw += (yaw / seconds - fling.yaw) * blend;
     fling.pitch += (pitch / seconds - fling.pitch) * blend;
     last = event.timeStamp;
-    wake();
   });
 
   function released(event) {
