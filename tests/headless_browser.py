@@ -90,7 +90,7 @@ class Browser:
         assert "exceptionDetails" not in answer, (code, answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def until(self, condition: str, seconds: float = 10) -> None:
+    def until(self, condition: str, seconds: float = 30) -> None:
         """Waits until a JavaScript expression is true; fails after some seconds."""
         code = (
             f"new Promise((done) => {{ const end = performance.now() + {1000 * seconds};"
@@ -156,7 +156,7 @@ def chromium(profile: Path, kind: type[Browser] = Browser) -> Iterator[Browser]:
         yield browser
         browser.session = None
         browser.call("Browser.close")
-        process.wait(10)
+        process.wait(60)
     finally:
         with suppress(ProcessLookupError):
             process.kill()

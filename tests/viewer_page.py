@@ -36,9 +36,21 @@ class Viewer(Browser):
 
     def see(self) -> np.ndarray:
         """What the canvas shows now, without the texts over it, (H, W, 3) as float."""
+        # Without what the page does slowly: the canvas fades in, and the hint is seen for 0.7 s after it is hidden.
         self.run(
-            "document.querySelectorAll('#about, #controls, #hint, #anew, .painting, .painting-ring')"
-            ".forEach((part) => { part.style.visibility = 'hidden' })"
+            "document.querySelectorAll('canvas, #about, #controls, #hint, #anew, .painting, .painting-ring')"
+            ".forEach((part) => { part.style.transition = 'none';"
+            " if (part.localName !== 'canvas') part.style.visibility = 'hidden'; })"
         )
-        self.run("document.querySelector('canvas').style.transition = 'none'")  # it fades in
         return self.screenshot()
+
+    def drawn(self) -> None:
+        """Waits until what was asked to be drawn is: the page asks for a frame, and this for one after that."""
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def rests(self) -> None:
+        """Waits until the view has stopped: a frame in which it moves turns it."""
+        self.run(
+            "new Promise((done) => { let last = NaN; const watch = () => { const { yaw } = dit360.view();"
+            "if (yaw === last) done(); else { last = yaw; requestAnimationFrame(watch); } }; watch(); })"
+        )
