@@ -111,12 +111,14 @@ class Painter:
         with listening() as told:
             try:
                 options = attrs.asdict(job.item.sampling, filter=lambda field, value: value != field.default)
+                if job.given is not None:
+                    job.given.tell()
                 self._pipe.set_loras(job.item.loras)
                 with undisturbed():  # or the next would be saved elsewhere
                     panorama = self._pipe.generate(
                         **options,
                         **attrs.asdict(job.item.decoding),
-                        **(job.given.as_arguments() if job.given is not None else {}),
+                        given=job.given,
                         progress=progress,
                     )
                 panorama = attrs.evolve(panorama, settings={**panorama.settings, "batch": {"key": job.item.key}})

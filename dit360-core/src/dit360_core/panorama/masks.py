@@ -50,11 +50,7 @@ def levels_of(mask: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
 
     Raises InputError if the mask is not 2:1.
     """
-    if mask.width != 2 * mask.height:
-        raise InputError(
-            f"The mask has {mask.width}×{mask.height} pixels, and a panorama is twice as wide as high; paint it over "
-            f"the panorama itself, or resize it to {size[0]}×{size[1]}."
-        )
+    check_shape(mask, size)
     if mask.size != size:
         # With some columns of the other side on either side, or both would be darkened there.
         margin = mask.width // 16
@@ -62,6 +58,26 @@ def levels_of(mask: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
         for left in (margin, margin - mask.width, margin + mask.width):
             wide.paste(mask, (left, 0))
         mask = wide.resize(size, Image.Resampling.BILINEAR, box=(margin, 0, margin + mask.width, mask.height))
+    return _without_noise(mask)
+
+
+def evenly(mask: Image.Image) -> float | None:
+    """The level in 0 … 1 that all of a mask in grey has; None: it has several."""
+    lowest, highest = (Image.new("L", (1, 1), level) for level in mask.getextrema())
+    level = float(_without_noise(lowest)[0, 0])
+    return level if level == float(_without_noise(highest)[0, 0]) else None
+
+
+def check_shape(mask: Image.Image, size: tuple[int, int]) -> None:
+    """Raises InputError if a mask is not 2:1. size: of the panorama, (width, height) in pixels."""
+    if mask.width != 2 * mask.height:
+        raise InputError(
+            f"The mask has {mask.width}×{mask.height} pixels, and a panorama is twice as wide as high; paint it over "
+            f"the panorama itself, or resize it to {size[0]}×{size[1]}."
+        )
+
+
+def _without_noise(mask: Image.Image) -> NDArray[np.float32]:
     levels = np.asarray(mask, dtype=np.float32) / 255
     clean: NDArray[np.float32] = ((levels - _NOISE) / (1 - 2 * _NOISE)).clip(0, 1)
     return clean

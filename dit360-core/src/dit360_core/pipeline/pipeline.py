@@ -35,6 +35,7 @@ from dit360_core.pipeline.adopting import adopt
 from dit360_core.pipeline.autoencoding import Autoencoding
 from dit360_core.pipeline.denoising import Denoising
 from dit360_core.pipeline.editing.canvas import canvas_of
+from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.editing.given import given as given_by
 from dit360_core.pipeline.editing.pasting import pasted
 from dit360_core.pipeline.holding import Hold
@@ -122,6 +123,7 @@ class Pipeline:
         image: Panorama | Image | Latents | None = None,
         mask: Image | None = None,
         photo: Photo | Sequence[Photo] | None = None,
+        given: Given | None = None,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
         tap: Tap | None = None,
@@ -133,6 +135,7 @@ class Pipeline:
         mask: which part of the image is made anew, the rest staying as it is: white, or what is transparent in the
         image. As large as the image, or of another size of 2:1.
         photo: one or several photos that the panorama is made around.
+        given: all of these in one, with how a part is kept, as it was checked before the model was loaded.
         latents: starting noise ``(1, C, H/8, W/8)`` instead of the seed's.
         progress: called after each step with (done, steps).
         tap: called with (done, steps, latents of the picture as expected by then), for :meth:`preview` or
@@ -148,7 +151,13 @@ class Pipeline:
                 f"{named('image')} is latents, whose pixels {named('mask')} and {named('photo')} need; give the "
                 "picture itself."
             )
-        given = given_by(None if begun is not None else image, mask, photo, edit_options)
+        if given is not None and (image is not None or mask is not None or photo is not None or editing):
+            raise InputError(
+                f"{named('given')} holds a picture, its mask and its photos already; give either it or these."
+            )
+        if given is None:
+            given = given_by(None if begun is not None else image, mask, photo, edit_options)
+            given.tell()
         asked = begun_with(asked, begun.size) if begun is not None else given.outline.begin(asked)
         self.check(asked, decode_options, filled=given.keeps)
         with measuring(self._loaded, asked.log_memory_stats, asked, decode_options) as measured:
@@ -179,8 +188,8 @@ class Pipeline:
                     tap=tap,
                 )
             )
-            sampled = sampled.asked_too(changed_options(edit_options))
-            paste = None if canvas is None else partial(pasted, canvas=canvas, match=edit_options.match_colours)
+            sampled = sampled.asked_too(changed_options(given.options))
+            paste = None if canvas is None else partial(pasted, canvas=canvas, match=given.options.match_colours)
             panorama = self._autoencoding.decode(sampled, decode_options, paste)
         return measured.written(panorama)
 

@@ -65,11 +65,15 @@ def directions(height: int, samples: int = 1) -> torch.Tensor:
     height: of the panorama, in pixels.
     samples: along either side of a pixel.
     """
-    return _directions(_centres(height, samples)[:, None], _centres(2 * height, samples)[None], height)
+    return at(_centres(height, samples)[:, None], _centres(2 * height, samples)[None], height)
 
 
-def _directions(rows: torch.Tensor, columns: torch.Tensor, height: int) -> torch.Tensor:
-    """``(…, 3)`` float64: of places in a panorama, in pixels from its upper and its left edge."""
+def at(rows: torch.Tensor, columns: torch.Tensor, height: int) -> torch.Tensor:
+    """``(…, 3)`` float64: the directions of places in a panorama.
+
+    rows, columns: in pixels from its upper and its left edge.
+    height: of the panorama, in pixels.
+    """
     latitude, longitude = (0.5 - rows.double() / height) * math.pi, (columns.double() / height - 1) * math.pi
     around = torch.cos(latitude)
     up = torch.sin(latitude) + torch.zeros_like(longitude)
@@ -113,7 +117,7 @@ def onto_sphere(picture: torch.Tensor, camera: Camera, height: int) -> tuple[tor
     rows, columns = near // (2 * height), near % (2 * height)
     for down in range(samples):
         for across in range(samples):
-            seen = _directions(rows + (down + 0.5) / samples, columns + (across + 0.5) / samples, height)
+            seen = at(rows + (down + 0.5) / samples, columns + (across + 0.5) / samples, height)
             places, inside = project(camera, seen)
             total[inside] += _sample(edged, places[inside] + _MARGIN)
             covered[inside] += 1

@@ -70,6 +70,7 @@ def run(
     if profile is not None:
         check_timeline(profile, force=force)
     given = files.open()
+    given.tell()
     sampling = given.outline.begin(sampling)
 
     started = time.perf_counter()
@@ -81,7 +82,7 @@ def run(
     loaded = time.perf_counter()
     asked = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
     with _Bar(console) as advance, undisturbed():
-        panorama = pipe.generate(**asked, **attrs.asdict(decoding), **given.as_arguments(), progress=advance)
+        panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance)
     done = time.perf_counter()
     try:
         panorama.save(output, force=force)

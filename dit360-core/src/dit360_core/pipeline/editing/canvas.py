@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dit360_core.errors import InputError
 from dit360_core.options import EditOptions, region_of
 from dit360_core.panorama.gpano import MADE, Pose
 from dit360_core.panorama.masks import levels_of
@@ -61,8 +60,6 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
     """The canvas of a picture of ``size`` (width, height) in pixels.
 
     given: which keeps something.
-
-    Raises InputError if a photo covers nothing that another does not.
     """
     width, height = size
     grow, soften = _degrees(given.options, width)
@@ -96,11 +93,13 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         "mask_soften": round(soften, 4),
         "paste_back": given.options.paste_back,
         "match_colours": given.options.match_colours,
-        "mask": given.mask is not None or (given.image is not None and given.image.hole is not None),
+        **({"mask": list(given.mask.size), "mask_means": given.options.mask_means} if given.mask else {}),
+        "transparency": given.image is not None and given.image.hole is not None,
         **({"region": given.options.region} if given.options.region else {}),
         **({"photos": [photo.as_dict() for photo in given.photos]} if given.photos else {}),
     }
-    _tell(keep)
+    if given.leaves != "nothing" and not bool((keep == 1).any()):
+        log.warning("Nothing of the picture is kept as it is: what is kept is narrower than growth and softness.")
     return Canvas(
         picture=picture,
         keep=latents,
@@ -127,9 +126,8 @@ def _hole(given: Given, size: tuple[int, int]) -> torch.Tensor | None:
     """``(H, W)`` in 0 … 1: what of the image is to be made anew; None: nobody says."""
     assert given.image is not None
     found = []
-    if given.mask is not None:
-        levels = torch.from_numpy(levels_of(given.mask, size))
-        found.append(1 - levels if given.options.mask_means == "keep" else levels)
+    if given.hole is not None:
+        found.append(torch.from_numpy(levels_of(given.hole, size)))
     if given.image.hole is not None:
         found.append(torch.from_numpy(levels_of(given.image.hole, size)))
     if given.options.region is not None:
@@ -192,11 +190,6 @@ def _blended(photos: Sequence[Photo], height: int) -> tuple[torch.Tensor, torch.
     covered = torch.zeros(height, 2 * height)
     for photo in photos:
         pixels, share, weight = _laid(photo, height)
-        if bool((share <= covered).all()):
-            what = "covers nothing new, as others cover all that it shows" if len(photos) > 1 else "covers nothing"
-            raise InputError(
-                f"{photo.name} {what}, at a field of view of {photo.fov:g} degrees; move it, or leave it out."
-            )
         total += share * weight * pixels
         weights += share * weight
         covered = torch.maximum(covered, share)
@@ -243,15 +236,6 @@ def _share(area: torch.Tensor) -> float:
     latitude = (0.5 - (torch.arange(height) + 0.5) / height) * torch.pi
     weight = torch.cos(latitude)[:, None].expand_as(area)
     return float((area * weight).sum() / weight.sum())
-
-
-def _tell(keep: torch.Tensor) -> None:
-    if not bool(keep.any()):
-        log.warning("The mask keeps nothing: all of the picture is made anew.")
-    elif bool((keep == 1).all()):
-        log.warning("The mask keeps all of the picture: nothing is made anew.")
-    elif not bool((keep == 1).any()):
-        log.warning("Nothing of the picture is kept as it is: what is kept is narrower than growth and softness.")
 
 
 def pixels_of(image: Image.Image) -> torch.Tensor:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dit360_core.errors import InputError, named, remedy, setting
 from dit360_core.options import EditOptions, SampleOptions
-from dit360_core.panorama.masks import as_mask, levels_of
+from dit360_core.panorama.masks import as_mask, check_shape, evenly
 from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
+from dit360_core.pipeline.editing.overlap import check_new
 from dit360_core.planning.checks import begun_with
+
+log = logging.getLogger("dit360")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -25,7 +29,7 @@ class Given:
     photos: that it is made around.
     options: how a part is kept.
 
-    Raises InputError for what contradicts.
+    Raises InputError for what contradicts, a mask that is not 2:1, and a photo that shows nothing new.
     """
 
     image: Panorama | None = None
@@ -55,9 +59,9 @@ class Given:
                 f"{setting('mask_means', self.options.mask_means)} has no effect, because there is no mask; give one "
                 f"with {named('mask')}, or {remedy('leave_out')}."
             )
-        if self.mask is not None:
-            # Only its shape is looked at.
-            levels_of(self.mask.resize((2, 1)) if self.mask.width == 2 * self.mask.height else self.mask, (2, 1))
+        if self.mask is not None and self.image is not None:
+            check_shape(self.mask, self.image.size)
+        check_new(self.photos)
 
     @property
     def keeps(self) -> bool:
@@ -75,10 +79,37 @@ class Given:
         alone = self.image is not None and bool(self.photos) and not self._says_where
         return Outline(size=None if self.image is None else self.image.size, keeps=self.keeps, all_but_photos=alone)
 
-    def as_arguments(self) -> dict[str, Any]:
-        """For :meth:`dit360_core.Pipeline.generate`."""
-        options = attrs.asdict(self.options)
-        return {"image": self.image, "mask": self.mask, "photo": self.photos or None, **options}
+    @property
+    def hole(self) -> Image.Image | None:
+        """In grey, white where the image is made anew, as the mask says with ``mask_means``; None: there is no mask."""
+        if self.mask is None or self.options.mask_means == "repaint":
+            return self.mask
+        return ImageOps.invert(self.mask)
+
+    @property
+    def leaves(self) -> Literal["all", "nothing"] | None:
+        """How much of the picture stays as it is, where that is an extreme."""
+        if self.image is None or not self.keeps:
+            return None
+        holes = [evenly(mask) for mask in (self.hole, self.image.hole) if mask is not None]
+        if any(level == 1 for level in holes) and not self.photos:
+            return "nothing"
+        if holes and all(level == 0 for level in holes) and self.options.region is None:
+            return "all"
+        return None
+
+    def tell(self) -> None:
+        """Warns of what is possible and hardly meant. Nothing is read for it but what is open."""
+        if self.leaves is not None:
+            leaves = "keeps nothing, so all of the picture" if self.leaves == "nothing" else "keeps all, so nothing"
+            if self.mask is None:
+                log.warning("The transparency of the picture %s is made anew.", leaves)
+            else:
+                other = "keep" if self.options.mask_means == "repaint" else "repaint"
+                meant = setting("mask_means", other)
+                log.warning("The mask %s is made anew; if its other part was meant, set %s.", leaves, meant)
+        if self.mask is not None and self.image is not None and self.mask.size != self.image.size:
+            log.info("The mask is resized from %d×%d to %d×%d.", *self.mask.size, *self.image.size)
 
 
 @attrs.frozen(kw_only=True)
