@@ -275,7 +275,8 @@ class Denoising:
             x = state
             engine.mark(f"step {done}")
             self._tell(request, found, done, expected, working, (solver.choice, kernel.choice))
-        return engine.unpack(x, found.grid).cpu()
+        made = engine.unpack(x, found.grid).cpu()
+        return made if request.hold is None else request.hold.settled(made)
 
     def _tell(
         self,

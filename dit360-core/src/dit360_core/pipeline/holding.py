@@ -39,6 +39,13 @@ class Hold:
         if not bool(((self.keep >= 0) & (self.keep <= 1)).all()):
             raise InputError("What is kept of a latent must be a number from 0 to 1.")
 
+    def settled(self, made: torch.Tensor) -> torch.Tensor:
+        """What was made, without the last bits by which a solver's arithmetic misses what was kept to the end.
+
+        made: ``(1, C, H/8, W/8)`` in model space, free of noise.
+        """
+        return torch.where(self.keep.to(made.device) == 1, self.latents.tensor.to(made), made)
+
 
 @attrs.frozen(eq=False)
 class Held:
