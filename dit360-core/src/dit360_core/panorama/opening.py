@@ -217,13 +217,13 @@ def alpha_of(image: Image.Image) -> Image.Image | None:
 def focal_length(image: Image.Image) -> float | None:
     """Millimetres of the lens on 35 mm film, as a picture's EXIF says (``FocalLengthIn35mmFilm``); None: it does not.
 
-    Zero is EXIF's word for unknown.
+    Zero is EXIF's word for unknown, and 65535 a camera's that writes all bits; no lens is longer than a few metres.
     """
     try:
         given = float(image.getexif().get_ifd(IFD.Exif).get(0xA405) or 0.0)
     except (*_DAMAGE, ZeroDivisionError):
         return None
-    return given if math.isfinite(given) and given > 0 else None
+    return given if 1 <= given <= 10_000 else None
 
 
 def _adobe_rgb(file: ImageFile) -> bool:

@@ -21,7 +21,8 @@ def distance(area: torch.Tensor, most: float) -> torch.Tensor:
     """
     height, width = area.shape
     if height > FINEST and height % 2 == 0:
-        return _doubled(distance(_halved(area), most + 180 / height), most)
+        larger = _doubled(distance(_halved(area), most + 180 / height), most)
+        return torch.where(area, torch.zeros_like(larger), larger)
     beside = _columns_to(area)
     # (H, W/2 + 1): columns apart → cosine of the difference in longitude; none in the row: farther than anything.
     turn = torch.cat([torch.cos(torch.arange(width // 2 + 1, dtype=torch.float64) * (2 * math.pi / width)), _NEVER])
