@@ -167,7 +167,7 @@ def given(
         raise InputError(
             f"{named('mask')} is a {type(mask).__name__}, but must be a picture of Pillow; for a file: PIL.Image.open."
         )
-    several = () if photos is None else (photos,) if isinstance(photos, Photo) else tuple(photos)
+    several = () if photos is None else tuple(photos) if isinstance(photos, list | tuple) else (photos,)
     for photo in several:
         if not isinstance(photo, Photo):
             raise InputError(
