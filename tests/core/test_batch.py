@@ -82,6 +82,12 @@ def test_a_line_says_any_option_of_its_picture_and_the_command_the_others(tmp_pa
         ("a.jsonl", ['{"prompt": "a", "name": "a.gif"}'], "its ending says no known format"),
         ("a.jsonl", ['{"prompt": "a", "name": 4}'], "line 1: name must be text, not 4"),
         ("a.jsonl", ['{"prompt": "a", "image": "gone.png"}'], "line 1: there is no image"),
+        ("a.jsonl", ['{"prompt": "a", "mask": "gone.png"}'], "line 1: there is no"),
+        ("a.jsonl", ['{"prompt": "a", "photo": "gone.png;fov=60"}'], "line 1: there is no"),
+        ("a.jsonl", ['{"prompt": "a", "photo": [5]}'], "line 1: photo must be text or a list of texts, not [5]"),
+        ("a.jsonl", ['{"prompt": "a", "photo": "x.png;zoom=6"}'], "line 1: photo 'x.png;zoom=6' says 'zoom=6'"),
+        ("a.jsonl", ['{"prompt": "a", "region": "left"}'], "line 1: region is 'left'"),
+        ("a.jsonl", ['{"prompt": "a", "yaw": 5}'], "line 1: yaw=5 has no effect, because there is no photo"),
         ("a.jsonl", ['{"prompt": "a", "name": "A.jpg"}', '{"prompt": "b", "name": "a.JPG"}'], "that of line 1 already"),
         ("a.jsonl", ['{"prompt": "a", "seed": 1}'] * 2, "line 2: it is the picture of line 1 again"),
         ("a.jsonl", ['{"prompt": "\\ud800"}'], "line 1: The prompt holds bytes that are no text"),
@@ -217,7 +223,7 @@ def test_other_weights_under_the_same_name_are_another_model(tmp_path, tiny_copy
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A list of five pictures of every kind, and the folder that it became."""
+    """A list of seven pictures of every kind, and the folder that it became."""
     where = tmp_path_factory.mktemp("batch")
     Image.fromarray(np.tile(np.arange(128, dtype=np.uint8)[None, :, None], (64, 1, 3))).save(where / "begin.png")
     lines = [
@@ -226,7 +232,14 @@ def folder(tmp_path_factory):
         {"prompt": "a sea", "steps": 2, "scheduler_type": "unipc"},
         {"prompt": "a hut", "image": "begin.png", "denoise": 0.6, "steps": 2, "name": "hut.webp"},
         {"prompt": "ein Schloß im Nebel"},
+        {"prompt": "a hut", "image": "begin.png", "mask": "mask.png", "mask_grow": 2.0, "name": "edited.png"},
+        {"prompt": "a field", "photo": "photo.png;fov=70;yaw=170", "name": "around.png"},
     ]
+    Image.new("L", (128, 64)).save(where / "mask.png")
+    with Image.open(where / "mask.png") as mask:
+        mask.paste(255, (30, 20, 60, 40))
+        mask.save(where / "mask.png")
+    Image.new("RGB", (90, 60), "teal").save(where / "photo.png")
     written(where / "list.jsonl", *lines)
     batch = Batch(where / "list.jsonl", where / "out", **SMALL)
     batch.outcomes = list(batch.run())
@@ -234,7 +247,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_line_becomes_its_picture(folder):
-    assert [outcome.status for outcome in folder.outcomes] == ["done"] * 5
+    assert [outcome.status for outcome in folder.outcomes] == ["done"] * 7
     names = [outcome.file.relative_to(folder.folder.path).as_posix() for outcome in folder.outcomes]
     assert names[1] == "rooms/eight.png"
     assert names[3] == "hut.webp"
@@ -251,9 +264,48 @@ def test_a_picture_of_a_batch_is_that_of_generate(folder, tiny):
     assert Panorama.open(folder.folder.path / "rooms" / "eight.png").image.tobytes() == alone.image.tobytes()
 
 
+def test_edits_and_photos_of_a_batch_keep_what_they_are_given(folder):
+    edited, around = (Panorama.open(outcome.file) for outcome in folder.outcomes[-2:])
+    begin = np.asarray(Image.open(folder.source.parent / "begin.png").convert("RGB"))
+    assert (np.asarray(edited.image)[20:44, 100:] == begin[20:44, 100:]).all()
+    assert (np.asarray(edited.image)[22:38, 32:58] != begin[22:38, 32:58]).any()
+    assert edited.settings["used"]["hold"]["mask"] == [128, 64]
+    assert edited.settings["requested"]["mask_grow"] == 2.0
+    # Yaw 170 of 128 columns: around the 124th.
+    assert (np.asarray(around.image)[30:34, 120:127] == (0, 128, 128)).all()
+    assert around.settings["used"]["hold"]["photos"][0]["yaw"] == 170
+
+
+def test_what_a_picture_is_made_from_tells_it_from_others(tmp_path):
+    for name, colour in (("p.png", "red"), ("q.png", "blue")):
+        Image.new("RGB", (128, 64), colour).save(tmp_path / name)
+        Image.new("L", (128, 64), colour).save(tmp_path / f"mask-{name}")
+    kinds = [
+        {"image": "p.png", "mask": "mask-p.png"},
+        {"image": "q.png", "mask": "mask-p.png"},
+        {"image": "p.png", "mask": "mask-q.png"},
+        {"image": "p.png", "mask": "mask-q.png", "mask_means": "keep"},
+        {"image": "p.png", "region": "0,0,60"},
+        {"image": "p.png", "region": "0,0,60", "paste_back": False},
+        {"photo": "p.png;fov=60"},
+        {"photo": "p.png", "fov": 70},
+        {"photo": ["p.png;fov=60", "q.png;fov=60;yaw=90"]},
+    ]
+    items = listed(tmp_path / "list.jsonl", *(json.dumps({"prompt": "a", "seed": 1, **kind}) for kind in kinds))
+    assert len({item.key for item in items}) == len(kinds)
+
+
+def test_photos_of_a_table_stand_side_by_side_in_one_cell(tmp_path):
+    for name in ("p.png", "q.png"):
+        Image.new("RGB", (30, 20)).save(tmp_path / name)
+    (item,) = listed(tmp_path / "a.csv", "prompt,photo,fov", "a,p.png;yaw=5 | q.png;yaw=90,60")
+    assert item.files.photos == ("p.png;yaw=5", "q.png;yaw=90")
+    assert len(item.files.open().photos) == 2
+
+
 def test_the_manifest_has_a_line_for_each_picture_in_the_order_of_the_list(folder):
     lines = [json.loads(line) for line in folder.folder.manifest.read_text("utf-8").splitlines()]
-    assert [line["line"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["line"] for line in lines] == [*range(1, 8)]
     assert {line["status"] for line in lines} == {"done"}
     assert [line["seed"] for line in lines] == [item.sampling.seed for item in folder.items]
     for line in lines:
@@ -267,7 +319,7 @@ def test_what_is_done_is_not_done_again_and_nothing_is_loaded(folder, tmp_path):
         f"batch = Batch({str(folder.source)!r}, {str(folder.folder.path)!r}, width=128, steps=1)\n"
         "print(len(batch.done), list(batch.run()), 'torch' in sys.modules)"
     )
-    assert python(code, cwd=tmp_path, fresh=True).stdout.split() == ["5", "[]", "False"]
+    assert python(code, cwd=tmp_path, fresh=True).stdout.split() == ["7", "[]", "False"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

@@ -13,6 +13,7 @@ from dit360_core.cli.work.doctor import examine
 from dit360_core.plugins.registry import Registry
 from dit360_core.system.machine import Machine
 from invented_plugins import installed, model, offering
+from PIL import Image
 from safetensors.numpy import save_file
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
@@ -28,6 +29,8 @@ def desk(tmp_path_factory):
     """A folder with everything that the command lines below name."""
     desk = tmp_path_factory.mktemp("desk")
     (desk / "there.jpg").write_bytes(b"somebody's picture")
+    for name, size in (("p.png", (128, 64)), ("q.png", (130, 64))):
+        Image.new("RGB", size, "teal").save(desk / name)
     (desk / "notes.txt").write_text("not a folder")
     (desk / "folder.jpg").mkdir()
 
@@ -101,6 +104,36 @@ OPTIONS = {
     "eta for a solver without noise": (["--scheduler-type", "heun", "--scheduler-eta", 0.5], "has no effect .*'heun'"),
     "denoise of nothing": (["--denoise", 0.5], r"--denoise 0\.5 keeps a part of a picture, and none is given"),
     "denoise above 1": (["--denoise", 2], r"--denoise is 2\.0, but must be 0\.0 … 1\.0"),
+    "a mask of nothing": (["--mask", "p.png"], "--mask says which part of a picture is made anew, and none"),
+    "a region of nothing": (["--region", "0,0,60"], "--region says which part of a picture .* --image, or leave it"),
+    "a region that is none": (["--image", "p.png", "--region", "1,2"], "--region is '1,2', but must be three numbers"),
+    "a region without an end": (["--image", "p.png", "--region", "0,0,180"], "--region has a field of view of 180"),
+    "a mask that is not there": (["--image", "p.png", "--mask", "lost.png"], "lost.png: there is no such file"),
+    "a mask that is none": (["--image", "p.png", "--mask", "there.jpg"], "Cannot open there.jpg: it is not a JPEG"),
+    "a mask of another shape": (["--image", "p.png", "--mask", "q.png"], "130×64 pixels, .* resize it to 128×64"),
+    "a picture and a mask of another size": (
+        ["--image", "p.png", "--region", "0,0,60", "--width", 256], "128×64",
+    ),
+    "all of a picture": (["--image", "p.png"], "--denoise 1 keeps nothing of the image.*--mask or --region"),
+    "a mask's meaning without one": (
+        ["--image", "p.png", "--region", "0,0,60", "--mask-means", "keep"], "because there is no mask",
+    ),
+    "growth of nothing": (["--mask-grow", 3], r"--mask-grow 3.* has no effect, because nothing is kept"),
+    "no paste of nothing": (["--no-paste-back"], "--no-paste-back has no effect, because nothing is kept"),
+    "growth beyond all": (["--image", "p.png", "--region", "0,0,60", "--mask-grow", 91], "--mask-grow is 91"),
+    "a photo that is not there": (["--photo", "lost.jpg", "--fov", 60], "lost.jpg: there is no such file"),
+    "a photo without a lens": (["--photo", "q.png"], "field of view of q.png is not known.*give --fov: about 65"),
+    "a photo of the whole sphere": (["--photo", "q.png", "--fov", 180], "--fov is 180, but must be above 0 and below"),
+    "a photo of nothing": (["--photo", "q.png", "--fov", 0], "--fov is 0, but must be above 0 and below 180"),
+    "a photo behind itself": (["--photo", "q.png;fov=400"], "--fov is 400"),
+    "a photo's word": (["--photo", "q.png;zoom=2"], "says 'zoom=2', but may say fov, yaw, pitch and roll"),
+    "a photo's angle": (["--photo", "q.png;fov=wide"], "fov of the photo q.png is 'wide'"),
+    "a photo's yaw": (["--photo", "q.png", "--fov", 60, "--yaw", "inf"], "--yaw must be a finite number"),
+    "angles of nothing": (["--yaw", 90], "--yaw 90 has no effect, because there is no photo; give one with --photo"),
+    "a photo and a picture": (
+        ["--photo", "q.png", "--fov", 60, "--image", "p.png"], "--image has no effect beside --photo, because all that",
+    ),
+    "denoise of a photo": (["--photo", "q.png", "--fov", 60, "--denoise", 0.5], r"--denoise 0\.5 keeps a part of a"),
     "an image that is not there": (["--image", "lost.png", "--denoise", 0.5], "lost.png: there is no such file"),
     "bias without padding": (
         ["--circular-mode", "bias", "--circular-padding", 0],

@@ -31,7 +31,7 @@ from dit360_core.options import (
 from dit360_core.panorama.photos import parsed
 from dit360_core.panorama.picture import FORMATS
 from dit360_core.pipeline.editing.opening import Files
-from dit360_core.planning.loras import is_there, names_in, split
+from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
 from dit360_core.system.naming import file_within, slug_of
 
 OWN = ("name", "image", "mask", "photo", "lora")
@@ -249,11 +249,11 @@ _OF_EDITING = frozenset((*options_of(EditOptions), *options_of(PhotoOptions)))
 
 
 def _photos(given: Any) -> tuple[str, ...]:
-    """The photos of a line: one text or, in JSON, several."""
-    several = [given] if isinstance(given, str) else given
-    if not isinstance(several, list | tuple) or not all(isinstance(text, str) and text.strip() for text in several):
-        raise InputError(f"{named('photo')} must be text or a list of texts, not {given!r}.")
-    return tuple(several)
+    """The photos of a line: a text, with ``|`` between several, or a list of texts."""
+    several = given if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(text, str) and text.strip() for text in several):
+        raise InputError(f"{named('photo')} must be text or a list of texts, not {given!r:.80}.")
+    return tuple(part.strip() for text in several for part in text.split(SEPARATOR) if part.strip())
 
 
 def _kept(files: Files, digests: tuple[str, ...]) -> dict[str, Any]:
