@@ -153,4 +153,94 @@ examples.)""",
     ),
 )  # fmt: skip
 
-EXAMPLES = (_START, _LOW_VRAM, _FAST, _QUALITY, _NATIVE)
+_PIPE = Of("loader")
+_SIZE_AND_SPEED = """To paint with the real model, choose **dit360** as `model_path`: its weights, about 34 GB, are
+fetched when the workflow first runs, after you have accepted FLUX.1-dev's licence on Hugging Face and run `hf auth
+login`. Sizes follow."""
+_MODEL = Column("1 · The model", 360, (Placed("loader", "DiT360Loader", {"model_path": "tiny"}),))
+
+
+def _painted(prompt: str) -> tuple[Placed, ...]:
+    """A panorama that stands for a picture of the user's own."""
+    return (
+        Placed("own text", "DiT360TextEncode", {"dit360_pipe": _PIPE, "prompt": prompt}),
+        Placed("own latents", "DiT360Sampler", {
+            "dit360_pipe": _PIPE, "conditioning": Of("own text"), "seed": 7,
+        }),
+        Placed("own", "DiT360Decode", {"samples": Of("own latents"), "dit360_pipe": _PIPE}),
+    )  # fmt: skip
+
+
+def _finished(image: Of, mask: Of, prompt: str) -> tuple[Column, Column]:
+    """What the mask covers is made anew, and the rest gets its own pixels again."""
+    return (
+        Column("4 · The rest", 400, (
+            Placed("text", "DiT360TextEncode", {"dit360_pipe": _PIPE, "prompt": prompt}),
+            Placed("inpaint", "DiT360Inpaint", {
+                "dit360_pipe": _PIPE, "conditioning": Of("text"), "image": image, "mask": mask, "seed": 4,
+            }),
+        )),
+        Column("5 · The panorama", 620, (
+            Placed("decode", "DiT360Decode", {"samples": Of("inpaint"), "dit360_pipe": _PIPE}),
+            Placed("paste", "DiT360PasteBack", {
+                "image": Of("decode"), "original": image, "mask": Of("inpaint", 1),
+            }),
+            Placed("preview", "Equirect360Preview", {"images": Of("paste"), "save": True, "format": "png"}, _PREVIEW),
+        )),
+    )  # fmt: skip
+
+
+_PHOTO = Workflow(
+    "Photo to panorama",
+    _paragraphs(
+        "# Photo to panorama",
+        """A photo becomes a panorama: it lies where the camera looked, keeps its own pixels, and the rest is made
+around it. The example runs at once, on any machine: the embedded model **tiny** paints the "photo" too.""",
+        """**First** put your own photo there: delete what is in *2 · Your photo*, and connect a *Load Image* to
+DiT360 Photo to Panorama. Set its `fov` (about 65 for most phones, over the longer side) and level the horizon by
+`pitch` and `roll`. Then say in the prompt what the whole panorama shows.""",
+        """**A second photo** joins by another DiT360 Photo to Panorama: connect both outputs of the first to its
+`panorama` and `mask`.""",
+        _SIZE_AND_SPEED,
+    ),
+    (
+        _MODEL,
+        Column("2 · Your photo", 400, (
+            *_painted("a castle above a meadow at sunset"),
+            Placed("photo", "DiT360PanoramaToView", {
+                "panorama": Of("own"), "fov": 80.0, "pitch": 10.0, "width": 384, "height": 288,
+            }),
+        )),
+        Column("3 · Where it lies", 360, (
+            Placed("placed", "DiT360PhotoToPanorama", {
+                "image": Of("photo"), "dit360_pipe": _PIPE, "fov": 80.0, "pitch": 10.0,
+            }),
+        )),
+        *_finished(Of("placed"), Of("placed", 1), "a castle above a meadow at sunset"),
+    ),
+)  # fmt: skip
+_REMOVE = Workflow(
+    "Remove an object",
+    _paragraphs(
+        "# Remove an object",
+        """What a mask covers of a panorama is made anew, and everything else stays, pixel by pixel: here a castle
+goes. The example runs at once, on any machine: the embedded model **tiny** paints the panorama too.""",
+        """**First** put your own panorama there: delete what is in *2 · Your panorama* and connect a *Load Image*
+to its three ends. Then aim DiT360 Region Mask at the object by `yaw`, `pitch` and `fov`, or paint over it in
+Preview 360° Panorama and take the mask from there. Mask its shadow too, and say in the prompt what is to be there
+instead.""",
+        _SIZE_AND_SPEED,
+    ),
+    (
+        _MODEL,
+        Column("2 · Your panorama", 400, _painted("a castle above a meadow at sunset")),
+        Column("3 · What is to go", 360, (
+            Placed("region", "DiT360RegionMask", {
+                "image": Of("own"), "yaw": -8.0, "pitch": 18.0, "fov": 60.0,
+            }),
+        )),
+        *_finished(Of("own"), Of("region"), "a meadow at sunset"),
+    ),
+)  # fmt: skip
+
+EXAMPLES = (_START, _LOW_VRAM, _FAST, _QUALITY, _NATIVE, _PHOTO, _REMOVE)

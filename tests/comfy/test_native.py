@@ -32,7 +32,8 @@ def test_every_node_says_what_it_is_and_every_input_what_it_does(node):
     assert node.DISPLAY_NAME.startswith("DiT360 ")
     assert node.DESCRIPTION.endswith(".")
     assert len(node.RETURN_TYPES) == len(node.OUTPUT_TOOLTIPS)
-    inputs = node.INPUT_TYPES()["required"]
+    sections = node.INPUT_TYPES()
+    inputs = {**sections["required"], **sections.get("optional", {})}
     names = list(inspect.signature(node.run).parameters)
     assert names == ["self", *inputs]
     assert all(len(given[-1]["tooltip"]) > 15 for given in inputs.values())

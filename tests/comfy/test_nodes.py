@@ -17,7 +17,7 @@ from dit360_comfy.model import source_of, unload_all
 from dit360_comfy.nodes import NODE_CLASS_MAPPINGS
 from dit360_comfy.nodes.loader import load_options
 from dit360_comfy.nodes.parts import load_changes
-from dit360_comfy.nodes.sampler import sample_options
+from dit360_comfy.nodes.sampler import OWN, sample_options
 from dit360_comfy.pipe import Pipe
 from dit360_comfy.settings import recall, remember, riding
 from dit360_comfy.words import WordsOfNodes
@@ -236,7 +236,6 @@ def test_what_is_told_of_latents_and_prompts_is_told_of_those_numbers_alone(pipe
 @pytest.mark.parametrize(
     ("samples", "told"),
     [
-        ({"samples": torch.zeros(1, 16, 8, 16), "noise_mask": torch.ones(1, 1, 8, 8)}, "mask for inpainting"),
         ({"samples": torch.zeros(1, 16, 1, 8, 16)}, "no picture's"),
         ({"samples": torch.zeros(1, 4, 8, 16)}, "4 channels"),
         ({"samples": torch.zeros(1, 16, 8, 8)}, "twice as wide as high"),
@@ -460,7 +459,7 @@ def test_advice_is_told_in_words_of_nodes_and_a_name_stays_a_name():
 def test_numbers_of_numpy_are_numbers_and_linked_switches_wait():
     given = {**SMALL, "width": np.int64(256), "height": np.int64(128), "latent_rotation": None}
     assert NODE_CLASS_MAPPINGS["DiT360Sampler"].VALIDATE_INPUTS(**given) is True
-    assert type(sample_options(given)["width"]) is int
+    assert type(sample_options(given, OWN)["width"]) is int
 
 
 def test_a_model_that_waits_for_another_is_not_dropped_for_it(monkeypatch, pipe, words):

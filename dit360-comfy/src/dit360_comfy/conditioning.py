@@ -15,7 +15,9 @@ from dit360_comfy.settings import ride, riding
 
 _NEUTRAL = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
 """What some nodes write where nothing was asked."""
-_READ = ("pooled_output", "guidance")
+_FILL = ("concat_latent_image", "concat_mask")
+"""What ComfyUI's Inpaint Model Conditioning adds, for models that fill; others take no notice of it."""
+_READ = ("pooled_output", "guidance", *_FILL)
 _CALLED = {
     "area": "an area", "mask": "a mask", "strength": "a strength", "start_percent": "a time range",
     "end_percent": "a time range", "control": "a control net", "hooks": "hooks",
@@ -74,6 +76,18 @@ def conditioning_from(
         max_sequence_length=max(int(embedding.tokens.shape[1]) for embedding in embeddings),
         others=tuple(embeddings[1:]),
     ), next(iter(guidances), None)
+
+
+def to_fill(given: Any) -> tuple[Any, Any] | None:
+    """The latents of a picture with a hole, as the autoencoder has them, and the mask, of Inpaint Model Conditioning.
+
+    given: a CONDITIONING. None: it has none.
+    """
+    for _, settings in given:
+        found = tuple(settings.get(name) for name in _FILL)
+        if found[0] is not None and found[1] is not None:
+            return found[0], found[1]
+    return None
 
 
 def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:

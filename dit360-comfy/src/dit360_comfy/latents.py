@@ -27,7 +27,7 @@ def from_comfy(given: Mapping[str, Any], pipeline: Pipeline) -> Iterator[Latents
 
     pipeline: whose model's space.
 
-    Raises InputError for latents that are no panorama's, or carry a mask.
+    Raises InputError for latents that are no panorama's.
     """
     size_of(given)
     samples = host.plain(given["samples"])
@@ -42,11 +42,6 @@ def from_comfy(given: Mapping[str, Any], pipeline: Pipeline) -> Iterator[Latents
 
 def size_of(given: Mapping[str, Any]) -> tuple[int, int, int]:
     """Width and height in pixels, and the number, of the pictures of a LATENT. Raises InputError."""
-    if given.get("noise_mask") is not None:
-        raise InputError(
-            "The latents carry a mask for inpainting, which DiT360 Sampler does not do; leave the mask out, or use "
-            "ComfyUI's KSampler with DiT360 Circular Padding."
-        )
     samples = given["samples"]
     if samples.ndim != 4:
         raise InputError(f"The latents have the shape {tuple(samples.shape)}, which is no picture's; use those of one.")

@@ -9,7 +9,9 @@ from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host, native_attention, native_lora, native_padding, native_vae
 from dit360_comfy.choices import choices
+from dit360_comfy.laying import latent_mask
 from dit360_comfy.nodes.base import Node
+from dit360_comfy.nodes.spherical import degrees
 
 if TYPE_CHECKING:
     import torch
@@ -196,9 +198,12 @@ class DiT360VAEEncode(Node):
 
     CATEGORY = CATEGORY
     DISPLAY_NAME = "DiT360 VAE Encode (seamless)"
-    DESCRIPTION = "Encodes a panorama so that its left and right edge stay neighbours, in as much memory as there is."
+    DESCRIPTION = (
+        "Encodes a panorama so that its left and right edge stay neighbours, in as much memory as there is. With a "
+        "mask, samplers make anew what that covers, over the edges too, and keep the rest."
+    )
     RETURN_TYPES = ("LATENT",)
-    OUTPUT_TOOLTIPS = ("The latents of the panorama.",)
+    OUTPUT_TOOLTIPS = ("The latents of the panorama, with the mask if there is one.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -206,11 +211,29 @@ class DiT360VAEEncode(Node):
             "required": {
                 "pixels": ("IMAGE", {"tooltip": "A panorama; height and width are multiples of 8 pixels."}),
                 "vae": ("VAE", {"tooltip": "The VAE that belongs to the model."}),
-            }
+            },
+            "optional": {
+                "mask": (
+                    "MASK",
+                    {"tooltip": "What is to be made anew (1), as for VAE Encode (for Inpainting): the rest is kept."},
+                ),
+                "mask_grow": degrees(
+                    -1.0,
+                    -1.0,
+                    90.0,
+                    "Degrees on the sphere by which the mask grows. -1: 8 pixels. A mask of DiT360 Photo to Panorama "
+                    "stays as it is.",
+                    0.5,
+                ),
+            },
         }
 
-    def run(self, pixels: torch.Tensor, vae: Any) -> tuple[dict[str, torch.Tensor]]:
-        return ({"samples": native_vae.encode_seamless(vae, pixels)},)
+    def run(
+        self, pixels: torch.Tensor, vae: Any, mask: Any = None, mask_grow: float = -1.0
+    ) -> tuple[dict[str, torch.Tensor]]:
+        noise_mask = None if mask is None else latent_mask(pixels, mask, mask_grow)
+        samples = native_vae.encode_seamless(vae, pixels)
+        return ({"samples": samples} if noise_mask is None else {"samples": samples, "noise_mask": noise_mask},)
 
 
 NODES: dict[str, type[Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -72,23 +72,22 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         pixels, known = pixels_of(given.image.image), torch.ones(height, width)
         hole = _hole(given, size)
         if hole is not None:
-            keep, paste = _around_hole(hole, grow, soften, FEATHER * one)
-            # No more of a latent than of any of its pixels: what is to be made must not shine through.
-            latents = -F.max_pool2d(-keep[None, None], 8)
+            keep, paste = around_hole(hole, grow, soften, FEATHER * one)
+            latents = held_latents(keep)
     if given.photos:
-        photos, shown = _blended(given.photos, height)
+        photos, shown = blended(given.photos, height)
         pixels = photos if given.image is None else shown * photos + (1 - shown) * pixels
         known = torch.maximum(known, shown)
         beyond = BEYOND * one if given.options.mask_grow is None else -grow
-        held, pasted = _around_photo(shown, beyond, soften, PHOTO_FEATHER * one)
+        held, pasted = around_photo(shown, beyond, soften, PHOTO_FEATHER * one)
         keep, paste = torch.maximum(keep, held), torch.maximum(paste, pasted)
         latents = torch.maximum(latents, F.avg_pool2d(held[None, None], 8))
     if not bool(known.all()):
         pixels = filled(pixels, known)
     picture = Panorama(image=_image(pixels), pose=_pose(given))
     told = {
-        "kept": round(_share(keep == 1), 4),
-        "made": round(_share(keep == 0), 4),
+        "kept": round(share_of(keep == 1), 4),
+        "made": round(share_of(keep == 0), 4),
         **({"mask_grow": round(grow, 4)} if given.image is not None or given.options.mask_grow is not None else {}),
         "mask_soften": round(soften, 4),
         "paste_back": given.options.paste_back,
@@ -137,23 +136,50 @@ def _hole(given: Given, size: tuple[int, int]) -> torch.Tensor | None:
     return torch.stack(found).max(0).values if found else None
 
 
-def _around_hole(hole: torch.Tensor, grow: float, soften: float, feather: float) -> tuple[torch.Tensor, torch.Tensor]:
+def held_latents(keep: torch.Tensor) -> torch.Tensor:
+    """``(1, 1, H/8, W/8)``: how much of each latent is held, where so much of its pixels is kept.
+
+    keep: ``(H, W)`` in 0 … 1.
+
+    No more than of any of them: what is to be made must not shine through.
+    """
+    return -F.max_pool2d(-keep[None, None], 8)
+
+
+def around_hole(
+    hole: torch.Tensor,
+    grow: float,
+    soften: float,
+    feather: float,
+    shape: Callable[[torch.Tensor], torch.Tensor] = lambda share: share,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """How much is kept around a hole, and how much pasted back: the hole grows, and passes softly into the rest.
 
     hole: ``(H, W)`` in 0 … 1. Greys stay greys, and half and more of white counts as the hole.
     grow, soften, feather: degrees.
+    shape: of the passage, 0 … 1 → 0 … 1.
     """
     if not bool(hole.any()):
         return torch.ones_like(hole), torch.ones_like(hole)
     away = distance(hole >= 0.5, grow + soften + feather)
-    ramp = (1 - (away - grow) / max(soften, 1e-6)).clamp(0, 1)
+    ramp = shape((1 - (away - grow) / max(soften, 1e-6)).clamp(0, 1))
     keep = 1 - torch.maximum(hole, ramp)
-    # Where greys are made anew to a share, nothing can be pasted.
-    behind = distance(keep < 1, feather)
-    return keep, _smooth(behind / feather)
+    return keep, pasting_share(keep, feather)
 
 
-def _around_photo(
+def pasting_share(keep: torch.Tensor, feather: float) -> torch.Tensor:
+    """``(H, W)`` in 0 … 1: how much of each pixel is pasted back. 1: bit for bit.
+
+    keep: ``(H, W)`` in 0 … 1; where it is below 1 nothing can be pasted.
+    feather: degrees over which what is pasted fades, inside of what is kept; 0: a hard edge.
+    """
+    if feather <= 0:
+        return (keep == 1).float()
+    # Distances in a large panorama are interpolated, and those of what is made anew itself may be a little above 0.
+    return smoothed(distance(keep < 1, feather) / feather) * (keep == 1)
+
+
+def around_photo(
     shown: torch.Tensor, beyond: float, soften: float, feather: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How much is kept around photos, and how much pasted back.
@@ -172,16 +198,16 @@ def _around_photo(
         return whole.float(), whole.float()
     away = distance(whole, beyond + soften)
     keep = (1 - (away - beyond) / max(soften, 1e-6)).clamp(0, 1)
-    return keep, _smooth(distance(~whole, feather) / feather)
+    return keep, pasting_share(whole.float(), feather)
 
 
-def _smooth(share: torch.Tensor) -> torch.Tensor:
+def smoothed(share: torch.Tensor) -> torch.Tensor:
     """0 … 1 without corners; 1 from 1 on."""
     t = share.clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _blended(photos: Sequence[Photo], height: int) -> tuple[torch.Tensor, torch.Tensor]:
+def blended(photos: Sequence[Photo], height: int) -> tuple[torch.Tensor, torch.Tensor]:
     """``(3, H, W)`` and ``(H, W)``: what photos show, and how much of each pixel they cover together.
 
     Where they overlap each counts the more the nearer a direction is to its middle.
@@ -230,7 +256,7 @@ def project_middle(camera: Camera, height: int) -> torch.Tensor:
     return ((1 - angle / widest).clamp(min=1e-3) ** 2).float()
 
 
-def _share(area: torch.Tensor) -> float:
+def share_of(area: torch.Tensor) -> float:
     """Of the sphere that an area has."""
     height = area.shape[0]
     latitude = (0.5 - (torch.arange(height) + 0.5) / height) * torch.pi

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -20,14 +22,21 @@ def pasted(pixels: torch.Tensor, canvas: Canvas, *, match: bool) -> torch.Tensor
     canvas: what is kept, of the same size.
     match: carry the difference at the rim into what was made: a membrane that is held at the rim and fades.
     """
-    paste = canvas.paste
-    if not bool(paste.any()):
+    if not bool(canvas.paste.any()):
         return pixels
-    own = pixels_of(canvas.picture.image)
-    made = pixels[0]
-    if match and not bool((paste == 1).all()):
+    return pasted_over(pixels[0], pixels_of(canvas.picture.image), canvas.paste, match=match)[None]
+
+
+def pasted_over(made: torch.Tensor, own: torch.Tensor, paste: torch.Tensor, *, match: bool) -> torch.Tensor:
+    """``(3, H, W)`` in 0 … 1: what was made, with a share of each pixel of what it was made from.
+
+    made, own: ``(3, H, W)`` in 0 … 1.
+    paste: ``(H, W)`` in 0 … 1; 1: bit for bit.
+    match: as for :func:`pasted`.
+    """
+    if match and bool(paste.any()) and not bool((paste == 1).all()):
         made = (made + _membrane(own - made, paste)).clamp(0, 1)
-    return (paste * own + (1 - paste) * made)[None]
+    return torch.where(paste == 1, own, paste * own + (1 - paste) * made)
 
 
 def _membrane(difference: torch.Tensor, paste: torch.Tensor) -> torch.Tensor:
@@ -35,11 +44,13 @@ def _membrane(difference: torch.Tensor, paste: torch.Tensor) -> torch.Tensor:
     width = paste.shape[1]
     most = MATCHED / width * 360
     # As smooth as a latent is wide: the grain of either picture is none of its business.
-    coarse = F.avg_pool2d((paste * difference)[None], 8)[0]
-    weight = F.avg_pool2d(paste[None, None], 8)[0, 0]
+    factor = math.gcd(8, *paste.shape)
+    coarse = F.avg_pool2d((paste * difference)[None], factor)[0]
+    weight = F.avg_pool2d(paste[None, None], factor)[0, 0]
     known = (weight > 0.1).float() * weight
     smooth = spread(coarse / weight.clamp(min=1e-6), known)
     around = F.pad(torch.cat([smooth[..., -1:], smooth, smooth[..., :1]], dim=-1)[None], (0, 0, 1, 1), mode="replicate")
-    larger = F.interpolate(around, scale_factor=8, mode="bilinear", align_corners=False)[0, :, 8:-8, 8:-8]
+    larger = F.interpolate(around, scale_factor=factor, mode="bilinear", align_corners=False)[0]
+    larger = larger[:, factor:-factor, factor:-factor]
     away = distance(paste > 0.5, most)
     return larger * (1 - (away / most).clamp(max=1)) ** 2

@@ -1,0 +1,83 @@
+"""Inputs that the sampler and the node that makes a part anew have in common, and the core's options for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dit360_core.options import SampleOptions
+
+from dit360_comfy.inputs import Control, Spec, asked, specs
+
+SEED = Control(
+    options=SampleOptions, option="seed",
+    settings={"default": 0, "control_after_generate": True}, tooltip="Same seed, same picture. A batch counts up.",
+)  # fmt: skip
+PADDING = Control(options=SampleOptions, option="circular_padding", unset=-1)
+SOLVING = (
+    Control(options=SampleOptions, option="scheduler_type"),
+    Control(options=SampleOptions, option="timestep_schedule"),
+    Control(options=SampleOptions, option="scheduler_eta"),
+    Control(options=SampleOptions, option="attention_backend"),
+    Control(options=SampleOptions, option="attention_slice_size"),
+    Control(options=SampleOptions, option="log_memory_stats"),
+    Control(options=SampleOptions, option="true_guidance", settings={"step": 0.1}),
+    Control(options=SampleOptions, option="circular_mode"),
+    Control(options=SampleOptions, option="latent_rotation"),
+    Control(options=SampleOptions, option="position_interpolation"),
+)
+ADVANCED = ("true_guidance", "circular_mode", "latent_rotation", "position_interpolation", "log_memory_stats")
+_YAW = Control(
+    options=SampleOptions, option="yaw_consistency", name="yaw_loss_weight", settings={"default": 0.1, "step": 0.01},
+    tooltip="If enable_yaw_loss is on: how far the model's view of the panorama and of it turned round are "
+    "reconciled. Twice the work.",
+)  # fmt: skip
+_CUBE = Control(
+    options=SampleOptions, option="cube_consistency", name="cube_loss_weight", settings={"default": 0.1, "step": 0.01},
+    tooltip="If enable_cube_loss is on: how far rows near the poles are kept as smooth as their circles are small.",
+)  # fmt: skip
+CONSISTENCY: dict[str, Spec] = {
+    "enable_yaw_loss": ("BOOLEAN", {
+        "default": False,
+        "tooltip": "Try it where the way round does not look like one place: reconciles views of the "
+        "model, by yaw_loss_weight. Twice the work.",
+    }),
+    **specs([_YAW]),
+    "enable_cube_loss": ("BOOLEAN", {
+        "default": False,
+        "tooltip": "Try it where rays run to the top or the bottom: smooths rows near the poles, by "
+        "cube_loss_weight. Costs no time.",
+    }),
+    **specs([_CUBE]),
+}  # fmt: skip
+
+
+def steps(most: int) -> Control:
+    """most: of the node; workflows that exist know no more."""
+    return Control(options=SampleOptions, option="steps", unset=0, settings={"max": most})
+
+
+def guidance() -> Control:
+    """By the name that workflows know."""
+    return Control(
+        options=SampleOptions, option="guidance", name="cfg_scale", unset=-1.0, settings={"step": 0.1},
+        tooltip="How closely to follow the prompt (FLUX's embedded guidance; 2.8 for DiT360). One that the "
+        "conditioning brings, as of FluxGuidance, is used instead. -1: the model's.",
+    )  # fmt: skip
+
+
+_SHARED = (steps(0), guidance(), SEED, PADDING, *SOLVING)
+
+
+def sample_options(given: Mapping[str, Any], controls: Sequence[Control]) -> dict[str, Any]:
+    """The core's options for the inputs of a node; what is left to the model is left out.
+
+    controls: of the node, beside those here.
+
+    Raises InputError.
+    """
+    found = asked((*controls, *_SHARED), given)
+    for switch, control in (("enable_yaw_loss", _YAW), ("enable_cube_loss", _CUBE)):
+        if given.get(switch):
+            found |= asked([control], {control.name: given.get(control.name, control.spec()[1]["default"])})
+    return found

@@ -1,0 +1,212 @@
+"""From what a node was given to latents: what the sampler and the node that makes a part anew have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from dit360_core.options import SampleOptions, build
+from dit360_core.pipeline.holding import Hold
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.stages import Conditioning, Latents, Shown
+from dit360_core.plugins.offers import Model
+from dit360_core.system.phases import PhaseKind
+
+from dit360_comfy import host
+from dit360_comfy.conditioning import UNKNOWN, conditioning_from, moved, to_fill
+from dit360_comfy.latents import from_comfy, to_comfy
+from dit360_comfy.nodes.decode import tiling_options
+from dit360_comfy.pictures import at_size, masks, of_batch
+from dit360_comfy.pipe import Pipe
+from dit360_comfy.resolved import summary_of
+
+log = logging.getLogger("dit360")
+
+_OF_THE_MODEL = (
+    "width", "height", "steps", "guidance", "circular_padding", "latent_rotation", "position_interpolation",
+)  # fmt: skip
+PREVIEW = 512
+"""Width of previews, about, in pixels."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Start:
+    """What one picture begins with.
+
+    image: latents to begin with, by ``denoise``; None: noise, or what is held.
+    hold: what is kept of a picture; None: nothing.
+    shown: what a model that fills is shown.
+    """
+
+    image: Latents | None = None
+    hold: Hold | None = None
+    shown: Shown | None = None
+
+
+def paint(
+    pipe: Pipe,
+    conditioning: Any,
+    negative: Any,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+    begin: Callable[[Pipeline, dict[str, Any]], Sequence[Start]],
+) -> tuple[dict[str, Any], str]:
+    """A LATENT, and what the model chose where a node left it to it.
+
+    given: the inputs of the node.
+    options: of the core, for them.
+    begin: what each picture begins with; it may set options.
+
+    Raises InputError for what the model cannot do, before its weights are read as far as that can be told.
+    """
+    options = _told_by(pipe, options)
+    with pipe.model.source.pipeline() as pipeline:
+        engine = pipeline.engine
+        words, guidance = conditioning_from(conditioning, device=engine.device, dtype=engine.dtype, negative=negative)
+        if not engine.takes_guidance and given.get("cfg_scale", -1.0) < 0:
+            options.pop("guidance", None)
+        elif guidance is not None and engine.takes_guidance:
+            if "guidance" in options:
+                log.info("cfg_scale is not used: the conditioning brings a guidance of %g.", guidance)
+            options["guidance"] = guidance
+        if options.get("true_guidance", 1.0) > 1:
+            words = _with_negative(words, pipe, engine.device, engine.dtype)
+        elif words.negative_prompt:
+            log.warning("The negative prompt is not used, because true_guidance is 1; 4 is usual.")
+        begun = begin(pipeline, options)
+        pipeline.set_loras(pipe.model.loras)
+        made = [
+            _one(pipe, pipeline, words, {**options, "seed": (options["seed"] + i) % 2**64}, start)
+            for i, start in enumerate(begun)
+        ]
+        return to_comfy(made, pipeline), summary_of([latents.settings["used"] for latents in made])
+
+
+def tell(keep: Any) -> None:
+    """Warns of masks that are possible and hardly meant.
+
+    keep: in 0 … 1, how much of each pixel or latent is kept.
+    """
+    if not bool(keep.any()):
+        log.warning("The mask keeps nothing, so all of the picture is made anew; 1, white, is what is made anew.")
+    elif bool((keep == 1).all()):
+        log.warning("The mask keeps all of the picture, so nothing is made anew; 1, white, is what is made anew.")
+    elif not bool((keep == 1).any()):
+        log.warning("Nothing of the picture is kept as it is: what is kept is narrower than growth and softness.")
+
+
+def fills(pipe: Pipe) -> bool:
+    """Whether the model fills a part of a picture, and needs one; told without its weights."""
+    prepared = pipe.model.source.prepared
+    return prepared.architecture.facts(prepared.folder).fills
+
+
+def shown_by(pipe: Pipe, pipeline: Pipeline, stored: Any, mask: Any) -> Shown:
+    """What a model that fills is shown of latents: decoded, without what the mask covers, and encoded again.
+
+    pipe: whose autoencoder.
+    pipeline: of the model.
+    stored: ``(1, C, H/8, W/8)`` as the autoencoder has them.
+    mask: ``(H, W)`` in 0 … 1; from 0.5 on a pixel is made anew.
+    """
+    options = tiling_options(pipe, {})
+    with _decoding(pipe, mask, options) as autoencoder:
+        (latents,) = from_comfy({"samples": stored}, autoencoder)
+        pixels = autoencoder.decode_pixels(latents, **options).tensor
+    return shown_of(pipe, pipeline, pixels[0], mask)
+
+
+def shown_of(pipe: Pipe, pipeline: Pipeline, pixels: Any, mask: Any) -> Shown:
+    """As :func:`shown_by`, of pixels ``(3, H, W)`` in 0 … 1."""
+    options = tiling_options(pipe, {})
+    with _decoding(pipe, mask, options) as autoencoder:
+        shown: Shown = autoencoder.encode_hole(pixels[None], mask[None, None], **options)
+        stored = autoencoder.engine.to_stored(shown.masked.tensor.float())
+    return attrs.evolve(shown, masked=Latents(tensor=pipeline.engine.from_stored(stored)))
+
+
+def encoded(pipe: Pipe, pipeline: Pipeline, pixels: Any) -> Latents:
+    """``(3, H, W)`` in 0 … 1 as the model's latents, by the autoencoder of the pipe."""
+    options = tiling_options(pipe, {})
+    with _decoding(pipe, pixels, options) as autoencoder:
+        stored = autoencoder.engine.to_stored(autoencoder.encode_image(pixels[None], **options).tensor.float())
+    return Latents(tensor=pipeline.engine.from_stored(stored))
+
+
+def shown_in(conditioning: Any, pipeline: Pipeline, at: int) -> Shown | None:
+    """What ComfyUI's Inpaint Model Conditioning says that a model that fills is to be shown; None: nothing."""
+    found = to_fill(conditioning)
+    if found is None:
+        return None
+    samples = host.plain(of_batch(found[0], at))[None]
+    size = (8 * int(samples.shape[-1]), 8 * int(samples.shape[-2]))
+    mask = at_size(of_batch(masks(found[1], "The mask of the conditioning"), at), size, "The mask of the conditioning")
+    return Shown(
+        masked=Latents(tensor=pipeline.engine.from_stored(samples)), mask=(mask >= 0.5).float()[None, None]
+    )  # fmt: skip
+
+
+def _decoding(pipe: Pipe, like: Any, options: Mapping[str, Any]) -> Any:
+    """The autoencoder's pipeline, whose memory ComfyUI is told of.
+
+    like: ``(…, H, W)``, of the size of what is to be done.
+    """
+    source = pipe.vae.at_hand
+    source.expect(PhaseKind.DECODE, width=int(like.shape[-1]), height=int(like.shape[-2]), **options)
+    return source.pipeline()
+
+
+def _told_by(pipe: Pipe, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with what the pipe says instead of the loader, and the defaults of the model that it describes."""
+    own: dict[str, Any] = {}
+    if pipe.described is not pipe.model.source:
+        model: Model = pipe.described.prepared.plan.model
+        own = {name: getattr(model, name) for name in _OF_THE_MODEL}
+        if "width" in options or "height" in options:
+            del own["width"], own["height"]
+    found = {**own, **options}
+    if found.get("attention_backend", "pipeline") == "pipeline":
+        found["attention_backend"] = pipe.attention_backend
+    if found.get("attention_slice_size", -1) < 0:
+        found["attention_slice_size"] = pipe.attention_slice_size
+    return found
+
+
+def _with_negative(words: Conditioning, pipe: Pipe, device: Any, dtype: Any) -> Conditioning:
+    """The conditioning with an empty negative prompt, if it has none at all."""
+    if words.negative is not None:
+        return words
+    with pipe.text_encoder.at_hand.pipeline() as pipeline:
+        read = pipeline.encode(UNKNOWN, negative_prompt="", max_sequence_length=words.max_sequence_length)
+    return attrs.evolve(words, negative_prompt="", negative=moved(read.negative, device, dtype))
+
+
+def _one(pipe: Pipe, pipeline: Pipeline, words: Conditioning, options: dict[str, Any], start: Start) -> Latents:
+    asked_for = build(SampleOptions, {"prompt": words.prompt, **options})
+    described = attrs.asdict(asked_for, filter=lambda field, value: field.name not in ("prompt", "negative_prompt"))
+    pipe.model.source.expect(PhaseKind.STEP, **described)
+    steps = asked_for.steps or pipeline.plan.model.steps
+    progress = host.Progress(steps)
+    tap: Callable[[int, int, Latents], None] | None = None
+    if host.shows_previews():
+        # Now, and not in the first step, when the transformer has the device to itself.
+        pipeline.preview(_grey(pipeline, start.image), scale=1)
+        scale = max(1, min(8, 8 * PREVIEW // (asked_for.width or pipeline.plan.model.width)))
+
+        def tap(done: int, of: int, expected: Latents) -> None:
+            progress.done(done, of, pipeline.preview(expected, scale=scale).image)
+
+    latents = pipeline.sample(
+        words, image=start.image, hold=start.hold, shown=start.shown, tap=tap,
+        progress=None if tap else progress.done, **options,
+    )  # fmt: skip
+    progress.done(steps, steps)
+    return latents
+
+
+def _grey(pipeline: Pipeline, image: Latents | None) -> Any:
+    import torch
+
+    return image if image is not None else torch.zeros(1, pipeline.engine.latent_channels, 2, 4)
