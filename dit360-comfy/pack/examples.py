@@ -236,7 +236,7 @@ instead.""",
         Column("2 · Your panorama", 400, _painted("a castle above a meadow at sunset")),
         Column("3 · What is to go", 360, (
             Placed("region", "DiT360RegionMask", {
-                "image": Of("own"), "yaw": -8.0, "pitch": 18.0, "fov": 60.0,
+                "image": Of("own"), "yaw": -14.0, "pitch": 18.0, "fov": 84.0,
             }),
         )),
         *_finished(Of("own"), Of("region"), "a meadow at sunset"),
