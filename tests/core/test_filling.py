@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 import dit360_core as dit360
+import numpy as np
 import pytest
 import torch
 from dit360_core.batching.items import Item
@@ -18,6 +19,7 @@ from dit360_core.pipeline.stages import Latents, Shown
 from dit360_core.planning.forecast import subject_of
 from dit360_core.plugins.registry import default_registry
 from dit360_core.sphere.grid import Grid, rotation
+from PIL import Image
 from random_models import random_conditioning, random_flux
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import pad
@@ -243,6 +245,25 @@ def test_a_lora_for_the_noise_alone_does_to_it_what_it_does_elsewhere(folder, lo
     assert made.settings["used"]["filled"] == round(42 * 53 / (WIDTH * HEIGHT), 4)
     assert (made.tensor - expected.tensor).abs().max() <= 1e-5
     assert (expected.tensor - tiny.sample(told, width=WIDTH, height=HEIGHT, **asked).tensor).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.5])
+def test_an_edit_by_a_model_that_fills_keeps_the_rest_and_is_shown_it(folder, tiny, denoise):
+    """This one takes no notice of what it is shown, so the picture is the plain model's."""
+    fill = dit360.load(str(folder), device="cpu", precision="fp32")
+    picture = Image.effect_noise((WIDTH, HEIGHT), 50).convert("RGB")
+    hole = Image.fromarray((MASK[0, 0] * 255).byte().numpy())
+    asked = {
+        "image": picture, "mask": hole, "seed": 1, "steps": 2, "guidance": 3.0, "denoise": denoise, "mask_soften": 5.0,
+        "mask_grow": 0.0, "latent_rotation": True, "position_interpolation": False,
+    }  # fmt: skip
+    made, plain = fill.generate("a castle", **asked), tiny.generate("a castle", **asked)
+    apart = np.abs(np.asarray(made.image, int) - np.asarray(plain.image, int))
+    assert apart.max() <= 1
+    assert (np.asarray(made.image) == np.asarray(picture))[24:40, 110:].all()
+    used = made.settings["used"]
+    assert used["hold"]["mask"] == [WIDTH, HEIGHT]
+    assert 42 * 53 / (WIDTH * HEIGHT) <= used["filled"] < 0.5
 
 
 def test_a_lora_for_other_inputs_of_a_model_that_fills_is_another_models(folder, tmp_path):

@@ -20,6 +20,7 @@ import attrs
 import pytest
 from command_line import dit360, environment, python
 from lora_files import write
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 # What is read by nobody who uses or changes the project: licences of others, and what tools write.
@@ -179,6 +180,11 @@ def folder_of(block, within):
             (folder / "ComfyUI" / name).mkdir(parents=True)
         for name in ("style", "turbo"):  # of loras.md
             write(folder, "diffusers", dim=192).rename(folder / f"{name}.safetensors")
+        for name in ("room", "left", "right"):  # of editing.md
+            Image.effect_noise((90, 60), 40).convert("RGB").save(folder / f"{name}.jpg")
+        mask = Image.new("L", (256, 128))
+        mask.paste(255, (60, 40, 120, 90))
+        mask.save(folder / "mask.png")
         # What the commands of batches.md are given.
         lines = [line for other in BLOCKS if other.language == "jsonl" for line in other.text.splitlines()]
         (folder / "prompts.jsonl").write_text("\n".join(lines[:2]) + "\n")

@@ -69,7 +69,10 @@ def evenly(mask: Image.Image) -> float | None:
 
 
 def check_shape(mask: Image.Image, size: tuple[int, int]) -> None:
-    """Raises InputError if a mask is not 2:1. size: of the panorama, (width, height) in pixels."""
+    """Raises InputError if a mask is not 2:1.
+
+    size: (width, height) of the panorama in pixels, for the error.
+    """
     if mask.width != 2 * mask.height:
         raise InputError(
             f"The mask has {mask.width}×{mask.height} pixels, and a panorama is twice as wide as high; paint it over "

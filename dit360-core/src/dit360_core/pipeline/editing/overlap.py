@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dit360_core.errors import InputError
 from dit360_core.panorama.photos import Photo
+from dit360_core.sphere.camera import Camera
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,6 @@ def _looked_in(photo: Photo) -> torch.Tensor:
     """``(N, 3)`` float64: directions all over a photo, from edge to edge but for a hair."""
     import torch
 
-    from dit360_core.sphere.camera import Camera
     from dit360_core.sphere.views import at, rays
 
     if photo.place is None:

@@ -1,0 +1,61 @@
+"""What is measured of edits: errors in decibels, and the steps along contours around a border."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+CONTOURS = range(-24, 41, 4)
+"""Pixels outside of a border at which steps are looked at; below 0: inside."""
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """``(C, H, W)`` in 0 … 1."""
+    values = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
+    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
+
+
+def image_of(values: torch.Tensor) -> Image.Image:
+    """Of ``(3, H, W)``, rounded."""
+    return Image.fromarray((values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
+
+
+def decibels(one: torch.Tensor, other: torch.Tensor, where: torch.Tensor) -> float:
+    """The peak signal-to-noise ratio over an area."""
+    return float(-10 * torch.log10(((one - other) ** 2).mean(0)[where].mean()))
+
+
+def ordinary_step(picture: torch.Tensor) -> torch.Tensor:
+    """The mean difference of neighbours, all around."""
+    across, down = _steps(picture)
+    return torch.cat([across.flatten(), down.flatten()]).mean()
+
+
+def contours(picture: torch.Tensor, away: torch.Tensor) -> dict[int, float]:
+    """The mean step across each contour around a border, in units of an ordinary step.
+
+    picture: ``(3, H, W)``.
+    away: ``(H, W)`` pixels from the border, below 0 inside.
+    """
+    across, down = _steps(picture)
+    beside, below = away.roll(-1, -1), away[1:]
+    ordinary = ordinary_step(picture)
+    found = {}
+    for level in CONTOURS:
+        at = level + 0.5
+        over = across[(torch.minimum(away, beside) <= at) & (torch.maximum(away, beside) > at)]
+        under = down[(torch.minimum(away[:-1], below) <= at) & (torch.maximum(away[:-1], below) > at)]
+        steps = torch.cat([over, under])
+        if len(steps):
+            found[level] = float(steps.mean() / ordinary)
+    return found
+
+
+def largest(steps: dict[int, float]) -> float:
+    """Of all contours."""
+    return max(steps.values())
+
+
+def _steps(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return (picture - picture.roll(-1, -1)).abs().mean(0), (picture[:, :-1] - picture[:, 1:]).abs().mean(0)
