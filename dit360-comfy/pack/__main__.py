@@ -1,8 +1,9 @@
 """``python dit360-comfy/pack``: writes what ComfyUI shows beside the nodes, all of it from the nodes themselves.
 
-Help pages, the English of the nodes, example workflows, and the snapshot of the nodes' schema that tests compare with.
-``--check`` writes nothing, names what would change and exits with 1 if anything would. ``--thumbnails`` paints the
-pictures of the template browser in a real ComfyUI, which ``COMFYUI_DIR`` names, with the embedded model.
+Help pages, the English of the nodes, example workflows, the viewer's brush, and the snapshot of the nodes' schema that
+tests compare with. ``--check`` writes nothing, names what would change and exits with 1 if anything would.
+``--thumbnails`` paints the pictures of the template browser in a real ComfyUI, which ``COMFYUI_DIR`` names, with the
+embedded model.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ SNAPSHOT = ROOT / "tests/comfy/node_schema.json"
 LOCALE = NODE_PACK / "locales/en/nodeDefs.json"
 PAGES = NODE_PACK / "web/docs"
 WORKFLOWS = NODE_PACK / "example_workflows"
+PAINTING = NODE_PACK / "web/painting"
+BRUSH = ROOT / "dit360-core/src/dit360_core/panorama/page/painting"
+"""What the core's viewer paints masks with: the node has a copy, which its web folder serves."""
 
 
 def contents() -> dict[Path, str]:
@@ -39,6 +43,7 @@ def contents() -> dict[Path, str]:
         **{
             WORKFLOWS / f"{example.name}.json": _json(example.saved(known, frozenset(nodes))) for example in EXAMPLES
         },
+        **{PAINTING / path.name: path.read_text(encoding="utf-8") for path in sorted(BRUSH.iterdir())},
     }  # fmt: skip
 
 
@@ -51,7 +56,7 @@ def changes(wanted: dict[Path, str]) -> Iterator[Path]:
     for path, text in wanted.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             yield path
-    for folder, pattern in ((PAGES, "*.md"), (WORKFLOWS, "*.json")):
+    for folder, pattern in ((PAGES, "*.md"), (WORKFLOWS, "*.json"), (PAINTING, "*")):
         yield from (path for path in sorted(folder.glob(pattern)) if path not in wanted)
 
 

@@ -160,7 +160,7 @@ WORKED_WITH = {
         "image": "IMAGE", "enforce_2_1_ratio": True, "fix_mode": (["none", "crop", "pad", "stretch"], "pad"),
         "blend_edges": True, "blend_width": (0, 100, 10), "blend_mode": (["linear", "cosine", "smooth"], "cosine"),
     }),
-    "Equirect360Preview": ([], {"images": "IMAGE"}),
+    "Equirect360Preview": ([], {"images": "IMAGE"}),  # outputs of ours come after those
     "DiT360LoRALoader": (["DIT360_PIPE"], {
         "dit360_pipe": "DIT360_PIPE", "lora_path": str, "strength": (-2, 2, 1.0),
         "merge_mode": (["merge", "unmerge"], "merge"),

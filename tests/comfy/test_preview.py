@@ -3,12 +3,14 @@
 import inspect
 import json
 import os
+import re
 import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import dit360_comfy
+import dit360_core
 import numpy as np
 import pytest
 import torch
@@ -35,13 +37,17 @@ def comfy(monkeypatch, tmp_path) -> SimpleNamespace:
         folder.mkdir(parents=True, exist_ok=True)
         return str(folder), name, 1 + len(os.listdir(folder)), subfolder, prefix
 
-    fake = SimpleNamespace(output=tmp_path / "output", temp=tmp_path / "temp", args=SimpleNamespace())
+    fake = SimpleNamespace(
+        output=tmp_path / "output", temp=tmp_path / "temp", input=tmp_path / "input", args=SimpleNamespace()
+    )
     fake.args.disable_metadata = False
     fake.output.mkdir()
+    fake.input.mkdir()
     folders = SimpleNamespace(
         get_output_directory=lambda: str(fake.output),
         get_temp_directory=lambda: str(fake.temp),
         get_save_image_path=get_save_image_path,
+        get_annotated_filepath=lambda name: str(fake.input / name),
     )
     monkeypatch.setitem(sys.modules, "folder_paths", folders)
     monkeypatch.setitem(sys.modules, "comfy", SimpleNamespace())
@@ -63,7 +69,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 def preview(images: torch.Tensor, **inputs: object) -> list[dict]:
     answer = Equirect360Preview().run(images, **inputs)
-    assert set(answer) == {"ui"}
+    assert set(answer) == {"ui", "result"}
     assert set(answer["ui"]) == {UI_KEY}
     return answer["ui"][UI_KEY]
 
@@ -86,7 +92,7 @@ def test_every_input_says_what_it_is_for():
     assert set(types["required"]) == {"images"}  # which is all that existing graphs give
     assert all(options["tooltip"] for _, options in inputs.values())
     assert types["hidden"] == {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"}
-    assert (Equirect360Preview.OUTPUT_NODE, Equirect360Preview.RETURN_TYPES) == (True, ())
+    assert (Equirect360Preview.OUTPUT_NODE, Equirect360Preview.RETURN_TYPES) == (True, ("IMAGE", "MASK"))
     assert callable(getattr(Equirect360Preview, Equirect360Preview.FUNCTION))
 
 
@@ -278,3 +284,71 @@ def test_a_file_that_was_deleted_is_written_again_and_once(comfy):
     node.run(noise(1, 16, 32, 3), unique_id="7")
     assert node.IS_CHANGED(unique_id="7") == after
     assert node.IS_CHANGED(unique_id="8") == ""
+
+
+# ------------------------------------------------------------------------------------------------- the mask
+
+
+def painted(**inputs: object) -> torch.Tensor:
+    images = noise(2, 16, 32, 3)
+    given, mask = Equirect360Preview().run(images, **inputs)["result"]
+    assert given is images
+    assert (mask.shape, mask.dtype) == ((1, 16, 32), torch.float32)
+    return mask
+
+
+def test_what_was_painted_is_the_mask_and_nothing_where_nothing_was(comfy):
+    assert not painted().any()
+    grey = (np.arange(16 * 32) % 256).astype(np.uint8).reshape(16, 32)
+    Image.fromarray(grey).save(comfy.input / "a.png")
+    assert np.array_equal((painted(mask="a.png") * 255).round().byte().numpy()[0], grey)
+    clear = np.stack((*[np.full_like(grey, 255)] * 3, grey), axis=-1)
+    Image.fromarray(clear).save(comfy.input / "clear.png")  # what is transparent is not painted
+    assert np.allclose(painted(mask="clear.png").numpy()[0], grey / 255, atol=1 / 255)
+
+
+def test_a_mask_of_another_size_is_made_to_fit(comfy):
+    large = np.zeros((64, 128), np.uint8)
+    large[:32, 64:] = 255
+    Image.fromarray(large).save(comfy.input / "a.png")
+    mask = painted(mask="a.png")[0]
+    assert mask[:7, 17:31].min() == 1
+    assert mask[9:].max() == mask[:, :15].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.png", "is not in ComfyUI's input folder; paint it again, or empty the field"),
+        ("square.png", "is 20×20, but a panorama's mask is twice as wide as high"),
+        ("text.png", "cannot be read"),
+        ("../secret.png", "would leave ComfyUI's folder"),
+        ("/etc/passwd", "would leave ComfyUI's folder"),
+        ("C:\\secret.png", "would leave ComfyUI's folder"),
+    ],
+)
+def test_a_mask_that_is_none_is_one_sentence_before_anything_is_written(comfy, name, said):
+    Image.new("L", (20, 20)).save(comfy.input / "square.png")
+    (comfy.input / "text.png").write_text("text")
+    with pytest.raises(InputError, match=re.escape(said)):
+        Equirect360Preview().execute(images=noise(1, 16, 32, 3), mask=name)
+    assert written(comfy) == []
+
+
+def test_another_mask_of_the_same_name_is_another_result(comfy):
+    before = Equirect360Preview.IS_CHANGED(mask="a.png")
+    Image.new("L", (32, 16)).save(comfy.input / "a.png")
+    black = Equirect360Preview.IS_CHANGED(mask="a.png")
+    assert black == Equirect360Preview.IS_CHANGED(mask="a.png")
+    Image.new("L", (32, 16), 255).save(comfy.input / "a.png")
+    assert len({before, black, Equirect360Preview.IS_CHANGED(mask="a.png")}) == 3
+    assert Equirect360Preview.IS_CHANGED(mask=None) == ""  # linked to another node
+
+
+def test_the_node_paints_with_the_brush_of_the_core():
+    brush = Path(dit360_core.__file__).parent / "panorama" / "page" / "painting"
+    copies, originals = (
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (WEB / "painting", brush)
+    )
+    assert "mask.mjs" in copies
+    assert copies == originals

@@ -1,4 +1,4 @@
-"""Equirect360Preview: look around in a panorama, in the node."""
+"""Equirect360Preview: look around in a panorama, in the node, and paint a mask."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dit360_core.errors import InputError
 from dit360_core.panorama.picture import Panorama
 from dit360_core.system.atomic import write_atomic
 
+from dit360_comfy.masks import file_of, fingerprint, read_mask
 from dit360_comfy.nodes.base import Node
 from dit360_comfy.settings import recall
 
@@ -33,9 +34,16 @@ class Equirect360Preview(Node):
     DISPLAY_NAME = "Preview 360° Panorama"
     DESCRIPTION = (
         "Look around in panoramas inside the node: drag, scroll to zoom, F for full screen. Each picture is a file "
-        "with the GPano metadata that makes other viewers open it as 360°, and temporary unless you choose to save it."
+        "with the GPano metadata that makes other viewers open it as 360°, and temporary unless you choose to save it. "
+        "P paints a mask on the sphere, which the next run gives to other nodes."
     )
-    RETURN_TYPES = ()
+    RETURN_TYPES = ("IMAGE", "MASK")
+    RETURN_NAMES = ("images", "mask")
+    OUTPUT_TOOLTIPS = (
+        "The panoramas, as they came.",
+        "What was painted, 1 = to be made anew, of the panoramas' size; one for all pictures of a batch, and all 0 "
+        "where nothing was.",
+    )
     OUTPUT_NODE = True
 
     @classmethod
@@ -85,6 +93,14 @@ class Equirect360Preview(Node):
                         "tooltip": "Of jpg and webp, 1 (smallest file) to 100 (best picture); png has no loss.",
                     },
                 ),
+                "mask": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "The painted mask, a file in ComfyUI's input folder: the brush in the viewer fills "
+                        "this in. Any grey picture twice as wide as high does, white being what is made anew.",
+                    },
+                ),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"},
         }
@@ -93,13 +109,19 @@ class Equirect360Preview(Node):
     """Node's id → what IS_CHANGED says of it, and the files of its last run."""
 
     @classmethod
-    def IS_CHANGED(cls, unique_id: str = "", **_: Any) -> str:
-        """Another answer than before once files of the last run are gone, which ComfyUI would take for its result."""
+    def IS_CHANGED(cls, unique_id: str = "", mask: str | None = "", **_: Any) -> str:
+        """Another answer than before once files of the last run are gone, which ComfyUI would take for its result, or
+        once the mask's file is another."""
         told, paths = cls._written.get(unique_id, ("", []))
         if any(not path.is_file() for path in paths):
             told = secrets.token_hex(8)
             cls._written[unique_id] = (told, [])
-        return told
+        return told + fingerprint(mask or "")
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        if given.get("mask"):
+            file_of(given["mask"])
 
     def run(
         self,
@@ -108,6 +130,7 @@ class Equirect360Preview(Node):
         filename_prefix: str = "dit360",
         format: str = "jpg",
         quality: int = 95,
+        mask: str = "",
         prompt: object = None,
         extra_pnginfo: Mapping[str, object] | None = None,
         unique_id: str = "",
@@ -117,16 +140,18 @@ class Equirect360Preview(Node):
         images: ``[B, H, W, C]``, 0 … 1, W = 2·H; the first three channels count, and one channel is grey. The other
         parameters are the inputs of the node.
 
-        Returns ``{"ui": {UI_KEY: [{"filename", "subfolder", "type", "width", "height"}, …]}}``.
+        Returns ``{"ui": {UI_KEY: [{"filename", "subfolder", "type", "width", "height"}, …]}, "result": …}``, the result
+        being the images and the mask, ``[1, H, W]``.
 
         Raises InputError before anything is written if the pictures are no panoramas, hold numbers that are no colours,
-        or if the name would leave ComfyUI's folder; Dit360Error if writing fails. Between two pictures ComfyUI's own
-        exception ends it when the user asked for that.
+        if the mask is none, or if a name would leave ComfyUI's folder; Dit360Error if writing fails. Between two
+        pictures ComfyUI's own exception ends it when the user asked for that.
         """
         from comfy.cli_args import args
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         height, width = _check(images)
+        painted = read_mask(mask, width, height)
         place = _place(save, filename_prefix, width, height)
         texts = {} if args.disable_metadata else _texts(prompt, extra_pnginfo)
         told, written = [], []
@@ -140,7 +165,7 @@ class Equirect360Preview(Node):
             file = {"filename": name, "subfolder": place.subfolder, "type": place.type}
             told.append({**file, "width": width, "height": height})
         self._written[unique_id] = (self._written.get(unique_id, ("",))[0], written)
-        return {"ui": {UI_KEY: told}}
+        return {"ui": {UI_KEY: told}, "result": (images, painted)}
 
 
 def _check(images: torch.Tensor) -> tuple[int, int]:

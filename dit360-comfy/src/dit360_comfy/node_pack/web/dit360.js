@@ -5,16 +5,18 @@ import { app } from "../../scripts/app.js";
 
 const NODE = "Equirect360Preview";
 const OUTPUT = "dit360_panoramas";      // as the node in Python calls it
-const SIZE = [420, 400];                // of a new node, in units of the graph
+const SIZE = [420, 480];                // of a new node, in units of the graph
 // Nodes that tell something: their sizes, and where the rest of the node matters more, how high the text is.
 const USED = { size: [0, 0], height: 64, before: "Run the graph to see the size, steps and guidance that were used." };
 const REPORTS = { DiT360Backends: { size: [520, 420] }, DiT360Unload: { size: [360, 200] }, DiT360Sampler: USED, DiT360Inpaint: USED };
 const LEAST = 160;                      // height of the viewer, in the same
 
 // ComfyUI has a browser ask anew for *.js, but not for *.mjs: after an update, old helpers could meet a new script.
-const HELPERS = ["viewer.mjs", "renderer.mjs", "report.mjs", "style.mjs"];
+const HELPERS = ["viewer.mjs", "renderer.mjs", "controls.mjs", "masking.mjs", "report.mjs", "style.mjs",
+  ...["sphere.mjs", "mask.mjs", "png.mjs", "painter.mjs", "toolbar.mjs", "painting.css"].map((name) => `painting/${name}`)];
 await Promise.allSettled(HELPERS.map((name) => fetch(new URL(name, import.meta.url), { cache: "no-cache" })));
 const { Viewer } = await import("./viewer.mjs");
+const { KeptMask } = await import("./masking.mjs");
 const { addReport } = await import("./report.mjs");
 const { addStyle } = await import("./style.mjs");
 
@@ -44,8 +46,24 @@ function chain(node, name, call) {
 }
 
 function addViewer(node) {
-  const viewer = new Viewer();
-  let last = null, shown = "";
+  const widgetOfMask = node.widgets?.find(({ name }) => name === "mask");
+  let kept = null, last = null, shown = "";
+  const send = () => kept.send().then(
+    (name) => viewer.painter.say(`The mask output gives it from the next run on; it is ${name} in the input folder.`),
+    (error) => viewer.painter.say(error.message),
+  );
+  const viewer = new Viewer(widgetOfMask && { word: "Use", title: "Give the mask to the output mask and to ComfyUI's input folder, "
+    + "as is done by itself when the graph runs", act: send });
+  if (widgetOfMask) {
+    kept = new KeptMask(api, viewer.painter, widgetOfMask, () => node.setDirtyCanvas(true, true));
+    const keep = () => kept.send().catch((error) => console.warn(error.message));   // told when the graph runs
+    viewer.painted = (reason) => {
+      if (reason === "mode") (viewer.painter.on ? kept.read() : keep());
+    };
+    // Whoever goes to the tab of another workflow leaves the viewer first; coming back, the node is made anew.
+    viewer.element.addEventListener("pointerleave", ({ pointerType }) => pointerType === "mouse" && keep());
+    viewer.element.addEventListener("focusout", ({ relatedTarget }) => viewer.element.contains(relatedTarget) || keep());
+  }
   const show = (told) => {
     if (!told || told === last) return;
     last = told;
@@ -71,6 +89,7 @@ function addViewer(node) {
   });
   node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
   node.dit360 = viewer;
+  viewer.kept = kept;
 }
 
 // The front end zooms the graph with two fingers wherever they are, and hears of them before an element does.
@@ -80,7 +99,7 @@ for (const kind of ["touchstart", "touchmove", "touchend", "touchcancel"]) {
   }, { capture: true, passive: true });
 }
 
-addStyle();
+await addStyle();
 app.registerExtension({
   name: "dit360",
   nodeCreated(node) {

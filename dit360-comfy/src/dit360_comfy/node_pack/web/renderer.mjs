@@ -3,10 +3,13 @@
  * the oldest away; what it draws is copied to the 2D canvas of the node that asked.
  */
 
-/** @typedef {{yaw: number, pitch: number, fov: number}} View degrees: to the right, upwards, over the longer side */
+import { TINT } from "./painting/painter.mjs";
+import { axesOf, tangentOfPixel } from "./painting/sphere.mjs";
+
+/** @typedef {import("./painting/sphere.mjs").View} View */
+/** @typedef {import("./painting/mask.mjs").Mask} Mask */
 /** @typedef {{texture: WebGLTexture, width: number, height: number, bytes: number}} Panorama on the graphics device */
 
-const RAD = Math.PI / 180;
 const BUDGET = 512 * 2 ** 20;   // bytes of all textures together, a fourth of what a small graphics card has
 const STRIP = 8 * 2 ** 20;      // bytes that one step uploads, which takes some milliseconds
 
@@ -24,6 +27,8 @@ const FRAGMENT = `#version 300 es
   precision highp int;
   precision highp sampler2D;
   uniform sampler2D panorama;
+  uniform sampler2D mask;
+  uniform vec4 tint;                                   // of what is painted; a is 0 where no mask is shown
   uniform mat3 turn;                                   // right, up and forward of the eye, in the world
   uniform vec2 pixel;                                  // of the screen, on the plane at distance 1
   uniform int rays;                                    // a pixel and axis
@@ -31,12 +36,12 @@ const FRAGMENT = `#version 300 es
   in vec2 at;
   out vec4 colour;
 
-  vec3 texel(ivec2 p, ivec2 size) {
+  vec3 texel(sampler2D image, ivec2 p, ivec2 size) {
     if (p.y < 0) p = ivec2(p.x + size.x / 2, -1 - p.y);
     else if (p.y >= size.y) p = ivec2(p.x + size.x / 2, 2 * size.y - 1 - p.y);
     if (p.x < 0) p.x += size.x;
     else if (p.x >= size.x) p.x -= size.x;
-    return texelFetch(panorama, p, 0).rgb;
+    return texelFetch(image, p, 0).rgb;
   }
 
   // Catmull and Rom's cubic: enlarged pixels would show as diamonds with a linear one.
@@ -46,36 +51,49 @@ const FRAGMENT = `#version 300 es
   }
 
   vec3 row(ivec2 p, ivec2 size, vec4 weight) {
-    return texel(p - ivec2(1, 0), size) * weight.x + texel(p, size) * weight.y
-         + texel(p + ivec2(1, 0), size) * weight.z + texel(p + ivec2(2, 0), size) * weight.w;
+    return texel(panorama, p - ivec2(1, 0), size) * weight.x + texel(panorama, p, size) * weight.y
+         + texel(panorama, p + ivec2(1, 0), size) * weight.z + texel(panorama, p + ivec2(2, 0), size) * weight.w;
   }
 
-  vec3 look(vec3 ray, ivec2 size) {
-    if (ray.x == 0.0 && ray.z == 0.0) ray.z = 1.0e-9;  // at a pole every longitude is right, but atan(0, 0) is undefined
-    // atan and not asin, which loses all precision near the poles.
-    vec2 angle = vec2(atan(ray.x, ray.z) / 6.283185307179586, -atan(ray.y, length(ray.xz)) / 3.141592653589793);
-    vec2 p = (angle + 0.5) * vec2(size) - 0.5;
+  vec3 linear(sampler2D image, vec2 angle) {
+    ivec2 size = textureSize(image, 0);
+    vec2 p = (angle + 0.5) * vec2(size) - 0.5, f = p - floor(p);
     ivec2 i = ivec2(floor(p));
-    vec2 f = p - floor(p);
-    if (cubic) {
-      vec4 across = weights(f.x), down = weights(f.y);
-      return row(i - ivec2(0, 1), size, across) * down.x + row(i, size, across) * down.y
-           + row(i + ivec2(0, 1), size, across) * down.z + row(i + ivec2(0, 2), size, across) * down.w;
-    }
-    vec3 upper = mix(texel(i, size), texel(i + ivec2(1, 0), size), f.x);
-    vec3 lower = mix(texel(i + ivec2(0, 1), size), texel(i + ivec2(1, 1), size), f.x);
+    vec3 upper = mix(texel(image, i, size), texel(image, i + ivec2(1, 0), size), f.x);
+    vec3 lower = mix(texel(image, i + ivec2(0, 1), size), texel(image, i + ivec2(1, 1), size), f.x);
     return mix(upper, lower, f.y);
   }
 
-  void main() {
+  vec3 look(vec2 angle) {
+    if (!cubic) return linear(panorama, angle);
     ivec2 size = textureSize(panorama, 0);
+    vec2 p = (angle + 0.5) * vec2(size) - 0.5, f = p - floor(p);
+    ivec2 i = ivec2(floor(p));
+    vec4 across = weights(f.x), down = weights(f.y);
+    return row(i - ivec2(0, 1), size, across) * down.x + row(i, size, across) * down.y
+         + row(i + ivec2(0, 1), size, across) * down.z + row(i + ivec2(0, 2), size, across) * down.w;
+  }
+
+  // Longitude and latitude, −0.5 … 0.5 from left to right and from top to bottom.
+  vec2 angleOf(vec3 ray) {
+    if (ray.x == 0.0 && ray.z == 0.0) ray.z = 1.0e-9;  // at a pole every longitude is right, but atan(0, 0) is undefined
+    // atan and not asin, which loses all precision near the poles.
+    return vec2(atan(ray.x, ray.z) / 6.283185307179586, -atan(ray.y, length(ray.xz)) / 3.141592653589793);
+  }
+
+  void main() {
+    // Stripes of two strengths, so that it is seen on a picture of its own colour too.
+    float strength = tint.a * (fract((gl_FragCoord.x + gl_FragCoord.y) / 18.0) < 0.5 ? 1.0 : 0.72);
     vec3 sum = vec3(0.0);
     for (int j = 0; j < rays; j++)
       for (int i = 0; i < rays; i++) {
         vec2 offset = (vec2(i, j) + 0.5) / float(rays) - 0.5;
-        sum += look(turn * vec3(at + offset * pixel, 1.0), size);
+        vec2 angle = angleOf(turn * vec3(at + offset * pixel, 1.0));
+        vec3 seen = clamp(look(angle), 0.0, 1.0);
+        if (tint.a > 0.0) seen = mix(seen, tint.rgb, strength * linear(mask, angle).r);
+        sum += seen;
       }
-    colour = vec4(clamp(sum / float(rays * rays), 0.0, 1.0), 1.0);
+    colour = vec4(sum / float(rays * rays), 1.0);
   }`;
 
 /** Yields to the page: to the next frame, or soon where the page is hidden and has no frames. */
@@ -84,20 +102,12 @@ const breath = () => new Promise((go) => {
   requestAnimationFrame(() => { clearTimeout(timer); go(); });
 });
 
-/** Rows and columns of a right-handed turn by yaw and pitch, column by column as WebGL takes a matrix. */
-function turnOf({ yaw, pitch }) {
-  const [sy, cy] = [Math.sin(yaw * RAD), Math.cos(yaw * RAD)], [sp, cp] = [Math.sin(pitch * RAD), Math.cos(pitch * RAD)];
-  return [cy, 0, -sy, -sy * sp, cp, -cy * sp, sy * cp, sp, cy * cp];
-}
-
-/** Of the angle that one pixel covers straight ahead, on a canvas of that size. */
-export const tangentOfPixel = (fov, width, height) => 2 * Math.tan(fov * RAD / 2) / Math.max(width, height);
-
 class Renderer {
   #canvas = document.createElement("canvas");
   #gl;
   #uniform = {};
   #kept = new Set();            // panoramas, the longest unused one first
+  #masks = new Map();           // mask -> its texture
   #work = Promise.resolve();    // one picture is decoded at a time, however many nodes there are
   #restored = new Set();        // what to call when a lost context is back
 
@@ -109,6 +119,7 @@ class Renderer {
     this.#canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault();
       this.#kept.clear();
+      this.#masks.clear();
     });
     this.#canvas.addEventListener("webglcontextrestored", () => {
       this.#prepare();
@@ -120,6 +131,11 @@ class Renderer {
   onRestored(call) {
     this.#restored.add(call);
     return () => this.#restored.delete(call);
+  }
+
+  /** Columns of the widest picture or mask that the device can hold. */
+  get most() {
+    return this.#gl.getParameter(this.#gl.MAX_TEXTURE_SIZE) & ~1;
   }
 
   /** Whether a panorama is still on the device: a full memory or a lost context takes it away. */
@@ -147,7 +163,8 @@ class Renderer {
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) throw new Error(gl.getProgramInfoLog(program));
     gl.useProgram(program);
-    for (const name of ["tangent", "turn", "pixel", "rays", "cubic"]) this.#uniform[name] = gl.getUniformLocation(program, name);
+    for (const name of ["tangent", "mask", "tint", "turn", "pixel", "rays", "cubic"]) this.#uniform[name] = gl.getUniformLocation(program, name);
+    gl.uniform1i(this.#uniform.mask, 1);
     // One triangle that covers the canvas.
     gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ARRAY_BUFFER, new Float32Array([-1, -1, 3, -1, -1, 3]), gl.STATIC_DRAW);
@@ -173,7 +190,7 @@ class Renderer {
 
   async #load(file, width, signal) {
     signal.throwIfAborted();
-    const most = this.#gl.getParameter(this.#gl.MAX_TEXTURE_SIZE) & ~1;
+    const { most } = this;
     const smaller = width > most ? { resizeWidth: most, resizeHeight: most / 2, resizeQuality: "high" } : {};
     const bitmap = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none", ...smaller });
     try {
@@ -191,8 +208,7 @@ class Renderer {
     try {
       const bind = () => gl.bindTexture(gl.TEXTURE_2D, panorama.texture);
       bind();
-      for (const axis of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, axis, gl.CLAMP_TO_EDGE);
-      for (const way of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, way, gl.NEAREST);
+      this.#plain();
       gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, width, height);
       const rows = Math.max(1, Math.floor(STRIP / (4 * width)));
       for (let top = 0; top < height; top += rows) {
@@ -210,6 +226,13 @@ class Renderer {
     } finally {
       gl.pixelStorei(gl.UNPACK_SKIP_ROWS, 0);
     }
+  }
+
+  // What is fetched is a texel, and nothing between them.
+  #plain() {
+    const gl = this.#gl;
+    for (const axis of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, axis, gl.CLAMP_TO_EDGE);
+    for (const way of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, way, gl.NEAREST);
   }
 
   // Waits, without holding up the page, until the device has done what it was asked for: it would hold up the page itself
@@ -234,6 +257,36 @@ class Renderer {
     if (this.#kept.delete(panorama)) this.#gl.deleteTexture(panorama.texture);
   }
 
+  /** @param {?Mask} mask of which the device is to hold nothing more */
+  releaseMask(mask) {
+    if (this.#masks.has(mask)) this.#gl.deleteTexture(this.#masks.get(mask));
+    this.#masks.delete(mask);
+  }
+
+  // Brings what has changed of a mask to the device.
+  #showMask(mask) {
+    const gl = this.#gl;
+    gl.uniform4f(this.#uniform.tint, ...TINT.slice(0, 3), mask ? TINT[3] : 0);
+    if (!mask) return;
+    const { width, height, values } = mask, begun = this.#masks.has(mask);
+    if (!begun) this.#masks.set(mask, gl.createTexture());
+    gl.activeTexture(gl.TEXTURE1);
+    gl.bindTexture(gl.TEXTURE_2D, this.#masks.get(mask));
+    if (!begun) {
+      this.#plain();
+      gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R8, width, height);
+      mask.changedAll();
+    }
+    const rows = mask.takeChanged();
+    if (rows) {
+      gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+      gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, rows[0], width, rows[1] - rows[0], gl.RED, gl.UNSIGNED_BYTE,
+        values.subarray(rows[0] * width, rows[1] * width));
+      gl.pixelStorei(gl.UNPACK_ALIGNMENT, 4);
+    }
+    gl.activeTexture(gl.TEXTURE0);
+  }
+
   /**
    * Fills a canvas with a view.
    *
@@ -241,8 +294,9 @@ class Renderer {
    * @param {View} view
    * @param {CanvasRenderingContext2D} onto
    * @param {number} most rays a pixel and axis, 1 … 4: fewer are faster and flicker more
+   * @param {?Mask} [mask] that is shown over it
    */
-  draw(panorama, view, onto, most) {
+  draw(panorama, view, onto, most, mask = null) {
     const gl = this.#gl, { width, height } = onto.canvas;
     if (gl.isContextLost()) return;
     this.#kept.delete(panorama);
@@ -251,11 +305,12 @@ class Renderer {
     if (this.#canvas.width < width) this.#canvas.width = width;
     if (this.#canvas.height < height) this.#canvas.height = height;
     const pixel = tangentOfPixel(view.fov, width, height), rays = Math.ceil(panorama.width / (2 * Math.PI) * pixel);
+    this.#showMask(mask);
     gl.bindTexture(gl.TEXTURE_2D, panorama.texture);
     gl.viewport(0, 0, width, height);
     gl.uniform2f(this.#uniform.tangent, pixel * width / 2, pixel * height / 2);
     gl.uniform2f(this.#uniform.pixel, pixel, pixel);
-    gl.uniformMatrix3fv(this.#uniform.turn, false, turnOf(view));
+    gl.uniformMatrix3fv(this.#uniform.turn, false, axesOf(view).flat());
     gl.uniform1i(this.#uniform.rays, Math.min(Math.max(rays, 1), most));
     gl.uniform1i(this.#uniform.cubic, Number(rays <= 1 && most > 1));
     gl.drawArrays(gl.TRIANGLES, 0, 3);

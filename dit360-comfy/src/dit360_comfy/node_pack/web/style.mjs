@@ -5,6 +5,7 @@ const CSS = `
     position: relative; box-sizing: border-box; width: 100%; height: 100%; min-height: 160px; overflow: hidden;
     border-radius: 8px; background: #0b0d10; color: #f4f5f6; outline: none; isolation: isolate;
     font: 12px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
+    container-type: inline-size;
   }
   .dit360:fullscreen { border-radius: 0; }
   .dit360 [hidden] { display: none !important; }
@@ -38,7 +39,7 @@ const CSS = `
   }
   .dit360 .bar button:hover, .dit360 .bar a:hover { background: rgb(255 255 255 / 16%); }
   .dit360 .bar button:focus-visible, .dit360 .bar a:focus-visible { outline: 1.5px solid #fff; outline-offset: -1.5px; }
-  .dit360 svg {
+  .dit360 .bar svg {
     width: 16px; height: 16px; fill: none; stroke: currentColor; stroke-width: 1.8; stroke-linecap: round;
     stroke-linejoin: round;
   }
@@ -47,6 +48,21 @@ const CSS = `
     font-variant-numeric: tabular-nums; opacity: 0; pointer-events: none; transition: opacity .2s;
   }
   .dit360:hover .direction, .dit360:focus-within .direction { opacity: .85; }
+  .dit360.brush canvas { cursor: crosshair; }
+  .dit360.masking .direction { display: none; }
+  .dit360 .bar button[aria-pressed=true] { background: #ff2970; }
+  .dit360 > .painting { position: absolute; left: 6px; right: 6px; top: 6px; pointer-events: none; }
+  .dit360.dragging > .painting { opacity: .35; }
+  .dit360 .painting-tools { width: fit-content; margin: 0 auto; padding: 3px 6px; pointer-events: auto; }
+  .dit360 .painting-group button { min-width: 28px; height: 26px; padding: 0 5px; }
+  .dit360 .painting-size input { width: 84px; }
+  @container (max-width: 480px) {                        /* one row in a node of the first size */
+    .dit360 .painting-tools { column-gap: 6px; padding: 3px 4px; }
+    .dit360 .painting-group { gap: 0; }
+    .dit360 .painting-group button { min-width: 26px; padding: 0 4px; }
+    .dit360 .painting-size { gap: 4px; }
+    .dit360 .painting-size input { width: 56px; }
+  }
   .dit360-report {
     box-sizing: border-box; width: 100%; height: 100%; min-height: 60px; padding: 8px 10px; resize: none; border: 0;
     border-radius: 8px; background: #0b0d10; color: #d8dce0; font: 11px/1.5 ui-monospace, Menlo, Consolas, monospace;
@@ -58,8 +74,11 @@ const CSS = `
 `;
 
 /** Adds the style to the page, once. */
-export function addStyle() {
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(CSS);
-  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+export async function addStyle() {
+  const painting = await fetch(new URL("painting/painting.css", import.meta.url));
+  for (const text of [painting.ok ? await painting.text() : "", CSS]) {
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(text);
+    document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  }
 }

@@ -1,13 +1,16 @@
 /** The viewer of one node: its element, how it is moved by pointers, wheel and keys, and which picture it shows. */
 
-import { renderer, tangentOfPixel } from "./renderer.mjs";
+import { control, make } from "./controls.mjs";
+import { Painter, isForElement } from "./painting/painter.mjs";
+import { RAD, clamp, tangentOfPixel } from "./painting/sphere.mjs";
+import { Toolbar } from "./painting/toolbar.mjs";
+import { renderer } from "./renderer.mjs";
 
 /**
- * @typedef {import("./renderer.mjs").View} View
+ * @typedef {import("./painting/sphere.mjs").View} View
  * @typedef {{url: string, name: string, width: number, height: number}} Picture a file on the server, in pixels
  */
 
-const RAD = Math.PI / 180;
 const HOME = { yaw: 0, pitch: 0, fov: 90 };
 const FOV = { least: 20, most: 120 };
 const STEP = 0.08;                    // of the field of view, that an arrow key turns by
@@ -15,34 +18,7 @@ const SETTLED = 150;                  // milliseconds without a change, after wh
 const MOST_PIXELS = 4096 * 2304;      // drawn at once; more costs time and shows nothing
 const EMPTY = "No picture yet. Run the graph, then drag to look around and scroll to zoom.";
 
-const ICONS = {
-  previous: "M14 6l-6 6 6 6",
-  next: "M10 6l6 6-6 6",
-  home: "M12 3.5a8.5 8.5 0 1 0 0 17 8.5 8.5 0 0 0 0-17zM12 6.5l2.8 6.5h-5.6z",
-  save: "M12 4v11m-5-4.5L12 15l5-4.5M5 20h14",
-  full: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
-};
-
-const clamp = (x, least, most) => Math.min(most, Math.max(least, x));
 const degrees = (x) => `${Math.round(x) || 0}°`.replace("-", "−");      // || 0: no minus before a zero
-
-/** @returns {HTMLElement} with the given properties and children */
-function make(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-/** A button, or a link where ``tag`` is "a", that shows an icon and says its label to those who hover or cannot see. */
-function control(name, label, properties, tag = "button") {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", ICONS[name]);
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(path);
-  return make(tag, { title: label, ariaLabel: label, ...(tag === "button" ? { type: "button" } : {}), ...properties }, svg);
-}
 
 export class Viewer {
   /** What the node holds. */
@@ -51,6 +27,8 @@ export class Viewer {
   ready = Promise.resolve(false);
   /** How often something was drawn; a view that does not change stands still. */
   draws = 0;
+  /** What is to be known when a stroke has ended, or painting itself. @type {(reason: string) => void} */
+  painted = () => {};
   /** @type {Picture[]} */
   pictures = [];
   index = 0;
@@ -68,7 +46,8 @@ export class Viewer {
   #gone = new AbortController();      // takes the listeners along
   #watch = new ResizeObserver(() => this.#resize());
 
-  constructor() {
+  /** @param {object} [send] one more place for a mask to go to, as Toolbar takes it */
+  constructor(send) {
     this.canvas = make("canvas", { hidden: true });
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.flat = make("img", { hidden: true, draggable: false, alt: "The panorama, flat" });
@@ -81,11 +60,24 @@ export class Viewer {
       control("next", "Next picture (Page Down)", { onclick: () => this.choose(this.index + 1) }));
     this.link = control("save", "Save this picture; other 360° viewers open it", {}, "a");
     this.home = control("home", "Back to the start (Home)", { onclick: () => this.view(HOME) });
-    this.tools = make("div", { className: "bar right", hidden: true }, this.home, this.link,
+    this.brush = control("paint", "Paint a mask (P)", { onclick: () => this.painter.turn() });
+    this.tools = make("div", { className: "bar right", hidden: true }, this.brush, this.home, this.link,
       control("full", "Full screen (F)", { onclick: () => this.fullScreen(), hidden: !document.fullscreenEnabled }));
     this.element = make("div", { className: "dit360", tabIndex: 0, role: "application", ariaRoleDescription: "360° panorama",
-      ariaLabel: "Drag or use the arrow keys to look around, plus and minus to zoom, F for full screen" },
+      ariaLabel: "Drag or use the arrow keys to look around, plus and minus to zoom, P to paint a mask, F for full screen" },
     this.canvas, this.flat, this.message, this.direction, this.turning, this.tools);
+    this.painter = new Painter({
+      canvas: this.canvas,
+      view: () => this.#view,
+      inPicture: (direction) => direction,
+      size: () => ({ width: this.pictures[this.index].width, most: renderer().most }),
+      take: (event) => this.#hold(event),
+      busy: () => this.#pointers.size > 0,
+      redraw: () => this.#wake(),
+      changed: (reason) => this.#told(reason),
+    });
+    this.toolbar = new Toolbar(this.painter, () => `${this.pictures[this.index].name.replace(/\.\w+$/, "")}-mask.png`, send);
+    this.element.append(this.toolbar.element);
     this.element.dataset.captureWheel = "true";          // newer front ends leave the wheel to such an element
     this.#listen();
     this.#watch.observe(this.element);
@@ -159,9 +151,10 @@ export class Viewer {
 
   #showFlat(picture, reason) {
     this.#release();
+    this.painter.turn(false);
     this.flat.src = picture.url;
     this.flat.hidden = false;
-    this.canvas.hidden = this.direction.hidden = this.home.hidden = true;
+    this.canvas.hidden = this.direction.hidden = this.home.hidden = this.brush.hidden = true;
     this.#say(reason);
     return false;
   }
@@ -208,7 +201,8 @@ export class Viewer {
       if (!this.#loading) this.#load();
       return;
     }
-    renderer().draw(this.#panorama, this.#view, this.context, rays);
+    this.painter.follow();
+    renderer().draw(this.#panorama, this.#view, this.context, rays, this.painter.on ? this.painter.mask : null);
     this.draws += 1;
     const { yaw, pitch, fov } = this.#view;
     this.direction.textContent = `yaw ${degrees(yaw)} · pitch ${degrees(pitch)} · fov ${degrees(fov)}`;
@@ -296,6 +290,8 @@ export class Viewer {
     on(canvas, "pointercancel", (event) => this.#released(event));
     on(element, "wheel", (event) => this.#wheel(event), { passive: false });
     on(element, "keydown", (event) => this.#key(event));
+    on(element, "keyup", (event) => this.painter.keyUp(event));
+    on(element, "focusout", () => this.painter.lost());
     // The front end would drag the node, where nodes are elements of the page.
     for (const kind of ["pointerdown", "pointermove", "pointerup"]) on(element, kind, (event) => event.stopPropagation());
     try {
@@ -312,17 +308,32 @@ export class Viewer {
     return { x: mean((p) => p.x), y: mean((p) => p.y), spread };
   }
 
+  #told(reason) {
+    const { on, tool } = this.painter;
+    this.toolbar.update();
+    this.element.classList.toggle("masking", on);
+    this.element.classList.toggle("brush", on && tool !== "look");
+    this.brush.setAttribute("aria-pressed", String(on));
+    if (!on && this.painter.mask) renderer().releaseMask(this.painter.mask);
+    this.painted(reason);
+  }
+
   #pressed(event) {
-    if (event.button !== 0) return;
+    const paints = this.painter.pressed(event);
+    if (!paints && event.button !== 0 && !(this.painter.on && event.button === 2)) return;
     event.preventDefault();                              // no selection of the page's texts
     this.element.focus({ preventScroll: true });
+    if (!paints) this.#hold(event);
+  }
+
+  #hold(event) {
     this.canvas.setPointerCapture(event.pointerId);
     this.#pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     this.element.classList.add("dragging");
   }
 
   #moved(event) {
-    if (!this.#pointers.has(event.pointerId)) return;
+    if (this.painter.moved(event) || !this.#pointers.has(event.pointerId)) return;
     const from = this.#middle();
     this.#pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     const to = this.#middle(), { width, height } = this.canvas.getBoundingClientRect();
@@ -332,6 +343,7 @@ export class Viewer {
   }
 
   #released(event) {
+    if (this.painter.released(event)) return;
     this.#pointers.delete(event.pointerId);
     this.element.classList.toggle("dragging", this.#pointers.size > 0);
   }
@@ -339,11 +351,17 @@ export class Viewer {
   #wheel(event) {
     event.preventDefault();
     event.stopPropagation();
+    if (this.painter.wheel(event)) return;
     const pixels = clamp(event.deltaY * [1, 16, 120][event.deltaMode], -240, 240);
     this.#zoom(Math.exp(pixels * (event.ctrlKey ? 0.01 : 0.0014)));     // ctrl: a pinch on a touchpad
   }
 
   #key(event) {
+    if (isForElement(event)) return event.stopPropagation();
+    if (this.painter.key(event)) {
+      event.preventDefault();
+      return event.stopPropagation();
+    }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = STEP * this.#view.fov;
     const acts = {
@@ -352,6 +370,7 @@ export class Viewer {
       "+": () => this.#zoom(1 / 1.2), "=": () => this.#zoom(1 / 1.2), "-": () => this.#zoom(1.2), _: () => this.#zoom(1.2),
       Home: () => this.view(HOME), 0: () => this.view(HOME),
       PageUp: () => this.choose(this.index - 1), PageDown: () => this.choose(this.index + 1),
+      p: () => event.repeat || this.brush.click(), P: () => event.repeat || this.brush.click(),
       f: () => event.repeat || this.fullScreen(), F: () => event.repeat || this.fullScreen(),
     };
     if (!Object.hasOwn(acts, event.key)) return;
@@ -368,6 +387,7 @@ export class Viewer {
     cancelAnimationFrame(this.#frame);
     clearTimeout(this.#settle);
     this.#release();
+    if (this.painter.mask) renderer().releaseMask(this.painter.mask);
     this.flat.removeAttribute("src");
     this.canvas.width = this.canvas.height = 0;
     this.element.remove();

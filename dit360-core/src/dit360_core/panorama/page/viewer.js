@@ -2,7 +2,7 @@
 
 import { maskName, showCommand } from "./command.mjs";
 import { Drawing } from "./drawing.mjs";
-import { Painter } from "./painting/painter.mjs";
+import { Painter, isForElement } from "./painting/painter.mjs";
 import { RAD, clamp, tangentOfPixel } from "./painting/sphere.mjs";
 import { Toolbar } from "./painting/toolbar.mjs";
 
@@ -244,7 +244,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   addEventListener("keydown", (event) => {
-    if (isFor(event.target, event.key)) return;
+    if (event.target === $("caption") || isForElement(event)) return;
     if (painter.key(event)) {
       event.preventDefault();
       return;
@@ -271,12 +271,6 @@ document.addEventListener("DOMContentLoaded", () => {
     held.clear();
     painter.lost();
   });
-
-  // Whether what has the focus does something else with a key.
-  function isFor(target, key) {
-    if (target.type === "range") return /^(Arrow|Page|Home|End|\+|-)/.test(key);
-    return Boolean(target.closest?.("input, textarea, select, #caption") || ([" ", "Enter"].includes(key) && target.closest?.("button, summary")));
-  }
 
   function paint() {
     if (!drawing || $("paint").hidden) return;

@@ -18,6 +18,12 @@ export function drawn(markup) {
   return holder.content.firstChild;
 }
 
+/** Whether the element that has the focus does something of its own with a key. @param {KeyboardEvent} event */
+export function isForElement({ target, key }) {
+  if (target.type === "range") return /^(Arrow|Page|Home|End)/.test(key);
+  return Boolean(target.closest?.("input, textarea, select") || ([" ", "Enter"].includes(key) && target.closest?.("button, a, summary")));
+}
+
 /**
  * @typedef {object} Host the viewer that is painted in
  * @property {HTMLElement} canvas what shows the view; pointers are told in its coordinates
@@ -52,7 +58,11 @@ export class Painter {
     this.#ring = drawn('<svg class="painting-ring" aria-hidden="true"><path class="under"/><path class="over"/></svg>');
     host.canvas.after(this.#ring);
     host.canvas.addEventListener("pointerleave", () => this.#hover(null));
-    host.canvas.addEventListener("contextmenu", (event) => { if (this.on) event.preventDefault(); });
+    host.canvas.addEventListener("contextmenu", (event) => {
+      if (!this.on) return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
   }
 
   // ---------------------------------------------------------------------------------------------- the mode
@@ -73,14 +83,6 @@ export class Painter {
     this.mask = new Mask(columns);
     this.saved = 0;
     if (columns < width) this.said = `The mask of this large picture is made at ${columns}×${columns / 2}, which fits as well.`;
-  }
-
-  /** Forgets the mask: another picture is shown. */
-  forget() {
-    this.#stroke = null;
-    this.mask = null;
-    if (this.on) this.#begin();
-    this.#tell("mask");
   }
 
   choose(tool) {
@@ -137,7 +139,6 @@ export class Painter {
     const { mask } = this;
     try {
       const values = await fromPicture(file, name, mask.width);
-      if (mask !== this.mask) return false;                // another picture came meanwhile
       this.#all((old) => old.set(values));
       if (mask.empty) this.say(`${name} is black all over: nothing is painted in it.`);
       return true;
@@ -147,20 +148,15 @@ export class Painter {
     }
   }
 
-  /** The mask as a PNG: white is painted. @returns {Promise<Blob>} */
-  async file() {
-    const { revision } = this.mask, file = await asPng(this.mask);
-    return { file, done: () => { this.saved = revision; this.#host.changed("saved"); } };
-  }
 
   /** Has the browser save the mask under that name. */
   async save(name) {
     if (this.mask.empty) return this.say("Nothing is painted yet.");
-    const { file, done } = await this.file();
+    const { revision } = this.mask, file = await asPng(this.mask);
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    done();
+    this.saved = revision;
     this.say(`Saved as ${name}, where the browser keeps downloads.`);
   }
 
