@@ -57,7 +57,7 @@ class FrontEnd(Browser):
     def graph(self, image: str = "panorama.png", many: int = 1, **widgets: object) -> None:
         """A new graph, not yet run."""
         # The front end gives a new node what the one of the same number had before the graph was cleared.
-        widgets = {"mask": "", **widgets}
+        widgets = {"save": False, "filename_prefix": "dit360", "format": "jpg", "quality": 95, "mask": "", **widgets}
         self.run(
             f"""(() => {{
               document.activeElement?.blur();
