@@ -111,9 +111,6 @@ OPTIONS = {
     "a mask that is not there": (["--image", "p.png", "--mask", "lost.png"], "lost.png: there is no such file"),
     "a mask that is none": (["--image", "p.png", "--mask", "there.jpg"], "Cannot open there.jpg: it is not a JPEG"),
     "a mask of another shape": (["--image", "p.png", "--mask", "q.png"], "130×64 pixels, .* resize it to 128×64"),
-    "a picture and a mask of another size": (
-        ["--image", "p.png", "--region", "0,0,60", "--width", 256], "128×64",
-    ),
     "all of a picture": (["--image", "p.png"], "--denoise 1 keeps nothing of the image.*--mask or --region"),
     "a mask's meaning without one": (
         ["--image", "p.png", "--region", "0,0,60", "--mask-means", "keep"], "because there is no mask",

@@ -8,7 +8,7 @@ import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
-from dit360_core.options import EditOptions
+from dit360_core.options import EditOptions, SampleOptions
 from dit360_core.panorama.gpano import Area
 from dit360_core.panorama.masks import as_mask
 from dit360_core.panorama.metrics import seam_ratio
@@ -23,6 +23,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 SIZE = (256, 128)
 ASKED = {"seed": 3, "steps": 2}
+SAMPLING = SampleOptions(prompt="a forest")
 
 
 def scene(size=SIZE):
@@ -347,7 +348,6 @@ WRONG = {
     "a match of nothing": (
         {"image": SCENE, "mask": HOLE, "paste_back": False, "match_colours": False}, "has no effect, because",
     ),
-    "another size": ({"image": SCENE, "mask": HOLE, "width": 512}, "256"),
     "latents": ({"image": dit360.Latents(tensor=torch.zeros(1, 16, 16, 32)), "mask": HOLE}, "is latents, whose pixels"),
     "nonsense": ({"image": SCENE, "region": "left"}, "must be three numbers, YAW,PITCH,FOV"),
     "everything": ({"image": SCENE, "region": "0,0,180"}, "for more, give a mask"),
@@ -364,17 +364,33 @@ def test_what_contradicts_is_one_sentence(tiny, name):
 
 def test_a_mask_of_another_size_is_resized_and_told(caplog):
     with caplog.at_level(logging.INFO, "dit360"):
-        given(SCENE, HOLE.resize((512, 256))).tell()
+        given(SCENE, HOLE.resize((512, 256))).tell(SAMPLING)
     assert "The mask is resized from 512×256 to 256×128" in caplog.text
     assert canvas(mask=as_mask(HOLE.resize((512, 256)))).told["mask"] == [512, 256]
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "expected"),
+    [((512, 256), {"width": 256}, (256, 128)), ((500, 250), {}, (512, 256)), ((500, 250), {"height": 64}, (128, 64))],
+)
+def test_a_picture_of_another_size_is_resized_and_told(caplog, size, asked, expected):
+    """To what was asked for, else to the nearest that can be made."""
+    prepared = given(scene(size), mask_of((100, 40, 150, 80), size=size))
+    sampling = prepared.outline.begin(attrs.evolve(SAMPLING, **asked))
+    assert (sampling.width, sampling.height) == expected
+    prepared.tell(sampling)
+    assert f"The image is resized from {size[0]}×{size[1]} to {expected[0]}×{expected[1]}." in caplog.text
+    found = canvas_of(prepared.at(expected), expected)
+    apart = (pixels_of(found.picture.image) - pixels_of(scene(expected))).abs()
+    assert apart.max() <= 0.03, "nor is there an edge at the meridian or a pole"
 
 
 @pytest.mark.parametrize(("level", "hint"), [(255, "keep"), (0, "keep")])
 def test_a_mask_that_was_painted_the_other_way_round_is_told_with_the_remedy(caplog, level, hint):
     with caplog.at_level(logging.WARNING, "dit360"):
-        given(SCENE, Image.new("L", SIZE, level)).tell()
+        given(SCENE, Image.new("L", SIZE, level)).tell(SAMPLING)
     assert f"mask_means={hint}" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "dit360"):
-        given(SCENE, Image.new("L", SIZE, level), None, EditOptions(region="0,0,60")).tell()
+        given(SCENE, Image.new("L", SIZE, level), None, EditOptions(region="0,0,60")).tell(SAMPLING)
     assert ("keeps" in caplog.text) == (level == 255)

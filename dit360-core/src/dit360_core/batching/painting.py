@@ -112,7 +112,7 @@ class Painter:
             try:
                 options = attrs.asdict(job.item.sampling, filter=lambda field, value: value != field.default)
                 if job.given is not None:
-                    job.given.tell()
+                    job.given.tell(job.item.sampling)
                 self._pipe.set_loras(job.item.loras)
                 with undisturbed():  # or the next would be saved elsewhere
                     panorama = self._pipe.generate(

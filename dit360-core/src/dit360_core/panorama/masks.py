@@ -11,6 +11,7 @@ from PIL import Image
 
 from dit360_core.errors import InputError
 from dit360_core.panorama.opening import alpha_of, read_greys
+from dit360_core.panorama.resizing import resized
 
 _NOISE = 0.04
 """Levels near black and white, as a share of all: a mask that was saved as JPEG has no pure ones."""
@@ -51,14 +52,7 @@ def levels_of(mask: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
     Raises InputError if the mask is not 2:1.
     """
     check_shape(mask, size)
-    if mask.size != size:
-        # With some columns of the other side on either side, or both would be darkened there.
-        margin = mask.width // 16
-        wide = Image.new("L", (mask.width + 2 * margin, mask.height))
-        for left in (margin, margin - mask.width, margin + mask.width):
-            wide.paste(mask, (left, 0))
-        mask = wide.resize(size, Image.Resampling.BILINEAR, box=(margin, 0, margin + mask.width, mask.height))
-    return _without_noise(mask)
+    return _without_noise(resized(mask, size, Image.Resampling.BILINEAR))
 
 
 def evenly(mask: Image.Image) -> float | None:

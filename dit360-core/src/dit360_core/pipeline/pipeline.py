@@ -131,7 +131,8 @@ class Pipeline:
     ) -> Panorama:
         """A prompt becomes a panorama.
 
-        image: a picture to begin with, of which ``denoise`` is made anew; its size is taken if none is given.
+        image: a picture to begin with, of which ``denoise`` is made anew; its size is taken if none is given, and it is
+        resized if another one is.
         mask: which part of the image is made anew, the rest staying as it is: white, or what is transparent in the
         image. As large as the image, or of another size of 2:1.
         photo: one or several photos that the panorama is made around.
@@ -155,14 +156,16 @@ class Pipeline:
             raise InputError(
                 f"{named('given')} holds a picture, its mask and its photos already; give either it or these."
             )
+        own = given or given_by(None if begun is not None else image, mask, photo, edit_options)
+        asked = begun_with(asked, begun.size) if begun is not None else own.outline.begin(asked)
         if given is None:
-            given = given_by(None if begun is not None else image, mask, photo, edit_options)
-            given.tell()
-        asked = begun_with(asked, begun.size) if begun is not None else given.outline.begin(asked)
-        self.check(asked, decode_options, filled=given.keeps)
+            own.tell(asked)
+        self.check(asked, decode_options, filled=own.keeps)
         with measuring(self._loaded, asked.log_memory_stats, asked, decode_options) as measured:
-            canvas = canvas_of(given, picture_size(asked, self.plan.model)) if given.keeps else None
-            if begun is None and (picture := canvas.picture if canvas is not None else given.image) is not None:
+            size = picture_size(asked, self.plan.model)
+            own = own.at(size)
+            canvas = canvas_of(own, size) if own.keeps else None
+            if begun is None and (picture := canvas.picture if canvas is not None else own.image) is not None:
                 begun = self.encode_image(picture, **decoding)
             hold = None
             if canvas is not None and begun is not None:
@@ -188,8 +191,8 @@ class Pipeline:
                     tap=tap,
                 )
             )
-            sampled = sampled.asked_too(changed_options(given.options))
-            paste = None if canvas is None else partial(pasted, canvas=canvas, match=given.options.match_colours)
+            sampled = sampled.asked_too(changed_options(own.options))
+            paste = None if canvas is None else partial(pasted, canvas=canvas, match=own.options.match_colours)
             panorama = self._autoencoding.decode(sampled, decode_options, paste)
         return measured.written(panorama)
 

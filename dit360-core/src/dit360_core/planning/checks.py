@@ -176,13 +176,17 @@ def check_filled(loading: LoadOptions, *, fills: bool, given: bool) -> None:
         )
 
 
-def begun_with(sampling: SampleOptions, size: tuple[int, int] | None, *, keeps: bool = False) -> SampleOptions:
-    """The options of a picture that begins with another of ``size``, or with none.
+def begun_with(
+    sampling: SampleOptions, size: tuple[int, int] | None, *, keeps: bool = False, resizes: bool = False
+) -> SampleOptions:
+    """The options of a picture that begins with another, or with none; the size is that one's, if none was asked for.
 
+    size: (width, height) of the other in pixels; None: there is none.
     keeps: whether a part of that is kept, whatever becomes of the rest.
+    resizes: whether it can be resized, as pixels can and latents cannot.
 
-    Its size is that one's, if none was asked for. Raises InputError if there is nothing to begin with and denoise is
-    below 1, or if all of what there is would be made anew.
+    Raises InputError if there is nothing to begin with and denoise is below 1, if all of what there is would be made
+    anew, or if it has another size and cannot be resized.
     """
     if size is None:
         if sampling.denoise < 1.0:
@@ -198,18 +202,18 @@ def begun_with(sampling: SampleOptions, size: tuple[int, int] | None, *, keeps: 
             f"say with {named('mask')} or {named('region')} what is made anew, or {remedy('leave_out')}."
         )
     width, height = size
-    if width != 2 * height or height % SIZE_STEP:
+    if width != 2 * height:
+        raise InputError(f"The image has {width}×{height} pixels, and a panorama is twice as wide as high; resize it.")
+    own = max(SIZE_STEP, round(height / SIZE_STEP) * SIZE_STEP)
+    if (own != height) and not resizes:
+        raise InputError(f"The image has {width}×{height} pixels, and its height is no multiple of {SIZE_STEP}.")
+    high = sampling.height or (own if sampling.width is None else sampling.width // 2)
+    wide = sampling.width or 2 * high
+    if (wide, high) != size and not resizes:
         raise InputError(
-            f"The image has {width}×{height} pixels, and a panorama is twice as wide as high in multiples of "
-            f"{SIZE_STEP}; resize it."
+            f"The image has {width}×{height} pixels, and {wide}×{high} were asked for; leave the size out."
         )
-    wanted = (sampling.width or 2 * (sampling.height or height), sampling.height or (sampling.width or width) // 2)
-    if wanted != size:
-        raise InputError(
-            f"The image has {width}×{height} pixels, and {wanted[0]}×{wanted[1]} were asked for; resize it, or leave "
-            "the size out."
-        )
-    return attrs.evolve(sampling, width=width, height=height)
+    return attrs.evolve(sampling, width=wide, height=high)
 
 
 def padding_of(sampling: SampleOptions, model: Model) -> int:

@@ -70,8 +70,8 @@ def run(
     if profile is not None:
         check_timeline(profile, force=force)
     given = files.open()
-    given.tell()
     sampling = given.outline.begin(sampling)
+    given.tell(sampling)
 
     started = time.perf_counter()
     with console.status(Text(f"Loading {loading.model} …")):

@@ -14,6 +14,7 @@ from dit360_core.options import EditOptions, SampleOptions
 from dit360_core.panorama.masks import as_mask, check_shape, evenly
 from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
+from dit360_core.panorama.resizing import resized
 from dit360_core.pipeline.editing.overlap import check_new
 from dit360_core.planning.checks import begun_with
 
@@ -98,8 +99,26 @@ class Given:
             return "all"
         return None
 
-    def tell(self) -> None:
-        """Warns of what is possible and hardly meant. Nothing is read for it but what is open."""
+    def at(self, size: tuple[int, int]) -> Given:
+        """The same with the image at another size.
+
+        size: (width, height) in pixels.
+        """
+        if self.image is None or self.image.size == size:
+            return self
+        hole = self.image.hole
+        image = attrs.evolve(
+            self.image,
+            image=resized(self.image.image, size, Image.Resampling.LANCZOS),
+            hole=None if hole is None else resized(hole, size, Image.Resampling.BILINEAR),
+        )
+        return attrs.evolve(self, image=image)
+
+    def tell(self, sampling: SampleOptions) -> None:
+        """Warns of what is possible and hardly meant. Nothing is read for it but what is open.
+
+        sampling: as :meth:`Outline.begin` gives it.
+        """
         if self.leaves is not None:
             leaves = "keeps nothing, so all of the picture" if self.leaves == "nothing" else "keeps all, so nothing"
             if self.mask is None:
@@ -108,8 +127,14 @@ class Given:
                 other = "keep" if self.options.mask_means == "repaint" else "repaint"
                 meant = setting("mask_means", other)
                 log.warning("The mask %s is made anew; if its other part was meant, set %s.", leaves, meant)
-        if self.mask is not None and self.image is not None and self.mask.size != self.image.size:
-            log.info("The mask is resized from %d×%d to %d×%d.", *self.mask.size, *self.image.size)
+        if self.image is None:
+            return
+        size = (sampling.width or self.image.width, sampling.height or self.image.height)
+        if self.image.size != size:
+            (wide, high), (width, height) = self.image.size, size
+            log.warning("The image is resized from %d×%d to %d×%d.", wide, high, width, height)
+        if self.mask is not None and self.mask.size != size:
+            log.info("The mask is resized from %d×%d to %d×%d.", *self.mask.size, *size)
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +151,7 @@ class Outline:
     all_but_photos: bool = False
 
     def begin(self, sampling: SampleOptions) -> SampleOptions:
-        """The options with the size of what is given.
+        """The options with the size of what is given, or the nearest that can be made, if none was asked for.
 
         sampling: as they were given.
 
@@ -138,7 +163,7 @@ class Outline:
                 f"anew; set {named('denoise')} below 1 (0.6 is usual), give a {named('mask')}, or leave "
                 f"{named('image')} out."
             )
-        return begun_with(sampling, self.size, keeps=self.keeps)
+        return begun_with(sampling, self.size, keeps=self.keeps, resizes=True)
 
 
 def given(
