@@ -223,6 +223,7 @@ def test_two_fingers_zoom(browser, page):
     fingers("touchMove", 130, 190)
     fingers("touchMove", 120, 200)
     fingers("touchEnd")
+    browser.rests()  # and nothing is flung
     assert browser.run("dit360.view().fov") == pytest.approx(40, rel=0.03)
     assert browser.run("dit360.view().yaw") == pytest.approx(0, abs=1)
 
