@@ -71,18 +71,26 @@ function addViewer(node) {
     shown = JSON.stringify(told);
     viewer.show(told.map(picture));
   };
+  const restore = () => show(remembered(node)?.[OUTPUT]);
   const widget = node.addDOMWidget("panorama", "dit360_viewer", viewer.element, {
     serialize: false,                   // not into the prompt: looking around must not make the graph run again
     hideOnZoom: false,
     getMinHeight: () => LEAST,
     onDraw: () => {                     // the only word that comes when outputs are restored or the graph is zoomed
-      show(remembered(node)?.[OUTPUT]);
+      restore();
       viewer.rescaled(app.canvas?.ds?.scale ?? 1);
     },
   });
+  // Not even that comes where nodes are elements of the page.
+  const placed = new ResizeObserver(restore);
+  placed.observe(viewer.element);
+  viewer.element.addEventListener("pointerenter", restore);
   widget.serialize = false;             // nor into the workflow
   chain(node, "onExecuted", (output) => show(output?.[OUTPUT]));
-  chain(node, "onRemoved", () => viewer.dispose());
+  chain(node, "onRemoved", () => {
+    placed.disconnect();
+    viewer.dispose();
+  });
   // What else an element over the graph would keep from it: the middle button moves the graph.
   viewer.element.addEventListener("pointerdown", (event) => {
     if (event.button === 1) app.canvas?.processMouseDown?.(event);
