@@ -101,6 +101,18 @@ def test_a_photo_over_the_meridian_and_one_over_a_pole_cover_both_sides():
     assert not pole[HEIGHT // 2].any()
 
 
+@pytest.mark.parametrize(("width", "height"), [(1001, 701), (640, 960)])
+def test_a_photo_of_many_pixels_lies_where_a_small_one_does(width, height):
+    """It is made smaller first, by a factor that leaves no whole pixels."""
+    camera = Camera(width=width, height=height, fov=75, yaw=170, pitch=-30, roll=25)
+    shown, covered = onto_sphere(colours(rays(camera)), camera, 64)
+    means = F.avg_pool2d(colours(directions(64, 5))[None], 5)[0]
+    whole = covered == 1
+    assert float((shown - means)[:, whole].abs().max()) < 2e-3
+    fewer = Camera(width=width // 10, height=height // 10, fov=75, yaw=170, pitch=-30, roll=25)
+    assert float((onto_sphere(colours(rays(fewer)), fewer, 64)[1] - covered).abs().max()) <= 0.5
+
+
 def test_a_fine_pattern_becomes_its_mean_and_does_not_shimmer():
     stripes = torch.zeros(1, 512, 1024)
     stripes[..., ::2] = 1

@@ -16,6 +16,8 @@ from dit360_core.sphere.camera import Camera
 
 MOST_SAMPLES = 8
 """Along either side of a pixel: more would cost without being seen."""
+FINER = 2
+"""Pixels of a camera's picture along one of a panorama that are sampled; of finer ones, as many are averaged before."""
 
 
 def rotation(camera: Camera) -> torch.Tensor:
@@ -110,7 +112,9 @@ def onto_sphere(picture: torch.Tensor, camera: Camera, height: int) -> tuple[tor
             f"The picture has {picture.shape[-1]}×{picture.shape[-2]} pixels, and its camera {camera.width}×"
             f"{camera.height}."
         )
-    samples = _samples(math.pi / height / camera.pixel, least=2)
+    dtype = picture.dtype
+    picture, shrunk = _no_finer(picture, math.pi / height / camera.pixel / FINER)
+    samples = _samples(math.pi / height / camera.pixel * float(shrunk.max()), least=2)
     edged = _extended(picture)
     near = _near(camera, height)
     total, covered = torch.zeros(len(near), picture.shape[0]), torch.zeros(len(near))
@@ -119,13 +123,26 @@ def onto_sphere(picture: torch.Tensor, camera: Camera, height: int) -> tuple[tor
         for across in range(samples):
             seen = at(rows + (down + 0.5) / samples, columns + (across + 0.5) / samples, height)
             places, inside = project(camera, seen)
-            total[inside] += _sample(edged, places[inside] + _MARGIN)
+            total[inside] += _sample(edged, places[inside] * shrunk + _MARGIN)
             covered[inside] += 1
     shown = torch.zeros(2 * height**2, picture.shape[0])
     share = torch.zeros(2 * height**2)
     shown[near] = total / covered.clamp(min=1)[:, None]
     share[near] = covered / samples**2
-    return shown.T.reshape(-1, height, 2 * height).to(picture.dtype), share.reshape(height, 2 * height)
+    return shown.T.reshape(-1, height, 2 * height).to(dtype), share.reshape(height, 2 * height)
+
+
+def _no_finer(picture: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture that is smaller by a factor, if that is worth it, and ``(2,)``: its size in units of what it was.
+
+    A photo of many megapixels would be sampled 64 times for each pixel of the panorama, and blurred once is as good.
+    """
+    high, wide = picture.shape[-2:]
+    if factor < 2:
+        return picture, torch.ones(2, dtype=torch.float64)
+    size = (max(2, round(high / factor)), max(2, round(wide / factor)))
+    small = F.interpolate(picture[None].float(), size, mode="bicubic", antialias=True, align_corners=False)[0]
+    return small, torch.tensor([size[1] / wide, size[0] / high], dtype=torch.float64)
 
 
 def _near(camera: Camera, height: int) -> torch.Tensor:
