@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dit360_comfy.laying import latent_mask
 from dit360_comfy.nodes import NODE_CLASS_MAPPINGS
 from dit360_comfy.settings import recall
 from dit360_core.errors import Dit360Error, InputError
@@ -210,6 +211,23 @@ def test_growing_a_mask_goes_on_behind_the_meridian_and_the_poles_and_shrinking_
     assert "twice as wide as high" in refused(
         "DiT360GrowMask", mask=torch.eye(64)[None], grow=1.0, soften=0.0, invert=False
     )
+
+
+def test_latents_for_other_samplers_have_a_mask_that_goes_on_over_the_edge():
+    edge = torch.zeros(1, HEIGHT, WIDTH)
+    edge[0, 24:32, :8] = 1
+    mask = latent_mask(sky(), edge, 25.0)
+    assert mask.shape == (1, 1, HEIGHT // 8, WIDTH // 8)
+    assert mask[0, 0, 3, [0, -1]].tolist() == [1, 1]
+    assert torch.equal(latent_mask(sky(), edge.roll(40, -1), 25.0), mask.roll(5, -1))
+    assert torch.equal(latent_mask(sky(), edge, 0.0)[0, 0], in_latents(edge))
+    # A photo is held to its edges, and nothing of that grows into it.
+    image, hole = placed(photo())
+    of_photo = latent_mask(image, hole, 25.0)
+    assert bool((of_photo < 1).any())
+    assert float(of_photo.mean()) < float(latent_mask(image, hole.clone(), 25.0).mean())
+    with pytest.raises(InputError, match="take 992×496"):
+        latent_mask(torch.rand(1, 500, 1000, 3), edge, 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------- views

@@ -438,7 +438,7 @@ def small_flux(**config):
     return comfy.model_patcher.ModelPatcher(model, cpu, cpu), net, config
 
 
-def sample(model, *, cfg=1.0, sampler="euler", width=16, height=8, extra=None):
+def sample(model, *, cfg=1.0, sampler="euler", width=16, height=8, extra=None, latent=None, denoise=1.0):
     """Three steps of the stock KSampler for a batch of two: the latents, and each call of the model."""
     import nodes
     import torch
@@ -454,10 +454,12 @@ def sample(model, *, cfg=1.0, sampler="euler", width=16, height=8, extra=None):
     calls = []
     net = model.model.diffusion_model
     hook = net.register_forward_hook(lambda net, a, k, out: calls.append((a, k, out)), with_kwargs=True)
-    latent = {"samples": torch.zeros(2, 16, height, width)}
+    latent = latent or {"samples": torch.zeros(2, 16, height, width)}
     try:
         with torch.inference_mode():
-            (out,) = nodes.common_ksampler(model, 5, 3, cfg, sampler, "simple", positive, negative, latent)
+            (out,) = nodes.common_ksampler(
+                model, 5, 3, cfg, sampler, "simple", positive, negative, latent, denoise=denoise
+            )
     finally:
         hook.remove()
     return out["samples"], calls
@@ -694,6 +696,64 @@ def composing():
         except Exception as error:  # noqa: BLE001 (which one it is, is what is told)
             refused[name] = [type(error).__name__, str(error)]
     return {**told, "refused": refused}
+
+
+def masking():
+    """Masks over the meridian under the stock KSampler: of its own nodes, and of ours."""
+    import nodes
+    import torch
+    from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+    from comfy_extras.nodes_mask import GrowMask
+    from dit360_comfy.nodes import NODE_CLASS_MAPPINGS
+
+    ours = {name: NODE_CLASS_MAPPINGS[f"DiT360{name}"]() for name in ("CircularPadding", "VAEEncode", "GrowMask")}
+    model, net, config = small_flux()
+    engine = same_in_diffusers(net, config)
+    (padded,) = ours["CircularPadding"].run(model, 1)
+    picture = torch.randn(2, 16, 8, 16, generator=torch.Generator().manual_seed(6))
+    hole = torch.zeros(1, 64, 128)
+    hole[:, 16:40, :24] = hole[:, 16:40, -24:] = 1
+    (given,) = nodes.SetLatentNoiseMask().set_mask({"samples": picture}, hole)
+    made = torch.nn.functional.avg_pool2d(hole, 8)[0] == 1
+    told = {"kept": {}, "made": {}, "off": {}}
+
+    def ran(name, model, latent, made, **more):
+        out, calls = sample(model, latent=latent, **more)
+        off = (out - picture).abs().amax(dim=(0, 1))
+        told["kept"][name], told["made"][name] = float(off[~made].max()), float(off[made].mean())
+        told["off"][name] = off_from_core(engine, calls, 1)
+        return out
+
+    for sampler in ("euler", "euler_ancestral", "dpmpp_2m", "heun", "lcm"):
+        ran(sampler, padded, given, made, sampler=sampler)
+    ran("some of the way", padded, given, made, denoise=0.5)
+    # Ramps: what is kept at all is kept by either way of softening.
+    soft = (torch.nn.functional.avg_pool2d(hole, 9, 1, 4) + hole).clamp(max=1)
+    (given,) = nodes.SetLatentNoiseMask().set_mask({"samples": picture}, soft)
+    for name, way in (("linear", padded), ("differential", DifferentialDiffusion.execute(padded).result[0])):
+        ran(name, way, given, torch.nn.functional.max_pool2d(soft, 8)[0] > 0)
+    # ComfyUI's own growth ends at the picture's edge, and ours goes on.
+    edge = torch.zeros(1, 64, 128)
+    edge[:, 24:32, :8] = 1
+    (stock,), (mine,) = GrowMask.execute(edge, 16, True).result, ours["GrowMask"].run(edge, 45.0, 0.0, False)
+    told["grown over the edge"] = [bool(grown[0, 28, -8:].any()) for grown in (stock, mine)]
+    vae, _ = small_vae(True)
+    with torch.inference_mode():
+        (latent,) = ours["VAEEncode"].run(torch.rand(1, 64, 128, 3), vae, mask=edge, mask_grow=45.0)
+    picture = latent["samples"].clone()
+    out, _ = sample(padded, latent=latent)
+    off, made = (out - picture).abs().amax(dim=(0, 1)), latent["noise_mask"][0, 0] > 0
+    told["kept"]["our latents"], told["made"]["our latents"] = float(off[~made].max()), float(off[made].mean())
+    told["over the edge"] = made[3, [0, -1]].tolist()
+    # A model that is shown the picture and the mask, as FLUX.1-Fill is: both wrap with the noise.
+    filling, _, _ = small_flux(in_channels=96)
+    (filling,) = ours["CircularPadding"].run(filling, 1)
+    words = {"concat_latent_image": picture, "concat_mask": edge[:, None]}
+    out, calls = sample(filling, latent={**latent, "noise_mask": edge[:, None]}, extra=words)
+    told["channels"] = int(calls[0][0][0].shape[1])
+    kept = torch.nn.functional.max_pool2d(edge, 8)[0] == 0
+    told["kept"]["a model that fills"] = float((out - picture).abs().amax(dim=(0, 1))[kept].max())
+    return told
 
 
 def stranger(net=None):
@@ -1018,7 +1078,7 @@ comfy.options.enable_args_parsing()
 """
 
 _INSIDE = (small_flux, sample, same_in_diffusers, off_from_core, sampling, as_bias, oracle, composing, stranger,
-           small_vae, decoding, more_than_factors, loras, compiling, pressing)  # fmt: skip
+           masking, small_vae, decoding, more_than_factors, loras, compiling, pressing)  # fmt: skip
 
 
 def in_comfyui(function):
@@ -1055,6 +1115,17 @@ def test_what_goes_beside_the_picture_is_padded_with_it_or_left_alone():
     told = in_comfyui(oracle)
     assert max(case["off"] for case in told.values()) <= 1e-5, told
     assert min(case["moved"] for case in told.values()) > 1e-3, told
+
+
+@pytest.mark.comfyui
+def test_masks_over_the_meridian_hold_exactly_under_the_stock_sampler():
+    told = in_comfyui(masking)
+    assert max(told["kept"].values()) <= 1e-6, told
+    assert min(told["made"].values()) > 1e-3, told
+    assert max(told["off"].values()) <= 1e-5, told
+    assert told["grown over the edge"] == [False, True]
+    assert told["over the edge"] == [True, True]
+    assert told["channels"] == 96
 
 
 @pytest.mark.comfyui

@@ -15,6 +15,7 @@ import pytest
 from comfy_server import PYTHON, Server, comfyui_dir, errors
 from command_line import install
 from dit360_comfy.replacements import REPLACEMENTS
+from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
 from PIL import Image
 
@@ -246,6 +247,142 @@ def test_it_stops_within_a_step_and_goes_on_serving(server):
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
     assert took < 4, f"it took {took:.1f} s of processors, and a step takes longer than that"
     saved(server, server.run(graph(sampler={"seed": 21})))
+
+
+def loaded(server, name, image):
+    """A node that loads a picture, which is put into the server's folder."""
+    image.save(server.base / "input" / f"{name}.png")
+    return {"class_type": "LoadImage", "inputs": {"image": f"{name}.png"}}
+
+
+def pasting(mask, original=("photo", 0)):
+    """Nodes that paste back, and a graph's end that saves that."""
+    return {
+        "paste": {
+            "class_type": "DiT360PasteBack",
+            "inputs": {
+                "image": ["decode", 0], "original": list(original), "mask": mask, "match_colours": True,
+                "feather": -1.0,
+            },
+        },
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["paste", 0], "filename_prefix": "pano"}},
+    }  # fmt: skip
+
+
+def inpainting(image, mask, **more):
+    return {
+        "class_type": "DiT360Inpaint",
+        "inputs": {
+            "dit360_pipe": ["load", 0], "conditioning": ["read", 0], "image": image, "mask": mask, "steps": 3,
+            "cfg_scale": -1, "denoise": 1.0, "blur_radius": 10, "blend_mode": "cosine", "seed": 7, **more,
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def picture(tiny):
+    """A panorama, 256×128."""
+    return tiny.generate("a calm sea at noon", width=256, height=128, steps=3, seed=2).image
+
+
+@pytest.mark.parametrize("how", ["set latent noise mask", "vae encode for inpainting", "inpaint"])
+def test_what_comfyui_masks_is_made_anew_and_the_rest_stays_to_the_last_pixel(server, tiny_folder, picture, how):
+    holed = picture.convert("RGBA")
+    hole = Image.new("L", (64, 64), 0)  # transparent
+    for left in (-32, 224):  # over the meridian
+        holed.paste(Image.new("RGBA", hole.size), (left, 32))
+    more = {"photo": loaded(server, "holed", holed)}
+    mask = ["photo", 1]
+    if how == "set latent noise mask":
+        encode = {"class_type": "DiT360Encode", "inputs": {"image": ["photo", 0], "dit360_pipe": ["load", 0]}}
+        masked = {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["encode", 0], "mask": mask}}
+        more |= {"encode": encode, "masked": masked}
+    elif how == "vae encode for inpainting":
+        vae = {"class_type": "SmallVAE", "inputs": {"folder": str(tiny_folder)}}
+        inputs = {"pixels": ["photo", 0], "vae": ["vae", 0], "mask": mask, "grow_mask_by": 6}
+        more |= {"vae": vae, "masked": {"class_type": "VAEEncodeForInpaint", "inputs": inputs}}
+    sampler = {"width": 0, "height": 0, "latent_image": ["masked", 0]}
+    made = graph(sampler=sampler if "masked" in more else {}, **more, **pasting(mask))
+    if how == "inpaint":
+        made["sample"] = inpainting(["photo", 0], mask)
+        made["paste"]["inputs"]["mask"] = ["sample", 1]
+    image = saved(server, server.run(made)).image
+    assert image.size == picture.size
+    off = np.abs(np.asarray(image, dtype=int) - np.asarray(picture, dtype=int)).max(-1)
+    assert not off[:, 80:-80].any()
+    assert not off[:4].any()
+    assert off[40:88, :24].mean() > 4
+    assert off[40:88, -24:].mean() > 4
+    steps = np.abs(np.diff(np.asarray(image, dtype=float), axis=1, append=np.asarray(image, dtype=float)[:, :1]))
+    assert steps[40:88, -1].mean() < 3 * steps[40:88, list(range(24)) + list(range(-25, -1))].mean() + 1
+
+
+def test_a_photo_becomes_the_panorama_that_the_library_makes(server, tiny):
+    photo = tiny.generate("a castle above a meadow at sunset", seed=7, steps=3).image.crop((196, 64, 316, 154))
+    placed = {
+        "class_type": "DiT360PhotoToPanorama",
+        "inputs": {
+            "image": ["load image", 0], "fov": 70.0, "yaw": 170.0, "pitch": 5.0, "roll": 3.0, "width": 256, "height": 0,
+        },
+    }  # fmt: skip
+    made = graph(
+        **{"load image": loaded(server, "photo", photo)}, placed=placed,
+        **pasting(["sample", 1], original=("placed", 0)),
+    )  # fmt: skip
+    made["sample"] = inpainting(["placed", 0], ["placed", 1])
+    image = saved(server, server.run(made)).image
+    expected = tiny.generate(
+        "a castle above a meadow at sunset", photo=Photo(photo, fov=70, yaw=170, pitch=5, roll=3), width=256, steps=3,
+        seed=7,
+    )  # fmt: skip
+    assert np.abs(np.asarray(image, dtype=int) - np.asarray(expected.image, dtype=int)).max() <= 1
+
+
+def test_a_view_is_edited_by_comfyuis_own_node_and_put_back(server, picture):
+    looking = {"fov": 70.0, "yaw": 180.0, "pitch": 0.0, "roll": 0.0}
+    view = {
+        "class_type": "DiT360PanoramaToView",
+        "inputs": {"panorama": ["photo", 0], **looking, "width": 128, "height": 128},
+    }
+    edited = {"class_type": "ImageInvert", "inputs": {"image": ["view", 0]}}
+    back = {
+        "class_type": "DiT360ViewToPanorama",
+        "inputs": {"panorama": ["photo", 0], "view": ["edited", 0], **looking, "feather": 2.0, "camera": ["view", 2]},
+    }
+    save = {"class_type": "SaveImage", "inputs": {"images": ["back", 0], "filename_prefix": "pano"}}
+    graph_ = {"photo": loaded(server, "whole", picture), "view": view, "edited": edited, "back": back, "save": save}
+    image = np.asarray(saved(server, server.run(graph_)).image, dtype=int)
+    own = np.asarray(picture, dtype=int)
+    assert np.array_equal(image[:, 40:-40], own[:, 40:-40])
+    inverted = np.abs(image - (255 - own))[60:68]
+    assert max(inverted[:, :10].max(), inverted[:, -10:].max()) < 24
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "told"),
+    [
+        ("region", {"fov": 180.0}, "fov is 180.0, but must be 1.0 … 179.0"),
+        ("region", {"width": 1000, "height": 500}, "take 992×496, or leave height at 0"),
+        ("sample", {"blur_radius": 60}, "blur_radius is 60, but must be 0 … 50"),
+        ("sample", {"denoise": 0.001}, "denoise is 0.001, but must be 0, or 0.01 … 1"),
+        ("paste", {"feather": 90.0}, "feather is 90.0, but must be -1.0 … 45.0"),
+    ],
+)
+def test_bad_input_of_editing_is_one_sentence_at_its_node(server, picture, node, inputs, told):
+    region = {"yaw": 0.0, "pitch": 0.0, "fov": 60.0, "grow": 0.0, "soften": 0.0, "width": 0, "height": 0}
+    bad = graph(
+        photo=loaded(server, "whole", picture),
+        region={"class_type": "DiT360RegionMask", "inputs": {**region, "image": ["photo", 0]}},
+        **pasting(["sample", 1]),
+    )
+    bad["sample"] = inpainting(["photo", 0], ["region", 0])
+    bad[node]["inputs"] |= inputs
+    answer = server.queue(bad)
+    assert answer.status == 400
+    assert list(answer.body["node_errors"]) == [node]
+    (error,) = answer.body["node_errors"][node]["errors"]
+    assert told in error["details"]
+    assert "\n" not in error["details"]
 
 
 @pytest.mark.parametrize(
