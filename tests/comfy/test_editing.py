@@ -245,8 +245,18 @@ def test_a_view_is_put_back_where_it_was_and_nothing_else_changes():
     assert 0.02 < float((where > 0).float().mean()) < 0.3
     assert (back[where == 1] - (1 - panorama[where == 1])).abs().max() < 0.02
     # By angles instead of the camera, and without an edit.
-    same, _ = run("DiT360ViewToPanorama", panorama=panorama, view=seen, **LOOKING, feather=4.0)
-    assert (same - panorama).abs().max() < 0.02
+    given = {"panorama": panorama, **LOOKING, "feather": 4.0}
+    same, _ = run("DiT360ViewToPanorama", view=seen, **given, only_changes=False)
+    assert 0 < (same - panorama).abs().max() < 0.02
+    eight = (seen * 255).round() / 255
+    assert torch.equal(run("DiT360ViewToPanorama", view=eight, **given)[0], panorama)
+    # What changed, and no more than a feather around it.
+    spotted = seen.clone()
+    spotted[0, 40:60, 40:60] = 0.0
+    spot, around = run("DiT360ViewToPanorama", view=spotted, **given)
+    assert 0 < float((around > 0).float().sum()) < 0.5 * float((where > 0).float().sum())
+    assert torch.equal(spot[around == 0], panorama[around == 0])
+    assert spot.amax(-1)[around == 1].min() < 0.05
     # Only what is masked.
     left = torch.zeros(1, 128, 192)
     left[..., :96] = 1

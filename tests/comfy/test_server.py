@@ -351,7 +351,14 @@ def test_a_view_is_edited_by_comfyuis_own_node_and_put_back(server, picture):
     edited = {"class_type": "ImageInvert", "inputs": {"image": ["view", 0]}}
     back = {
         "class_type": "DiT360ViewToPanorama",
-        "inputs": {"panorama": ["photo", 0], "view": ["edited", 0], **looking, "feather": 2.0, "camera": ["view", 2]},
+        "inputs": {
+            "panorama": ["photo", 0],
+            "view": ["edited", 0],
+            **looking,
+            "feather": 2.0,
+            "only_changes": True,
+            "camera": ["view", 2],
+        },
     }
     save = {"class_type": "SaveImage", "inputs": {"images": ["back", 0], "filename_prefix": "pano"}}
     graph_ = {"photo": loaded(server, "whole", picture), "view": view, "edited": edited, "back": back, "save": save}

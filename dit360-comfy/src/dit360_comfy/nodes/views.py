@@ -7,8 +7,9 @@ from typing import Any
 
 import attrs
 from dit360_core.errors import InputError
-from dit360_core.pipeline.editing.canvas import pasting_share
+from dit360_core.pipeline.editing.canvas import pasting_share, smoothed
 from dit360_core.sphere.camera import Camera
+from dit360_core.sphere.distance import distance
 from dit360_core.sphere.views import onto_sphere, view
 
 from dit360_comfy import host
@@ -20,6 +21,8 @@ from dit360_comfy.settings import recall, remember
 
 _SHARP = 16
 """Sides of a view that is as sharp as its panorama are multiples of it, as most models like them."""
+_SAME = 1.5 / 255
+"""Up to this a view's pixels are as they were seen: files round them to 8 bits."""
 
 
 class DiT360PanoramaToView(Node):
@@ -101,6 +104,11 @@ class DiT360ViewToPanorama(Node):
                 ),
             },
             "optional": {
+                "only_changes": ("BOOLEAN", {
+                    "default": True,
+                    "tooltip": "Leave the panorama as it is, bit for bit, where the view is as it was seen: what "
+                    "changed fades by feather into that. Off: put back all of the view.",
+                }),
                 "camera": ("DIT360_VIEW", {
                     "tooltip": "The camera of DiT360 Panorama to View; fov, yaw, pitch and roll are then not used.",
                 }),
@@ -110,7 +118,7 @@ class DiT360ViewToPanorama(Node):
 
     def run(
         self, panorama: Any, view: Any, fov: float, yaw: float, pitch: float, roll: float, feather: float,
-        camera: Any = None, mask: Any = None,
+        only_changes: bool = True, camera: Any = None, mask: Any = None,
     ) -> tuple[Any, Any]:  # fmt: skip
         import torch
 
@@ -125,14 +133,16 @@ class DiT360ViewToPanorama(Node):
             made, where = [], []
             for at in range(count):
                 host.check_interrupt()
-                own, share = of_batch(planes, at), None
-                shown, covered = onto_sphere(of_batch(views, at), eye, int(own.shape[-2]))
+                own, edited = of_batch(planes, at), of_batch(views, at)
+                shown, covered = onto_sphere(edited, eye, int(own.shape[-2]))
                 inside = (covered == 1).float()
                 if levels is not None:
                     masked = _as_large(of_batch(levels, at), wide, high)
                     # What is masked to half and more, so that where nothing is nothing is changed.
                     inside *= (onto_sphere(masked[None], eye, int(own.shape[-2]))[0][0] >= 0.5).float()
                 share = pasting_share(inside, feather)
+                if only_changes:
+                    share = share * _changes(own, edited, eye, feather)
                 mixed = share * shown.clamp(0, 1) + (1 - share) * own
                 made.append(torch.where(share > 0, mixed, own))
                 where.append(share)
@@ -140,6 +150,25 @@ class DiT360ViewToPanorama(Node):
             if count == len(planes):
                 remember(found, recall(panorama))
             return found, torch.stack(where)
+
+
+def _changes(own: Any, edited: Any, eye: Camera, feather: float) -> Any:
+    """``(H, W)`` in 0 … 1: where a view is another one than is seen of the panorama; it fades around that.
+
+    own: ``(3, H, W)``, the panorama.
+    edited: ``(3, h, w)``, the view.
+    feather: degrees.
+    """
+    import torch
+
+    height = int(own.shape[-2])
+    other = ((view(own, eye).clamp(0, 1) - edited).abs().amax(0) > _SAME).float()
+    # A pixel that shows any of it, whichever of both pictures is the finer one.
+    wide = torch.nn.functional.max_pool2d(other[None], 3, 1, 1)
+    laid, covered = onto_sphere(wide, eye, height)
+    changed = (laid[0] * covered > 1e-3) & (covered > 0)
+    away = distance(changed, feather + 180 / height)
+    return 1 - smoothed(away / max(feather, 180 / height)) if bool(changed.any()) else torch.zeros_like(covered)
 
 
 def _camera(given: Any, width: int, height: int) -> Camera | None:
