@@ -342,9 +342,8 @@ def test_a_photo_joins_any_panorama_with_a_mask_or_without():
     begun, all_but = placed(photo(), panorama=panorama, width=0)
     assert float(all_but.mean()) > 0.5
     assert (begun - panorama).abs().max() < 0.05
-    assert "set width and height to 0, or to its size" in refused(
-        "DiT360PhotoToPanorama", image=photo(), **LOOKING, width=512, height=0, panorama=panorama
-    )
+    larger, around = placed(photo(), panorama=panorama, mask=region(yaw=0.0), width=2 * WIDTH)
+    assert (larger.shape, around.shape) == ((1, 2 * HEIGHT, 2 * WIDTH, 3), (1, 2 * HEIGHT, 2 * WIDTH))
 
 
 @pytest.mark.parametrize(

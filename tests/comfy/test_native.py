@@ -735,7 +735,9 @@ def masking():
     # ComfyUI's own growth ends at the picture's edge, and ours goes on.
     edge = torch.zeros(1, 64, 128)
     edge[:, 24:32, :8] = 1
-    (stock,), (mine,) = GrowMask.execute(edge, 16, True).result, ours["GrowMask"].run(edge, 45.0, 0.0, False)
+    new = hasattr(GrowMask, "execute")  # from 0.4 on or so
+    (stock,) = GrowMask.execute(edge, 16, True).result if new else GrowMask().expand_mask(edge, 16, True)
+    (mine,) = ours["GrowMask"].run(edge, 45.0, 0.0, False)
     told["grown over the edge"] = [bool(grown[0, 28, -8:].any()) for grown in (stock, mine)]
     vae, _ = small_vae(True)
     with torch.inference_mode():

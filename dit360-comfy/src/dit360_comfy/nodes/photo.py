@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,9 @@ from dit360_comfy.inputs import Spec
 from dit360_comfy.laying import Kept, keeping, kept_of, laid, laid_of
 from dit360_comfy.nodes.base import Node
 from dit360_comfy.nodes.spherical import check_asked, placing, size_inputs, size_of, sized_by
-from dit360_comfy.pictures import at_size, grey, masks, of_batch, panoramas, pictures, pillow, to_comfy
+from dit360_comfy.pictures import at_size, grey, masks, of_batch, panoramas, pictures, pillow, resized, to_comfy
+
+log = logging.getLogger("dit360")
 
 
 class DiT360PhotoToPanorama(Node):
@@ -104,10 +107,8 @@ class DiT360PhotoToPanorama(Node):
             return of_others
         own = of_batch(planes, at)
         if size != (own.shape[-1], own.shape[-2]):
-            raise InputError(
-                f"panorama has {own.shape[-1]}×{own.shape[-2]} pixels, and {size[0]}×{size[1]} are asked for; set "
-                "width and height to 0, or to its size."
-            )
+            log.info("panorama has %d×%d pixels, and is resized to %d×%d.", own.shape[-1], own.shape[-2], *size)
+            own = resized(own, size)
         hole = None if mask is None else grey(at_size(of_batch(masks(mask, "mask"), at), size, "mask"))
         return Given(image=Panorama(image=pillow(own), hole=hole))
 
