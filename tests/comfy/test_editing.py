@@ -319,6 +319,16 @@ def test_a_photo_lies_where_the_core_lays_it_and_what_is_around_it_is_masked_and
     assert 0.5 < float(mask.mean()) < 1
 
 
+def test_other_nodes_take_a_photo_s_panorama_for_any_picture():
+    image, _ = placed(photo())
+    assert recall(image) == ({},)
+    (same,) = run(
+        "Equirect360Process", image=image, enforce_2_1_ratio=True, fix_mode="none", blend_edges=False, blend_width=10,
+        blend_mode="cosine",
+    )  # fmt: skip
+    assert torch.equal(same, image)
+
+
 def test_a_second_photo_joins_the_first_as_if_both_were_given_at_once():
     beside = {**LOOKING, "yaw": -140.0}
     first, hole = placed(photo())
@@ -441,7 +451,8 @@ def test_a_mask_of_nothing_or_of_everything_is_told_and_done(pipe, words, caplog
     assert not where.any()
     own = run("DiT360Encode", image=panorama, dit360_pipe=pipe)[0]["samples"]
     assert torch.allclose(latents["samples"], own, atol=1e-5)
-    inpainted(pipe, words, panorama, torch.ones(1, HEIGHT, WIDTH), steps=1)
+    inpainted(pipe, words, panorama, torch.ones(2, HEIGHT, WIDTH), steps=1)
+    assert "mask is a batch of 2, and image of 1; the rest is left out" in caplog.text
     assert "keeps nothing" in caplog.text
 
 

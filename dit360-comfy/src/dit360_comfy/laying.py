@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from dit360_core.pipeline.editing.given import Given
 
+_LAID, _KEPT = "dit360_laid", "dit360_kept"
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Kept:
@@ -35,26 +37,24 @@ class Kept:
 
 def laid(image: Any, given: Sequence[Given]) -> Any:
     """Returns an IMAGE of which is told what photos lie on each of its pictures."""
-    return ride(image, tuple(given))
+    return ride(image, tuple(given), _LAID)
 
 
 def laid_of(image: Any, at: int) -> Given | None:
     """What lies on a picture of an IMAGE; None: nobody says."""
-    found = riding(image)
-    given = found[at % len(found)] if isinstance(found, tuple) and found else None
-    return given if getattr(given, "photos", ()) else None
+    found: tuple[Given, ...] = riding(image, _LAID) or ()
+    return found[at % len(found)] if found else None
 
 
 def keeping(mask: Any, kept: Sequence[Kept]) -> Any:
     """Returns a MASK ``(B, H, W)``, of which is told what is held and pasted."""
-    return ride(mask, tuple(kept))
+    return ride(mask, tuple(kept), _KEPT)
 
 
 def kept_of(mask: Any, at: int) -> Kept | None:
     """What a MASK was told of; None: nothing."""
-    found = riding(mask)
-    kept = found[at % len(found)] if isinstance(found, tuple) and found else None
-    return kept if isinstance(kept, Kept) else None
+    found: tuple[Kept, ...] = riding(mask, _KEPT) or ()
+    return found[at % len(found)] if found else None
 
 
 def latent_mask(image: Any, mask: Any, grow: float) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from dit360_comfy import host
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger("dit360")
 
 
 def pictures(image: Any, name: str) -> torch.Tensor:
@@ -108,6 +111,17 @@ def resized(planes: torch.Tensor, size: tuple[int, int], mode: str = "bicubic") 
 def of_batch(several: Any, at: int) -> Any:
     """The one of a batch that belongs to the picture ``at`` of another: a shorter one begins anew, as in ComfyUI."""
     return several[at % len(several)]
+
+
+def tell_of_more(several: Any, name: str, count: int, other: str) -> None:
+    """Warns if a batch has more than there are of another, since ComfyUI's own nodes leave those out as well.
+
+    name: of the input.
+    count: of the other.
+    other: that input's name.
+    """
+    if len(several) > count:
+        log.warning("%s is a batch of %d, and %s of %d; the rest is left out.", name, len(several), other, count)
 
 
 def pillow(planes: torch.Tensor) -> Image.Image:

@@ -13,15 +13,18 @@ from typing import Any
 _NAME = "dit360_told"
 
 
-def ride(tensor: Any, told: Any) -> Any:
-    """Returns the tensor, with something to tell of it."""
-    setattr(tensor, _NAME, told)
+def ride(tensor: Any, told: Any, name: str = _NAME) -> Any:
+    """Returns the tensor, with something to tell of it.
+
+    name: of what is told, where several things may be.
+    """
+    setattr(tensor, name, told)
     return tensor
 
 
-def riding(tensor: Any) -> Any:
-    """What :func:`ride` put on a tensor; None where nothing is known of it."""
-    return getattr(tensor, _NAME, None)
+def riding(tensor: Any, name: str = _NAME) -> Any:
+    """What :func:`ride` put on a tensor by that name; None where nothing is known of it."""
+    return getattr(tensor, name, None)
 
 
 def remember(pictures: Any, settings: Sequence[Mapping[str, Any]]) -> Any:

@@ -23,7 +23,7 @@ from dit360_comfy.nodes.base import Node, pipe_input
 from dit360_comfy.nodes.controls import ADVANCED, CONSISTENCY, PADDING, SEED, SOLVING, guidance, sample_options, steps
 from dit360_comfy.nodes.painting import Start, encoded, fills, paint, shown_of, tell
 from dit360_comfy.nodes.spherical import degrees
-from dit360_comfy.pictures import at_size, masks, of_batch, panoramas
+from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, tell_of_more
 from dit360_comfy.pipe import pipe_of
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class DiT360Inpaint(Node):
         planes, levels = panoramas(image, "image"), masks(mask, "mask")
         width, height = int(planes.shape[-1]), int(planes.shape[-2])
         check_size(width, height)
+        tell_of_more(levels, "mask", len(planes), "image")
         with host.plain_mode():
             parts = [
                 _part(mask, of_batch(levels, at), at, (width, height), mask_grow, blur_radius, blend_mode)

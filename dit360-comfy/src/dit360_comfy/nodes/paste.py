@@ -13,7 +13,7 @@ from dit360_comfy.inputs import Spec
 from dit360_comfy.laying import kept_of, laid_of
 from dit360_comfy.nodes.base import Node
 from dit360_comfy.nodes.spherical import degrees
-from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, resized, to_comfy
+from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, resized, tell_of_more, to_comfy
 from dit360_comfy.settings import recall, remember
 
 log = logging.getLogger("dit360")
@@ -59,6 +59,8 @@ class DiT360PasteBack(Node):
         with host.plain_mode():
             planes, owns, levels = panoramas(image, "image"), panoramas(original, "original"), masks(mask, "mask")
             size = (int(planes.shape[-1]), int(planes.shape[-2]))
+            tell_of_more(owns, "original", len(planes), "image")
+            tell_of_more(levels, "mask", len(planes), "image")
             made = []
             for at, one in enumerate(planes):
                 host.check_interrupt()

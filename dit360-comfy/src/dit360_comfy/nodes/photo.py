@@ -19,7 +19,18 @@ from dit360_comfy.inputs import Spec
 from dit360_comfy.laying import Kept, keeping, kept_of, laid, laid_of
 from dit360_comfy.nodes.base import Node
 from dit360_comfy.nodes.spherical import check_asked, placing, size_inputs, size_of, sized_by
-from dit360_comfy.pictures import at_size, grey, masks, of_batch, panoramas, pictures, pillow, resized, to_comfy
+from dit360_comfy.pictures import (
+    at_size,
+    grey,
+    masks,
+    of_batch,
+    panoramas,
+    pictures,
+    pillow,
+    resized,
+    tell_of_more,
+    to_comfy,
+)
 
 log = logging.getLogger("dit360")
 
@@ -84,6 +95,8 @@ class DiT360PhotoToPanorama(Node):
             beside = None if beneath is None else (int(beneath.shape[-1]), int(beneath.shape[-2]))
             size = size_of(width, height, dit360_pipe, beside)
             check_size(*size)
+            if beneath is not None:
+                tell_of_more(beneath, "panorama", len(photos), "image")
             given = []
             for at, photo in enumerate(photos):
                 host.check_interrupt()

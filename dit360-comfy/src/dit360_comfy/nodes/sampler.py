@@ -23,7 +23,7 @@ from dit360_comfy.latents import from_comfy, size_of
 from dit360_comfy.nodes.base import Node, pipe_input
 from dit360_comfy.nodes.controls import ADVANCED, CONSISTENCY, PADDING, SEED, SOLVING, guidance, sample_options, steps
 from dit360_comfy.nodes.painting import Start, fills, paint, shown_by, shown_in, tell
-from dit360_comfy.pictures import at_size, masks, of_batch
+from dit360_comfy.pictures import at_size, masks, of_batch, tell_of_more
 from dit360_comfy.pipe import Pipe, pipe_of
 
 log = logging.getLogger("dit360")
@@ -155,6 +155,7 @@ def _begin(pipeline: Pipeline, latent_image: Any, options: dict[str, Any]) -> li
     if mask is None:
         return [Start(image=latents) for latents in begun]
     levels = masks(mask, "noise_mask")
+    tell_of_more(levels, "noise_mask", count, "latent_image")
     return [Start(image=latents, hold=_held(latents, of_batch(levels, at))) for at, latents in enumerate(begun)]
 
 
