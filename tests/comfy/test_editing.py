@@ -9,6 +9,7 @@ import pytest
 import torch
 from dit360_comfy.laying import latent_mask
 from dit360_comfy.nodes import NODE_CLASS_MAPPINGS
+from dit360_comfy.pictures import resized
 from dit360_comfy.settings import recall
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.panorama.photos import Photo
@@ -211,6 +212,18 @@ def test_growing_a_mask_goes_on_behind_the_meridian_and_the_poles_and_shrinking_
     assert "twice as wide as high" in refused(
         "DiT360GrowMask", mask=torch.eye(64)[None], grow=1.0, soften=0.0, invert=False
     )
+
+
+@pytest.mark.parametrize("size", [(256, 128), (64, 32), (100, 50), (144, 72), (2, 1)])
+def test_a_picture_of_another_size_is_resized_around_the_meridian(size):
+    smooth = sky()[0].permute(2, 0, 1)
+    found = resized(smooth, size)
+    assert tuple(found.shape) == (3, size[1], size[0])
+    # Three times around is as far as any interpolation looks.
+    around = torch.nn.functional.interpolate(
+        torch.cat([smooth] * 3, -1)[None], (size[1], 3 * size[0]), mode="bicubic", antialias=True
+    )  # fmt: skip
+    assert torch.allclose(found, around[0, :, :, size[0] : 2 * size[0]].clamp(0, 1), atol=1e-5)
 
 
 def test_latents_for_other_samplers_have_a_mask_that_goes_on_over_the_edge():

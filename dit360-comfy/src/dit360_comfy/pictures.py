@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +103,14 @@ def resized(planes: torch.Tensor, size: tuple[int, int], mode: str = "bicubic") 
     import torch
 
     width, height = size
-    # Three times around, so that the first and the last column are between their neighbours.
-    around = torch.cat([planes] * 3, dim=-1)[None]
-    found = torch.nn.functional.interpolate(around, (height, 3 * width), mode=mode, antialias=True)
-    return found[0, :, :, width : 2 * width].clamp(0, 1)
+    wide = int(planes.shape[-1])
+    # Some columns of the other side on either side, as many as make whole columns of the other size.
+    unit = wide // math.gcd(wide, width)
+    margin = min(wide, unit * math.ceil(max(16, 4 * wide / width) / unit))
+    beyond = margin * width // wide
+    around = torch.cat([planes[..., -margin:], planes, planes[..., :margin]], dim=-1)[None]
+    found = torch.nn.functional.interpolate(around, (height, width + 2 * beyond), mode=mode, antialias=True)
+    return found[0, :, :, beyond : beyond + width].clamp(0, 1)
 
 
 def of_batch(several: Any, at: int) -> Any:
