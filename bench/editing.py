@@ -31,7 +31,7 @@ from dit360_core.pipeline.editing.pasting import pasted
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.distance import distance
 from dit360_core.sphere.views import onto_sphere, view
-from editing_measures import contours, decibels, image_of, largest, pixels
+from editing_measures import contours, decibels, image_of, ordinary_step, pixels
 from overhead import paired
 from PIL import Image, ImageChops, ImageDraw
 
@@ -206,7 +206,7 @@ def edits(
 
         makers["the official script"] = (theirs, Official(official).edit)
     lines = [
-        "| | largest step near the border | kept pixels are off by | seam ratio, median | edits |",
+        "| | largest step near the border | kept pixels are off by, median | seam ratio, median | edits |",
         "|---|---|---|---|---|",
     ]
     sources = [source(task(number)) for number in range(count)]
@@ -222,7 +222,20 @@ def edits(
     written("edits", lines)
 
 
-Found = dict[str, float | None]
+@attrs.frozen(kw_only=True)
+class Found:
+    """What was measured of one edit; None: it says nothing.
+
+    steps: across the contours near the border.
+    ordinary: the step between any two neighbours.
+    off: the mean difference of what is kept.
+    seam: the seam ratio.
+    """
+
+    steps: dict[int, float] = attrs.field(factory=dict)
+    ordinary: float = 0.0
+    off: float | None = None
+    seam: float
 
 
 def source(edit: Task) -> Found:
@@ -233,29 +246,34 @@ def source(edit: Task) -> Found:
 def plainly(pipe: dit360.Pipeline, edit: Task, steps: int | None) -> Found:
     """The seam of a picture that keeps nothing."""
     made = pipe.generate(edit.prompt, width=SIZE[0], seed=edit.seed, **_steps(steps))
-    return {"step": None, "off": None, "seam": made.seam.ratio}
+    return Found(seam=made.seam.ratio)
 
 
 def measured(edit: Task, made: torch.Tensor, mask: Image.Image) -> Found:
-    """The largest step along contours near the border, how far what is kept is off, and the seam ratio."""
+    """The steps near the border, how far what is kept is off, and the seam ratio."""
     hole = pixels(mask.convert("L"))[0] >= 0.5
     away = distance(hole, 180.0) / PIXEL - distance(~hole, 180.0) / PIXEL
     far = away >= 40  # where every way keeps everything
-    return {
-        "step": largest(contours(made, away)),
-        "off": float((made - pixels(edit.panorama))[:, far].abs().mean()),
-        "seam": seam_ratio(image_of(made)),
-    }
+    return Found(
+        steps=contours(made, away),
+        ordinary=ordinary_step(made),
+        off=float((made - pixels(edit.panorama))[:, far].abs().mean()),
+        seam=seam_ratio(image_of(made)),
+    )
 
 
 def row(name: str, found: list[Found]) -> str:
-    """Of the table: medians, since one scene in a hundred has an edge of its own where the border is."""
-
-    def median(key: str, digits: str) -> str:
-        values = [value for one in found if (value := one[key]) is not None]
-        return format(statistics.median(values), digits) if values else "–"
-
-    return f"| {name} | {median('step', '.2f')} | {median('off', '.4f')} | {median('seam', '.2f')} | {len(found)} |"
+    """Of the table. Steps are means over all edits, contour by contour, since scenes have edges of their own."""
+    levels = sorted({level for one in found for level in one.steps})
+    ordinary = statistics.mean(one.ordinary for one in found)
+    means = [statistics.mean(one.steps[level] for one in found if level in one.steps) / ordinary for level in levels]
+    off = [one.off for one in found if one.off is not None]
+    seam = statistics.median(one.seam for one in found)
+    print(name, [round(mean, 2) for mean in means], flush=True)
+    return (
+        f"| {name} | {f'{max(means):.2f}' if means else '–'} | {f'{statistics.median(off):.4f}' if off else '–'} | "
+        f"{seam:.2f} | {len(found)} |"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- time

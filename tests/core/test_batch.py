@@ -81,9 +81,9 @@ def test_a_line_says_any_option_of_its_picture_and_the_command_the_others(tmp_pa
         ("a.jsonl", ['{"prompt": "a", "name": "../a.jpg"}'], "line 1: '../a.jpg' cannot name a file"),
         ("a.jsonl", ['{"prompt": "a", "name": "a.gif"}'], "its ending says no known format"),
         ("a.jsonl", ['{"prompt": "a", "name": 4}'], "line 1: name must be text, not 4"),
-        ("a.jsonl", ['{"prompt": "a", "image": "gone.png"}'], "line 1: there is no image"),
-        ("a.jsonl", ['{"prompt": "a", "mask": "gone.png"}'], "line 1: there is no"),
-        ("a.jsonl", ['{"prompt": "a", "photo": "gone.png;fov=60"}'], "line 1: there is no"),
+        ("a.jsonl", ['{"prompt": "a", "image": "gone.png"}'], "line 1: there is no file"),
+        ("a.jsonl", ['{"prompt": "a", "mask": "gone.png"}'], "line 1: there is no file"),
+        ("a.jsonl", ['{"prompt": "a", "photo": "gone.png;fov=60"}'], "line 1: there is no file"),
         ("a.jsonl", ['{"prompt": "a", "photo": [5]}'], "line 1: photo must be text or a list of texts, not [5]"),
         ("a.jsonl", ['{"prompt": "a", "photo": "x.png;zoom=6"}'], "line 1: photo 'x.png;zoom=6' says 'zoom=6'"),
         ("a.jsonl", ['{"prompt": "a", "region": "left"}'], "line 1: region is 'left'"),
@@ -293,6 +293,31 @@ def test_what_a_picture_is_made_from_tells_it_from_others(tmp_path):
     ]
     items = listed(tmp_path / "list.jsonl", *(json.dumps({"prompt": "a", "seed": 1, **kind}) for kind in kinds))
     assert len({item.key for item in items}) == len(kinds)
+
+
+def test_options_for_all_pictures_of_a_list_are_left_out_where_they_mean_nothing(tmp_path):
+    """In one list: a prompt alone, a picture to begin with, a transparent one, a mask, a region, a photo."""
+    Image.new("RGB", (128, 64)).save(tmp_path / "p.png")
+    Image.new("L", (128, 64)).save(tmp_path / "m.png")
+    Image.new("RGBA", (128, 64)).save(tmp_path / "hole.png")
+    lines = [
+        {},
+        {"image": "p.png", "denoise": 0.5},
+        {"image": "hole.png"},
+        {"image": "p.png", "mask": "m.png"},
+        {"image": "p.png", "region": "0,0,60"},
+        {"photo": "p.png"},
+    ]
+    options = {"fov": 60.0, "mask_means": "keep", "mask_grow": 3.0, "paste_back": False}
+    items = listed(tmp_path / "a.jsonl", *(json.dumps({"prompt": "a", **line}) for line in lines), **options)
+    grown = [item.files.open().options.mask_grow for item in items]
+    assert grown == [None, None, 3.0, 3.0, 3.0, 3.0]
+    assert [item.files.open().options.mask_means for item in items] == [*["repaint"] * 3, "keep", *["repaint"] * 2]
+    assert items[-1].files.open().photos[0].fov == 60
+    with pytest.raises(InputError, match="has no effect, because nothing is kept"):
+        listed(tmp_path / "b.jsonl", '{"prompt": "a", "image": "p.png", "denoise": 0.5, "mask_grow": 3.0}')[
+            0
+        ].files.open()
 
 
 def test_photos_of_a_table_stand_side_by_side_in_one_cell(tmp_path):

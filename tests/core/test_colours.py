@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import FORMATS, Panorama
 from dit360_core.panorama.showing import write_viewer
 from PIL import Image, ImageCms, PngImagePlugin
@@ -170,6 +171,14 @@ def test_a_picture_given_with_its_profile_is_converted_too():
     converted = np.asarray(Panorama(image=image).image)
     assert np.quantile(np.abs(converted - in_srgb(colours(), "Adobe RGB")), 0.9) < 2
     assert image.info["icc_profile"], "the picture that was given is left alone"
+
+
+def test_a_photo_given_with_its_profile_is_converted_too():
+    image = Image.fromarray(colours())
+    image.info["icc_profile"] = profile("Adobe RGB")
+    photo = Photo(image, fov=60)
+    assert np.abs(np.asarray(photo.image) - np.asarray(Panorama(image).image).astype(int)).max() == 0
+    assert np.abs(np.asarray(photo.image).astype(int) - colours()).max() > 3
 
 
 def test_transparency_palettes_and_grey_fit_a_profile_of_colours(tmp_path):

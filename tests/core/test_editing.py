@@ -12,7 +12,7 @@ from dit360_core.options import EditOptions, SampleOptions
 from dit360_core.panorama.gpano import Area
 from dit360_core.panorama.masks import as_mask
 from dit360_core.panorama.metrics import seam_ratio
-from dit360_core.panorama.photos import Photo
+from dit360_core.panorama.photos import Photo, Place
 from dit360_core.panorama.picture import FORMATS, Panorama, encoded
 from dit360_core.pipeline.editing.canvas import canvas_of, pixels_of
 from dit360_core.pipeline.editing.given import given
@@ -190,6 +190,77 @@ def test_where_photos_overlap_the_one_whose_middle_is_nearer_counts_more():
     assert (shares[9] + shares[10]) / 2 == pytest.approx(0.5, abs=0.02)
 
 
+def test_photos_one_above_the_other_pass_into_each_other_without_a_step():
+    """3:2, whose long edges cross each other's pictures, and a part of a panorama across both."""
+    bright, dark = Image.new("RGB", (90, 60), (200, 0, 0)), Image.new("RGB", (90, 60))
+    part = Photo(
+        Image.new("RGB", (60, 30), (100, 0, 0)),
+        place=Place(size=SIZE, area=Area(left=110, top=40, width=60, height=30)),
+    )
+    for photos in (
+        [Photo(bright, fov=65), Photo(dark, fov=65, pitch=30)],
+        [Photo(bright, fov=65), part],
+        [part, Photo(dark, fov=65, roll=40, yaw=10)],
+    ):
+        found = canvas(None, photos=photos, size=(512, 256))
+        red = pixels_of(found.picture.image)[0]
+        core = found.paste == 1
+        for steps, both in (
+            ((red - red.roll(1, -1)).abs(), core & core.roll(1, -1)),
+            ((red[1:] - red[:-1]).abs(), core[1:] & core[:-1]),
+        ):
+            assert steps[both].max() <= 20 / 255
+
+
+def test_a_photo_within_what_is_kept_has_a_ring_around_it_that_is_made():
+    """Or it would end in a step: neither picture knows of the other."""
+    found = canvas(mask=HOLE, photos=Photo(Image.new("RGB", (100, 100), "red"), fov=40))
+    row = found.made[64]
+    inside = found.paste[64] == 1
+    assert inside[128]
+    right = int((~inside[128:]).nonzero()[0, 0]) + 128
+    assert row[right : right + 24].max() > 0.8
+    assert not found.paste[64, right + 2 : right + 8].all()
+    assert found.paste[64, 64] == 1
+
+
+def test_a_cut_out_photo_shows_nothing_of_what_was_cut_away():
+    cut = Image.new("RGBA", (120, 80), (255, 255, 255, 0))
+    cut.paste((200, 30, 30, 255), (30, 20, 90, 60))
+    found = canvas(None, photos=Photo(cut, fov=70))
+    whole = canvas(None, photos=Photo(cut.convert("RGB"), fov=70))
+    core = found.paste == 1
+    assert 0.1 < float(core.float().mean() / (whole.paste == 1).float().mean()) < 0.35
+    red = pixels_of(found.picture.image)[:, core] * 255
+    assert (red.round() == torch.tensor([200.0, 30, 30])[:, None]).all()
+    assert pixels_of(found.picture.image)[1].max() < 0.3, "the white that was hidden is nowhere"
+
+
+def test_a_part_of_a_panorama_keeps_its_direction():
+    pose = attrs.evolve(Panorama(image=SCENE).pose, heading=120.0)
+    part = Photo(
+        SCENE.crop((60, 30, 160, 90)),
+        pose=pose,
+        place=Place(size=SIZE, area=Area(left=60, top=30, width=100, height=60)),
+    )
+    assert canvas(None, photos=part).picture.pose.heading == 120.0
+
+
+def test_a_region_smaller_than_a_pixel_is_the_pixel_it_lies_in():
+    assert canvas(region="33,-12,0.001", mask_grow=0.0, mask_soften=0.0).made.sum() == 1
+
+
+def test_a_model_that_fills_is_shown_what_is_known_and_nothing_that_was_filled_in():
+    photo = photo_of(AHEAD)
+    found = canvas(None, photos=photo)
+    whole = canvas(None, photos=photo, mask_soften=0.0).paste > 0
+    assert (found.unknown[whole] == 0).all()
+    assert float((found.unknown == 0).float().mean()) <= 1.1 * float(whole.float().mean())
+    edit = canvas(mask=HOLE)
+    assert (edit.unknown[edit.paste > 0] == 0).all()
+    assert (edit.unknown[np.asarray(HOLE) == 255] == 1).all()
+
+
 def test_a_photo_on_a_picture_replaces_what_is_there_and_the_mask_says_what_is_made():
     other = Photo(Image.new("RGB", (100, 100), "red"), fov=40)
     found = canvas(mask=HOLE, photos=other)
@@ -201,11 +272,9 @@ def test_a_photo_on_a_picture_replaces_what_is_there_and_the_mask_says_what_is_m
 
 def test_a_part_of_a_panorama_lies_where_it_is_said_to_bit_for_bit():
     """Over the meridian."""
-    from dit360_core.panorama.photos import _Place
-
     area = Area(left=200, top=30, width=100, height=60)
     part = rolled(SCENE, -200).crop((0, 30, 100, 90))
-    found = canvas(None, photos=Photo(part, place=_Place(size=SIZE, area=area)))
+    found = canvas(None, photos=Photo(part, place=Place(size=SIZE, area=area)))
     core = found.paste == 1
     assert float(core.float().mean()) > 0.08
     assert torch.equal(pixels_of(found.picture.image)[:, core], pixels_of(SCENE)[:, core])
@@ -348,7 +417,7 @@ WRONG = {
     "a match of nothing": (
         {"image": SCENE, "mask": HOLE, "paste_back": False, "match_colours": False}, "has no effect, because",
     ),
-    "latents": ({"image": dit360.Latents(tensor=torch.zeros(1, 16, 16, 32)), "mask": HOLE}, "is latents, whose pixels"),
+    "latents": ({"image": dit360.Latents(tensor=torch.zeros(1, 16, 16, 32)), "mask": HOLE}, "is latents, and mask"),
     "nonsense": ({"image": SCENE, "region": "left"}, "must be three numbers, YAW,PITCH,FOV"),
     "everything": ({"image": SCENE, "region": "0,0,180"}, "for more, give a mask"),
     "one photo twice": ({"photo": [Photo(SCENE, fov=60), Photo(SCENE, fov=50)]}, "shows nothing new"),

@@ -47,6 +47,33 @@ def test_every_kind_of_mask_says_the_same(name, saved, tmp_path):
     assert np.array_equal(levels_of(read, SIZE), EXPECTED)
 
 
+SOFT = Image.new("RGBA", SIZE)
+SOFT.paste((200, 30, 90, 255), (10, 8, 30, 16))
+OPAQUE = Image.merge("RGBA", [painted()] * 3 + [Image.new("L", SIZE, 255)])
+OPAQUE.putpixel((0, 0), (0, 0, 0, 254))
+TWO = Image.new("RGBA", SIZE)
+TWO.paste((200, 30, 90, 255), (10, 8, 20, 16))
+TWO.paste((30, 30, 220, 255), (20, 8, 30, 16))
+BOTH = Image.new("RGBA", SIZE)
+BOTH.paste((0, 0, 0, 255), (5, 4, 40, 20))
+BOTH.paste((255, 255, 255, 255), (10, 8, 30, 16))
+
+
+@pytest.mark.parametrize(
+    ("mask", "most"),
+    [
+        (SOFT.resize((256, 128), Image.Resampling.LANCZOS).resize(SIZE, Image.Resampling.LANCZOS), 0.1),
+        (OPAQUE, 0.0),
+        (TWO, 0.0),
+        (BOTH, 0.0),
+    ],
+    ids=["resized strokes", "hardly transparent", "two colours", "white among black"],
+)
+def test_layers_are_not_taken_for_pictures_with_holes(mask, most):
+    levels = levels_of(as_mask(mask), SIZE)
+    assert np.abs(levels - EXPECTED).mean() <= most
+
+
 def test_a_picture_with_a_hole_is_a_mask_that_is_white_there():
     picture = Image.effect_noise(SIZE, 60).convert("RGBA")
     picture.putalpha(painted(colour=0, ground=255))

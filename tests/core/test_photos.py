@@ -108,6 +108,28 @@ def test_angles_for_a_part_of_a_panorama_contradict(tmp_path):
         Photo.open(saved(tmp_path, size=(200, 80), gpano=PART), yaw=90)
 
 
+def test_a_part_of_a_panorama_knows_that_panoramas_direction(tmp_path):
+    assert Photo.open(saved(tmp_path, size=(200, 80), gpano={**PART, "PoseHeadingDegrees": 120})).pose.heading == 120
+
+
+def test_a_part_of_a_panorama_of_too_many_pixels_is_refused(tmp_path):
+    huge = {**PART, "FullPanoWidthPixels": 400_000, "FullPanoHeightPixels": 200_000}
+    with pytest.raises(InputError, match=r"photo.jpg: it is a part of a panorama that has .*DIT360_MAX_PIXELS"):
+        Photo.open(saved(tmp_path, size=(200, 80), gpano=huge))
+
+
+def test_a_part_of_another_projection_is_told_with_its_file_and_the_remedy(tmp_path):
+    with pytest.raises(
+        InputError, match=r"Cannot open .*photo.jpg as a part .* 'cylindrical', .* remove its GPano meta"
+    ):
+        Photo.open(saved(tmp_path, size=(200, 80), gpano={**PART, "ProjectionType": "cylindrical"}))
+
+
+def test_a_photo_of_16_bits_is_refused():
+    with pytest.raises(InputError, match="over 8 bits a channel"):
+        Photo(Image.new("I;16", (30, 20), 20000), fov=60)
+
+
 def test_a_whole_panorama_is_no_photo(tmp_path):
     whole = {"ProjectionType": "equirectangular", "FullPanoWidthPixels": 512, "FullPanoHeightPixels": 256}
     with pytest.raises(InputError, match="is a whole panorama, and leaves nothing"):
@@ -130,6 +152,7 @@ WRONG = {
     "a.jpg;yaw=nan": "must be a finite number",
     "a.jpg;fov=400": "must be",
     ";fov=60": "names no file",
+    "a.jpg;fov=60;fov=70": "says fov twice",
     "a.jpg;": "says '', but may say",
 }
 

@@ -82,7 +82,7 @@ def test_what_auto_decided_may_be_nonsense():
 
 def test_names_of_thousands_of_letters_are_one_sentence(desk):
     (desk / "list.jsonl").write_text(json.dumps({"prompt": "a", "image": "i" * 5000 + ".png"}))
-    with pytest.raises(InputError, match="line 1: there is no image"):
+    with pytest.raises(InputError, match="line 1: there is no file"):
         Batch(desk / "list.jsonl", desk / "out")
     for source, folder in (("l" * 5000, "out"), ("l" * 5000 + ".txt", "out"), ("list.txt", "o" * 5000)):
         with pytest.raises(InputError, match="Cannot"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from dit360_core.pipeline.editing.canvas import FEATHER, PHOTO_FEATHER, blended, pasting_share
+from dit360_core.pipeline.editing.canvas import FEATHER, PHOTO_FEATHER, pasting_share
+from dit360_core.pipeline.editing.laying import blended
 from dit360_core.pipeline.editing.pasting import pasted_over
 
 from dit360_comfy import host

@@ -168,17 +168,15 @@ class _Maker:
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name} must be text, not {value!r}.")
         said = {name: value for name, value in told.items() if name not in OWN}
-        given = {**self._common.options, **said}
-        if "mask" not in own and not photos and given.get("region") is None:
-            # Of all pictures that keep something, and this one may not.
-            given = {name: value for name, value in given.items() if name in said or name not in _OF_EDITING}
+        useless = _useless(own, photos)
+        given = {**{n: v for n, v in self._common.options.items() if n not in useless}, **said}
         _check_names(given)
         decoding = build(DecodeOptions, {n: v for n, v in given.items() if n in options_of(DecodeOptions)})
         sampling = build(SampleOptions, {n: v for n, v in given.items() if n in options_of(SampleOptions)})
         named = ""
         if "name" in own:
             named = self._file(own["name"])
-        files = self._files(own, photos, given)
+        files = self._files(own, photos, given, frozenset(said))
         digests = tuple(self._digest(path) for path in files.paths)
 
         asked = {**_chosen(sampling), **_chosen(decoding)}
@@ -205,8 +203,13 @@ class _Maker:
             loras=loras,
         )
 
-    def _files(self, own: Mapping[str, str], photos: tuple[str, ...], given: Mapping[str, Any]) -> Files:
-        """What the picture is made from, whose files are looked for beside the list."""
+    def _files(
+        self, own: Mapping[str, str], photos: tuple[str, ...], given: Mapping[str, Any], said: frozenset[str]
+    ) -> Files:
+        """What the picture is made from, whose files are looked for beside the list.
+
+        said: options that its own line says.
+        """
         beside = self._path.parent
         return Files(
             image=beside / own["image"] if "image" in own else None,
@@ -215,6 +218,7 @@ class _Maker:
             placing=build(PhotoOptions, {n: v for n, v in given.items() if n in options_of(PhotoOptions)}),
             options=build(EditOptions, {n: v for n, v in given.items() if n in options_of(EditOptions)}),
             folder=beside,
+            for_all=frozenset(options_of(EditOptions)) & frozenset(given) - said,
         )
 
     def _file(self, name: str) -> str:
@@ -245,7 +249,18 @@ class _Maker:
         return int(_fingerprint([same, named or self._often[same]])[:SEED_DIGITS], 16)
 
 
-_OF_EDITING = frozenset((*options_of(EditOptions), *options_of(PhotoOptions)))
+def _useless(own: Mapping[str, str], photos: tuple[str, ...]) -> frozenset[str]:
+    """Options that are given for all pictures and mean nothing for one that is made from these."""
+    found: set[str] = set()
+    if not photos:
+        found |= set(options_of(PhotoOptions))
+    if "mask" not in own:
+        found.add("mask_means")
+    if "image" not in own:
+        found.add("region")
+    if "image" not in own and not photos:
+        found |= set(options_of(EditOptions))
+    return frozenset(found)
 
 
 def _photos(given: Any) -> tuple[str, ...]:
@@ -297,7 +312,7 @@ def _fingerprint(told: Any) -> str:
 def digest(image: Path) -> str:
     """Of a picture to begin with. Raises InputError if there is none."""
     if not os.path.isfile(image):  # which raises of no name; a pipe would be waited for
-        raise InputError(f"there is no image {image}; names are looked for beside the list.")
+        raise InputError(f"there is no file {image}; names are looked for beside the list.")
     try:
         with image.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

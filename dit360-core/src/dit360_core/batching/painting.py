@@ -85,7 +85,9 @@ class Painter:
             )
             facts = self._ready.architecture.facts(self._ready.folder)
             check_guidance(item.sampling, facts.takes_guidance)
-            check_filled(plan.options, fills=facts.fills, given=item.files.keeps)
+            # Transparency is a mask too, and only the file tells.
+            keeps = item.files.keeps or (facts.fills and item.files.image is not None and item.files.open().keeps)
+            check_filled(plan.options, fills=facts.fills, given=keeps)
             for name, strength in item.loras:
                 self._ready.check_lora(name)
                 build(LoadOptions, {"lora_strength": strength})
@@ -143,7 +145,7 @@ def job_of(item: Item, quality: int) -> Job:
         return Job(item=item, quality=quality)
     for path, before in zip(item.files.paths, item.digests, strict=True):
         if digest(path) != before:
-            raise InputError(f"The image {path} has been changed since the list was read; run the command again.")
+            raise InputError(f"The file {path} has been changed since the list was read; run the command again.")
     return Job(item=item, quality=quality, given=item.files.open())
 
 

@@ -17,13 +17,20 @@ _NOISE = 0.04
 """Levels near black and white, as a share of all: a mask that was saved as JPEG has no pure ones."""
 
 
+_ONE_COLOUR = 40
+"""Levels of 255 by which pixels of one colour may differ."""
+_FEW_COLOURS = 6
+"""That strokes are painted in at most; a picture has more."""
+
+
 def open_mask(path: str | PathLike[str]) -> Image.Image:
     """Reads a mask, in grey: white is 255.
 
     path: of a JPEG, PNG or WebP file, of 8 or 16 bits a channel.
 
-    Of colours the brightest channel counts. Where a mask has transparency, that is what it says: strokes of one colour
-    are white where they are opaque, and a picture with holes is white in the holes.
+    Of colours the brightest channel counts. Where a mask has transparency, that is what it says: strokes are white
+    where they are opaque, whatever their colour, but black ones among white ones stay black; a picture with holes is
+    white in the holes.
 
     Raises InputError if the file is missing, damaged or no picture.
     """
@@ -34,13 +41,38 @@ def as_mask(image: Image.Image) -> Image.Image:
     """A picture of any mode as a mask in grey (mode L), as :func:`open_mask` reads it."""
     alpha = alpha_of(image)
     if alpha is not None:
-        colours, opaque = np.asarray(image.convert("RGB")), np.asarray(alpha) > 0
-        painted = colours[opaque]
-        of_one_colour = not len(painted) or bool((painted == painted[0]).all())
-        return alpha if of_one_colour else Image.fromarray(255 - np.asarray(alpha))
+        said = _of_layers(np.asarray(image.convert("RGB")), np.asarray(alpha))
+        if said is not None:
+            return Image.fromarray(said)
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
     return Image.fromarray(np.asarray(image.convert("RGB")).max(2))
+
+
+def _of_layers(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """What a picture with transparency says as a mask; None: as much as one without.
+
+    colours: ``(H, W, 3)``.
+    alpha: ``(H, W)``.
+    """
+    opaque = alpha >= 128
+    if opaque.all():
+        return None
+    painted = colours[opaque]
+    if not len(painted):
+        return alpha
+    # Where strokes were resized or have soft edges, some of their pixels have other colours.
+    low, high = (np.quantile(painted, share, axis=0) for share in (0.02, 0.98))
+    if (high - low).max() <= _ONE_COLOUR:
+        return alpha
+    brightest, darkest = painted.max(1), painted.min(1)
+    sure = (brightest <= _ONE_COLOUR) | (darkest >= 255 - _ONE_COLOUR)
+    if sure.mean() >= 0.95:
+        black_and_white: NDArray[np.uint8] = np.round(colours.max(2) * (alpha / 255.0)).astype(np.uint8)
+        return black_and_white
+    _, often = np.unique(painted // 32, axis=0, return_counts=True)
+    in_few_colours = np.sort(often)[-_FEW_COLOURS:].sum() >= 0.95 * len(painted)
+    return alpha if in_few_colours and opaque.mean() <= 0.5 else 255 - alpha
 
 
 def levels_of(mask: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:

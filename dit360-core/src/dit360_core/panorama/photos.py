@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ from PIL import Image, ImageOps
 
 from dit360_core.errors import InputError, named
 from dit360_core.options import PhotoOptions, build
-from dit360_core.panorama.gpano import Area, place
-from dit360_core.panorama.opening import focal_length, read_picture
+from dit360_core.panorama.colours import to_srgb
+from dit360_core.panorama.gpano import Area, Pose, place, read_pose
+from dit360_core.panorama.opening import Opened, alpha_of, check_pixels, focal_length, read_picture
 from dit360_core.sphere.camera import Camera
 
 _DIAGONAL = math.hypot(36, 24)
 """Millimetres of a frame of 35 mm film."""
 
 
-def _rgb(image: Any) -> Image.Image:
+def _picture(image: Any) -> Image.Image:
     if not isinstance(image, Image.Image):
         raise InputError(
             f"A photo's image is a {type(image).__name__}, but must be a picture of Pillow; for a file: Photo.open."
@@ -29,7 +31,7 @@ def _rgb(image: Any) -> Image.Image:
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class _Place:
+class Place:
     """Where a part of a panorama lies on a whole of ``size``."""
 
     size: tuple[int, int]
@@ -45,27 +47,34 @@ class Photo:
     yaw, pitch: degrees to the right and upwards at which its middle lies.
     roll: degrees by which the camera was turned clockwise.
     name: what it is called in messages and metadata.
+    place: where it lies as a part of a panorama, instead of the angles.
+    pose: of that panorama.
+    opaque: in grey, 255 where the photo shows something; None: everywhere, or as the image's transparency says.
 
     Raises InputError for a field of view that is none, or that is not given and not known.
     """
 
-    image: Image.Image = attrs.field(converter=_rgb)
+    image: Image.Image = attrs.field(converter=_picture)
     fov: float = attrs.field(default=None, kw_only=True)
     yaw: float = attrs.field(default=0.0, kw_only=True)
     pitch: float = attrs.field(default=0.0, kw_only=True)
     roll: float = attrs.field(default=0.0, kw_only=True)
     name: str = attrs.field(default="the photo", kw_only=True)
-    place: _Place | None = attrs.field(default=None, kw_only=True)
+    place: Place | None = attrs.field(default=None, kw_only=True)
+    pose: Pose | None = attrs.field(default=None, kw_only=True)
+    opaque: Image.Image | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         focal = focal_length(self.image)
-        upright = ImageOps.exif_transpose(self.image).convert("RGB")
-        object.__setattr__(self, "image", upright)
+        upright = ImageOps.exif_transpose(self.image)
+        if self.opaque is None:
+            object.__setattr__(self, "opaque", alpha_of(upright))
+        object.__setattr__(self, "image", _in_srgb(upright, self.name))
         if self.place is not None:
             object.__setattr__(self, "fov", 360.0 * self.place.area.width / self.place.size[0])
             return
         if self.fov is None:
-            object.__setattr__(self, "fov", fov_of(focal, upright.size, self.name))
+            object.__setattr__(self, "fov", fov_of(focal, self.image.size, self.name))
         for name in ("fov", "yaw", "pitch", "roll"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -90,12 +99,14 @@ class Photo:
         """
         opened = read_picture(Path(path))
         name = Path(path).name
+        for told in opened.told:
+            warnings.warn(f"{path} {told}", stacklevel=2)
         properties = opened.metadata.gpano
         if any(key in properties for key in ("ProjectionType", "FullPanoWidthPixels")):
-            return _part(cls, opened.image, properties, name, (fov, yaw, pitch, roll))
+            return _part(cls, opened, path, name, (fov, yaw, pitch, roll))
         if fov is None:
             fov = fov_of(opened.focal, opened.image.size, name)
-        return cls(opened.image, fov=fov, yaw=yaw, pitch=pitch, roll=roll, name=name)
+        return cls(opened.image, fov=fov, yaw=yaw, pitch=pitch, roll=roll, name=name, opaque=opened.alpha)
 
     @property
     def camera(self) -> Camera:
@@ -112,9 +123,20 @@ class Photo:
 
 
 def _part(
-    cls: type[Photo], image: Image.Image, properties: Any, name: str, angles: tuple[float | None, float, float, float]
+    cls: type[Photo],
+    opened: Opened,
+    path: str | PathLike[str],
+    name: str,
+    angles: tuple[float | None, float, float, float],
 ) -> Photo:
-    placed = place(properties, image.size)
+    properties = opened.metadata.gpano
+    try:
+        placed = place(properties, opened.image.size)
+    except InputError as error:
+        raise InputError(
+            f"Cannot open {path} as a part of a panorama: {error.sentence.rstrip('.')}; remove its GPano metadata and "
+            f"give {named('fov')}, if it is a photo."
+        ) from error
     if placed.area is None:
         raise InputError(
             f"{name} is a whole panorama, and leaves nothing to be made around it; give it as {named('image')}, with "
@@ -125,7 +147,25 @@ def _part(
             f"{name} lies where its GPano metadata say; leave {named('fov')}, {named('yaw')}, {named('pitch')} and "
             f"{named('roll')} out, or remove the metadata."
         )
-    return cls(image, name=name, place=_Place(size=placed.size, area=placed.area))
+    check_pixels(placed.size, f"Cannot open {path}: it is a part of a panorama that has")
+    pose, unused = read_pose(properties)
+    for told in (*unused, *placed.told):
+        warnings.warn(f"{path} opens, but {told}.", stacklevel=3)
+    where = Place(size=placed.size, area=placed.area)
+    return cls(opened.image, name=name, place=where, pose=pose, opaque=opened.alpha)
+
+
+def _in_srgb(image: Image.Image, name: str) -> Image.Image:
+    """RGB. Raises InputError for a picture of over 8 bits a channel."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{name} has over 8 bits a channel ({image.mode}); convert it to RGB.")
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image.convert("RGB")
+    converted, _, unused = to_srgb(image, profile)
+    if unused:
+        warnings.warn(f"The colour profile of {name} is not used, and it is taken for sRGB: {unused}.", stacklevel=4)
+    return converted
 
 
 def fov_of(focal: float | None, size: tuple[int, int], name: str) -> float:
@@ -151,10 +191,11 @@ def fov_of(focal: float | None, size: tuple[int, int], name: str) -> float:
 def parsed(text: str, common: PhotoOptions) -> dict[str, Any]:
     """What ``FILE;fov=60;yaw=90`` says: ``path`` and the angles, those of ``common`` where it says none.
 
-    Raises InputError for a key that is none, or a value that is no number.
+    Raises InputError for a key that is none or said twice, or a value that is no number.
     """
     path, *pairs = text.split(";")
     given: dict[str, Any] = {name: getattr(common, name) for name in ("fov", "yaw", "pitch", "roll")}
+    said: set[str] = set()
     for pair in pairs:
         key, sign, value = (part.strip() for part in pair.partition("="))
         if not sign or key not in given:
@@ -162,6 +203,9 @@ def parsed(text: str, common: PhotoOptions) -> dict[str, Any]:
                 f"{named('photo')} {text!r} says {pair.strip()!r}, but may say fov, yaw, pitch and roll behind the "
                 'file, as in "photo.jpg;fov=60;yaw=90".'
             )
+        if key in said:
+            raise InputError(f"{named('photo')} {text!r} says {key} twice; say it once.")
+        said.add(key)
         try:
             given[key] = float(value)
         except ValueError as error:

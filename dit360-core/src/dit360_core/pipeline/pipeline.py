@@ -147,10 +147,10 @@ class Pipeline:
         decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
         asked = build(SampleOptions, {"prompt": prompt, **options}, beside=DecodeOptions)
         begun = image if isinstance(image, Latents) else None
-        if begun is not None and (mask is not None or photo is not None):
+        if begun is not None and (mask is not None or photo is not None or edit_options.region is not None):
             raise InputError(
-                f"{named('image')} is latents, whose pixels {named('mask')} and {named('photo')} need; give the "
-                "picture itself."
+                f"{named('image')} is latents, and {named('mask')}, {named('region')} and {named('photo')} need its "
+                "pixels; give the picture itself."
             )
         if given is not None and (image is not None or mask is not None or photo is not None or editing):
             raise InputError(
@@ -172,7 +172,7 @@ class Pipeline:
                 hold = Hold(latents=begun, keep=canvas.keep, told=canvas.told)
             shown = None
             if canvas is not None and self.engine.fills:
-                shown = self.encode_hole(canvas.pixels, canvas.made[None, None], **decoding)
+                shown = self.encode_hole(canvas.pixels, canvas.unknown[None, None], **decoding)
             conditioning = self.encode(
                 prompt,
                 negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,

@@ -32,8 +32,8 @@ class Camera:
     def __attrs_post_init__(self) -> None:
         if not 0 < self.fov < 180:
             raise InputError(
-                f"{named('fov')} is {self.fov:g}, but must be above 0 and below 180 degrees over the longer side; a "
-                "phone's camera has about 70, a wide one 100."
+                f"{named('fov')} is {self.fov:g}, but must be above 0 and below 180 degrees over the longer side; "
+                "most phones have about 65, a wide angle 100."
             )
         if not all(map(math.isfinite, (self.yaw, self.pitch, self.roll))):
             raise InputError(f"A camera cannot look at yaw {self.yaw}, pitch {self.pitch}, roll {self.roll}.")

@@ -39,7 +39,7 @@ def spread(picture: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     if not bool(weight.any()):
         return torch.zeros_like(picture, dtype=torch.float32)
     smooth = on_sphere(_push_pull(values, weight))
-    return _larger(smooth, factor)[0]
+    return larger(smooth, factor)[0]
 
 
 def _factor(height: int) -> int:
@@ -79,12 +79,15 @@ def _blurred(picture: torch.Tensor, apart: int) -> torch.Tensor:
     return down[..., :height, :]
 
 
-def _larger(picture: torch.Tensor, factor: int) -> torch.Tensor:
-    """Bilinear, over the meridian and the poles."""
+def larger(picture: torch.Tensor, factor: int) -> torch.Tensor:
+    """``(1, C, factor·H, factor·W)``: bilinear, over the meridian and the poles.
+
+    picture: ``(1, C, H, W)``.
+    """
     if factor == 1:
         return picture
     turned = picture.roll(picture.shape[-1] // 2, -1)
     tall = torch.cat([turned[..., :1, :], picture, turned[..., -1:, :]], dim=-2)
     around = torch.cat([tall[..., -1:], tall, tall[..., :1]], dim=-1)
-    larger = F.interpolate(around, scale_factor=factor, mode="bilinear", align_corners=False)
-    return larger[..., factor:-factor, factor:-factor]
+    found = F.interpolate(around, scale_factor=factor, mode="bilinear", align_corners=False)
+    return found[..., factor:-factor, factor:-factor]

@@ -85,7 +85,7 @@ def at(rows: torch.Tensor, columns: torch.Tensor, height: int) -> torch.Tensor:
 def view(panorama: torch.Tensor, camera: Camera) -> torch.Tensor:
     """What a camera sees: ``(C, height, width)``, in the dtype of the panorama.
 
-    panorama: ``(C, H, 2H)`` of any numbers; longitude wraps, and beyond a pole lies the other side.
+    panorama: ``(C, H, 2H)`` of floating-point numbers; longitude wraps, and beyond a pole lies the other side.
     """
     height = panorama.shape[-2]
     # A pixel that covers several of the panorama's is the mean of as many samples, or it would shimmer.
@@ -138,7 +138,7 @@ def _no_finer(picture: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch
     A photo of many megapixels would be sampled 64 times for each pixel of the panorama, and blurred once is as good.
     """
     high, wide = picture.shape[-2:]
-    if factor < 2:
+    if factor < 1.25:
         return picture, torch.ones(2, dtype=torch.float64)
     size = (max(2, round(high / factor)), max(2, round(wide / factor)))
     small = F.interpolate(picture[None].float(), size, mode="bicubic", antialias=True, align_corners=False)[0]

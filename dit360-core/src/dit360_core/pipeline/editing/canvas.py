@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -15,13 +15,13 @@ from PIL import Image
 from dit360_core.options import EditOptions, region_of
 from dit360_core.panorama.gpano import MADE, Pose
 from dit360_core.panorama.masks import levels_of
-from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.editing.given import Given
+from dit360_core.pipeline.editing.laying import blended
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.distance import distance
 from dit360_core.sphere.filling import filled
-from dit360_core.sphere.views import directions, onto_sphere, project
+from dit360_core.sphere.views import directions, project, rotation
 
 log = logging.getLogger("dit360")
 
@@ -40,6 +40,7 @@ class Canvas:
     picture: with pixels everywhere, those that are not known filled in.
     keep: ``(1, 1, H/8, W/8)`` float32 in 0 … 1, how much of each latent is held while sampling.
     made: ``(H, W)`` float32 in 0 … 1, how much of each pixel is made anew.
+    unknown: ``(H, W)`` float32, 1 where a model that fills is shown a hole: what is filled in is nothing to go on from.
     paste: ``(H, W)`` float32 in 0 … 1, how much of each pixel is pasted back; 1: bit for bit.
     told: for metadata.
     """
@@ -47,6 +48,7 @@ class Canvas:
     picture: Panorama
     keep: torch.Tensor
     made: torch.Tensor
+    unknown: torch.Tensor
     paste: torch.Tensor
     told: Mapping[str, Any]
 
@@ -68,20 +70,26 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
     latents = torch.zeros(1, 1, height // 8, width // 8)
     known = torch.zeros(height, width)
     pixels = torch.zeros(3, height, width)
+    unknown = torch.ones(height, width)
+    photos, shown = blended(given.photos, height) if given.photos else (pixels, known)
     if given.image is not None:
         pixels, known = pixels_of(given.image.image), torch.ones(height, width)
         hole = _hole(given, size)
         if hole is not None:
+            if given.photos:
+                # What is around a photo is made anew, or it would end in a step.
+                hole = torch.maximum(hole, (shown < 1).float() * (distance(shown == 1, GROWN * one) < 181))
             keep, paste = around_hole(hole, grow, soften, FEATHER * one)
             latents = held_latents(keep)
+            unknown = (keep < 0.5).float()
     if given.photos:
-        photos, shown = blended(given.photos, height)
         pixels = photos if given.image is None else shown * photos + (1 - shown) * pixels
         known = torch.maximum(known, shown)
         beyond = BEYOND * one if given.options.mask_grow is None else -grow
         held, pasted = around_photo(shown, beyond, soften, PHOTO_FEATHER * one)
         keep, paste = torch.maximum(keep, held), torch.maximum(paste, pasted)
         latents = torch.maximum(latents, F.avg_pool2d(held[None, None], 8))
+        unknown = unknown * (shown < 1)
     if not bool(known.all()):
         pixels = filled(pixels, known)
     picture = Panorama(image=_image(pixels), pose=_pose(given))
@@ -103,6 +111,7 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         picture=picture,
         keep=latents,
         made=1 - keep,
+        unknown=unknown,
         paste=paste if given.options.paste_back else paste * 0,
         told=told,
     )
@@ -117,7 +126,8 @@ def _degrees(options: EditOptions, width: int) -> tuple[float, float]:
 
 def _pose(given: Given) -> Pose:
     if given.image is None:
-        return MADE
+        poses = [photo.pose for photo in given.photos if photo.pose is not None]
+        return attrs.evolve(poses[0], others={}) if len(poses) == 1 else MADE
     return attrs.evolve(given.image.pose, others={})
 
 
@@ -132,7 +142,11 @@ def _hole(given: Given, size: tuple[int, int]) -> torch.Tensor | None:
     if given.options.region is not None:
         yaw, pitch, fov = region_of(given.options.region)
         camera = Camera(width=1, height=1, fov=fov, yaw=yaw, pitch=pitch)
-        found.append(project(camera, directions(size[1]))[1].float())
+        seen = directions(size[1])
+        region = project(camera, seen)[1].float()
+        # A view that is smaller than a pixel is the one that it lies in.
+        region.view(-1)[(seen @ rotation(camera)[:, 2]).argmax()] = 1
+        found.append(region)
     return torch.stack(found).max(0).values if found else None
 
 
@@ -205,55 +219,6 @@ def smoothed(share: torch.Tensor) -> torch.Tensor:
     """0 … 1 without corners; 1 from 1 on."""
     t = share.clamp(0, 1)
     return t * t * (3 - 2 * t)
-
-
-def blended(photos: Sequence[Photo], height: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(3, H, W)`` and ``(H, W)``: what photos show, and how much of each pixel they cover together.
-
-    Where they overlap each counts the more the nearer a direction is to its middle.
-    """
-    total, weights = torch.zeros(3, height, 2 * height), torch.zeros(height, 2 * height)
-    covered = torch.zeros(height, 2 * height)
-    for photo in photos:
-        pixels, share, weight = _laid(photo, height)
-        total += share * weight * pixels
-        weights += share * weight
-        covered = torch.maximum(covered, share)
-    if bool((covered == 1).all()):
-        log.warning("The photos cover the whole sphere, and nothing is left to be made.")
-    return total / weights.clamp(min=1e-12), covered
-
-
-def _laid(photo: Photo, height: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One photo on the sphere, how much of each pixel it covers, and what it counts there."""
-    if photo.place is not None:
-        area, (_, high) = photo.place.area, photo.place.size
-        sphere = Image.new("RGBA", photo.place.size)
-        for left in (area.left, area.left - sphere.width):
-            sphere.paste(photo.image.convert("RGBA"), (left, area.top))
-        scaled = sphere.resize(
-            (2 * height, height), Image.Resampling.LANCZOS if high > height else Image.Resampling.BICUBIC
-        )
-        pixels, share = (
-            pixels_of(scaled.convert("RGB")),
-            torch.from_numpy(np.array(scaled.getchannel("A")) / np.float32(255)),
-        )
-        return pixels, share, torch.ones_like(share)
-    camera = photo.camera
-    pixels, share = onto_sphere(
-        torch.from_numpy(np.array(photo.image, np.float32) / 255).permute(2, 0, 1), camera, height
-    )
-    ahead = project_middle(camera, height)
-    return pixels.clamp(0, 1), share, ahead
-
-
-def project_middle(camera: Camera, height: int) -> torch.Tensor:
-    """``(H, W)`` above 0: what a photo counts where others overlap it, by the angle from its middle."""
-    from dit360_core.sphere.views import rotation
-
-    angle = torch.acos((directions(height) @ rotation(camera)[:, 2]).clamp(-1, 1))
-    widest = camera.widest
-    return ((1 - angle / widest).clamp(min=1e-3) ** 2).float()
 
 
 def share_of(area: torch.Tensor) -> float:

@@ -23,6 +23,7 @@ class Files:
     placing: for photos that do not say so.
     options: how a part is kept.
     folder: beside which files are looked for; None: as they are named.
+    for_all: options that are given for many pictures at once, and are left out where nothing is kept.
     """
 
     image: Path | None = None
@@ -31,6 +32,7 @@ class Files:
     placing: PhotoOptions = attrs.field(factory=PhotoOptions)
     options: EditOptions = attrs.field(factory=EditOptions)
     folder: Path | None = None
+    for_all: frozenset[str] = frozenset()
 
     def __attrs_post_init__(self) -> None:
         default = PhotoOptions()
@@ -55,11 +57,16 @@ class Files:
 
     def open(self) -> Given:
         """Reads them. Raises InputError for what is missing, damaged, or contradicts."""
+        image = None if self.image is None else Panorama.open_whole(self.image)
+        options = self.options
+        if not self.keeps and (image is None or image.hole is None):
+            default = EditOptions()
+            options = attrs.evolve(options, **{name: getattr(default, name) for name in self.for_all})
         return Given(
-            image=None if self.image is None else Panorama.open_whole(self.image),
+            image=image,
             mask=None if self.mask is None else open_mask(self.mask),
             photos=tuple(self._photo(text) for text in self.photos),
-            options=self.options,
+            options=options,
         )
 
     def _photo(self, text: str) -> Photo:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from dit360_core.pipeline.editing.canvas import Canvas, pixels_of
 from dit360_core.sphere.distance import distance
-from dit360_core.sphere.filling import spread
+from dit360_core.sphere.filling import larger, spread
 
 MATCHED = 64
 """Pixels from the rim over which a difference in colour fades away."""
@@ -49,8 +49,6 @@ def _membrane(difference: torch.Tensor, paste: torch.Tensor) -> torch.Tensor:
     weight = F.avg_pool2d(paste[None, None], factor)[0, 0]
     known = (weight > 0.1).float() * weight
     smooth = spread(coarse / weight.clamp(min=1e-6), known)
-    around = F.pad(torch.cat([smooth[..., -1:], smooth, smooth[..., :1]], dim=-1)[None], (0, 0, 1, 1), mode="replicate")
-    larger = F.interpolate(around, scale_factor=factor, mode="bilinear", align_corners=False)[0]
-    larger = larger[:, factor:-factor, factor:-factor]
+    carried = larger(smooth[None], factor)[0]
     away = distance(paste > 0.5, most)
-    return larger * (1 - (away / most).clamp(max=1)) ** 2
+    return carried * (1 - (away / most).clamp(max=1)) ** 2
