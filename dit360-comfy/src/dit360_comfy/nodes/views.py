@@ -74,8 +74,11 @@ class DiT360PanoramaToView(Node):
             for one in planes:
                 host.check_interrupt()
                 seen.append(view(one, camera).clamp(0, 1))
-            levels = torch.zeros(1, 2, 4) if mask is None else masks(mask, "mask")
-            masked = [view(at_size(one, (2 * rows, rows), "mask")[None], camera)[0].clamp(0, 1) for one in levels]
+            if mask is None:
+                return to_comfy(seen), torch.zeros(1, camera.height, camera.width), camera
+            masked = [
+                view(at_size(one, (2 * rows, rows), "mask")[None], camera)[0].clamp(0, 1) for one in masks(mask, "mask")
+            ]
             return to_comfy(seen), torch.stack(masked), camera
 
 
