@@ -29,10 +29,12 @@ class Kept:
 
     latents: ``(1, 1, H/8, W/8)`` in 0 … 1, how much of each latent is held.
     paste: ``(H, W)`` in 0 … 1, how much of each pixel is pasted back.
+    unknown: ``(H, W)``, 1 where a model that fills is shown a hole.
     """
 
     latents: torch.Tensor
     paste: torch.Tensor
+    unknown: torch.Tensor
 
 
 def laid(image: Any, given: Sequence[Given]) -> Any:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dit360")
 
+SHAPES_DIFFER = 0.02
+"""Of width over height, from which on two pictures are not of one shape."""
+
 
 def pictures(image: Any, name: str) -> torch.Tensor:
     """``(B, 3, H, W)`` fp32 of an IMAGE ``[B, H, W, C]``. An alpha channel is left out: ComfyUI has it as a MASK.
@@ -92,6 +95,30 @@ def at_size(mask: torch.Tensor, size: tuple[int, int], name: str) -> torch.Tenso
             f"itself, or resize it to {width}×{height}."
         )
     return resized(mask[None], size, "bilinear")[0]
+
+
+def on_flat(mask: torch.Tensor, size: tuple[int, int], name: str) -> torch.Tensor:
+    """``(H, W)``: a mask at the size of a flat picture.
+
+    mask: ``(h, w)`` in 0 … 1; one that says the same everywhere may be of any size.
+    size: (width, height) in pixels.
+    name: of the input, for errors.
+
+    Raises InputError if it is of another shape.
+    """
+    import torch
+
+    width, height = size
+    high, wide = mask.shape
+    if (wide, high) == size:
+        return mask
+    if bool((mask == mask[0, 0]).all()):
+        return mask[0, 0].expand(height, width).clone()
+    # Sizes that are rounded to whole pixels may be off by some.
+    if abs(wide / high / (width / height) - 1) > SHAPES_DIFFER:
+        raise InputError(f"{name} has {wide}×{high} pixels, and its picture {width}×{height}; give one of that shape.")
+    larger = torch.nn.functional.interpolate(mask[None, None], (height, width), mode="bilinear", antialias=True)
+    return larger[0, 0].clamp(0, 1)
 
 
 def resized(planes: torch.Tensor, size: tuple[int, int], mode: str = "bicubic") -> torch.Tensor:

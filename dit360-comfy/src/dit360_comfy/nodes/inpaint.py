@@ -132,7 +132,7 @@ class DiT360Inpaint(Node):
                 latents = encoded(pipe, pipeline, one)
                 photos = [photo.as_dict() for photo in getattr(laid_of(image, at), "photos", ())]
                 told = {**part.told, **({"photos": photos} if photos else {})}
-                shown = shown_of(pipe, pipeline, one, part.made) if fill else None
+                shown = shown_of(pipe, pipeline, one, part.kept.unknown) if fill else None
                 begun.append(
                     Start(image=latents, hold=Hold(latents=latents, keep=part.kept.latents, told=told), shown=shown)
                 )
@@ -177,7 +177,9 @@ def _part(
     keep, paste = around_hole(hole, wide, soft, FEATHER * one, _SHAPES[shape])
     tell(keep)
     told = {**_told(1 - keep), "mask_grow": round(wide, 4), "mask_soften": round(soft, 4), "blend_mode": shape}
-    return _Part(made=1 - keep, kept=Kept(latents=held_latents(keep), paste=paste), told=told)
+    return _Part(
+        made=1 - keep, kept=Kept(latents=held_latents(keep), paste=paste, unknown=(keep < 0.5).float()), told=told
+    )
 
 
 def _told(made: torch.Tensor) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from dit360_comfy.pictures import (
     grey,
     masks,
     of_batch,
+    on_flat,
     panoramas,
     pictures,
     pillow,
@@ -71,6 +72,10 @@ class DiT360PhotoToPanorama(Node):
                     "that is painted. Without one, all but the photo: begin with the panorama by a denoise below 1.",
                 }),
                 "dit360_pipe": sized_by(),
+                "photo_mask": ("MASK", {
+                    "tooltip": "What the photo does not show: 1, as Load Image gives it where a picture is "
+                    "transparent. It is made anew.",
+                }),
             },
         }  # fmt: skip
 
@@ -85,7 +90,7 @@ class DiT360PhotoToPanorama(Node):
 
     def run(
         self, image: Any, fov: float, yaw: float, pitch: float, roll: float, width: int, height: int,
-        panorama: Any = None, mask: Any = None, dit360_pipe: Any = None,
+        panorama: Any = None, mask: Any = None, dit360_pipe: Any = None, photo_mask: Any = None,
     ) -> tuple[Any, Any]:  # fmt: skip
         import torch
 
@@ -102,12 +107,15 @@ class DiT360PhotoToPanorama(Node):
                 host.check_interrupt()
                 known = self._beneath(panorama, beneath, mask, at, size)
                 name = f"photo {len(known.photos) + 1}" if known.photos else "the photo"
-                placed = Photo(pillow(photo), fov=fov, yaw=yaw, pitch=pitch, roll=roll, name=name)
+                placed = Photo(
+                    pillow(photo), fov=fov, yaw=yaw, pitch=pitch, roll=roll, name=name,
+                    opaque=_opaque(photo_mask, photo, at),
+                )  # fmt: skip
                 given.append(attrs.evolve(known, photos=(*known.photos, placed)))
             canvases = [canvas_of(one, size) for one in given]
             made = torch.stack([canvas.made for canvas in canvases])
             found = to_comfy([canvas.pixels[0] for canvas in canvases])
-            kept = [Kept(latents=canvas.keep, paste=canvas.paste) for canvas in canvases]
+            kept = [Kept(latents=canvas.keep, paste=canvas.paste, unknown=canvas.unknown) for canvas in canvases]
             return laid(found, given), keeping(made, kept)
 
     @staticmethod
@@ -124,6 +132,16 @@ class DiT360PhotoToPanorama(Node):
             own = resized(own, size)
         hole = None if mask is None else grey(at_size(of_batch(masks(mask, "mask"), at), size, "mask"))
         return Given(image=Panorama(image=pillow(own), hole=hole))
+
+
+def _opaque(photo_mask: Any, photo: Any, at: int) -> Any:
+    """In grey, what a photo shows; None: all of it. Raises InputError if it shows nothing."""
+    if photo_mask is None:
+        return None
+    hidden = on_flat(of_batch(masks(photo_mask, "photo_mask"), at), (photo.shape[-1], photo.shape[-2]), "photo_mask")
+    if not bool((hidden < 1).any()):
+        raise InputError("photo_mask covers all of the photo, so that it shows nothing; invert it, or leave it out.")
+    return grey(1 - hidden) if bool(hidden.any()) else None
 
 
 NODES: dict[str, type[Any]] = {"DiT360PhotoToPanorama": DiT360PhotoToPanorama}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dit360_core.pipeline.editing.canvas import around_hole
+from dit360_core.pipeline.editing.canvas import around_hole, looked_at
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.distance import distance
-from dit360_core.sphere.views import directions, project
 
 from dit360_comfy import host
 from dit360_comfy.inputs import Spec
@@ -62,7 +61,7 @@ class DiT360RegionMask(Node):
                 beside = (int(planes.shape[-1]), int(planes.shape[-2]))
             size = size_of(width, height, dit360_pipe, beside)
             camera = Camera(width=1, height=1, fov=fov, yaw=yaw, pitch=pitch)
-            region = project(camera, directions(size[1]))[1].float()
+            region = looked_at(camera, size[1])
             several = [region]
             if mask is not None:
                 several = [torch.maximum(region, at_size(one, size, "mask")) for one in masks(mask, "mask")]

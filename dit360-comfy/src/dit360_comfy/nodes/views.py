@@ -16,7 +16,7 @@ from dit360_comfy import host
 from dit360_comfy.inputs import Spec
 from dit360_comfy.nodes.base import Node
 from dit360_comfy.nodes.spherical import degrees, placing
-from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, pictures, to_comfy
+from dit360_comfy.pictures import SHAPES_DIFFER, at_size, masks, of_batch, on_flat, panoramas, pictures, to_comfy
 from dit360_comfy.settings import recall, remember
 
 _SHARP = 16
@@ -140,7 +140,7 @@ class DiT360ViewToPanorama(Node):
                 shown, covered = onto_sphere(edited, eye, int(own.shape[-2]))
                 inside = (covered == 1).float()
                 if levels is not None:
-                    masked = _as_large(of_batch(levels, at), wide, high)
+                    masked = on_flat(of_batch(levels, at), (wide, high), "mask")
                     # What is masked to half and more, so that where nothing is nothing is changed.
                     inside *= (onto_sphere(masked[None], eye, int(own.shape[-2]))[0][0] >= 0.5).float()
                 share = pasting_share(inside, feather)
@@ -184,22 +184,12 @@ def _camera(given: Any, width: int, height: int) -> Camera | None:
     if not isinstance(given, Camera):
         raise InputError(f"camera is a {type(given).__name__}; connect that of DiT360 Panorama to View.")
     # Sizes that models round may be off by some pixels.
-    if abs(width / height / (given.width / given.height) - 1) > 0.02:
+    if abs(width / height / (given.width / given.height) - 1) > SHAPES_DIFFER:
         raise InputError(
             f"view has {width}×{height} pixels, and its camera saw {given.width}×{given.height}; crop or resize it to "
             "the same shape."
         )
     return attrs.evolve(given, width=width, height=height)
-
-
-def _as_large(mask: Any, width: int, height: int) -> Any:
-    """``(height, width)``: a mask of a view at its size."""
-    import torch
-
-    if tuple(mask.shape) == (height, width):
-        return mask
-    resized = torch.nn.functional.interpolate(mask[None, None], (height, width), mode="bilinear", antialias=True)
-    return resized[0, 0].clamp(0, 1)
 
 
 NODES: dict[str, type[Any]] = {

@@ -141,13 +141,20 @@ def _hole(given: Given, size: tuple[int, int]) -> torch.Tensor | None:
         found.append(torch.from_numpy(levels_of(given.image.hole, size)))
     if given.options.region is not None:
         yaw, pitch, fov = region_of(given.options.region)
-        camera = Camera(width=1, height=1, fov=fov, yaw=yaw, pitch=pitch)
-        seen = directions(size[1])
-        region = project(camera, seen)[1].float()
-        # A view that is smaller than a pixel is the one that it lies in.
-        region.view(-1)[(seen @ rotation(camera)[:, 2]).argmax()] = 1
-        found.append(region)
+        found.append(looked_at(Camera(width=1, height=1, fov=fov, yaw=yaw, pitch=pitch), size[1]))
     return torch.stack(found).max(0).values if found else None
+
+
+def looked_at(camera: Camera, height: int) -> torch.Tensor:
+    """``(H, W)``: 1 where a camera looks, 0 elsewhere.
+
+    height: of the panorama, in pixels.
+    """
+    seen = directions(height)
+    region = project(camera, seen)[1].float()
+    # A view that is smaller than a pixel is the one that it lies in.
+    region.view(-1)[(seen @ rotation(camera)[:, 2]).argmax()] = 1
+    return region
 
 
 def held_latents(keep: torch.Tensor) -> torch.Tensor:
