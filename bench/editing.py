@@ -1,18 +1,20 @@
 """Photos and edits by the embedded model, measured: what is kept, borders, the seam, what it costs, what is made.
 
     PYTHONPATH=. python bench/editing.py photos      # 64 views become panoramas (20 minutes on two cores)
-    PYTHONPATH=. python bench/editing.py edits       # 32 edits in four ways, the official script's with --official
+    PYTHONPATH=. python bench/editing.py edits       # 32 edits in four ways (half an hour)
+    PYTHONPATH=. python bench/editing.py official ../DiT360    # the same by the official script, four of them
     PYTHONPATH=. python bench/editing.py time        # an edit's time beside a plain picture's, in turns
     PYTHONPATH=. python bench/editing.py pictures    # those of docs/editing.md
 
 Each part but the last writes its table into docs/editing.md. The panoramas are renders that the model never saw, with
-their captions as prompts. ``--official`` is a checkout of https://github.com/Insta360-Research-Team/DiT360, whose
+their captions as prompts. The official script is that of https://github.com/Insta360-Research-Team/DiT360, whose
 ``pa_src`` is run as its ``editing.py`` runs it.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import statistics
 from collections.abc import Callable, Iterable
@@ -43,6 +45,7 @@ from training.scenes import Scene, draw
 
 ROOT = Path(__file__).parents[1]
 PAGE, IMAGES = ROOT / "docs" / "editing.md", ROOT / "docs" / "images"
+ROWS = ROOT / "docs" / "editing-cpu.json"
 SIZE = (512, 256)
 PIXEL = 360 / SIZE[0]
 
@@ -190,36 +193,51 @@ def hard(canvas: Canvas) -> Canvas:
 def edits(
     count: Annotated[int, typer.Option(help="Edits.")] = 32,
     steps: Steps = None,
-    official: Annotated[Path | None, typer.Option(help="A checkout of DiT360, whose script is measured too.")] = None,
-    theirs: Annotated[int, typer.Option(help="Edits by the official script, which takes its time.")] = 8,
 ) -> None:
     """Something is removed from each render, in several ways."""
     pipe = dit360.load("tiny")
-    makers: dict[str, tuple[int, Maker]] = {
-        "default": (count, ours(pipe, steps)),
-        "default, before paste back": (count, ours(pipe, steps, paste_back=False)),
-        "a hard mask": (count, ours(pipe, steps, feather=False, mask_grow=0.0, mask_soften=0.0)),
-        "a hard mask, before paste back": (count, ours(pipe, steps, mask_grow=0.0, mask_soften=0.0, paste_back=False)),
+    makers: dict[str, Maker] = {
+        "default": ours(pipe, steps),
+        "default, before paste back": ours(pipe, steps, paste_back=False),
+        "a hard mask": ours(pipe, steps, feather=False, mask_grow=0.0, mask_soften=0.0),
+        "a hard mask, before paste back": ours(pipe, steps, mask_grow=0.0, mask_soften=0.0, paste_back=False),
     }
-    if official is not None:
-        from editing_official import Official
+    rows = {
+        "the renders themselves": [source(task(number)) for number in range(count)],
+        "made plainly from the prompts": [plainly(pipe, task(number), steps) for number in range(count)],
+        **{name: all_of(name, make, count) for name, make in makers.items()},
+    }
+    tabled({name: row(name, found) for name, found in rows.items()})
 
-        makers["the official script"] = (theirs, Official(official).edit)
-    lines = [
-        "| | largest step near the border | kept pixels are off by, median | seam ratio, median | edits |",
-        "|---|---|---|---|---|",
-    ]
-    sources = [source(task(number)) for number in range(count)]
-    lines.append(row("the renders themselves", sources))
-    plain = [plainly(pipe, task(number), steps) for number in range(count)]
-    lines.append(row("made plainly from the prompts", plain))
-    for name, (many, make) in makers.items():
-        found = []
-        for number in range(many):
-            found.append(measured(task(number), *make(task(number))))
-            print(name, number, found[-1], flush=True)
-        lines.append(row(name, found))
-    written("edits", lines)
+
+@app.command()
+def official(
+    checkout: Annotated[Path, typer.Argument(help="A checkout of DiT360, whose script is measured.")],
+    count: Annotated[int, typer.Option(help="Edits.")] = 4,
+) -> None:
+    """The same by the official script, which takes its time."""
+    from editing_official import Official
+
+    name = "the official script"
+    tabled({name: row(name, all_of(name, Official(checkout).edit, count))})
+
+
+def all_of(name: str, make: Maker, count: int) -> list[Found]:
+    """What is measured of so many edits."""
+    found = []
+    for number in range(count):
+        found.append(measured(task(number), *make(task(number))))
+        print(name, number, found[-1], flush=True)
+    return found
+
+
+def tabled(rows: dict[str, str]) -> None:
+    """The table, with the rows that were measured before."""
+    known = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.is_file() else {}
+    known |= rows
+    ROWS.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    head = "| | largest step near the border | kept pixels are off by, median | seam ratio, median | edits |"
+    written("edits", [head, "|---|---|---|---|---|", *known.values()])
 
 
 @attrs.frozen(kw_only=True)
