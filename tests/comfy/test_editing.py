@@ -15,7 +15,7 @@ from dit360_core.errors import Dit360Error, InputError
 from dit360_core.panorama.photos import Photo
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.distance import distance
-from dit360_core.sphere.views import directions, project
+from dit360_core.sphere.views import directions, onto_sphere, project
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -507,6 +507,17 @@ def test_colours_at_the_rim_are_brought_to_what_was_made():
     off = [(one - own)[0][rim].abs().mean() for one in (plain, matched)]
     assert off[1] < 0.5 * off[0]
     assert bool(deep.any())
+
+
+@pytest.mark.parametrize("feather", [-1.0, 0.0, 2.0])
+def test_nothing_that_was_filled_in_around_a_photo_is_pasted(feather):
+    image, mask = placed(photo())
+    made = torch.full_like(image, 2.0)  # no pixel of a picture
+    (pasted,) = run("DiT360PasteBack", image=made, original=image, mask=mask, match_colours=False, feather=feather)
+    shows = onto_sphere(torch.ones(1, 64, 96), Camera(width=96, height=64, **LOOKING), HEIGHT)[1] == 1
+    changed = (pasted[0] != 2.0).any(-1)
+    assert bool(changed.any())
+    assert not bool((changed & ~shows).any())
 
 
 def test_an_original_of_another_size_is_resized_and_a_photo_laid_anew():

@@ -67,15 +67,14 @@ class DiT360PasteBack(Node):
                 host.check_interrupt()
                 own, shown = _own(original, of_batch(owns, at), at, size)
                 kept = kept_of(mask, at)
-                if kept is None or shown is None:
-                    keep = 1 - at_size(of_batch(levels, at), size, "mask")
-                    away = FEATHER
+                if kept is not None and kept.paste.shape == one.shape[-2:]:
+                    # Not what a mask leaves: around a photo that is filled in.
+                    paste = kept.paste if feather < 0 else pasting_share((kept.paste > 0).float(), feather)
                 else:
-                    keep, away = (shown == 1).float(), PHOTO_FEATHER
-                if kept is not None and feather < 0 and kept.paste.shape == one.shape[-2:]:
-                    paste = kept.paste
-                else:
-                    paste = pasting_share(keep, away * 360 / size[0] if feather < 0 else feather)
+                    photos = kept is not None and shown is not None
+                    keep = (shown == 1).float() if photos else 1 - at_size(of_batch(levels, at), size, "mask")
+                    usual = (PHOTO_FEATHER if photos else FEATHER) * 360 / size[0]
+                    paste = pasting_share(keep, usual if feather < 0 else feather)
                 if not bool((paste > 0).any()):
                     log.warning("Nothing is pasted back: the mask keeps nothing.")
                 made.append(pasted_over(one, own, paste, match=match_colours))
