@@ -53,10 +53,11 @@ def edit_page(ours: Maker, file: Path, task: Callable[[int], Task], official: Pa
     panorama = ImageChops.offset(edit.panorama, -CASTLE_AT, 0)
     mask = Image.new("L", panorama.size)
     ImageDraw.Draw(mask).ellipse(CASTLE_BOX, fill=255)
-    mask = ImageChops.offset(mask, panorama.width // 2, 0)
+    outline = mask.filter(ImageFilter.FIND_EDGES).filter(ImageFilter.MaxFilter(3))
+    mask, outline = (ImageChops.offset(image, panorama.width // 2, 0) for image in (mask, outline))
     edit = attrs.evolve(edit, panorama=panorama, mask=mask)
     marked = panorama.copy()
-    marked.paste("white", mask=mask.filter(ImageFilter.FIND_EDGES).filter(ImageFilter.MaxFilter(3)))
+    marked.paste("white", mask=outline)
     columns = [marked, image_of(ours(edit)[0])]
     if official is not None:
         from editing_official import Official
