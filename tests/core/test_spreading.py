@@ -63,6 +63,15 @@ def test_it_goes_on_over_the_meridian_and_the_poles():
     assert (pole - pole.mean(-1, keepdim=True)).abs().max() <= 0.05, "a pole is one direction"
 
 
+def test_far_from_what_is_known_there_are_no_stripes():
+    """Where the taps of coarse levels lie: noise whose right half is brighter, and its second differences far away."""
+    noise, known = torch.rand(3, 128, 256, generator=torch.Generator().manual_seed(1)), torch.zeros(128, 256)
+    noise[..., :125] *= 0.3
+    known[40:80, 100:150] = 1
+    far = filled(noise, known)[..., :60]
+    assert (far[..., 2:] - 2 * far[..., 1:-1] + far[..., :-2]).abs().max() <= 0.004
+
+
 def test_a_large_one_is_filled_at_a_part_of_its_size_and_has_no_seam():
     from PIL import Image
 

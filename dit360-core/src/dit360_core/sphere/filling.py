@@ -64,7 +64,9 @@ def _push_pull(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         apart *= 2
     found = levels[-1][0]
     for values, weight in reversed(levels[:-1]):
-        found = weight * values + (1 - weight) * found
+        # Blurred as the level was, or the places of its taps would be seen as stripes.
+        apart //= 2
+        found = weight * values + (1 - weight) * _blurred(found, apart)
     return found
 
 
