@@ -63,7 +63,7 @@ def read_picture(path: Path) -> Opened:
             file.load()
             told = around(file, stream)
             if file.mode.startswith(("I", "F")):
-                raise _Unreadable(f"it has over 8 bits a channel ({file.mode}); convert it to RGB")
+                raise _Unreadable(f"it has over 8 bits a channel ({file.mode}); save it with 8")
             coded = _blocks(file, stream)
             mode = file.mode
             # Nothing but what was read with care: texts can lie in `info` under the names of anything.

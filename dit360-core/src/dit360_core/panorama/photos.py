@@ -158,7 +158,7 @@ def _part(
 def _in_srgb(image: Image.Image, name: str) -> Image.Image:
     """RGB. Raises InputError for a picture of over 8 bits a channel."""
     if image.mode.startswith(("I", "F")):
-        raise InputError(f"{name} has over 8 bits a channel ({image.mode}); convert it to RGB.")
+        raise InputError(f"{name} has over 8 bits a channel ({image.mode}); save it with 8.")
     profile = image.info.get("icc_profile")
     if not profile:
         return image.convert("RGB")
@@ -209,7 +209,10 @@ def parsed(text: str, common: PhotoOptions) -> dict[str, Any]:
         try:
             given[key] = float(value)
         except ValueError as error:
-            raise InputError(f"{key} of the photo {path} is {value!r}, but must be a number of degrees.") from error
+            point = f"; write it with a decimal point: {value.replace(',', '.')}" if value.count(",") == 1 else ""
+            raise InputError(
+                f"{key} of the photo {path} is {value!r}, but must be a number of degrees{point}."
+            ) from error
     build(PhotoOptions, given)
     if not path.strip():
         raise InputError(f"{named('photo')} {text!r} names no file; write photo.jpg;fov=60.")

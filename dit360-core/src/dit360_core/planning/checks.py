@@ -191,9 +191,10 @@ def begun_with(
     if size is None:
         if sampling.denoise < 1.0:
             # What a photo leaves is filled in, blurred, and no picture to begin with.
+            what = "a photo alone is none" if keeps else "none is given"
             raise InputError(
-                f"{setting('denoise', f'{sampling.denoise:g}')} keeps a part of a picture, and none is given; give one "
-                f"with {named('image')}, or leave {named('denoise')} out."
+                f"{setting('denoise', f'{sampling.denoise:g}')} keeps a part of a picture, and {what}; give one with "
+                f"{named('image')}, or leave {named('denoise')} out."
             )
         return sampling
     if sampling.denoise == 1.0 and not keeps:

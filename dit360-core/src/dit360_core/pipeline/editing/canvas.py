@@ -72,20 +72,24 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
     pixels = torch.zeros(3, height, width)
     unknown = torch.ones(height, width)
     photos, shown = blended(given.photos, height) if given.photos else (pixels, known)
+    beyond = BEYOND * one if given.options.mask_grow is None else -grow
     if given.image is not None:
         pixels, known = pixels_of(given.image.image), torch.ones(height, width)
         hole = _hole(given, size)
         if hole is not None:
             if given.photos:
-                # What is around a photo is made anew, or it would end in a step.
-                hole = torch.maximum(hole, (shown < 1).float() * (distance(shown == 1, GROWN * one) < 181))
+                # What is around a photo is made anew, as far as the photo is felt, or it would end in a step.
+                reach = max(0.0, beyond) + soften + one
+                away = distance(shown == 1, reach)
+                hole = torch.maximum(hole, ((shown < 1) & (away <= max(one, reach - grow))).float())
+                known = torch.where((shown < 1) & away.isfinite(), shown, known)
             keep, paste = around_hole(hole, grow, soften, FEATHER * one)
             latents = held_latents(keep)
             unknown = (keep < 0.5).float()
     if given.photos:
-        pixels = photos if given.image is None else shown * photos + (1 - shown) * pixels
+        of_image = (known - shown).clamp(min=0)
+        pixels = (shown * photos + of_image * pixels) / (shown + of_image).clamp(min=1e-6)
         known = torch.maximum(known, shown)
-        beyond = BEYOND * one if given.options.mask_grow is None else -grow
         held, pasted = around_photo(shown, beyond, soften, PHOTO_FEATHER * one)
         keep, paste = torch.maximum(keep, held), torch.maximum(paste, pasted)
         latents = torch.maximum(latents, F.avg_pool2d(held[None, None], 8))

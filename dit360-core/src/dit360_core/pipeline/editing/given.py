@@ -95,7 +95,7 @@ class Given:
         holes = [evenly(mask) for mask in (self.hole, self.image.hole) if mask is not None]
         if any(level == 1 for level in holes) and not self.photos:
             return "nothing"
-        if holes and all(level == 0 for level in holes) and self.options.region is None:
+        if holes and all(level == 0 for level in holes) and self.options.region is None and not self.photos:
             return "all"
         return None
 
@@ -127,6 +127,12 @@ class Given:
                 other = "keep" if self.options.mask_means == "repaint" else "repaint"
                 meant = setting("mask_means", other)
                 log.warning("The mask %s is made anew; if its other part was meant, set %s.", leaves, meant)
+        for photo in self.photos:
+            if photo.place is None and photo.image.width == 2 * photo.image.height:
+                log.warning(
+                    "%s is twice as wide as high, as panoramas are; if it is one, give it with %s.",
+                    photo.name, named("image"),
+                )  # fmt: skip
         if self.image is None:
             return
         size = (sampling.width or self.image.width, sampling.height or self.image.height)
