@@ -197,6 +197,7 @@ print((used_memory("cpu") - before) / 2**20)
 """
 
 
+@pytest.mark.long
 def test_a_real_allocator_that_refuses(tmp_path):
     done = python(_SCARCE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
