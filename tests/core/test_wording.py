@@ -414,3 +414,11 @@ def test_another_name_in_a_list_of_pictures_is_the_same_picture(tmp_path):
     (tmp_path / "p.csv").write_text("prompt,scheduler_type,seed\na castle,euler,1\na castle,flow_match,1\n")
     with pytest.raises(InputError, match="line 3: it is the picture of line 2 again"):
         read_items(tmp_path / "p.csv", Batchwide(folder=tmp_path, suffix=".png", loading=LoadOptions(), options={}))
+
+
+def test_columns_of_a_list_are_those_that_it_may_have():
+    """But ``name``, which no option is called."""
+    from dit360_core.batching.items import OF_A_PICTURE, OWN
+    from dit360_core.cli.wording import COLUMNS
+
+    assert {*OWN} - {"name"} | {name for cls in OF_A_PICTURE for name in options_of(cls)} == COLUMNS

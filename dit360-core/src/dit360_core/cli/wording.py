@@ -12,7 +12,15 @@ from dit360_core.errors.sentences import worded as worded_for
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions, flag, options_of
 
 _CLASSES = (LoadOptions, SampleOptions, DecodeOptions, EditOptions, PhotoOptions)
-COLUMNS = frozenset({*options_of(SampleOptions), *options_of(DecodeOptions), "image", "lora"})
+COLUMNS = frozenset(
+    {
+        *(name for cls in _CLASSES if cls is not LoadOptions for name in options_of(cls)),
+        "image",
+        "mask",
+        "photo",
+        "lora",
+    }
+)
 """What a list of a batch may have as columns, which are called as the options are."""
 PYTHONS = {
     "overwrite": "--force", "force": "--force", "image": "--image", "mask": "--mask", "photo": "--photo",
