@@ -30,10 +30,11 @@ from dit360_core.panorama.metrics import seam_ratio
 from dit360_core.pipeline.editing.canvas import Canvas, canvas_of
 from dit360_core.pipeline.editing.given import given
 from dit360_core.pipeline.editing.pasting import pasted
+from dit360_core.pipeline.planes import image_of, pixels_of
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.distance import distance
 from dit360_core.sphere.views import onto_sphere, view
-from editing_measures import contours, decibels, image_of, ordinary_step, pixels
+from editing_measures import contours, decibels, ordinary_step
 from overhead import paired
 from PIL import Image, ImageChops, ImageDraw
 
@@ -72,7 +73,7 @@ def written(name: str, lines: Iterable[str]) -> None:
 
 def photo_of(panorama: Image.Image, camera: Camera) -> dit360.Photo:
     """What a camera sees of a panorama."""
-    seen = image_of(view(pixels(panorama), camera))
+    seen = image_of(view(pixels_of(panorama), camera))
     return dit360.Photo(seen, fov=camera.fov, yaw=camera.yaw, pitch=camera.pitch, roll=camera.roll)
 
 
@@ -93,8 +94,8 @@ def photos(
         )  # fmt: skip
         photo, prompt = photo_of(panorama, camera), caption(scene, random.Random(number))
         canvas = canvas_of(given(None, None, photo), SIZE)
-        truth = pixels(panorama)
-        inside = onto_sphere(pixels(photo.image), camera, SIZE[1])[1] == 1
+        truth = pixels_of(panorama)
+        inside = onto_sphere(pixels_of(photo.image), camera, SIZE[1])[1] == 1
         hold = dit360.Hold(latents=pipe.encode_image(canvas.picture), keep=canvas.keep)
         sampled = pipe.sample(pipe.encode(prompt), hold=hold, seed=number, **_steps(steps))
         before = pipe.decode_pixels(sampled).tensor
@@ -110,7 +111,7 @@ def photos(
         scenes.append(scene)
         print(number, prompt, {name: round(value, 2) for name, value in rows[-1].items()}, flush=True)
     agreement = judge.accuracy(judge.load(), 2 * torch.stack(made) - 1, scenes)
-    originals = torch.stack([pixels(rendered(scene)) for scene in scenes])
+    originals = torch.stack([pixels_of(rendered(scene)) for scene in scenes])
     of_renders = judge.accuracy(judge.load(), 2 * originals - 1, scenes)
     mean = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
     written("photos", [
@@ -258,7 +259,7 @@ class Found:
 
 def source(edit: Task) -> Found:
     """A render as it is: the largest step where the border would be."""
-    return measured(edit, pixels(edit.panorama), edit.mask)
+    return measured(edit, pixels_of(edit.panorama), edit.mask)
 
 
 def plainly(pipe: dit360.Pipeline, edit: Task, steps: int | None) -> Found:
@@ -269,13 +270,13 @@ def plainly(pipe: dit360.Pipeline, edit: Task, steps: int | None) -> Found:
 
 def measured(edit: Task, made: torch.Tensor, mask: Image.Image) -> Found:
     """The steps near the border, how far what is kept is off, and the seam ratio."""
-    hole = pixels(mask.convert("L"))[0] >= 0.5
+    hole = pixels_of(mask.convert("RGB"))[0] >= 0.5
     away = distance(hole, 180.0) / PIXEL - distance(~hole, 180.0) / PIXEL
     far = away >= 40  # where every way keeps everything
     return Found(
         steps=contours(made, away),
         ordinary=ordinary_step(made),
-        off=float((made - pixels(edit.panorama))[:, far].abs().mean()),
+        off=float((made - pixels_of(edit.panorama))[:, far].abs().mean()),
         seam=seam_ratio(image_of(made)),
     )
 

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from PIL import Image
 
 CONTOURS = range(0, 41, 4)
 """Pixels outside of a border at which steps are looked at."""
-
-
-def pixels(image: Image.Image) -> torch.Tensor:
-    """``(C, H, W)`` in 0 … 1."""
-    values = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
-    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
-
-
-def image_of(values: torch.Tensor) -> Image.Image:
-    """Of ``(3, H, W)``, rounded."""
-    return Image.fromarray((values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
 def decibels(one: torch.Tensor, other: torch.Tensor, where: torch.Tensor) -> float:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from dit360_core.models.weights.quiet import quiet
+from dit360_core.pipeline.planes import pixels_of
 from dit360_core.plugins import EMBEDDED_MODEL
-from editing_measures import pixels
 from PIL import Image, ImageChops
 
 if TYPE_CHECKING:
@@ -78,4 +78,4 @@ class Official:
                 **size,
             ).images[1]
         used = Image.fromarray(((1 - mask) * 255).to(torch.uint8).numpy())
-        return pixels(made), used.resize((width, height), Image.Resampling.NEAREST)
+        return pixels_of(made), used.resize((width, height), Image.Resampling.NEAREST)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 import dit360_core as dit360
+from dit360_core.pipeline.planes import image_of
 from dit360_core.sphere.camera import Camera
-from editing_measures import image_of
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from training.captions import caption

@@ -14,9 +14,10 @@ from dit360_core.panorama.masks import as_mask
 from dit360_core.panorama.metrics import seam_ratio
 from dit360_core.panorama.photos import Photo, Place
 from dit360_core.panorama.picture import FORMATS, Panorama, encoded
-from dit360_core.pipeline.editing.canvas import canvas_of, pixels_of
+from dit360_core.pipeline.editing.canvas import canvas_of
 from dit360_core.pipeline.editing.given import given
 from dit360_core.pipeline.editing.pasting import pasted
+from dit360_core.pipeline.planes import pixels_of
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.views import directions, view
 from PIL import Image, ImageChops, ImageDraw

@@ -156,12 +156,6 @@ def tell_of_more(several: Any, name: str, count: int, other: str) -> None:
         log.warning("%s is a batch of %d, and %s of %d; the rest is left out.", name, len(several), other, count)
 
 
-def pillow(planes: torch.Tensor) -> Image.Image:
-    """``(3, H, W)`` in 0 … 1 as a picture of Pillow, rounded to 8 bits."""
-    eight: Any = (planes.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(eight)
-
-
 def grey(mask: torch.Tensor) -> Image.Image:
     """``(H, W)`` in 0 … 1 as a picture of Pillow in grey."""
     return Image.fromarray(np.asarray((mask.clamp(0, 1) * 255).round().byte()))

@@ -9,6 +9,12 @@ from dit360_core.options import SampleOptions
 
 from dit360_comfy.inputs import Control, Spec, asked, specs
 
+FREE = ("scheduler_type", "attention_backend")
+"""Drop-downs that take other values than those they list, as :class:`~dit360_comfy.nodes.base.Node` has it."""
+WORDS = {
+    "guidance": "cfg_scale", "yaw_consistency": "yaw_loss_weight", "cube_consistency": "cube_loss_weight",
+}  # fmt: skip
+"""What the nodes call options of the core, for the same."""
 SEED = Control(
     options=SampleOptions, option="seed",
     settings={"default": 0, "control_after_generate": True}, tooltip="Same seed, same picture. A batch counts up.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from dit360_core.options import SampleOptions, build, check_size
-from dit360_core.pipeline.editing.canvas import FEATHER, GROWN, around_hole, held_latents, share_of
+from dit360_core.pipeline.editing.canvas import FEATHER, GROWN, around_hole, held_latents, share_of, smoothed
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.planning.checks import check_honoured
@@ -20,7 +20,18 @@ from dit360_comfy.edges import BLEND_MODES
 from dit360_comfy.inputs import Control, Spec, specs
 from dit360_comfy.laying import Kept, keeping, kept_of, laid_of
 from dit360_comfy.nodes.base import Node, pipe_input
-from dit360_comfy.nodes.controls import ADVANCED, CONSISTENCY, PADDING, SEED, SOLVING, guidance, sample_options, steps
+from dit360_comfy.nodes.controls import (
+    ADVANCED,
+    CONSISTENCY,
+    FREE,
+    PADDING,
+    SEED,
+    SOLVING,
+    WORDS,
+    guidance,
+    sample_options,
+    steps,
+)
 from dit360_comfy.nodes.painting import Start, encoded, fills, paint, shown_of, tell
 from dit360_comfy.nodes.spherical import degrees
 from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, tell_of_more
@@ -37,7 +48,7 @@ _DENOISE = Control(
 _SHAPES: dict[str, Callable[[Any], Any]] = {
     "linear": lambda share: share,
     "cosine": lambda share: (1 - (math.pi * share).cos()) / 2,
-    "smooth": lambda share: share * share * (3 - 2 * share),
+    "smooth": smoothed,
 }
 
 
@@ -55,10 +66,8 @@ class DiT360Inpaint(Node):
         "The panorama before decoding.",
         "What was made anew, as it grew and was softened: for DiT360 Paste Back.",
     )
-    FREE: ClassVar[tuple[str, ...]] = ("scheduler_type", "attention_backend")
-    WORDS: ClassVar[Mapping[str, str]] = {
-        "guidance": "cfg_scale", "yaw_consistency": "yaw_loss_weight", "cube_consistency": "cube_loss_weight",
-    }  # fmt: skip
+    FREE: ClassVar[tuple[str, ...]] = FREE
+    WORDS: ClassVar[Mapping[str, str]] = WORDS
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:

@@ -13,6 +13,7 @@ from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.editing.canvas import canvas_of
 from dit360_core.pipeline.editing.given import Given
+from dit360_core.pipeline.planes import image_of
 
 from dit360_comfy import host
 from dit360_comfy.inputs import Spec
@@ -27,7 +28,6 @@ from dit360_comfy.pictures import (
     on_flat,
     panoramas,
     pictures,
-    pillow,
     resized,
     tell_of_more,
     to_comfy,
@@ -108,7 +108,7 @@ class DiT360PhotoToPanorama(Node):
                 known = self._beneath(panorama, beneath, mask, at, size)
                 name = f"photo {len(known.photos) + 1}" if known.photos else "the photo"
                 placed = Photo(
-                    pillow(photo), fov=fov, yaw=yaw, pitch=pitch, roll=roll, name=name,
+                    image_of(photo), fov=fov, yaw=yaw, pitch=pitch, roll=roll, name=name,
                     opaque=_opaque(photo_mask, photo, at),
                 )  # fmt: skip
                 given.append(attrs.evolve(known, photos=(*known.photos, placed)))
@@ -131,7 +131,7 @@ class DiT360PhotoToPanorama(Node):
             log.info("panorama has %d×%d pixels, and is resized to %d×%d.", own.shape[-1], own.shape[-2], *size)
             own = resized(own, size)
         hole = None if mask is None else grey(at_size(of_batch(masks(mask, "mask"), at), size, "mask"))
-        return Given(image=Panorama(image=pillow(own), hole=hole))
+        return Given(image=Panorama(image=image_of(own), hole=hole))
 
 
 def _opaque(photo_mask: Any, photo: Any, at: int) -> Any:

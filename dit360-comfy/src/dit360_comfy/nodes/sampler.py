@@ -21,7 +21,18 @@ from dit360_comfy.conditioning import to_fill
 from dit360_comfy.inputs import Control, Spec, specs
 from dit360_comfy.latents import from_comfy, size_of
 from dit360_comfy.nodes.base import Node, pipe_input
-from dit360_comfy.nodes.controls import ADVANCED, CONSISTENCY, PADDING, SEED, SOLVING, guidance, sample_options, steps
+from dit360_comfy.nodes.controls import (
+    ADVANCED,
+    CONSISTENCY,
+    FREE,
+    PADDING,
+    SEED,
+    SOLVING,
+    WORDS,
+    guidance,
+    sample_options,
+    steps,
+)
 from dit360_comfy.nodes.painting import Start, fills, paint, shown_by, shown_in, tell
 from dit360_comfy.pictures import at_size, masks, of_batch, tell_of_more
 from dit360_comfy.pipe import Pipe, pipe_of
@@ -59,10 +70,8 @@ class DiT360Sampler(Node):
     )
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The panorama before decoding, as ComfyUI's own FLUX latents.",)
-    FREE: ClassVar[tuple[str, ...]] = ("scheduler_type", "attention_backend")
-    WORDS: ClassVar[Mapping[str, str]] = {
-        "guidance": "cfg_scale", "yaw_consistency": "yaw_loss_weight", "cube_consistency": "cube_loss_weight",
-    }  # fmt: skip
+    FREE: ClassVar[tuple[str, ...]] = FREE
+    WORDS: ClassVar[Mapping[str, str]] = WORDS
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:

@@ -27,6 +27,7 @@ from dit360_core.options import (
     changed_options,
     nearest,
     options_of,
+    own_options,
 )
 from dit360_core.panorama.photos import parsed
 from dit360_core.panorama.picture import FORMATS
@@ -171,8 +172,8 @@ class _Maker:
         useless = _useless(own, photos)
         given = {**{n: v for n, v in self._common.options.items() if n not in useless}, **said}
         _check_names(given)
-        decoding = build(DecodeOptions, {n: v for n, v in given.items() if n in options_of(DecodeOptions)})
-        sampling = build(SampleOptions, {n: v for n, v in given.items() if n in options_of(SampleOptions)})
+        decoding = build(DecodeOptions, own_options(DecodeOptions, given))
+        sampling = build(SampleOptions, own_options(SampleOptions, given))
         named = ""
         if "name" in own:
             named = self._file(own["name"])
@@ -215,8 +216,8 @@ class _Maker:
             image=beside / own["image"] if "image" in own else None,
             mask=beside / own["mask"] if "mask" in own else None,
             photos=photos,
-            placing=build(PhotoOptions, {n: v for n, v in given.items() if n in options_of(PhotoOptions)}),
-            options=build(EditOptions, {n: v for n, v in given.items() if n in options_of(EditOptions)}),
+            placing=build(PhotoOptions, own_options(PhotoOptions, given)),
+            options=build(EditOptions, own_options(EditOptions, given)),
             folder=beside,
             for_all=frozenset(options_of(EditOptions)) & frozenset(given) - said,
         )

@@ -299,7 +299,7 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
     image = opened.image
     if placed.area is not None:
         check_pixels(placed.size, f"Cannot open {path}: it is a part of a panorama that has")
-        image = _on_the_sphere(image, placed.size, placed.area)
+        image = on_the_sphere(image, placed.size, placed.area)
     for told in (*opened.told, *(f"opens, but {told}." for told in (*unused, *placed.told))):
         warnings.warn(f"{path} {told}", stacklevel=3)
     coded = opened.coded if placed.area is None or placed.area.width == placed.size[0] else None
@@ -413,9 +413,14 @@ def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Image.Image:
-    """A black sphere with the part on it; what reaches over the right edge goes on at the left one."""
-    sphere = Image.new("RGB", size)
+def on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Image.Image:
+    """A black or transparent sphere with the part on it; what reaches over the right edge goes on at the left one.
+
+    part: of the size of its area, of any mode.
+    size: (width, height) of the sphere in pixels.
+    area: where the part lies.
+    """
+    sphere = Image.new(part.mode, size)
     for left in (area.left, area.left - size[0]):
         sphere.paste(part, (left, area.top))
     return sphere

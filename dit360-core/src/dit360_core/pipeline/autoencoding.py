@@ -10,9 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-import numpy as np
 import torch
-from PIL import Image
 
 from dit360_core.errors import Dit360Error, InputError, named, one_line, setting
 from dit360_core.models.architecture import AUTOENCODER
@@ -21,6 +19,7 @@ from dit360_core.options import DecodeOptions, SampleOptions, changed_options, c
 from dit360_core.panorama.picture import Panorama, in_words
 from dit360_core.pipeline.blank import check_painted
 from dit360_core.pipeline.ladder import Ladder
+from dit360_core.pipeline.planes import image_of, pixels_of
 from dit360_core.pipeline.stages import Latents, Pixels, Shown, letting_go, name_plugins, stage
 from dit360_core.pipeline.state import Loaded
 from dit360_core.pipeline.tiling_trial import sketch
@@ -59,7 +58,7 @@ class Autoencoding:
         """
         pixels = self.pixels(given, asked)
         shown = pixels.tensor if after is None else after(pixels.tensor)
-        return Panorama(image=_image(shown[0]), settings=pixels.settings, pose=pixels.pose)
+        return Panorama(image=image_of(shown[0]), settings=pixels.settings, pose=pixels.pose)
 
     @letting_go
     def pixels(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Pixels:
@@ -97,7 +96,7 @@ class Autoencoding:
             raise InputError(
                 f"The image cannot be encoded: {in_words(panorama)}, and the rest is black; fill it up first."
             )
-        pixels = torch.from_numpy(np.asarray(panorama.image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+        pixels = pixels_of(panorama.image)[None]
         pose = attrs.evolve(panorama.pose, others={})  # who took it, and when, is not true of what is made of it
         return attrs.evolve(self.encode_pixels(pixels, asked), pose=pose)
 
@@ -142,7 +141,7 @@ class Autoencoding:
                 self._engine.bring(AUTOENCODER)
                 self._latent_to_rgb = self._engine.latent_to_rgb()
         looked = preview(tensor, self._latent_to_rgb, scale)
-        return Panorama(image=_image(looked), settings={"preview": scale})
+        return Panorama(image=image_of(looked), settings={"preview": scale})
 
     @property
     def _engine(self) -> Engine:
@@ -258,8 +257,3 @@ def _help(asked: DecodeOptions) -> str | None:
     if asked.tiling_level in ("stored", "mixed"):
         return f"use {setting('tiling_level', 'auto')}, or recomputed, which takes least"
     return None
-
-
-def _image(pixels: torch.Tensor) -> Image.Image:
-    """``(3, H, W)`` in 0 … 1 on the CPU as a picture of bytes."""
-    return Image.fromarray((pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy())

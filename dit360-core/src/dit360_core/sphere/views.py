@@ -82,6 +82,16 @@ def at(rows: torch.Tensor, columns: torch.Tensor, height: int) -> torch.Tensor:
     return torch.stack([around * torch.sin(longitude), up, around * torch.cos(longitude)], dim=-1)
 
 
+def place_of(seen: torch.Tensor, height: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(…,)`` each: the row and the column of directions in a panorama, in pixels from its upper and its left edge.
+
+    seen: ``(…, 3)``, the directions.
+    height: of the panorama, in pixels.
+    """
+    column = (torch.atan2(seen[..., 0], seen[..., 2]) / math.pi + 1) * height
+    return (0.5 - torch.asin(seen[..., 1].clamp(-1, 1)) / math.pi) * height, column
+
+
 def view(panorama: torch.Tensor, camera: Camera) -> torch.Tensor:
     """What a camera sees: ``(C, height, width)``, in the dtype of the panorama.
 
@@ -91,8 +101,7 @@ def view(panorama: torch.Tensor, camera: Camera) -> torch.Tensor:
     # A pixel that covers several of the panorama's is the mean of as many samples, or it would shimmer.
     samples = _samples(camera.pixel * height / math.pi)
     looking = rays(camera, samples)
-    column = (torch.atan2(looking[..., 0], looking[..., 2]) / math.pi + 1) * height
-    row = (0.5 - torch.asin(looking[..., 1].clamp(-1, 1)) / math.pi) * height
+    row, column = place_of(looking, height)
     places = torch.stack([column + _MARGIN, row + _MARGIN], dim=-1)
     found = _sample(_beyond_the_edges(panorama), places.reshape(-1, 2)).T.reshape(-1, *places.shape[:2])
     return F.avg_pool2d(found[None], samples)[0].to(panorama.dtype)

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from dit360_core.options import EditOptions, region_of
 from dit360_core.panorama.gpano import MADE, Pose
@@ -18,6 +16,7 @@ from dit360_core.panorama.masks import levels_of
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.editing.laying import blended
+from dit360_core.pipeline.planes import image_of, pixels_of
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.distance import distance
 from dit360_core.sphere.filling import filled
@@ -96,7 +95,7 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         unknown = unknown * (shown < 1)
     if not bool(known.all()):
         pixels = filled(pixels, known)
-    picture = Panorama(image=_image(pixels), pose=_pose(given))
+    picture = Panorama(image=image_of(pixels), pose=_pose(given))
     told = {
         "kept": round(share_of(keep == 1), 4),
         "made": round(share_of(keep == 0), 4),
@@ -238,12 +237,3 @@ def share_of(area: torch.Tensor) -> float:
     latitude = (0.5 - (torch.arange(height) + 0.5) / height) * torch.pi
     weight = torch.cos(latitude)[:, None].expand_as(area)
     return float((area * weight).sum() / weight.sum())
-
-
-def pixels_of(image: Image.Image) -> torch.Tensor:
-    """``(3, H, W)`` float32 in 0 … 1."""
-    return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)
-
-
-def _image(pixels: torch.Tensor) -> Image.Image:
-    return Image.fromarray((pixels.clamp(0, 1).permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy())

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from dit360_core.errors import InputError, named, remedy, setting
 from dit360_core.options import EditOptions, SampleOptions
 from dit360_core.panorama.masks import as_mask, check_shape, evenly
+from dit360_core.panorama.opening import alpha_of
 from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
 from dit360_core.panorama.resizing import resized
@@ -90,12 +91,12 @@ class Given:
     @property
     def leaves(self) -> Literal["all", "nothing"] | None:
         """How much of the picture stays as it is, where that is an extreme."""
-        if self.image is None or not self.keeps:
+        if self.image is None or not self.keeps or self.photos:
             return None
         holes = [evenly(mask) for mask in (self.hole, self.image.hole) if mask is not None]
-        if any(level == 1 for level in holes) and not self.photos:
+        if any(level == 1 for level in holes):
             return "nothing"
-        if holes and all(level == 0 for level in holes) and self.options.region is None and not self.photos:
+        if holes and all(level == 0 for level in holes) and self.options.region is None:
             return "all"
         return None
 
@@ -216,6 +217,5 @@ def as_panorama(image: Image.Image) -> Panorama:
     """A picture of Pillow as a panorama, its transparency as a hole."""
     if not image.has_transparency_data:
         return Panorama(image=image)
-    alpha = image.convert("RGBA").getchannel("A")
-    hole = None if alpha.getextrema() == (255, 255) else alpha.point(lambda level: 255 - level)
-    return Panorama(image=image.convert("RGB"), hole=hole)
+    alpha = alpha_of(image)
+    return Panorama(image=image.convert("RGB"), hole=None if alpha is None else ImageOps.invert(alpha))

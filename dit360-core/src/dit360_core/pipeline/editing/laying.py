@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from dit360_core.panorama.photos import Photo, Place
+from dit360_core.panorama.picture import on_the_sphere
 from dit360_core.panorama.resizing import resized
+from dit360_core.pipeline.planes import image_of, pixels_of
 from dit360_core.sphere.views import directions, onto_sphere, project, rotation
 
 log = logging.getLogger("dit360")
@@ -51,19 +53,15 @@ def _laid(photo: Photo, height: int) -> tuple[torch.Tensor, torch.Tensor]:
         # A hair below 1 is what interpolation leaves of a photo that is opaque.
         opaque = torch.where(opaque > 1 - 1e-4, torch.ones_like(opaque), opaque)
         return (laid[:3] / opaque.clamp(min=1e-6)).clamp(0, 1), share * opaque
-    area, (wide, high) = photo.place.area, photo.place.size
-    part = Image.fromarray((planes * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy(), "RGBA")
-    sphere = Image.new("RGBA", (wide, high))
-    for left in (area.left, area.left - wide):
-        sphere.paste(part, (left, area.top))
-    how = Image.Resampling.LANCZOS if high > height else Image.Resampling.BICUBIC
-    found = torch.from_numpy(np.array(resized(sphere, (2 * height, height), how), np.float32) / 255).permute(2, 0, 1)
+    sphere = on_the_sphere(image_of(planes), photo.place.size, photo.place.area)
+    how = Image.Resampling.LANCZOS if sphere.height > height else Image.Resampling.BICUBIC
+    found = pixels_of(resized(sphere, (2 * height, height), how))
     return found[:3], found[3]
 
 
 def _planes(photo: Photo) -> torch.Tensor:
     """``(4, h, w)`` in 0 … 1: red, green, blue, and whether the photo shows something."""
-    colours = torch.from_numpy(np.array(photo.image, np.float32) / 255).permute(2, 0, 1)
+    colours = pixels_of(photo.image)
     if photo.opaque is None:
         return torch.cat([colours, torch.ones_like(colours[:1])])
     return torch.cat([colours, torch.from_numpy(np.array(photo.opaque, np.float32) / 255)[None]])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import attrs
+
 from dit360_core.errors import InputError
 from dit360_core.panorama.photos import Photo
-from dit360_core.sphere.camera import Camera
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +43,11 @@ def _looked_in(photo: Photo) -> torch.Tensor:
     if photo.place is None:
         width, height = photo.image.size
         longest = max(width, height)
-        camera = photo.camera
-        small = Camera(
+        small = attrs.evolve(
+            photo.camera,
             width=max(1, round(_ACROSS * width / longest)),
             height=max(1, round(_ACROSS * height / longest)),
-            fov=camera.fov, yaw=camera.yaw, pitch=camera.pitch, roll=camera.roll,
-        )  # fmt: skip
+        )
         return rays(small).reshape(-1, 3)
     area, (_, whole) = photo.place.area, photo.place.size
     share = (torch.arange(_ACROSS, dtype=torch.float64) + 0.5) / _ACROSS
@@ -57,13 +57,11 @@ def _looked_in(photo: Photo) -> torch.Tensor:
 
 def _shows(photo: Photo, seen: torch.Tensor) -> torch.Tensor:
     """``(N,)`` of bool: whether directions lie in a photo."""
-    import torch
-
-    from dit360_core.sphere.views import project
+    from dit360_core.sphere.views import place_of, project
 
     if photo.place is None:
         return project(photo.camera, seen)[1]
     area, (width, height) = photo.place.area, photo.place.size
-    columns = (torch.atan2(seen[..., 0], seen[..., 2]) / (2 * torch.pi) + 0.5) * width - area.left
-    rows = (0.5 - torch.asin(seen[..., 1].clamp(-1, 1)) / torch.pi) * height - area.top
-    return (columns.remainder(width) <= area.width) & (rows >= 0) & (rows <= area.height)
+    row, column = place_of(seen, height)
+    down = row - area.top
+    return ((column - area.left).remainder(width) <= area.width) & (down >= 0) & (down <= area.height)

@@ -7,7 +7,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from dit360_core.pipeline.editing.canvas import Canvas, pixels_of
+from dit360_core.pipeline.editing.canvas import Canvas
+from dit360_core.pipeline.planes import pixels_of
 from dit360_core.sphere.distance import distance
 from dit360_core.sphere.filling import larger, spread
 
