@@ -94,7 +94,11 @@ EXTRAS = {
     "comfy": ["dit360-comfy"],
     "ddim": ["dit360-sched-ddim"],
     "flash": ["dit360-attn-flash"],
+    "flux2": ["dit360-model-flux2"],
     "int4": ["dit360-quant-bnb"],
+    "klein": ["dit360-model-flux2"],
+    "krea": ["dit360-model-krea"],
+    "qwen": ["dit360-model-qwen"],
     "xformers": ["dit360-attn-xformers[xformers]"],
     "ray": ["ray>=2.48"],
     "all": sorted(name for name in DISTRIBUTIONS if name != "dit360-core"),
@@ -199,7 +203,7 @@ def test_the_installed_wheel_puts_its_nodes_into_comfyui(dist, tmp_path):
     assert linked == tmp_path / "site" / "dit360_comfy" / "node_pack"
 
 
-@pytest.mark.parametrize("name", ["dit360-core", "dit360-comfy"])
+@pytest.mark.parametrize("name", ["dit360-core", "dit360-comfy", *(n for n in DISTRIBUTIONS if "-model-" in n)])
 def test_every_file_of_a_package_with_data_is_in_its_wheel(dist, name):
     source = ROOT / name / "src"
     files = {

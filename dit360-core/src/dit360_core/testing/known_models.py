@@ -6,9 +6,10 @@ from pathlib import Path
 
 from dit360_core.models.families import check_model
 from dit360_core.models.weights.files import find_lora_file
+from dit360_core.models.weights.hub_names import named_on_hub
 from dit360_core.options import SampleOptions, build
 from dit360_core.plugins.offers import Model
-from dit360_core.system.naming import existing, looks_like_hub_id
+from dit360_core.system.naming import existing
 from dit360_core.testing.offering import OfferConformance
 
 
@@ -53,5 +54,5 @@ def _is_here(name: str) -> bool:
         assert existing(name) is not None, f"there is no {name}"
         return True
     # Relative to wherever the program is started, a folder is there for its author alone.
-    assert looks_like_hub_id(name), f"{name} is neither a full path nor an id of the Hub (owner/name)"
+    assert named_on_hub(name) is not None, f"{name} is neither a full path nor an id of the Hub (owner/name)"
     return False

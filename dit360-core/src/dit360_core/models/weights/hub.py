@@ -51,8 +51,10 @@ def cached(repo_id: str, patterns: list[str]) -> Path | None:
         return None
 
 
-def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None) -> Path:
+def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None, revision: str | None = None) -> Path:
     """The local folder of a Hub repository, downloaded if it is not in the cache.
+
+    revision: a branch, a tag or a commit; None for the newest.
 
     Raises ModelError: unknown id, licence not accepted, token missing or wrong, too many requests, no network, disk
     full. What has arrived by then stays, and the next try goes on there.
@@ -65,6 +67,7 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None)
         with _impatient(repo_id):
             folder = snapshot_download(
                 repo_id,
+                revision=revision,
                 allow_patterns=patterns,
                 ignore_patterns=[*NEVER, *(ignore or [])],
                 local_files_only=not alive,
@@ -82,7 +85,11 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None)
             f"{repo_id} does not exist on the Hub, or is private and no token for it is set; check the name at {page}, "
             "or run 'hf auth login'."
         ) from error
-    except (errors.HFValidationError, errors.RevisionNotFoundError) as error:
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(
+            f"{repo_id} has no revision {revision} on the Hub; choose one of those at {page}/tree/main."
+        ) from error
+    except errors.HFValidationError as error:
         raise ModelError(f"{repo_id!r} is no Hub id ({error}); it looks like owner/name.") from error
     except errors.OfflineModeIsEnabled as error:
         raise ModelError(

@@ -1,0 +1,14 @@
+"""FLUX.2 and FLUX.2 [klein] in dit360. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dit360_core.plugins import Model, hookimpl
+
+from dit360_model_flux2.named import KLEIN_360
+
+
+@hookimpl
+def dit360_models() -> Iterable[Model]:
+    yield KLEIN_360
