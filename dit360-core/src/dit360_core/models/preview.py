@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from dit360_core.sphere.vae import circular_twin
+from dit360_core.sphere.vae import latent_channels, whole_decoder
 
 _PATCHES, _SIDE = 64, 4
 """Uniform patches of latents that factors are fitted to, and their side."""
@@ -23,13 +23,12 @@ def fitted(
     to_stored: latents in model space → as the autoencoder has them.
     device: where it computes, which need not be where its weights rest.
     """
-    channels = int(vae.config.latent_channels)
+    channels = latent_channels(vae)
     generator = torch.Generator().manual_seed(0)
     colours = 0.5 * torch.randn(_PATCHES, channels, 1, 1, generator=generator)
     patches = to_stored(colours).expand(-1, -1, _SIDE, _SIDE).to(device, vae.dtype)
-    twin: Any = circular_twin(vae)
-    with torch.no_grad():
-        pixels = torch.cat([twin.decode(patch, return_dict=False)[0] for patch in torch.split(patches, 8)])
+    decode = whole_decoder(vae)
+    pixels = torch.cat([decode(patch) for patch in torch.split(patches, 8)])
     # The middle only: the borders of a patch know that they are borders.
     inner = pixels.float().cpu()[..., pixels.shape[2] // 4 : -(pixels.shape[2] // 4), :]
     wanted = inner.mean((2, 3))

@@ -172,13 +172,15 @@ def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, 
 
     room: bytes that there are for it; None: what is free.
     """
+    from dit360_core.sphere.vae import latent_channels
+
     vae = shapes.vae(torch_dtype(shapes.architecture.precision_of(AUTOENCODER, setup.precision)))
     tiling = setup.tiling
     if not hasattr(tiling, "predicts"):
         from dit360_core.plugins.builtin.tiling_others import Whole
 
         tiling = Whole(TilingSettings())
-    shape = (1, int(vae.config.latent_channels), setup.height // 8, setup.width // 8)
+    shape = (1, latent_channels(vae), setup.height // 8, setup.width // 8)
     return claimed_decoding(setup.tiling_origin, tiling, vae, shape, setup.device, room)
 
 

@@ -7,7 +7,7 @@ computed once a pass, whatever the height of the bands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from dit360_core.sphere.vae.slabs import Waiting
-from dit360_core.sphere.vae.structure import Convolution, Residual
+from dit360_core.sphere.vae.steps import HALF, Convolution, Norm, PixelNorm, Residual
 
-_HALF = (torch.bfloat16, torch.float16)
 _TOGETHER = 64
 """Bands whose moments share a block of memory."""
+AT_ONCE = 2**18
+"""Numbers that are normalized at once where each pixel is by itself."""
 
 
 class Moments:
@@ -30,7 +31,7 @@ class Moments:
         self._found: list[torch.Tensor] = []
 
     def add(self, band: torch.Tensor) -> None:
-        wide = band.float() if band.dtype in _HALF else band
+        wide = band.float() if band.dtype in HALF else band
         if wide.device.type in ("cpu", "cuda"):
             # The statistics half of batch normalization: the one kernel for this that is fast with channels last.
             mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
@@ -61,7 +62,7 @@ class Normalize:
     """Group normalization with known moments; on one sample that is batch normalization, which has a kernel."""
 
     def __init__(self, norm: nn.GroupNorm, moments: Moments, like: torch.Tensor) -> None:
-        wide = torch.float32 if like.dtype in _HALF else like.dtype
+        wide = torch.float32 if like.dtype in HALF else like.dtype
         mean, variance = moments.of_groups(norm.num_groups)
         self._mean, self._variance = mean.to(like.device, wide), variance.to(like.device, wide)
         self._weight, self._bias = norm.weight.to(wide), norm.bias.to(wide)
@@ -69,6 +70,37 @@ class Normalize:
 
     def __call__(self, band: torch.Tensor) -> torch.Tensor:
         return F.batch_norm(band, self._mean, self._variance, self._weight, self._bias, False, 0.0, self._eps)
+
+
+Normalizer = Callable[[torch.Tensor], torch.Tensor]
+"""Makes of a band a normalized one, which is new."""
+
+
+def normalizer(norm: Norm, moments: Moments | None, like: torch.Tensor) -> Normalizer:
+    """How bands of a picture are normalized.
+
+    moments: the picture's; a norm of each pixel needs none.
+    """
+    if isinstance(norm, PixelNorm):
+        return PixelNormalize(norm)
+    assert moments is not None
+    return Normalize(norm, moments, like)
+
+
+class PixelNormalize:
+    """A :class:`PixelNorm` a few rows at a time, so that what it takes for itself is small."""
+
+    def __init__(self, norm: PixelNorm) -> None:
+        self._norm = norm
+
+    def __call__(self, band: torch.Tensor) -> torch.Tensor:
+        rows = max(1, AT_ONCE // (band.shape[1] * band.shape[3]))
+        if rows >= band.shape[2]:
+            return self._norm.apply(band)
+        out = torch.empty_like(band)
+        for start in range(0, band.shape[2], rows):
+            out[:, :, start : start + rows] = self._norm.apply(band[:, :, start : start + rows])
+        return out
 
 
 class ConvolutionStream:
@@ -86,12 +118,12 @@ class ConvolutionStream:
         layer: Convolution,
         height: int,
         tile_width: int,
-        normalize: Normalize | None = None,
+        normalize: Normalizer | None = None,
     ) -> None:
         self.tiles = 0
         self.layer, self._height, self._tile_width = layer, height, tile_width
         self._normalize = normalize
-        weight = _phase_weights(layer.conv.weight) if layer.upsample else layer.conv.weight
+        weight = _phase_weights(layer.weight) if layer.upsample else layer.weight
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         bias = layer.conv.bias
         self._bias = bias.repeat(4) if layer.upsample and bias is not None else bias
@@ -110,7 +142,7 @@ class ConvolutionStream:
             band = _activated(layer.act, band, own=self._normalize is not None)
         if layer.kernel == 1:
             self.tiles += 1
-            return F.conv2d(band, self._weight, self._bias)
+            return self._limited(F.conv2d(band, self._weight, self._bias))
         buffer = self._buffer(band, first, last)
         del band
         # An upsampling 3×3 sees one small row on either side, like a plain one.
@@ -119,7 +151,11 @@ class ConvolutionStream:
             self._tail = buffer
             return None
         self._tail = None if last else buffer[:, :, ready * layer.stride :].clone()
-        return self._upsampled(buffer, ready) if layer.upsample else self._convolved(buffer, ready)
+        return self._limited(self._upsampled(buffer, ready) if layer.upsample else self._convolved(buffer, ready))
+
+    def _limited(self, made: torch.Tensor) -> torch.Tensor:
+        limits = self.layer.limits
+        return made if limits is None else made.clamp_(*limits)
 
     def _buffer(self, band: torch.Tensor, first: bool, last: bool) -> torch.Tensor:
         left, right, top, bottom = self.layer.margins
@@ -182,7 +218,7 @@ def _phase_weights(weight: torch.Tensor) -> torch.Tensor:
     channels, into = weight.shape[:2]
     shape = (4 * channels, into, 2, 2)
     folded = torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
-    wide = weight.float() if weight.dtype in _HALF else weight
+    wide = weight.float() if weight.dtype in HALF else weight
     for i in range(4):
         down, right = divmod(i, 2)
         folded[i * channels : (i + 1) * channels] = _fold(_fold(wide, 2, down), 3, right)

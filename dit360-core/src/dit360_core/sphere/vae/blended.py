@@ -13,18 +13,17 @@ from typing import Any
 import torch
 
 from dit360_core.errors import ModelError
+from dit360_core.sphere.vae.one_frame import one_frame
+from dit360_core.sphere.vae.sizes import pixels_per_latent
 
-_KNOBS = ("tile_latent_min_size", "tile_sample_min_size", "tile_overlap_factor", "use_tiling")
+_SQUARE = ("tile_latent_min_size", "tile_sample_min_size", "tile_overlap_factor", "use_tiling")
+_SIDES = ("height", "width")
+_RECTANGULAR = ("use_tiling", *(f"tile_sample_{what}_{side}" for what in ("min", "stride") for side in _SIDES))
 
 
 def cuts_tiles(vae: Any) -> bool:
-    """Whether an autoencoder of diffusers has square overlapping tiles of its own."""
-    return all(hasattr(vae, knob) for knob in _KNOBS)
-
-
-def pixels_per_latent(vae: Any) -> int:
-    """Pixels to a latent column: every block but one halves or doubles."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
+    """Whether an autoencoder of diffusers has overlapping tiles of its own."""
+    return any(all(hasattr(vae, knob) for knob in knobs) for knobs in (_SQUARE, _RECTANGULAR))
 
 
 def decode_blended(vae: Any, latents: torch.Tensor, tile: int, overlap: int) -> tuple[torch.Tensor, int]:
@@ -59,11 +58,16 @@ def _tiled(vae: Any, tile: int, overlap: int) -> tuple[Any, int]:
         raise ModelError(f"A {type(vae).__name__} has no tiles of its own to blend.")
     factor = pixels_per_latent(vae)
     # Settings are plain attributes; modules and weights are shared by a shallow copy.
-    view = copy.copy(vae)
+    view = one_frame(copy.copy(vae), layers=False)
     view.use_tiling = True
-    view.tile_latent_min_size, view.tile_sample_min_size = tile, tile * factor
-    # diffusers truncates products with this factor; as a fraction they are whole numbers and not one too few.
-    view.tile_overlap_factor = Fraction(overlap, tile)
+    if hasattr(view, "tile_overlap_factor"):
+        view.tile_latent_min_size, view.tile_sample_min_size = tile, tile * factor
+        # diffusers truncates products with this factor; as a fraction they are whole numbers and not one too few.
+        view.tile_overlap_factor = Fraction(overlap, tile)
+        return view, factor
+    for side in _SIDES:
+        setattr(view, f"tile_sample_min_{side}", tile * factor)
+        setattr(view, f"tile_sample_stride_{side}", (tile - overlap) * factor)
     return view, factor
 
 

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dit360_core.sphere.vae.bands import ConvolutionStream, Moments, Normalize, ResidualStream, Stream, Takes, add_rows
+from dit360_core.sphere.vae.bands import ConvolutionStream, Moments, ResidualStream, Stream, Takes, add_rows, normalizer
 from dit360_core.sphere.vae.schedule import SCORES, SMALLEST_WORK, Schedule, Way
+from dit360_core.sphere.vae.sizes import mean_of
 from dit360_core.sphere.vae.slabs import Given, Rows, Slabs, Waiting
-from dit360_core.sphere.vae.structure import Attention, Convolution, Residual
+from dit360_core.sphere.vae.steps import Attention, Convolution, Residual
 from dit360_core.system.memory import give_back_freed_memory
 
 
@@ -34,7 +35,7 @@ def decode_exact(vae: Any, latents: torch.Tensor, schedule: Schedule) -> tuple[t
 def encode_exact(vae: Any, pixels: torch.Tensor, schedule: Schedule) -> tuple[torch.Tensor, int]:
     """Circular encode: the mean of the posterior. pixels ``(B, 3, 8h, 8w)`` → ``(B, C, h, w)``, number of tiles."""
     moments, tiles = _each(vae, pixels, schedule, schedule.ways[0].steps[0])
-    return moments.chunk(2, dim=1)[0], tiles
+    return mean_of(vae, moments), tiles
 
 
 def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Any) -> tuple[torch.Tensor, int]:
@@ -228,13 +229,13 @@ class _Run:
         heads, keys, values, normalize = step.heads, None, None, None
         for band in task.scan():
             if normalize is None or keys is None or values is None:
-                normalize = Normalize(step.norm, task.moments, band)
-                keys = band.new_empty(1, heads, pixels, step.key.out_features // heads)
-                values = band.new_empty(1, heads, pixels, step.value.out_features // heads)
+                normalize = normalizer(step.norm, task.moments, band)
+                keys = band.new_empty(1, heads, pixels, step.key.channels_out // heads)
+                values = band.new_empty(1, heads, pixels, step.value.channels_out // heads)
             tokens = _tokens(normalize(band))
             stop = done + tokens.shape[0]
-            keys[0, :, done:stop] = _heads(_linear(step.key, tokens), heads)
-            values[0, :, done:stop] = _heads(_linear(step.value, tokens), heads)
+            keys[0, :, done:stop] = _heads(step.key(tokens), heads)
+            values[0, :, done:stop] = _heads(step.value(tokens), heads)
             done = stop
             del band, tokens
         assert normalize is not None
@@ -244,10 +245,10 @@ class _Run:
         for band in task.drain():
             tokens = _tokens(normalize(band))
             for part in torch.split(tokens, at_once):
-                query = _heads(_linear(step.query, part), heads).unsqueeze(0)
+                query = _heads(step.query(part), heads).unsqueeze(0)
                 seen = F.scaled_dot_product_attention(query, keys, values)[0]
                 # The normalized pixels have served once their queries are made.
-                part.copy_(_linear(step.out, seen.transpose(0, 1).flatten(1)))
+                part.copy_(step.out(seen.transpose(0, 1).flatten(1)))
             out = tokens.view(1, band.shape[2], width, -1).permute(0, 3, 1, 2)
             task.sink.add((out + band) if step.scale == 1.0 else (out + band) / step.scale)
             del band, tokens, out
@@ -261,8 +262,7 @@ class _Run:
         tile = max(1, -(-schedule.tile_width * columns // schedule.picture[1]))
         normalize = None
         if layer.norm is not None:
-            assert moments is not None
-            normalize = Normalize(layer.norm, moments, layer.conv.weight)
+            normalize = normalizer(layer.norm, moments, layer.conv.weight)
         return ConvolutionStream(layer, size[0], tile, normalize)
 
     def _flow(self, bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: _Sink) -> None:
@@ -303,11 +303,6 @@ class _Sum:
 
     def push(self, band: torch.Tensor) -> torch.Tensor:
         return add_rows(band, self._rows, self._scale)
-
-
-def _linear(layer: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
-    # Not by calling the layer: its weights are at hand, and an offloading hook would bring them a second time.
-    return F.linear(tokens, layer.weight, layer.bias)
 
 
 def _tokens(band: torch.Tensor) -> torch.Tensor:

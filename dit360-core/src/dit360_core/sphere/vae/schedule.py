@@ -13,7 +13,7 @@ from typing import Literal
 
 import attrs
 
-from dit360_core.sphere.vae.structure import Attention, Convolution, Residual, Step
+from dit360_core.sphere.vae.steps import Attention, Convolution, Residual, Step
 
 Level = Literal["stored", "mixed", "recomputed", "offloaded"]
 LEVELS: tuple[Level, ...] = ("stored", "mixed", "recomputed", "offloaded")

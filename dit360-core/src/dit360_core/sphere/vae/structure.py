@@ -1,4 +1,4 @@
-"""An AutoencoderKL taken apart: its halves as plain sequences of steps, each with its modules and its sizes.
+"""diffusers' autoencoders taken apart: their halves as plain sequences of steps, each with its modules and its sizes.
 
 Only what is fully understood is taken apart: every parameter of a half must be claimed by a step, every module must be
 of a kind listed here. Anything else raises CannotTakeApart, and another way of decoding is used. Nothing here touches
@@ -13,112 +13,57 @@ from typing import Any
 import attrs
 from torch import nn
 
-from dit360_core.errors import ModelError
+from dit360_core.sphere.vae import causal
+from dit360_core.sphere.vae.steps import (
+    POINTWISE,
+    Attention,
+    CannotTakeApart,
+    Convolution,
+    Projection,
+    Residual,
+    Step,
+    TellsSteps,
+    all_claimed,
+    told_steps,
+)
 
-_POINTWISE = (nn.SiLU, nn.ReLU, nn.GELU, nn.Mish)
-
-
-class CannotTakeApart(ModelError):
-    """An autoencoder has a part whose computation is not known here."""
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Convolution:
-    """Normalize, activate, enlarge, pad, convolve: each but the last may be missing.
-
-    margins: left, right, top, bottom; columns beyond the edge are those of the other side, rows are zeros.
-    upsample: nearest neighbour by 2 before the convolution.
-    """
-
-    conv: nn.Conv2d
-    norm: nn.GroupNorm | None = None
-    act: nn.Module | None = None
-    margins: tuple[int, int, int, int] = (0, 0, 0, 0)
-    upsample: bool = False
-
-    @property
-    def channels_in(self) -> int:
-        return self.conv.in_channels
-
-    @property
-    def channels_out(self) -> int:
-        return self.conv.out_channels
-
-    @property
-    def kernel(self) -> int:
-        return int(self.conv.kernel_size[0])
-
-    @property
-    def stride(self) -> int:
-        return int(self.conv.stride[0])
-
-    def size_out(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the result, from those of the input."""
-        grown = 2 if self.upsample else 1
-        left, right, top, bottom = self.margins
-        rows = (grown * height + top + bottom - self.kernel) // self.stride + 1
-        columns = (grown * width + left + right - self.kernel) // self.stride + 1
-        return rows, columns
-
-    @property
-    def multiplications(self) -> int:
-        """Multiply-adds for one output pixel; an upsampling one needs only 2×2 taps of the small input."""
-        taps = 4 if self.upsample else self.kernel**2
-        return taps * self.channels_in * self.channels_out
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Residual:
-    """``(shortcut(x) + second(first(x))) / scale``. shortcut None: x itself."""
-
-    first: Convolution
-    second: Convolution
-    shortcut: Convolution | None
-    scale: float
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Attention:
-    """Self-attention of all pixels: ``(x + out(attend(query, key, value of norm(x)))) / scale``."""
-
-    norm: nn.GroupNorm
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    out: nn.Linear
-    heads: int
-    scale: float
-
-    @property
-    def channels(self) -> int:
-        return self.query.in_features
-
-
-Step = Convolution | Residual | Attention
+PLAIN = ("AutoencoderKL", "AutoencoderKLFlux2")
+"""Classes of diffusers' built of the same blocks. FLUX.2's batch normalization belongs to neither half: its statistics
+are undone outside."""
 
 
 def decoder_steps(vae: Any) -> tuple[Step, ...]:
     """Latents to pixels. Raises CannotTakeApart."""
+    if isinstance(vae, TellsSteps):
+        return told_steps(vae, "decoder")
+    if causal.is_causal(vae):
+        return causal.decoder_steps(vae)
     half = _half(vae, "decoder")
     blocks = [(b, "upsamplers") for b in _known(half.up_blocks, "UpDecoderBlock2D")]
     middle = [*_middle(half.mid_block), *(s for b, name in blocks for s in _block(b, name))]
     steps = [*_pointwise(vae, "post_quant_conv"), _plain(half.conv_in), *middle, _head(half)]
-    return _claimed(steps, [half, getattr(vae, "post_quant_conv", None)])
+    return all_claimed(steps, [half, getattr(vae, "post_quant_conv", None)])
 
 
 def encoder_steps(vae: Any) -> tuple[Step, ...]:
     """Pixels to the moments of the latents. Raises CannotTakeApart."""
+    if isinstance(vae, TellsSteps):
+        return told_steps(vae, "encoder")
+    if causal.is_causal(vae):
+        return causal.encoder_steps(vae)
     half = _half(vae, "encoder")
     blocks = [(b, "downsamplers") for b in _known(half.down_blocks, "DownEncoderBlock2D")]
     middle = [*(s for b, name in blocks for s in _block(b, name)), *_middle(half.mid_block)]
     steps = [_plain(half.conv_in), *middle, _head(half), *_pointwise(vae, "quant_conv")]
-    return _claimed(steps, [half, getattr(vae, "quant_conv", None)])
+    return all_claimed(steps, [half, getattr(vae, "quant_conv", None)])
 
 
 def _half(vae: Any, name: str) -> Any:
     half = getattr(vae, name, None)
-    if type(vae).__name__ != "AutoencoderKL" or type(half).__name__ != name.capitalize():
-        raise CannotTakeApart(f"a {type(vae).__name__} is no AutoencoderKL of diffusers")
+    if type(vae).__name__ not in PLAIN or type(half).__name__ != name.capitalize():
+        raise CannotTakeApart(
+            f"a {type(vae).__name__} is none of {', '.join((*PLAIN, causal.CLASS))} of diffusers and tells no steps"
+        )
     return half
 
 
@@ -201,10 +146,10 @@ def _attention(module: Any) -> Attention:
     query, key, value, out = layers
     return Attention(
         norm=_norm(module.group_norm),
-        query=query,
-        key=key,
-        value=value,
-        out=out,
+        query=Projection(layer=query),
+        key=Projection(layer=key),
+        value=Projection(layer=value),
+        out=Projection(layer=out),
         heads=int(module.heads),
         scale=float(module.rescale_output_factor),
     )
@@ -215,7 +160,7 @@ def _plain(
 ) -> Convolution:
     if not (_square(conv, 3, conv.stride[0]) or _square(conv, 1, 1)):
         raise CannotTakeApart(f"its {type(conv).__name__} is not a plain 3×3 or 1×1 convolution")
-    if act is not None and not isinstance(act, _POINTWISE):
+    if act is not None and not isinstance(act, POINTWISE):
         raise CannotTakeApart(f"its activation is a {type(act).__name__}")
     above, beside = int(conv.padding[0]), int(conv.padding[1])
     return Convolution(
@@ -242,27 +187,3 @@ def _norm(norm: Any) -> nn.GroupNorm:
     if type(norm) is not nn.GroupNorm:
         raise CannotTakeApart(f"it normalizes by {type(norm).__name__}")
     return norm
-
-
-def _claimed(steps: list[Step], halves: list[nn.Module | None]) -> tuple[Step, ...]:
-    """The steps, if between them they hold every parameter of the halves."""
-    mine = {id(p) for step in steps for module in modules_of(step) for p in module.parameters(recurse=False)}
-    for half in halves:
-        for module in half.modules() if half is not None else ():
-            # accelerate's hooks only bring weights; what others do would be left out.
-            if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_diffusers_hook"):
-                raise CannotTakeApart(f"its {type(module).__name__} has hooks, which would not run")
-        for name, parameter in half.named_parameters() if half is not None else ():
-            if id(parameter) not in mine:
-                raise CannotTakeApart(f"its parameter {name} has no known use")
-    return tuple(steps)
-
-
-def modules_of(step: Step) -> list[nn.Module]:
-    """The modules whose weights a step uses."""
-    if isinstance(step, Convolution):
-        return [step.conv, *([step.norm] if step.norm is not None else [])]
-    if isinstance(step, Residual):
-        inner = [step.first, step.second, *([step.shortcut] if step.shortcut is not None else [])]
-        return [module for convolution in inner for module in modules_of(convolution)]
-    return [step.norm, step.query, step.key, step.value, step.out]
