@@ -1,35 +1,26 @@
 """What the trainers of LoRAs call the layers of FLUX, CLIP and T5, and what those are called here.
 
-A name is looked up with its dots as underscores, for half of the trainers write it so. ``docs/loras.md`` has the table.
+How a name is looked up: :mod:`dit360_core.models.lora.naming`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-from dit360_core.models.architecture import Target
-
-CLIP, T5, TRANSFORMER = "text_encoder", "text_encoder_2", "transformer"
-
+from dit360_core.models.lora.naming import Blocks, LayerNames, PartNames, flat, same
 
 # ---------------------------------------------------------------------------------------------------------- prefixes
 
-# What stands before a layer's name says whose it is; the longest that fits counts. lora_te2_ is T5 in the files of
-# OneTrainer, and in those of Stable Diffusion XL a second CLIP, whose names are none of T5's.
-_PREFIXES: Mapping[str, str | None] = {
-    "lora_te1_": CLIP, "lora_te_": CLIP, "text_encoders_clip_l_transformer_": CLIP, "text_encoders_clip_l_": CLIP,
-    "clip_l_transformer_": CLIP, "clip_l_": CLIP, "text_encoder_": CLIP, "lora_text_encoder_": CLIP,
-    "lycoris_te1_": CLIP,
-    "lora_te3_": T5, "lora_te2_": T5, "text_encoders_t5xxl_transformer_": T5, "text_encoders_t5xxl_": T5,
-    "t5xxl_transformer_": T5, "t5xxl_": T5, "t5_": T5, "text_encoder_2_": T5, "lora_text_encoder_2_": T5,
-    "lora_unet_": TRANSFORMER, "lora_transformer_": TRANSFORMER, "lycoris_unet_": TRANSFORMER,
-    "lycoris_transformer_": TRANSFORMER, "lycoris_": TRANSFORMER, "diffusion_model_": TRANSFORMER,
-    "model_diffusion_model_": TRANSFORMER, "transformer_": TRANSFORMER, "unet_": TRANSFORMER,
-    # Of nobody in particular: the name itself tells.
-    "base_model_model_transformer_": TRANSFORMER, "base_model_model_": None, "model_": None, "module_": None, "": None,
-}  # fmt: skip
-_BY_LENGTH = sorted(_PREFIXES, key=len, reverse=True)
+# lora_te2_ is T5 in the files of OneTrainer, and in those of Stable Diffusion XL a second CLIP, whose names are none of
+# T5's.
+_CLIP_PREFIXES = (
+    "lora_te1_", "lora_te_", "text_encoders_clip_l_transformer_", "text_encoders_clip_l_", "clip_l_transformer_",
+    "clip_l_", "text_encoder_", "lora_text_encoder_", "lycoris_te1_",
+)  # fmt: skip
+_T5_PREFIXES = (
+    "lora_te3_", "lora_te2_", "text_encoders_t5xxl_transformer_", "text_encoders_t5xxl_", "t5xxl_transformer_",
+    "t5xxl_", "t5_", "text_encoder_2_", "lora_text_encoder_2_",
+)  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- transformer
 
@@ -87,69 +78,45 @@ _T5_LAYER = (
 _T5_TOP = ("encoder.final_layer_norm", "shared")
 
 
-def _flat(names: tuple[str, ...]) -> dict[str, str]:
-    return {name.replace(".", "_"): name for name in names}
-
-
-_BLOCKS: Mapping[str, tuple[tuple[str, str, Mapping[str, tuple[str, ...]]], ...]] = {
-    # part → (pattern of a block's name, what the block is called here, its layers)
-    TRANSFORMER: (
-        (r"double_blocks_(\d+)_(.+)", "transformer_blocks.{}.", _DOUBLE),
-        (r"single_blocks_(\d+)_(.+)", "single_transformer_blocks.{}.", _SINGLE),
-        (
-            r"transformer_blocks_(\d+)_(.+)", "transformer_blocks.{}.",
-            {**_DOUBLE, **{flat: (name,) for flat, name in _flat(_DOUBLE_OWN).items()}},
+_TRANSFORMER = PartNames(
+    whole={**_TOP, **flat(_TOP_OWN)},
+    swapped={FINAL_MODULATION: "norm_out.linear"},
+    blocks=(
+        Blocks(pattern=r"double_blocks_(\d+)_(.+)", here="transformer_blocks.{}.", layers=_DOUBLE),
+        Blocks(pattern=r"single_blocks_(\d+)_(.+)", here="single_transformer_blocks.{}.", layers=_SINGLE),
+        Blocks(
+            pattern=r"transformer_blocks_(\d+)_(.+)",
+            here="transformer_blocks.{}.",
+            layers={**_DOUBLE, **same(_DOUBLE_OWN)},
         ),
-        (
-            r"single_transformer_blocks_(\d+)_(.+)", "single_transformer_blocks.{}.",
-            {**_SINGLE, **{flat: (name,) for flat, name in _flat(_SINGLE_OWN).items()}},
-        ),
-    ),
-    CLIP: (
-        (
-            r"(?:text_model_)?encoder_layers_(\d+)_(.+)", "text_model.encoder.layers.{}.",
-            {flat: (name,) for flat, name in _flat(_CLIP_LAYER).items()},
+        Blocks(
+            pattern=r"single_transformer_blocks_(\d+)_(.+)",
+            here="single_transformer_blocks.{}.",
+            layers={**_SINGLE, **same(_SINGLE_OWN)},
         ),
     ),
-    T5: (
-        (
-            r"encoder_block_(\d+)_(.+)", "encoder.block.{}.",
-            {flat: (name,) for flat, name in _flat(_T5_LAYER).items()},
-        ),
-    ),
-}  # fmt: skip
-_WHOLE: Mapping[str, Mapping[str, str]] = {
-    TRANSFORMER: {**_TOP, **_flat(_TOP_OWN)},
-    CLIP: {
-        key: f"text_model.{name}"
-        for flat, name in _flat(_CLIP_TOP).items()
-        for key in (flat, f"text_model_{flat}")
+)
+_CLIP = PartNames(
+    part="text_encoder",
+    prefixes=_CLIP_PREFIXES,
+    whole={
+        key: f"text_model.{name}" for looked_up, name in flat(_CLIP_TOP).items()
+        for key in (looked_up, f"text_model_{looked_up}")
     },
-    T5: _flat(_T5_TOP),
-}  # fmt: skip
+    blocks=(
+        Blocks(
+            pattern=r"(?:text_model_)?encoder_layers_(\d+)_(.+)",
+            here="text_model.encoder.layers.{}.",
+            layers=same(_CLIP_LAYER),
+        ),
+    ),
+)  # fmt: skip
+_T5 = PartNames(
+    part="text_encoder_2",
+    prefixes=_T5_PREFIXES,
+    whole=flat(_T5_TOP),
+    blocks=(Blocks(pattern=r"encoder_block_(\d+)_(.+)", here="encoder.block.{}.", layers=same(_T5_LAYER)),),
+)
 
-
-def find(name: str) -> Target | None:
-    """The layer meant by a name as a trainer writes it, without what names a factor; None if it is none of FLUX's."""
-    flat = name.replace(".", "_")
-    # Old adapters of diffusers name the attention's processor, and the layer with _lora at its end.
-    flat = re.sub(r"_attn_processor_(\w+?)_lora$", r"_attn_\1", flat)
-    for prefix in _BY_LENGTH:
-        if flat.startswith(prefix):
-            part = _PREFIXES[prefix]
-            for each in (part,) if part else (TRANSFORMER, CLIP, T5):
-                if target := _layer(each, flat.removeprefix(prefix)):
-                    return target
-    return None
-
-
-def _layer(part: str, flat: str) -> Target | None:
-    flat = flat.removesuffix("_scale") if flat.endswith("_norm_scale") else flat
-    if part == TRANSFORMER and flat == FINAL_MODULATION:
-        return Target(part=part, modules=("norm_out.linear",), halves_swapped=True)
-    if name := _WHOLE[part].get(flat):
-        return Target(part=part, modules=(name,))
-    for pattern, block, layers in _BLOCKS[part]:
-        if (match := re.fullmatch(pattern, flat)) and (names := layers.get(match[2])):
-            return Target(part=part, modules=tuple(block.format(int(match[1])) + each for each in names))
-    return None
+find = LayerNames(_TRANSFORMER, _CLIP, _T5).find
+"""The layer meant by a name as a trainer writes it, without what names a factor; None if it is none of FLUX's."""
