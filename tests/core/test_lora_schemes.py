@@ -136,6 +136,7 @@ def test_settings_that_no_lora_has_are_one_sentence(tmp_path, parts, config, why
         ({"lora_up": None}, "only one factor"),
         ({"diff_b": torch.zeros(3)}, "a bias .* that does not fit"),
         ({"dora_scale": torch.ones(576)}, "is a DoRA"),
+        ({"magnitude": torch.ones(576)}, "is a DoRA"),
         ({"lokr_w1": torch.ones(4, 4)}, r"is a LoKr \(LyCORIS\), and no LoRA of plain factors"),
         ({"hada_w1_a": torch.ones(4, 4)}, r"is a LoHa \(LyCORIS\)"),
         ({"oft_blocks": torch.ones(4, 4)}, "is an OFT"),

@@ -69,8 +69,9 @@ _OTHERS = (
     (r"\.lora_E(\.|$)", "an AdaLoRA"),
     (r"\.fourierft_spectrum(\.|$)", "a FourierFT"),
     (r"\.hra_u(\.|$)", "an HRA"),
-    (r"\.dora_scale$|\.lora_magnitude_vector(\.|$)|\.dora_magnitude", "a DoRA"),
-    (r"\.lora_mid(\.|$)", "a LoCon of convolutions (lora_mid), which FLUX has none of"),
+    # AI Toolkit writes a layer's magnitude alone.
+    (r"\.dora_scale$|\.lora_magnitude_vector(\.|$)|\.dora_magnitude|\.magnitude$", "a DoRA"),
+    (r"\.lora_mid(\.|$)", "a LoCon of convolutions (lora_mid), which these models have none of"),
 )
 """Pattern of a tensor's name → what kind of adapter has such tensors."""
 
