@@ -3,17 +3,13 @@
 import copy
 import functools
 import inspect
-import json
 import logging
-import os
-import subprocess
-import textwrap
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from comfy_server import PYTHON, Server, comfyui_dir, errors
+from comfy_inside import run_inside
+from comfy_server import Server, comfyui_dir, errors
 from dit360_comfy import native_attention
 from dit360_comfy.native_attention import SLOT, Override, description_of, with_attention
 from dit360_comfy.native_padding import CircularPadding, refuse_areas
@@ -195,7 +191,7 @@ class _Executor:
     class_obj = SimpleNamespace(patch_size=2)
     asks = True
 
-    def __call__(self, x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs):
+    def __call__(self, x, timestep, context, *, control=None, transformer_options, **kwargs):
         self.seen = {"x": x, "control": control, "options": transformer_options, **kwargs}
         ids = transformer_options["patches"]["post_input"][0]
         if self.asks:
@@ -217,7 +213,7 @@ def test_a_forward_pass_that_asks_for_no_positions_is_an_error_but_not_a_call_th
         return wrapper(executor, x, None, torch.zeros(1, 3, 8), transformer_options={"sample_sigmas": levels})
 
     executor.asks = False
-    with pytest.raises(InputError, match="replaces the forward pass of this FLUX model"):
+    with pytest.raises(InputError, match="replaces the model's forward pass"):
         call(levels)
     executor.asks = True
     call(levels)
@@ -332,7 +328,7 @@ def traced():
 @pytest.mark.parametrize("uxo", [False, True])
 @torch.no_grad()
 def test_padding_can_be_compiled_with_the_model(traced, uxo):
-    def executor(x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs):
+    def executor(x, timestep, context, *, transformer_options, **kwargs):
         ids = torch.arange(float(x.shape[-1] // 2))[None, :, None].repeat(1, 1, 3)
         ids = transformer_options["patches"]["post_input"][0]({"img_ids": ids})["img_ids"]
         return x + ids[..., 2].repeat_interleave(2, 1)
@@ -1055,51 +1051,12 @@ def pressing():
     return told
 
 
-_START = """
-import json, os, sys
-folder = sys.argv[1]
-sys.path.insert(0, folder)
-os.chdir(folder)
-sys.argv = ["main.py", "--cpu"]
-import torch
-torch.set_num_threads(1)
-# A torch without its torchvision: ComfyUI imports it and uses none of its operators.
-declared = torch.library.Library("torchvision", "DEF")
-try:
-    import torchvision
-except RuntimeError:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    for name in ("nms", "qnms"):
-        try:
-            declared.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        except RuntimeError:
-            pass
-import comfy.options
-comfy.options.enable_args_parsing()
-"""
-
 _INSIDE = (small_flux, sample, same_in_diffusers, off_from_core, sampling, as_bias, oracle, composing, stranger,
            masking, small_vae, decoding, more_than_factors, loras, compiling, pressing)  # fmt: skip
 
 
-def in_comfyui(function):
-    """What a function above returns in a process of ComfyUI's."""
-    folder = comfyui_dir()
-    source = "\n".join([_START, *(textwrap.dedent(inspect.getsource(f)) for f in _INSIDE)])
-    source += f"\nprint('told:' + json.dumps({function.__name__}()))\n"
-    done = subprocess.run(
-        [PYTHON, "-c", source, str(folder.resolve())],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parent,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("told:")]
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert lines, done.stdout[-4000:]
-    return json.loads(lines[-1].removeprefix("told:"))
+in_comfyui = functools.partial(run_inside, helpers=_INSIDE)
+"""What a function above returns in a process of ComfyUI's."""
 
 
 @pytest.mark.comfyui
@@ -1152,7 +1109,7 @@ def test_patches_compose_and_the_model_they_came_from_stays_as_it_was():
         "area": "InputError",
         "strict": "BackendUnavailable",
     }
-    assert "Linear is no FLUX" in refused["no flux"][1]
+    assert "Linear is none of the models" in refused["no flux"][1]
     assert "nunchaku's FLUX computes positions in kernels of its own" in refused["nunchaku"][1]
     assert "(as TeaCache does)" in refused["forward pass of another pack"][1]
 

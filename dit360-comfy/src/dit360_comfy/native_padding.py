@@ -1,4 +1,4 @@
-"""Circular padding around each call of ComfyUI's own FLUX.
+"""Circular padding around each call of ComfyUI's own FLUX, Qwen-Image and Krea 2.
 
 The latents are wrapped before the model sees them, the position ids of the columns so added are set to those of the
 columns they copy, and what comes out is cropped. A pad token equals its source in content and place, so this is the
@@ -8,88 +8,90 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from dit360_core.errors import InputError
 from dit360_core.sphere.grid import Grid
 
+from dit360_comfy.native_families import FLUX, REFERENCES, Family, family_of, names_of_inputs
+
 if TYPE_CHECKING:
     import torch
 
 KEY = "dit360_circular_padding"
-_REFERENCES = (None, "offset", "index", "uxo", "index_timestep_zero")
-"""Ways of placing reference latents whose ids are known here; all but ``uxo`` ignore the size of the picture."""
 
 _NOT_CALLED = (
-    "Another node pack replaces the forward pass of this FLUX model (as TeaCache does) or answers in its place, and "
-    "never asks DiT360 Circular Padding for the positions of the padded columns, so the picture would be another one; "
+    "This model never asks DiT360 Circular Padding for the positions of the padded columns, so the picture would be "
+    "another one: another node pack replaces the model's forward pass (as TeaCache does) or answers in its place{}; "
     "remove that pack's node from this model, or DiT360 Circular Padding. ComfyUI's own EasyCache works with it."
 )
 
 
 @attrs.define(eq=False)
 class CircularPadding:
-    """ComfyUI's wrapper of a diffusion model: ``padding`` token columns on either side during the call."""
+    """ComfyUI's wrapper of a diffusion model: ``padding`` token columns on either side during the call.
+
+    inputs: names of what a call is given by position.
+    """
 
     padding: int
+    family: Family = FLUX
+    inputs: tuple[str, ...] = (
+        "x", "timestep", "context", "y", "guidance", "ref_latents", "control", "transformer_options",
+    )  # fmt: skip
     _works_in: Any = attrs.field(default=None, init=False, repr=False)
     """Noise levels of the run in which the model asked for positions."""
 
-    def __call__(
-        self,
-        executor: Any,
-        x: torch.Tensor,
-        timestep: torch.Tensor,
-        context: torch.Tensor,
-        y: torch.Tensor | None = None,
-        guidance: torch.Tensor | None = None,
-        ref_latents: list[torch.Tensor] | None = None,
-        control: Mapping[str, Any] | None = None,
-        transformer_options: Mapping[str, Any] = {},
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """x ``(B, C, h, w)`` latents, channels to be concatenated included; the result is ``(B, C', h, w)``.
+    def __call__(self, executor: Any, *positional: Any, **named: Any) -> torch.Tensor:
+        """x ``(B, C, h, w)`` or ``(B, C, frames, h, w)`` latents, channels to be concatenated included; the result is
+        ``(B, C', …, h, w)``.
 
         Raises InputError where tokens would not wrap.
         """
         import torch
 
-        patch = int(executor.class_obj.patch_size)
+        given = {**dict(zip(self.inputs, positional, strict=False)), **named}
+        x, options = given["x"], given.get("transformer_options") or {}
+        patch = int(getattr(executor.class_obj, self.family.patch))
         grid = self._grid(x, patch)
-        method = kwargs.get("ref_latents_method")
-        if ref_latents is not None and method not in _REFERENCES:
+        index = grid.pad_index()
+        method = given.get("ref_latents_method")
+        if given.get("ref_latents") is not None and method not in REFERENCES:
             raise InputError(
                 f"Reference latents are placed by {method!r}, which DiT360 Circular Padding does not know; "
                 "choose another method, or remove the padding."
             )
-        index = grid.pad_index()
-        if control is not None:
-            control = _padded_control(control, grid, index)
-        mask = kwargs.get("attention_mask")
-        if mask is not None:
-            kwargs["attention_mask"] = _padded_mask(mask, context.shape[1], grid, index)
+        if given.get("control") is not None:
+            given["control"] = _padded_control(given["control"], grid, index)
+        mask = given.get("attention_mask")
+        if mask is not None and self.family.masks_tokens:
+            given["attention_mask"] = _padded_mask(mask, given["context"].shape[1], grid, index)
 
-        patches = dict(transformer_options.get("patches", {}))
-        ids = _Ids(grid, method == "uxo")
+        patches = dict(options.get("patches", {}))
+        ids = _Ids(grid, self.family, method in self.family.behind, -(-x.shape[-2] // patch))
         # First, so that the patches of others see the ids that the model will see.
         patches["post_input"] = [ids, *patches.get("post_input", [])]
+        if "double_block" in patches:
+            patches["double_block"] = [_Unpadded(other, grid, x) for other in patches["double_block"]]
         columns = self.padding * patch
-        wide = torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
-        options = {**transformer_options, "patches": patches}
-        out: torch.Tensor = executor(wide, timestep, context, y, guidance, ref_latents, control, options, **kwargs)
-        sampling = transformer_options.get("sample_sigmas")
+        given["x"] = torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
+        given["transformer_options"] = {**options, "patches": patches}
+        ordered = [given.pop(name) for name in self.inputs[: len(positional)]]
+        out: torch.Tensor = executor(*ordered, **given)
+        sampling = options.get("sample_sigmas")
         if ids.called:
             self._works_in = sampling
         elif sampling is None or sampling is not self._works_in:
             # EasyCache and the like leave out later calls of a run, which is as well; the first they never do.
-            raise InputError(_NOT_CALLED)
+            raise InputError(_NOT_CALLED.format(self.family.since))
         return out[..., columns:-columns]
 
     def _grid(self, x: torch.Tensor, patch: int) -> Grid:
+        """All tokens of a picture, or of its frames one below the other."""
         width = x.shape[-1]
-        if x.ndim != 4 or width % patch:
+        if x.ndim not in self.family.axes or width % patch:
             raise InputError(
                 f"Latents of the shape {tuple(x.shape)} do not wrap: their width must be a multiple of {patch} "
                 f"latent columns; choose a width that is a multiple of {8 * patch} pixels."
@@ -99,36 +101,75 @@ class CircularPadding:
                 f"circular_padding={self.padding} is wider than the picture, which has {width // patch} token columns; "
                 "use 1, which DiT360 was trained with."
             )
-        return Grid(rows=-(-x.shape[-2] // patch), columns=width // patch, padding=self.padding)
+        frames = int(x.shape[2]) if self.family.frames_are_tokens else 1
+        return Grid(rows=frames * -(-x.shape[-2] // patch), columns=width // patch, padding=self.padding)
 
 
 @attrs.define(eq=False)
 class _Ids:
     """ComfyUI's ``post_input`` patch: position ids of the pad columns become those of what they copy.
 
-    uxo: reference latents lie behind the picture, so that their ids know its width, which must be that without padding.
+    behind: whether reference latents lie behind the picture.
+    height: rows of tokens in a frame.
     """
 
     grid: Grid
-    uxo: bool
+    family: Family
+    behind: bool
+    height: int
     called: bool = False
     """Whether the model asked for it, which it must."""
 
     def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
         """img_ids ``(B, image tokens + reference tokens, axes)``, (…, row, column, …) of each token."""
+        import torch
+
         self.called = True
         ids = given["img_ids"]
         image, references = ids[:, : self.grid.tokens], ids[:, self.grid.tokens :]
         rows = image.unflatten(1, (self.grid.rows, -1))
-        # ComfyUI numbers the padded columns from its first, whatever the distance of the numbers is: the ids of the
-        # real columns are those at their places among the real ones.
-        image = rows[:, :, self.grid.sources().to(ids.device)].flatten(1, 2)
-        if self.uxo:
+        # The ids of the real columns are those at their places among the real ones where the padded columns are
+        # numbered from the first, whatever the distance of the numbers is, and where they are among all if from the
+        # middle.
+        sources = self.grid.sources() + (self.grid.padding if self.family.centred else 0)
+        image = rows[:, :, sources.to(ids.device)].flatten(1, 2)
+        if self.behind:  # whose width must be that without padding
             references = references.clone()
             references[..., 2] -= 2 * self.grid.padding
-        import torch
+        changed = {**given, "img_ids": torch.cat([image, references], dim=1)}
+        if self.family.centred:
+            changed["txt_ids"] = given["txt_ids"] - (self._begin(2 * self.grid.padding) - self._begin(0))
+        return changed
 
-        return {**given, "img_ids": torch.cat([image, references], dim=1)}
+    def _begin(self, more: int) -> int:
+        """The first id of the text beside a picture with so many columns more."""
+        return max((self.grid.columns + more) // 2, self.height // 2)
+
+
+@attrs.define(eq=False)
+class _Unpadded:
+    """A ``double_block`` patch of another node, which is shown the picture without padding.
+
+    It may know the picture's size, as DiffSynth's ControlNets for Qwen-Image do. Pad tokens are copies, so none is
+    lost.
+    """
+
+    other: Callable[[dict[str, Any]], dict[str, Any]]
+    grid: Grid
+    x: torch.Tensor
+
+    def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
+        real = self.grid.rows * self.grid.columns
+        shown = _taken(given["img"], self.grid.crop_index(), self.grid.tokens)
+        out = self.other({**given, "img": shown, "x": self.x})
+        return {**out, "img": _taken(out["img"], self.grid.pad_index(), real)}
+
+
+def _taken(tokens: torch.Tensor, index: torch.Tensor, image: int) -> torch.Tensor:
+    """``(B, image + references, dim)`` with other tokens of the picture, and the references as they are."""
+    import torch
+
+    return torch.cat([tokens[:, :image].index_select(1, index.to(tokens.device)), tokens[:, image:]], dim=1)
 
 
 def _padded_control(control: Mapping[str, Any], grid: Grid, index: torch.Tensor) -> dict[str, Any]:
@@ -180,30 +221,21 @@ def refuse_areas(executor: Any, model: Any, conds: Any, x: torch.Tensor, *rest: 
 
 
 def with_padding(model: Any, padding: int) -> Any:
-    """A clone of a MODEL that pads; the model itself for 0. Raises InputError for a model that is no FLUX.
+    """A clone of a MODEL that pads; the model itself for 0. Raises InputError for a model whose positions it cannot set.
 
     The second of two such nodes replaces the first.
     """
-    from comfy.ldm.flux.model import Flux
     from comfy.patcher_extension import WrappersMP
 
     net = model.get_model_object("diffusion_model")
-    if "ComfyFluxWrapper" in type(net).__name__:
-        raise InputError(
-            "nunchaku's FLUX computes positions in kernels of its own, where DiT360 Circular Padding cannot set them; "
-            "connect a FLUX model of ComfyUI's own loaders (fp8 or GGUF save memory too)."
-        )
-    if not isinstance(net, Flux):
-        raise InputError(
-            f"A {type(net).__name__} is no FLUX of ComfyUI, whose position ids DiT360 Circular Padding sets; connect a "
-            "model that was loaded from a FLUX checkpoint."
-        )
+    family = family_of(net)
     if not padding and not model.get_wrappers(WrappersMP.DIFFUSION_MODEL, KEY):
         return model
     clone = model.clone()
     for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.CALC_COND_BATCH):
         clone.remove_wrappers_with_key(kind, KEY)
     if padding:
-        clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, CircularPadding(padding))
+        pad = CircularPadding(padding, family, names_of_inputs(net))
+        clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, pad)
         clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, refuse_areas)
     return clone
