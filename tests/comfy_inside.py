@@ -1,4 +1,4 @@
-"""Functions of tests, run in a process of ComfyUI's: they import what they use themselves, and return what JSON holds."""
+"""Functions of tests, run in a process of ComfyUI's: they import what they use, and return what JSON can hold."""
 
 from __future__ import annotations
 

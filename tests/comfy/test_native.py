@@ -12,8 +12,8 @@ from comfy_inside import run_inside
 from comfy_server import Server, comfyui_dir, errors
 from dit360_comfy import native_attention
 from dit360_comfy.native_attention import SLOT, Override, description_of, with_attention
+from dit360_comfy.native_autoencoders import as_diffusers
 from dit360_comfy.native_padding import CircularPadding, refuse_areas
-from dit360_comfy.native_vae import as_diffusers
 from dit360_comfy.nodes.native import NODES
 from dit360_comfy.nodes.report import DiT360Backends
 from dit360_core.errors import BackendUnavailable, InputError, UnknownName
@@ -801,7 +801,8 @@ def decoding():
     """The seamless decode and encode, with ComfyUI's own memory management, against the core's and ComfyUI's."""
     import comfy.taesd.taesd
     import torch
-    from dit360_comfy.native_vae import as_diffusers, encode_seamless
+    from dit360_comfy.native_autoencoders import as_diffusers
+    from dit360_comfy.native_vae import encode_seamless
     from dit360_comfy.nodes.native import NODES
     from dit360_core.panorama.metrics import seam_ratio
     from dit360_core.planning.tiling import choose_tiling

@@ -10,7 +10,7 @@ import pytest
 import torch
 from dit360_comfy import model as sources
 from dit360_comfy.choices import choices
-from dit360_comfy.conditioning import UNKNOWN, conditioning_from
+from dit360_comfy.conditioning import UNKNOWN, conditioning_from, conditioning_of
 from dit360_comfy.edges import BLEND_MODES, blended, fitted
 from dit360_comfy.inputs import Control
 from dit360_comfy.model import source_of, unload_all
@@ -23,9 +23,11 @@ from dit360_comfy.settings import recall, remember, riding
 from dit360_comfy.words import WordsOfNodes
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.errors.sentences import named, remedy, setting, worded
+from dit360_core.models.embedding import Embedding
 from dit360_core.options import LoadOptions, SampleOptions, options_of
 from dit360_core.panorama.metrics import seam
 from dit360_core.panorama.picture import Panorama
+from dit360_core.pipeline.stages import Conditioning
 from dit360_core.plugins.registry import Registry
 from invented_plugins import attention, installed, offering
 from PIL import Image
@@ -193,7 +195,6 @@ def test_a_conditioning_of_another_node_is_read_and_its_guidance_obeyed(pipe, wo
         ({"area": (8, 8, 0, 0)}, "an area"),
         ({"mask": torch.ones(1, 8, 8)}, "a mask"),
         ({"start_percent": 0.2}, "a time range"),
-        ({"pooled_output": None}, "no pooled_output"),
     ],
 )
 def test_what_the_sampler_cannot_do_is_said_by_name(words, change, told):
@@ -202,6 +203,23 @@ def test_what_the_sampler_cannot_do_is_said_by_name(words, change, told):
         conditioning_from([[tokens, {**settings, **change}]], device="cpu", dtype=torch.float32)
     with pytest.raises(InputError, match="is empty"):
         conditioning_from([], device="cpu", dtype=torch.float32)
+
+
+def test_a_conditioning_without_a_vector_for_the_whole_prompt_is_no_flux_s_and_passes_elsewhere(pipe, words):
+    ((tokens, _),) = words
+    with pytest.raises(InputError, match="0 in all"):
+        run("DiT360Sampler", dit360_pipe=pipe, conditioning=[[tokens.clone(), {}]], **SMALL)
+    # Twelve layers of a text encoder, as Krea 2 reads them.
+    read = Embedding(tokens=torch.randn(1, 5, 12, 8, generator=torch.Generator().manual_seed(1)))
+    against = Embedding(tokens=torch.zeros(1, 3, 12, 8))
+    made = conditioning_of(
+        Conditioning(prompt="a", negative_prompt="b", positive=read, negative=against, max_sequence_length=5)
+    )
+    back, guidance = conditioning_from(made, device="cpu", dtype=torch.float32)
+    assert made[0][1] == {}
+    assert torch.equal(back.positive.tokens, read.tokens)
+    assert torch.equal(back.negative.tokens, against.tokens)
+    assert (back.positive.pooled, back.negative.pooled, back.negative_prompt, guidance) == (None, None, "b", None)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from dit360_core.errors import ModelError
 from dit360_core.models.flux.architecture import FLUX
-from dit360_core.models.lora import fitting
+from dit360_core.models.lora import fitting, keys
 from dit360_core.models.lora.file import read
 from dit360_core.models.lora.finding import locate
 from lora_schemes import ALPHA, RANK, SCHEMES, made, write
@@ -299,3 +299,16 @@ def test_several_adapters_in_one_file_are_refused(tmp_path, parts):
 
 def test_every_scheme_that_is_documented_is_tried():
     assert len(lora_schemes.SCHEMES) == 18
+
+
+@pytest.mark.parametrize("layer", ["ff.down", "ff.up", "mlp.down"])
+@pytest.mark.parametrize(
+    ("way", "ending"),
+    [
+        ("down", ".lora_A.weight"), ("up", ".lora_B.weight"), ("down", ".lora_down.weight"), ("up", ".lora.up.weight"),
+        ("up", ".lora_B.default.weight"),
+    ],
+)  # fmt: skip
+def test_a_layer_that_is_itself_called_down_or_up_is_no_factor(layer, way, ending):
+    parsed = keys.parse(f"transformer_blocks.0.{layer}{ending}")
+    assert (parsed.stem, parsed.kind) == (f"transformer_blocks.0.{layer}", way)

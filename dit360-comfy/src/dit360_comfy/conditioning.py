@@ -27,7 +27,8 @@ UNKNOWN = "(of another node)"
 
 
 def conditioning_of(read: Conditioning) -> list[list[Any]]:
-    """``[[tokens (1, T, dim), {"pooled_output": (1, dim), …}]]``, fp32 on the CPU.
+    """``[[tokens (1, T, …), {"pooled_output": (1, dim), …}]]``, fp32 on the CPU; no pooled_output in a family that has
+    none.
 
     The words themselves, and the negative prompt, ride on the tensor of tokens.
     """
@@ -92,7 +93,7 @@ def to_fill(given: Any) -> tuple[Any, Any] | None:
 
 def _entries(given: Any, name: str) -> list[tuple[Any, Mapping[str, Any]]]:
     if not given:
-        raise InputError(f"{name} is empty; connect a DiT360 Text Encode, or another text encoder for FLUX.")
+        raise InputError(f"{name} is empty; connect a DiT360 Text Encode, or another text encoder for this model.")
     for tokens, settings in given:
         asked = sorted(key for key, value in settings.items() if key not in _READ and not _nothing(key, value))
         if asked:
@@ -114,10 +115,8 @@ def _nothing(key: str, value: Any) -> bool:
 
 
 def _embedding(tokens: Any, settings: Mapping[str, Any], device: Any, dtype: Any) -> Embedding:
-    pooled = settings.get("pooled_output")
-    if pooled is None:
-        raise InputError("The conditioning has no pooled_output, so it is of no FLUX text encoder; use one for FLUX.")
-    return _embedded(tokens, pooled, device, dtype)
+    # A family that reads such a vector says itself where it is missing, and others have none.
+    return _embedded(tokens, settings.get("pooled_output"), device, dtype)
 
 
 def moved(embedding: Embedding | None, device: Any, dtype: Any) -> Embedding | None:

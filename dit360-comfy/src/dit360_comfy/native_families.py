@@ -15,8 +15,7 @@ from dit360_core.errors import InputError
 
 TITLES = "FLUX.1, FLUX.2, Qwen-Image or Krea 2"
 REFERENCES = (None, "offset", "index", "negative_index", "uxo", "index_timestep_zero")
-"""Ways of placing reference latents whose ids are known here; None is the model's own, which ignores the picture's size.
-"""
+"""Ways of placing reference latents whose ids are known here; None is the model's own, which knows no size."""
 
 
 @attrs.frozen(kw_only=True)

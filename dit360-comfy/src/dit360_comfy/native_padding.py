@@ -221,7 +221,7 @@ def refuse_areas(executor: Any, model: Any, conds: Any, x: torch.Tensor, *rest: 
 
 
 def with_padding(model: Any, padding: int) -> Any:
-    """A clone of a MODEL that pads; the model itself for 0. Raises InputError for a model whose positions it cannot set.
+    """A clone of a MODEL that pads; the model itself for 0. Raises InputError for a model of another kind.
 
     The second of two such nodes replaces the first.
     """

@@ -12,7 +12,7 @@ _ADVICE = {
     "list_backends": "The node DiT360 Backends lists them",
     "see_backends": "the node DiT360 Backends tells of each",
     "encode_with_this_model": "use DiT360 Text Encode with this model",
-    "give_diffusers_folder": "give a folder of FLUX in the form of diffusers",
+    "give_diffusers_folder": "give a model's folder in the form of diffusers",
 }
 
 

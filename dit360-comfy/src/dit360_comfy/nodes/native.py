@@ -1,4 +1,4 @@
-"""What gives ComfyUI's own FLUX a panorama without a seam, and the registry's attention."""
+"""What gives ComfyUI's own models a panorama without a seam, and the registry's attention."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class DiT360CircularPadding(Node):
     CATEGORY = CATEGORY
     DISPLAY_NAME = "DiT360 Circular Padding"
     DESCRIPTION = (
-        "Lets a FLUX model see a panorama's left and right edge as neighbours, in every step of any sampler. "
-        "Give the model DiT360's LoRA, latents of 2:1 (2048×1024 pixels was trained), a guidance of 2.8 and a prompt "
-        "that begins with 'This is a panorama. The image shows'. This node leaves the noise levels alone: DiT360's "
-        "come from ModelSamplingFlux with max_shift 1.15, base_shift 0.5 and the padded size, 2080×1024 for 2048×1024 "
-        "(32 pixels more for each column of padding). Decode with DiT360 VAE Decode (seamless), since ComfyUI's own "
-        "does not wrap."
+        "Lets FLUX.1, FLUX.2, Qwen-Image or Krea 2 see a panorama's left and right edge as neighbours, in every step "
+        "of any sampler. Give the model a LoRA for panoramas and latents of 2:1. With DiT360's for FLUX.1 (2048×1024 "
+        "pixels was trained) go a guidance of 2.8 and a prompt that begins with 'This is a panorama. The image shows'. "
+        "This node leaves the noise levels alone: DiT360's come from ModelSamplingFlux with max_shift 1.15, "
+        "base_shift 0.5 and the padded size, 2080×1024 for 2048×1024 (32 pixels more for each column of padding). "
+        "Decode with DiT360 VAE Decode (seamless), since ComfyUI's own does not wrap."
     )
     RETURN_TYPES = ("MODEL",)
     OUTPUT_TOOLTIPS = ("The model that wraps; the model as it was if the padding is 0.",)
@@ -102,7 +102,7 @@ class DiT360CircularPadding(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "A FLUX model with DiT360's LoRA; fp8 and GGUF are fine."}),
+                "model": ("MODEL", {"tooltip": "A model with a LoRA for panoramas, as ComfyUI's loaders give it."}),
                 "circular_padding": (
                     "INT",
                     {
@@ -124,10 +124,10 @@ class DiT360NativeLoRA(Node):
     """MODEL → MODEL with a LoRA."""
 
     CATEGORY = CATEGORY
-    DISPLAY_NAME = "DiT360 LoRA (native FLUX)"
+    DISPLAY_NAME = "DiT360 LoRA (native models)"
     DESCRIPTION = (
-        "Applies a LoRA to a FLUX model of ComfyUI's own loaders, whatever names its layers go by: ComfyUI's LoRA "
-        "loader passes over those of DiT360's. A LoRA of which nothing fits is an error."
+        "Applies a LoRA to FLUX.1, FLUX.2, Qwen-Image or Krea 2 of ComfyUI's own loaders, whatever names its layers go "
+        "by: ComfyUI's LoRA loader passes over those of DiT360's. A LoRA of which nothing fits is an error."
     )
     RETURN_TYPES = ("MODEL",)
     OUTPUT_TOOLTIPS = ("The model with the LoRA.",)
@@ -138,13 +138,13 @@ class DiT360NativeLoRA(Node):
         own = dit360_lora()
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "A FLUX.1 model, as ComfyUI's loaders give it; fp8 and GGUF are fine."}),
+                "model": ("MODEL", {"tooltip": "A model, as ComfyUI's loaders give it; fp8 and GGUF are fine."}),
                 "lora_path": (
                     [own, *host.files("loras")],
                     {
                         "default": own,
-                        "tooltip": "A LoRA for FLUX, from models/loras. The first is DiT360's own, which is downloaded "
-                        "once from the Hugging Face Hub.",
+                        "tooltip": "A LoRA for this model, from models/loras. The first is DiT360's, for FLUX.1, "
+                        "which is downloaded once from the Hugging Face Hub.",
                     },
                 ),
                 "strength": (
@@ -174,8 +174,8 @@ class DiT360VAEDecode(Node):
     DISPLAY_NAME = "DiT360 VAE Decode (seamless)"
     DESCRIPTION = (
         "Decodes a panorama so that its left and right edge meet exactly, in as much memory as there is: where one "
-        "piece does not fit, it is decoded in parts that give the very same picture. For the VAEs of FLUX, SD3, SDXL "
-        "and SD 1.5."
+        "piece does not fit, it is decoded in parts that give the very same picture. For the VAEs of FLUX.1, FLUX.2, "
+        "Qwen-Image, Krea 2, SD3, SDXL and SD 1.5."
     )
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The panorama.",)
@@ -209,7 +209,7 @@ class DiT360VAEEncode(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "pixels": ("IMAGE", {"tooltip": "A panorama; height and width are multiples of 8 pixels."}),
+                "pixels": ("IMAGE", {"tooltip": "A panorama; its sides are multiples of 8 pixels, of 16 for FLUX.2."}),
                 "vae": ("VAE", {"tooltip": "The VAE that belongs to the model."}),
             },
             "optional": {
@@ -233,7 +233,9 @@ class DiT360VAEEncode(Node):
     ) -> tuple[dict[str, torch.Tensor]]:
         noise_mask = None if mask is None else latent_mask(pixels, mask, mask_grow)
         samples = native_vae.encode_seamless(vae, pixels)
-        return ({"samples": samples} if noise_mask is None else {"samples": samples, "noise_mask": noise_mask},)
+        if noise_mask is None:
+            return ({"samples": samples},)
+        return ({"samples": samples, "noise_mask": native_vae.mask_for(samples, noise_mask)},)
 
 
 NODES: dict[str, type[Any]] = {

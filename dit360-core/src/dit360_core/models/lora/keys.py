@@ -26,7 +26,8 @@ class Key:
 
 _FACTOR = re.compile(
     r"(?P<stem>.+?)(?:\.lora_(?P<ab>[AB])|(?:\.lora_|\.lora\.|[._]lora_linear_layer\.|\.)(?P<way>down|up))"
-    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+)(?=\.))?(?:\.(?P<leaf>weight|bias))?"
+    # No adapter's name begins so: the layer before it is one that is called down or up, as Krea 2's are.
+    r"(?:\.(?P<adapter>(?!weight$|bias$|lora_)[^.]+)(?=\.))?(?:\.(?P<leaf>weight|bias))?"
 )
 _ENDINGS = {
     ".alpha": ALPHA, ".lora_alpha": ALPHA, ".network_alpha": ALPHA, ".diff": DIFF, ".w_norm": DIFF,
