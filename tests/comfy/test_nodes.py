@@ -28,8 +28,8 @@ from dit360_core.options import LoadOptions, SampleOptions, options_of
 from dit360_core.panorama.metrics import seam
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.stages import Conditioning
-from dit360_core.plugins.registry import Registry
-from invented_plugins import attention, installed, offering
+from dit360_core.plugins.registry import Registry, default_registry
+from invented_plugins import attention, installed, model, offering
 from PIL import Image
 
 SMALL = {"width": 128, "height": 64, "steps": 1, "cfg_scale": -1.0, "seed": 5, "circular_padding": -1}
@@ -519,6 +519,23 @@ def test_two_plugins_of_one_name_are_offered_by_address(monkeypatch):
     found = module._judged.__wrapped__("attention")
     assert {"twin-a:same", "twin-b:same", "eager"} <= set(found.names)
     assert "same" not in found.names
+
+
+def test_the_loader_lists_a_distribution_s_models_while_it_is_installed(monkeypatch):
+    from dit360_comfy import choices as module
+
+    listed = NODE_CLASS_MAPPINGS["DiT360Loader"].INPUT_TYPES
+    # Those of the families' distributions too, where they are installed.
+    known = {entry.name for entry in default_registry().entries("model")}
+    assert known <= set(listed()["required"]["model_path"][0])
+    for points in (installed("dit360-model-other", offering(model("other-360"))), []):
+        registry = Registry(entry_points=points)
+        monkeypatch.setattr(module, "default_registry", lambda registry=registry: registry)
+        monkeypatch.setattr(module, "_judged", module._judged.__wrapped__)
+        names = listed()["required"]["model_path"][0]
+        assert ("other-360" in names) == bool(points)
+        assert {"dit360", "tiny"} <= set(names)
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("cls", [LoadOptions, SampleOptions])
