@@ -518,8 +518,7 @@ def off_from_core(engine, calls, padding, biased=False):
             grid = Grid(x.shape[-2] // 2, x.shape[-1] // 2, padding)
             for i in range(len(x)):
                 text = named["context"][i : i + 1]
-                bias = grid.key_bias(text.shape[1]) if biased else None
-                velocity = engine.velocity(grid.real if biased else grid, float(named["guidance"][i]), None, bias)
+                velocity = engine.velocity(grid, float(named["guidance"][i]), None, biased=biased)
                 embedding = Embedding(tokens=text, pooled=named["y"][i : i + 1])
                 v = engine.unpack(velocity(engine.pack(x[i : i + 1]), float(sigmas[i]), embedding), grid.real)
                 worst = max(worst, float((v - out[i]).abs().max()))

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from dit360_core.models.flux.shift import FluxTimeShift
+from dit360_core.models.shift import FlowShift
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.plugins.builtin.scheduler import FlowMatch
 from dit360_core.plugins.offers import SchedulerSettings
@@ -26,7 +26,7 @@ def padded_once(pipe, conditioning, start, guidance, padding):
     grid = Grid.of_picture(WIDTH, HEIGHT, padding)
     x = pipe._pack_latents(start, 1, 16, HEIGHT // 8, WIDTH // 8)[:, grid.pad_index()]
     ids = grid.position_ids().to(x.dtype)
-    shift = FluxTimeShift.from_config(pipe.scheduler.config)
+    shift = FlowShift.from_config(pipe.scheduler.config)
     sigmas = FlowMatch(SchedulerSettings(shift=shift)).sigmas(STEPS, grid.tokens)
     for sigma, after in itertools.pairwise(sigmas):
         v = pipe.transformer(
@@ -102,7 +102,9 @@ def test_one_pad_column_is_log_2_on_the_keys_of_the_edge_columns():
     pipeline = Pipeline.from_diffusers(random_flux(torch.float64))
     engine, grid = pipeline.engine, Grid.of_picture(WIDTH, HEIGHT)
     velocity = engine.velocity(grid, 2.5, attend_with_bias)
-    sigmas = FlowMatch(SchedulerSettings(shift=engine.shift)).sigmas(STEPS, Grid.of_picture(WIDTH, HEIGHT, 1).tokens)
+    sigmas = FlowMatch(SchedulerSettings(shift=engine.shift(STEPS))).sigmas(
+        STEPS, Grid.of_picture(WIDTH, HEIGHT, 1).tokens
+    )
     x = engine.pack(start)
     for sigma, after in itertools.pairwise(sigmas):
         x = x + (after - sigma) * velocity(x, sigma, conditioning.positive)
@@ -185,7 +187,7 @@ def test_the_noise_is_that_of_fluxpipeline_in_every_dtype():
 
 
 def test_mu_of_the_padded_dit360_picture():
-    shift = FluxTimeShift(dynamic=True)
+    shift = FlowShift(dynamic=True)
     assert shift.mu(8320) == pytest.approx(1.865, abs=5e-4)
     assert shift.mu(8192) == pytest.approx(1.843, abs=5e-4)
 
@@ -194,7 +196,7 @@ def test_mu_of_the_padded_dit360_picture():
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_linear_sigmas_are_those_of_diffusers(steps, dynamic):
     scheduler = random_flux(dynamic=dynamic).scheduler
-    shift = FluxTimeShift.from_config(scheduler.config)
+    shift = FlowShift.from_config(scheduler.config)
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift.mu(8320) if dynamic else None)
     ours = FlowMatch(SchedulerSettings(shift=shift)).sigmas(steps, 8320)
     # diffusers computes them in float32; two units in its last place.
@@ -204,7 +206,7 @@ def test_linear_sigmas_are_those_of_diffusers(steps, dynamic):
 @pytest.mark.parametrize("schedule", ["linear", "quadratic", "cosine"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 56])
 def test_every_schedule_falls_from_1_to_exactly_0(schedule, steps):
-    settings = SchedulerSettings(shift=FluxTimeShift(), timestep_schedule=schedule)
+    settings = SchedulerSettings(shift=FlowShift(), timestep_schedule=schedule)
     sigmas = FlowMatch(settings).sigmas(steps, 8320)
     assert sigmas[0] == 1.0
     assert sigmas[-1] == 0.0
@@ -213,10 +215,10 @@ def test_every_schedule_falls_from_1_to_exactly_0(schedule, steps):
 
 
 def test_a_constant_velocity_is_integrated_exactly():
-    sigmas = FlowMatch(SchedulerSettings(shift=FluxTimeShift(), timestep_schedule="cosine")).sigmas(9, 1000)
+    sigmas = FlowMatch(SchedulerSettings(shift=FlowShift(), timestep_schedule="cosine")).sigmas(9, 1000)
     x0, eps = torch.randn(1, 4, 64, dtype=torch.float64), torch.randn(1, 4, 64, dtype=torch.float64)
     x = eps
-    solver, generator = FlowMatch(SchedulerSettings(shift=FluxTimeShift())), torch.Generator()
+    solver, generator = FlowMatch(SchedulerSettings(shift=FlowShift())), torch.Generator()
     for sigma, after in itertools.pairwise(sigmas):
         x = solver.step(eps - x0, sigma, after, x, generator)
     assert torch.allclose(x, x0, atol=1e-12)
@@ -226,7 +228,7 @@ def test_unknown_time_shifts_are_refused():
     from dit360_core.errors import ModelError
 
     with pytest.raises(ModelError, match="use_karras_sigmas"):
-        FluxTimeShift.from_config({"use_karras_sigmas": True})
+        FlowShift.from_config({"use_karras_sigmas": True})
 
 
 class EveryLongitudeAlike(torch.nn.Module):

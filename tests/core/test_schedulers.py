@@ -9,7 +9,7 @@ import pytest
 import torch
 from command_line import dit360
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.models.flux.shift import FluxTimeShift
+from dit360_core.models.shift import FlowShift
 from dit360_core.panorama.metrics import ws_psnr
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.plugins.builtin import solvers
@@ -170,7 +170,7 @@ def test_every_level_that_a_logarithm_is_taken_of_leaves_some_signal(second):
 @pytest.mark.parametrize("steps", [1, 2, 16, 300])
 def test_levels_that_crowd_near_1_are_no_trouble(name, tokens, schedule, steps):
     """FLUX's time shift at 2048×1024 and at 8192×4096, where exp(mu) is 5·10⁹."""
-    settings = SchedulerSettings(shift=FluxTimeShift(dynamic=True), timestep_schedule=schedule)
+    settings = SchedulerSettings(shift=FlowShift(dynamic=True), timestep_schedule=schedule)
     scheduler = OFFERS[name].load(settings)
     start = torch.randn(1, 20, 2, generator=torch.Generator().manual_seed(0))
     end, *_ = integrate(scheduler, scheduler.sigmas(steps, tokens), start, gaussian_flow)

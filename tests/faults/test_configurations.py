@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy
 import pytest
 from dit360_core.errors import ModelError
+from dit360_core.models import tokenizers
 from dit360_core.models.flux import folder as files
-from dit360_core.models.flux import tokenizers
 from dit360_core.models.flux.architecture import FLUX
+from dit360_core.models.flux.folder import FLUX_FOLDER, T5_TOKENIZER, TOKENIZERS
 from dit360_core.models.flux.schemas import why_no_painter
 from dit360_core.models.settings import with_settings
 from dit360_core.models.weights import headers as weights
@@ -39,7 +40,7 @@ def write(file, text):
 
 def refused(model, sentence):
     with pytest.raises(ModelError, match=sentence) as caught:
-        files.check_model_folder(model)
+        FLUX_FOLDER.check(model)
     told = str(caught.value)
     assert "\n" not in told
     assert len(told) < 700
@@ -189,9 +190,9 @@ def test_the_configurations_of_flux_1_dev_are_taken_whole_without_a_word(tmp_pat
     }  # fmt: skip
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
     with caplog.at_level(logging.INFO, "dit360"):
-        tokenizers.settings(tmp_path)
+        tokenizers.settings(T5_TOKENIZER, tmp_path)
     assert caplog.messages == []
-    assert tokenizers.longest_prompt(tmp_path, 512) == 512
+    assert tokenizers.longest_prompt(T5_TOKENIZER, tmp_path, 512) == 512
 
 
 CODE = {
@@ -226,12 +227,12 @@ def test_no_key_that_chooses_code_reaches_a_library_and_they_are_told(linked, ca
     for part in ("tokenizer", "tokenizer_2"):
         changed(linked, f"{part}/tokenizer_config.json", **CODE)
         changed(linked, f"{part}/special_tokens_map.json", **CODE)
-        told = tokenizers.settings(linked / part)
+        told = tokenizers.settings(TOKENIZERS[part], linked / part)
         assert not {key for file in told.values() for key in file} & set(CODE)
 
 
 PANORAMAS = {"FluxControlPipeline": "follows a control picture",
-             "Flux2Pipeline": "is FLUX.2", "EvilPipeline": "but dit360 runs FluxPipeline models"}  # fmt: skip
+             "EvilPipeline": "but dit360 runs FluxPipeline models"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PANORAMAS)
@@ -313,9 +314,9 @@ def test_a_tokenizer_at_which_its_library_fails_is_one_sentence(linked, name):
 
 def test_a_tokenizer_that_is_another_and_works_is_taken_and_tried_once(linked, monkeypatch):
     changed(linked, "tokenizer_2/tokenizer.json", normalizer={"type": "NFKC"})
-    files.check_model_folder(linked)
+    FLUX_FOLDER.check(linked)
     monkeypatch.setattr(tokenizers.subprocess, "run", None)
-    files.check_model_folder(linked)
+    FLUX_FOLDER.check(linked)
 
 
 def test_a_process_that_crashes_over_a_tokenizer_is_told(linked, monkeypatch):
@@ -365,7 +366,7 @@ def test_a_part_of_one_variant_alone_is_read_and_of_several_refused(linked, capl
     plain = linked / "text_encoder_2" / "model.safetensors"
     plain.rename(plain.with_name("model.fp16.safetensors"))
     with caplog.at_level(logging.INFO, "dit360"):
-        files.check_model_folder(linked)
+        FLUX_FOLDER.check(linked)
     assert any("the variant fp16 alone" in told for told in caplog.messages)
     found = weights.tensor_files(linked / "text_encoder_2")
     assert {file.name for file in found.values()} == {"model.fp16.safetensors"}
@@ -383,7 +384,7 @@ def test_a_variant_in_shards_is_read(linked, name):
     plain.rename(plain.with_name(shard))
     told = {"metadata": {}, "weight_map": dict.fromkeys(tensors, shard)}
     (linked / "text_encoder_2" / name).write_text(json.dumps(told))
-    files.check_model_folder(linked)
+    FLUX_FOLDER.check(linked)
     assert set(weights.tensor_files(linked / "text_encoder_2")) == set(tensors)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from dit360_core.models.architecture import Facts, Guidance
 from dit360_core.options import SampleOptions, build
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Conditioning, Latents, Shown
+from dit360_core.planning.guidance import guidance_of
 from dit360_core.plugins.offers import Model
 from dit360_core.system.phases import PhaseKind
 
@@ -65,14 +67,18 @@ def paint(
     with pipe.model.source.pipeline() as pipeline:
         engine = pipeline.engine
         words, guidance = conditioning_from(conditioning, device=engine.device, dtype=engine.dtype, negative=negative)
-        if not engine.takes_guidance and given.get("cfg_scale", -1.0) < 0:
+        facts, model = engine.facts, pipeline.plan.model
+        if facts.guidance is Guidance.NONE and given.get("cfg_scale", -1.0) < 0:
             options.pop("guidance", None)
-        elif guidance is not None and engine.takes_guidance:
+        elif guidance is not None and facts.takes_guidance:
             if "guidance" in options:
                 log.info("cfg_scale is not used: the conditioning brings a guidance of %g.", guidance)
             options["guidance"] = guidance
-        if options.get("true_guidance", 1.0) > 1:
-            words = _with_negative(words, pipe, engine.device, engine.dtype)
+        asked = {name: options[name] for name in ("guidance", "true_guidance") if name in options}
+        if guidance_of(SampleOptions(prompt="any", **asked), model, facts).away:
+            words = _with_negative(words, pipe, engine.device, engine.dtype, facts)
+        elif words.negative_prompt and facts.guidance is Guidance.TRUE:
+            log.warning("The negative prompt is not used, because cfg_scale is at most %g.", facts.off)
         elif words.negative_prompt:
             log.warning("The negative prompt is not used, because true_guidance is 1; 4 is usual.")
         begun = begin(pipeline, options)
@@ -174,13 +180,14 @@ def _told_by(pipe: Pipe, options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _with_negative(words: Conditioning, pipe: Pipe, device: Any, dtype: Any) -> Conditioning:
-    """The conditioning with an empty negative prompt, if it has none at all."""
+def _with_negative(words: Conditioning, pipe: Pipe, device: Any, dtype: Any, facts: Facts) -> Conditioning:
+    """The conditioning with the model's own negative prompt, if it has none at all."""
     if words.negative is not None:
         return words
     with pipe.text_encoder.at_hand.pipeline() as pipeline:
-        read = pipeline.encode(UNKNOWN, negative_prompt="", max_sequence_length=words.max_sequence_length)
-    return attrs.evolve(words, negative_prompt="", negative=moved(read.negative, device, dtype))
+        own = facts.negative_prompt
+        read = pipeline.encode(UNKNOWN, negative_prompt=own, max_sequence_length=words.max_sequence_length)
+    return attrs.evolve(words, negative_prompt=own, negative=moved(read.negative, device, dtype))
 
 
 def _one(pipe: Pipe, pipeline: Pipeline, words: Conditioning, options: dict[str, Any], start: Start) -> Latents:

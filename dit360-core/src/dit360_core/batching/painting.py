@@ -19,7 +19,8 @@ from dit360_core.panorama.picture import FORMATS, encoded
 from dit360_core.pipeline.editing.given import Given, Outline
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
-from dit360_core.planning.checks import check_filled, check_guidance, check_request
+from dit360_core.planning.checks import check_filled, check_request
+from dit360_core.planning.guidance import check_guidance
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import Registry, default_registry
 
@@ -84,7 +85,7 @@ class Painter:
                 precision=plan.precision,
             )
             facts = self._ready.architecture.facts(self._ready.folder)
-            check_guidance(item.sampling, facts.takes_guidance)
+            check_guidance(item.sampling, plan.model, facts)
             # Transparency is a mask too, and only the file tells.
             keeps = item.files.keeps or (facts.fills and item.files.image is not None and item.files.open().keeps)
             check_filled(plan.options, fills=facts.fills, given=keeps)
@@ -155,7 +156,7 @@ def sized(item: Item, outline_of: Callable[[Files], Outline]) -> Item:
 
 
 def largest(items: Iterable[Item]) -> Item:
-    """The picture that takes most memory, as far as its size tells."""
+    """The picture that takes most memory, as far as its size and its option of true guidance tell."""
 
     def size(item: Item) -> tuple[int, bool]:
         # Of a picture that says nothing the model's own size is taken, which is the largest that is usual.

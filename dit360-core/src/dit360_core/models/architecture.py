@@ -1,7 +1,11 @@
-"""What a family of models is. All that lies outside ``models/flux`` speaks to this, and knows no part by its name.
+"""What a family of models is. All that lies outside of a family's own folder, or distribution, speaks to this alone.
 
 An :class:`Architecture` says what can be told without PyTorch: the parts, the files, the sizes. Its :class:`Networks`
-build and run the parts. A further family is one more of both (``models/families.py`` finds the one of a folder).
+build and run the parts. A further family is one more of both, and an offer (``dit360_architectures``) that says which
+folders are of it.
+
+What all families have in common: latents are an eighth of the picture, a token is two by two of them, and the tokens of
+the prompt come before the picture's wherever attention sees both.
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from dit360_core.errors import ModelError, named, remedy
+from dit360_core.models.weights.files import ModelFiles
+from dit360_core.models.weights.schema import read_json
+
 if TYPE_CHECKING:
     import torch
 
-    from dit360_core.models.weights.files import ModelFiles
     from dit360_core.models.weights.selection import Policy
     from dit360_core.options import LoadOptions
     from dit360_core.plugins.offers import Attend, Model
@@ -26,6 +33,14 @@ DENOISER = "transformer"
 """What diffusers calls the part that paints, in every pipeline of a diffusion transformer."""
 AUTOENCODER = "vae"
 """What diffusers calls the part between latents and pixels."""
+
+
+class Guidance(enum.Enum):
+    """What a model makes of the option ``guidance``."""
+
+    EMBEDDED = "given to the denoiser as a number"
+    TRUE = "a second evaluation, for the negative prompt"
+    NONE = "distilled away"
 
 
 class Role(enum.Enum):
@@ -68,18 +83,31 @@ class Part:
 
 @attrs.frozen(kw_only=True)
 class Facts:
-    """What the configuration of a denoiser says.
+    """What the configuration of a model says.
 
-    heads: of its attention.
+    heads: of the denoiser's attention.
     head_dim: channels of each head.
-    takes_guidance: whether guidance is embedded, or must be run as a second evaluation.
+    latent_channels: C of latents ``(1, C, H/8, W/8)``.
+    guidance: what ``guidance`` means to it.
+    off: true guidance up to this is none: one evaluation is enough.
+    negative_prompt: what true guidance leads away from where nothing is said.
     fills: whether it is shown a picture with a hole, and the hole, beside the noise, and needs one.
+    refers: whether it can be shown pictures as tokens after its own.
     """
 
     heads: int
     head_dim: int
-    takes_guidance: bool
+    latent_channels: int
+    guidance: Guidance
+    off: float = 1.0
+    negative_prompt: str = ""
     fills: bool = False
+    refers: bool = False
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether guidance is embedded."""
+        return self.guidance is Guidance.EMBEDDED
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +135,7 @@ class Architecture(abc.ABC):
     """Its networks, in the order in which they are read."""
     others: ClassVar[tuple[str, ...]]
     """Further folders of a model: tokenizers, the scheduler's configuration."""
-    replaceable: ClassVar[Mapping[str, str]]
+    replaceable: ClassVar[Mapping[str, str]] = {}
     """Option → the part that it names another for."""
     longest_prompt: ClassVar[int]
     """Tokens that a prompt is padded or cut to, at most."""
@@ -166,18 +194,6 @@ class Architecture(abc.ABC):
     # ------------------------------------------------------------------------------------------------------- files
 
     @abc.abstractmethod
-    def has_made(self, pipe: Any) -> bool:
-        """Whether a loaded pipeline of diffusers is of this family."""
-
-    @abc.abstractmethod
-    def recognises(self, index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
-        """Whether a folder is of this family.
-
-        index: its ``model_index.json``; empty if there is none.
-        denoiser: the configuration of its transformer; empty if there is none.
-        """
-
-    @abc.abstractmethod
     def check_folder(self, folder: Path) -> None:
         """Raises ModelError unless a folder holds a whole model of this family that can be loaded."""
 
@@ -186,12 +202,18 @@ class Architecture(abc.ABC):
         """The configuration of a part in the part's folder, as far as its keys are known. Raises ModelError."""
 
     @abc.abstractmethod
-    def facts_of(self, config: Mapping[str, Any]) -> Facts:
-        """What a denoiser's configuration says."""
+    def facts_of(self, config: Mapping[str, Any], index: Mapping[str, Any]) -> Facts:
+        """What a model's configurations say.
+
+        config: the denoiser's.
+        index: what ``model_index.json`` says, or the configuration of a pipeline; empty if nobody knows it.
+        """
 
     def facts(self, folder: Path) -> Facts:
-        """The same of the denoiser in a model's folder."""
-        return self.facts_of(self.read_config(DENOISER, folder / DENOISER))
+        """The same of the model in a folder."""
+        index = folder / "model_index.json"
+        told = read_json(index) if index.is_file() else {}
+        return self.facts_of(self.read_config(DENOISER, folder / DENOISER), told)
 
     @abc.abstractmethod
     def prompt_tokens(self, folder: Path) -> int:
@@ -206,15 +228,19 @@ class Architecture(abc.ABC):
 
     # ----------------------------------------------------------------------------------------------- replaced parts
 
-    @abc.abstractmethod
     def find_replaced(self, asked: LoadOptions) -> tuple[Any, ...]:
         """The parts that options name, looked at as far as they are on this machine. Raises ModelError."""
+        for option in ("vae", "t5"):
+            if getattr(asked, option) and option not in self.replaceable:
+                raise ModelError(
+                    f"{named(option)} names a part for other models, and {self.title} takes none there; "
+                    f"{remedy('leave_out')}."
+                )
+        return ()
 
-    @abc.abstractmethod
-    def check_replaced(self, replaced: Sequence[Any], folder: Path) -> None:
+    def check_replaced(self, replaced: Sequence[Any], folder: Path) -> None:  # noqa: B027 - right where none can be
         """Raises ModelError for a part that makes or takes other numbers than the denoiser in ``folder``."""
 
-    @abc.abstractmethod
     def compose(self, folder: Path, replaced: Sequence[Any], *, weights: bool = True) -> ModelFiles:
         """The model in ``folder`` with other parts in the place of its own; itself if there are none.
 
@@ -222,6 +248,7 @@ class Architecture(abc.ABC):
 
         Raises ModelError.
         """
+        return ModelFiles(folder)
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 
@@ -245,6 +272,16 @@ class Architecture(abc.ABC):
     @abc.abstractmethod
     def networks(self) -> Networks:
         """What builds and runs the parts; imports PyTorch and diffusers."""
+
+    def __reduce__(self) -> Any:
+        """Another process makes its own: there is nothing in it."""
+        return type(self), ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
 
 class Networks(abc.ABC):

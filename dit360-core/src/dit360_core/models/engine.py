@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from dit360_core.errors import Dit360Error, named
-from dit360_core.models.architecture import AUTOENCODER, DENOISER, Networks
+from dit360_core.models.architecture import AUTOENCODER, DENOISER, Facts, Networks
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.residency.placement import settle
 from dit360_core.models.residency.residency import Residency
@@ -88,29 +88,18 @@ class Engine(abc.ABC):
         return getattr(self.pipe, DENOISER)
 
     @property
-    @abc.abstractmethod
-    def heads(self) -> tuple[int, int]:
-        """Heads of the denoiser's attention, and channels of each."""
+    def facts(self) -> Facts:
+        """What the model's configurations say."""
+        return self.architecture.facts_of(self.config, self.pipe.config)
 
     @property
-    @abc.abstractmethod
     def latent_channels(self) -> int:
         """C of latents ``(1, C, H/8, W/8)``."""
+        return self.facts.latent_channels
 
-    @property
     @abc.abstractmethod
-    def takes_guidance(self) -> bool:
-        """Whether guidance is embedded, or must be run as a second evaluation."""
-
-    @property
-    def fills(self) -> bool:
-        """Whether the denoiser is shown a picture with a hole, and the hole, beside the noise."""
-        return self.architecture.facts_of(self.config).fills
-
-    @property
-    @abc.abstractmethod
-    def shift(self) -> TimeShift:
-        """The model's own time shift."""
+    def shift(self, steps: int) -> TimeShift:
+        """The model's own time shift, for a run of so many steps."""
 
     @property
     @abc.abstractmethod
@@ -234,13 +223,17 @@ class Engine(abc.ABC):
         shape = (1, self.latent_channels, 2 * grid.rows, 2 * grid.columns)
         return torch.randn(shape, generator=generator, dtype=torch.float32)
 
-    @abc.abstractmethod
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
-        """``(B, C, 2r, 2c)`` → tokens ``(B, r·c, channels)``."""
+        """``(B, C, 2r, 2c)`` → tokens ``(B, r·c, 4C)``: channel by channel the four latents of a token, row by row."""
+        batch, channels, height, width = latents.shape
+        patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+        return patches.reshape(batch, (height // 2) * (width // 2), 4 * channels)
 
-    @abc.abstractmethod
     def unpack(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """Tokens ``(B, r·c, channels)`` → ``(B, C, 2r, 2c)``."""
+        """Tokens ``(B, r·c, 4C)`` → ``(B, C, 2r, 2c)``: the inverse of :meth:`pack`."""
+        batch, _, channels = tokens.shape
+        patches = tokens.reshape(batch, grid.rows, grid.columns, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return patches.reshape(batch, channels // 4, 2 * grid.rows, 2 * grid.columns)
 
     def turn(self, tokens: torch.Tensor, grid: Grid, columns: int) -> torch.Tensor:
         """Tokens of the picture rolled to the left by latent columns, which are half as wide as tokens."""
@@ -256,13 +249,20 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def velocity(
-        self, grid: Grid, guidance: float | None, attend: Attend | None, key_bias: torch.Tensor | None = None
+        self,
+        grid: Grid,
+        guidance: float | None,
+        attend: Attend | None,
+        *,
+        biased: bool = False,
+        references: Sequence[torch.Tensor] = (),
     ) -> Velocity:
         """The denoiser as a function, for one picture.
 
         guidance: where it is embedded; None: none.
         attend: the kernel for this picture; None: the one that is attached.
-        key_bias: see :meth:`Grid.key_bias`; the grid has no pad columns then.
+        biased: the picture wraps by :meth:`Grid.key_bias` instead of the grid's copies of columns.
+        references: model-space latents ``(1, C, 2r, 2c)`` of pictures that a model which refers is shown.
         """
 
     def like_factors(self, denoiser: torch.nn.Module | None) -> torch.Tensor:
@@ -279,7 +279,7 @@ class Engine(abc.ABC):
 
         towards: the velocity for the prompt.
         away: that for the negative prompt.
-        scale: above 1; 1 would be ``towards``.
+        scale: above :attr:`Facts.off`, at which it would be ``towards``.
         """
         return away + scale * (towards - away)
 
@@ -301,8 +301,9 @@ class Engine(abc.ABC):
     def latent_to_rgb(self) -> torch.Tensor:
         """Factors ``(C + 1, 3)``: model-space latents, and a 1, to RGB in −1 … 1."""
 
-    def _described_vae(self) -> Any:
-        # Its configuration is enough, wherever its weights are.
+    @property
+    def autoencoder(self) -> Any:
+        """The part between latents and pixels, read if it was evicted."""
         if self.pipe.vae is None:
             self.bring(AUTOENCODER)
         return self.pipe.vae

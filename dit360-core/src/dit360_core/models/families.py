@@ -1,39 +1,118 @@
-"""Which family a model belongs to, and where its folder is.
-
-A further family is a line in :data:`ARCHITECTURES`, until families come from plugins.
-"""
+"""Which family a model belongs to, of those that are installed, and where its folder is."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, one_line
 from dit360_core.models.architecture import DENOISER, Architecture, Facts
-from dit360_core.models.flux.architecture import FLUX
-from dit360_core.plugins.offers import Model
+from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.entries import CORE, Entry, by_priority
+from dit360_core.plugins.extras import extra_beginning
+from dit360_core.plugins.guarding import undisturbed
+from dit360_core.plugins.offers import Model, ModelFamily
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.machine import Machine
 from dit360_core.system.naming import existing, looks_like_hub_id
 
-ARCHITECTURES: tuple[Architecture, ...] = (FLUX,)
-"""All families, the usual one first."""
+INDEX = "model_index.json"
+_loaded: dict[ModelFamily, Architecture] = {}
+"""What each offer gave, once."""
 
 
-def architecture_of(folder: Path) -> Architecture:
+# --------------------------------------------------------------------------------------------------- whose a model is
+
+
+def architecture_of(folder: Path, registry: Registry | None = None) -> Architecture:
     """The family of a model's folder, by its ``model_index.json`` and its transformer's configuration.
 
-    The usual family for a folder that none recognises: its check says what is wrong.
+    registry: of the plugins; None: those that are installed.
+
+    The usual family for a folder that none recognises: its check says what is wrong. Raises ModelError if the plugin
+    whose it is cannot be used.
     """
-    index, denoiser = (_described(folder / name) for name in ("model_index.json", f"{DENOISER}/config.json"))
-    return next((each for each in ARCHITECTURES if each.recognises(index, denoiser)), ARCHITECTURES[0])
+    index, denoiser = _read(folder / INDEX), _read(folder / DENOISER / "config.json")
+    return _architecture(_claiming(index, denoiser, registry or default_registry()), registry)
 
 
-def architecture_for(pipe: object) -> Architecture:
+def architecture_for(pipe: object, registry: Registry | None = None) -> Architecture:
     """The family of a loaded pipeline of diffusers; the usual one for a pipeline of none, whose check says so."""
-    return next((each for each in ARCHITECTURES if each.has_made(pipe)), ARCHITECTURES[0])
+    found = _claiming({"_class_name": type(pipe).__name__}, {}, registry or default_registry())
+    return _architecture(found, registry)
 
 
-def _described(file: Path) -> dict[str, Any]:
+def expected(model: Model, registry: Registry | None = None) -> Architecture:
+    """The family of a model that may not be on this machine yet: of its folder, or of the shapes that it brings."""
+    folder = existing(model.base) or (Path(model.shape) if model.shape is not None else None)
+    return _architecture(None, registry) if folder is None else architecture_of(folder, registry)
+
+
+def facts_of(folder: Path, registry: Registry | None = None) -> Facts:
+    """What the transformer's configuration in a folder of ours says, which nobody need look at first."""
+    denoiser, index = _read(folder / DENOISER / "config.json"), _read(folder / INDEX)
+    return architecture_of(folder, registry).facts_of(denoiser, index)
+
+
+def architectures(registry: Registry | None = None) -> Iterator[Architecture]:
+    """All families that can be used here, the usual one first."""
+    for entry in _entries(registry or default_registry()):
+        if not _reasons(entry):
+            yield _open(entry)
+
+
+def _entries(registry: Registry) -> list[Entry]:
+    """The core's own first: what nobody says anything of is taken for it."""
+    entries = registry.entries("architecture")
+    return sorted(entries, key=lambda entry: (entry.distribution != CORE, by_priority(entry)))
+
+
+def _claiming(index: dict[str, Any], denoiser: dict[str, Any], registry: Registry) -> Entry | None:
+    """Who says that a folder is of its family; the first of them that can be used."""
+    made, told = index.get("_class_name"), denoiser.get("_class_name")
+    found = [
+        entry
+        for entry in _entries(registry)
+        if (made in entry.offer.pipelines if index else told in entry.offer.transformers)
+    ]
+    return next((entry for entry in found if not _reasons(entry)), found[0] if found else None)
+
+
+def _reasons(entry: Entry) -> tuple[Any, ...]:
+    # What is needed is looked up in metadata; no device decides.
+    return entry.refused or judge(entry, Machine(), None)
+
+
+def _architecture(entry: Entry | None, registry: Registry | None) -> Architecture:
+    if entry is None:
+        return next(architectures(registry))
+    if reasons := _reasons(entry):
+        why = "; ".join(f"{reason}" for reason in reasons)
+        raise ModelError(f"Models of {entry.offer.title} cannot be run here ({why}).")
+    return _open(entry)
+
+
+def _open(entry: Entry) -> Architecture:
+    if entry.offer not in _loaded:
+        try:
+            with undisturbed():
+                found = entry.offer.load()
+            if not isinstance(found, Architecture):
+                raise TypeError(f"it gave a {type(found).__name__}, which is no Architecture")
+        except (KeyboardInterrupt, ModelError):
+            raise
+        except BaseException as error:  # a plugin's, whatever it is
+            raise ModelError(
+                f"The family of models {entry.origin} cannot be opened ({one_line(error)}); update or uninstall "
+                f"{entry.distribution}."
+            ) from error
+        _loaded[entry.offer] = found
+    return _loaded[entry.offer]
+
+
+def _read(file: Path) -> dict[str, Any]:
     # What is wrong with a file is said by the family's check.
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -42,51 +121,58 @@ def _described(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def facts_of(folder: Path) -> Facts:
-    """What the transformer's configuration in a folder of ours says, which nobody need look at first."""
-    return architecture_of(folder).facts_of(_described(folder / DENOISER / "config.json"))
+# ------------------------------------------------------------------------------------------------- a model's folder
 
 
-def expected(model: Model) -> Architecture:
-    """The family of a model that may not be on this machine yet: of its folder, or of the shapes that it brings."""
-    folder = existing(model.base) or (Path(model.shape) if model.shape is not None else None)
-    return ARCHITECTURES[0] if folder is None else architecture_of(folder)
-
-
-def model_files() -> list[str]:
+def model_files(registry: Registry | None = None) -> list[str]:
     """Patterns of what is fetched of a model's repository.
 
     Many hold their weights twice, once as a single file beside diffusers' folders; only the folders are wanted.
     """
-    folders = dict.fromkeys(name for each in ARCHITECTURES for name in each.folders)
-    return ["model_index.json", "dit360.json", *(f"{name}/*" for name in folders)]
+    folders = dict.fromkeys(name for each in architectures(registry) for name in each.folders)
+    return [INDEX, "dit360.json", *(f"{name}/*" for name in folders)]
 
 
-def check_model(folder: Path) -> None:
+def check_model(folder: Path, registry: Registry | None = None) -> None:
     """Raises ModelError unless a folder holds a whole model of a family that is known."""
-    architecture_of(folder).check_folder(folder)
+    registry = registry or default_registry()
+    _check_installed(folder, registry)
+    architecture_of(folder, registry).check_folder(folder)
 
 
-def locate(base: str) -> Path:
+def _check_installed(folder: Path, registry: Registry) -> None:
+    """Raises ModelError for a folder of a family that a distribution of this project brings, and is not here."""
+    index, denoiser = _read(folder / INDEX), _read(folder / DENOISER / "config.json")
+    made = index.get("_class_name", denoiser.get("_class_name"))
+    if not isinstance(made, str) or _claiming(index, denoiser, registry) is not None:
+        return
+    extra = extra_beginning("architecture", made, core=CORE, here=registry.distributions())
+    if extra is not None:
+        raise ModelError(
+            f'{folder} holds a {made}, whose family is not installed; it comes with: pip install "{CORE}[{extra}]".'
+        )
+
+
+def locate(base: str, registry: Registry | None = None) -> Path:
     """The folder of a model given as folder or Hub id, checked. Raises ModelError."""
     from dit360_core.models.weights.hub import explain_the_cache, fetch  # its client is slow to import
 
     folder = existing(base)
     if folder is None and looks_like_hub_id(base):
-        folder = fetch(base, model_files())
+        folder = fetch(base, model_files(registry))
         with explain_the_cache(base):
-            check_model(folder)
+            check_model(folder, registry)
         return folder
     if folder is None:
         raise ModelError(f"There is no folder {base}; give a diffusers folder, a Hub id, or a known model name.")
-    check_model(folder)
+    check_model(folder, registry)
     return folder
 
 
-def shape_folder(model: Model) -> Path:
+def shape_folder(model: Model, registry: Registry | None = None) -> Path:
     """A folder with the configurations of a model's parts: its own, what its offer brings, or fetched from the Hub."""
     if existing(model.base) is not None:
-        return locate(model.base)
+        return locate(model.base, registry)
     if model.shape is not None:
         return Path(model.shape)
     from dit360_core.models.weights.hub import fetch  # as above

@@ -20,7 +20,9 @@ class SampleOptions:
 
     prompt: str = option(help="What the panorama shows.")
     negative_prompt: str | None = option(
-        None, help=f"What it must not show; needs {named('true_guidance')} above 1.", unset="none"
+        None,
+        help=f"What it must not show; needs {named('true_guidance')} above 1, or a model whose guidance is that.",
+        unset="the model's",
     )
     prompt_prefix: str | None = option(
         None, help="Text to put before the prompt, which may be empty: nothing then.", unset="the model's", longest=1000
@@ -38,7 +40,7 @@ class SampleOptions:
     steps: int | None = option(None, help="Sampling steps.", minimum=1, maximum=1000, unset="the model's")
     guidance: float | None = option(
         None,
-        help="How closely to follow the prompt (embedded guidance).",
+        help="How closely to follow the prompt, as the model has it (embedded, or against the negative prompt).",
         minimum=0.0,
         maximum=100.0,
         unset="the model's",
@@ -123,11 +125,6 @@ class SampleOptions:
                 raise InputError(f"The {name} holds bytes that are no text in UTF-8; type it anew.") from error
         if not self.prompt.strip():
             raise InputError("The prompt is empty; say what the panorama shows, such as 'a castle at sunset'.")
-        if self.negative_prompt and self.true_guidance <= 1:
-            raise InputError(
-                f"{named('negative_prompt')} has no effect while {named('true_guidance')} is 1; set "
-                f"{named('true_guidance')} above 1 (4 is usual) or leave the negative prompt out."
-            )
         if 0.0 < self.denoise < 0.01:
             raise InputError(f"{named('denoise')} is {self.denoise:g}, but must be 0, or 0.01 … 1.")
         check_size(self.width, self.height)

@@ -64,7 +64,7 @@ def adopt(pipe: Any, model: Model | None, registry: Registry, options: dict[str,
     Raises InputError for others, for a pipeline of no family, or for weights that are none.
     """
     asked = _asked(options)
-    networks = architecture_for(pipe).networks
+    networks = architecture_for(pipe, registry).networks
     networks.check_given(pipe)
     decided = _decide(pipe, networks, model, registry, asked)
     for line in decided.plan.warnings():
@@ -113,7 +113,7 @@ def _asked(options: dict[str, Any]) -> LoadOptions:
 
 def _decide(pipe: Any, networks: Networks, model: Model | None, registry: Registry, asked: LoadOptions) -> Adopted:
     family, denoiser = networks.architecture, getattr(pipe, DENOISER)
-    facts = family.facts_of(denoiser.config)
+    facts = family.facts_of(denoiser.config, pipe.config)
     if model is None:
         model = family.usual(Model(name="given", api=1, base="given", width=2048, height=1024), facts)
     # Where an offloaded pipeline computes, which is not where its weights rest.

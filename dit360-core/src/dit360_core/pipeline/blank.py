@@ -11,6 +11,7 @@ from dit360_core.errors import Dit360Error, named, setting
 if TYPE_CHECKING:
     import torch
 
+    from dit360_core.planning.guidance import Guided
     from dit360_core.plugins.offers import Model
 
 log = logging.getLogger("dit360")
@@ -23,11 +24,16 @@ _DARK, _BRIGHT = 3.5 / 255, 251.5 / 255
 _MOSTLY = 0.95
 
 
-def guidance_notes(model: Model, guidance: float | None, true_guidance: float) -> Iterator[str]:
+def guidance_notes(model: Model, guided: Guided) -> Iterator[str]:
     """Sentences about guidance beyond what a model paints well with.
 
-    guidance: None where it takes none.
+    guided: of the picture.
     """
+    yield from _notes(model, guided.number, guided.beside)
+
+
+def _notes(model: Model, guidance: float | None, true_guidance: float) -> Iterator[str]:
+    """guidance: None where the model takes none."""
     low, high = model.guidance_range
     if guidance is not None and not low <= guidance <= high:
         yield (
@@ -71,7 +77,7 @@ def _advice(settings: Mapping[str, Any], model: Model) -> str:
     used = settings.get("used")
     used = used if isinstance(used, Mapping) else {}
     guidance, true_guidance = used.get("guidance"), used.get("true_guidance", 1.0)
-    if any(guidance_notes(model, guidance, true_guidance)):
+    if any(_notes(model, guidance, true_guidance)):
         low, high = model.guidance_range
         given = [] if guidance is None or low <= guidance <= high else [f"{setting('guidance', f'{low:g} … {high:g}')}"]
         given += (

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from dit360_core.errors import Dit360Error, InputError, named, setting
+from dit360_core.errors import Dit360Error, InputError, named
 from dit360_core.models.architecture import DENOISER
 from dit360_core.models.engine import Engine, Velocity
 from dit360_core.options import DecodeOptions, SampleOptions, changed_options
@@ -92,7 +92,7 @@ class Denoising:
     def sample(self, request: Request) -> Latents:
         """Noise becomes latents, step by step."""
         asked, engine = request.options, self._loaded.engine
-        found = Resolved.of(asked, self._loaded.plan.model, takes_guidance=engine.takes_guidance)
+        found = Resolved.of(asked, self._loaded.plan.model, engine.facts)
         self._check(request, found)
         kernel = self._kernel(request, found)
         solver = self._solver(request, found)
@@ -129,34 +129,26 @@ class Denoising:
     def _check(self, request: Request, found: Resolved) -> None:
         """Raises InputError for a conditioning that does not do; tells of guidance that a model cannot bear."""
         asked, conditioning = request.options, request.conditioning
-        if asked.true_guidance > 1 and conditioning.negative is None:
-            raise InputError(
-                f"{named('true_guidance')} needs a negative prompt; call encode with negative_prompt='' or a text."
-            )
+        if found.guidance.away and conditioning.negative is None:
+            told = "guidance" if asked.true_guidance <= 1 else "true_guidance"
+            raise InputError(f"{named(told)} needs a negative prompt; call encode with negative_prompt='' or a text.")
         check_shown(request.shown, self._loaded.engine, self._loaded.plan.options, found)
-        for note in guidance_notes(self._loaded.plan.model, found.guidance, asked.true_guidance):
+        for note in guidance_notes(self._loaded.plan.model, found.guidance):
             self._warn_once(note, note)
         for embedding in conditioning.embeddings:
             self._loaded.engine.check_embedding(embedding)
-        lengths = sorted({int(embedding.tokens.shape[1]) for embedding in conditioning.embeddings})
-        if found.biased and len(lengths) > 1:
-            # The bias on the keys counts the prompt's tokens.
-            raise InputError(
-                f"{setting('circular_mode', 'bias')} needs prompts of one length, and these have "
-                f"{' and '.join(map(str, lengths))} tokens; use {setting('circular_mode', 'pad')}."
-            )
 
     def _kernel(self, request: Request, found: Resolved) -> Kernel:
         """The kernel for this picture's tokens."""
         asked, plan, engine = request.options, self._loaded.plan, self._loaded.engine
         now = self._loaded.state.attention_slice_size
         slice_size = now if asked.attention_slice_size < 0 else asked.attention_slice_size
-        heads, head_dim = engine.heads
+        facts = engine.facts
         need = AttentionNeed(
             device=plan.device,
             dtype=plan.precision,
-            heads=heads,
-            head_dim=head_dim,
+            heads=facts.heads,
+            head_dim=facts.head_dim,
             length=found.seen.tokens + request.conditioning.length,
             key_bias=found.biased,
         )
@@ -177,10 +169,11 @@ class Denoising:
 
     def _solver(self, request: Request, found: Resolved) -> Solver:
         asked = request.options
+        steps = steps_of_a_whole(found.whole, asked.denoise)
         settings = SchedulerSettings(
-            shift=self._loaded.engine.shift, timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
+            shift=self._loaded.engine.shift(steps), timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
         )
-        need = SchedulingNeed(steps=steps_of_a_whole(found.whole, asked.denoise), tokens=found.grid.tokens)
+        need = SchedulingNeed(steps=steps, tokens=found.grid.tokens)
         choice, scheduler = select(
             "scheduler",
             asked.scheduler_type,
@@ -192,7 +185,7 @@ class Denoising:
         if choice.distribution != CORE:
             self._rehearse(choice, settings, need)
         prompts = 1 + len(request.conditioning.others)
-        told = evaluations(asked, found.whole, self._entry("scheduler", choice), prompts)
+        told = evaluations(asked, found.whole, self._entry("scheduler", choice), prompts, away=found.guidance.away)
         return Solver(choice=choice, scheduler=scheduler, evaluations=told)
 
     def _rehearse(self, choice: Choice, settings: SchedulerSettings, need: SchedulingNeed) -> None:
@@ -255,12 +248,11 @@ class Denoising:
             noise = (1.0 - sigmas[0]) * request.image.tensor.to(noise.device) + sigmas[0] * noise
         # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
         x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
-        key_bias = found.grid.key_bias(request.conditioning.length) if found.biased else None
-        velocity = engine.velocity(found.seen, found.guidance, kernel.of_this_picture, key_bias)
+        velocity = engine.velocity(found.grid, found.guidance.embedded, kernel.of_this_picture, biased=found.biased)
         if ladder.slice_attention is not None:
             ladder.slice_attention = partial(self._slice, velocity, kernel)
         wishes = Wishes(
-            true_guidance=asked.true_guidance,
+            guided=found.guidance,
             rotating=found.rotating,
             yaw_consistency=asked.yaw_consistency,
             cube_consistency=asked.cube_consistency,
@@ -323,7 +315,6 @@ class Denoising:
         asked, conditioning = request.options, request.conditioning
         return {
             **found.as_dict(),
-            "true_guidance": asked.true_guidance,
             # Of no consequence where the start was given and no noise is added on the way.
             "seed": found.seed if request.noise is None or asked.scheduler_eta else asked.seed,
             "max_sequence_length": conditioning.max_sequence_length,

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def check_shown(shown: Shown | None, engine: Engine, loading: LoadOptions, found: Resolved) -> None:
     """Raises InputError if a model that fills is shown nothing, or another size than ``found``; or if another model is
     shown anything."""
-    check_filled(loading, fills=engine.fills, given=shown is not None)
+    check_filled(loading, fills=engine.facts.fills, given=shown is not None)
     if shown is None:
         return
-    if not engine.fills:
+    if not engine.facts.fills:
         raise InputError("shown is for models that fill a part of a picture, and this one does not; leave it out.")
     width, height = found.width, found.height
     for name, given, wanted in (

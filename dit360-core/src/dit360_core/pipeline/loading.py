@@ -20,13 +20,13 @@ from dit360_core.pipeline.signature import takes
 from dit360_core.planning.budget import fit, one
 from dit360_core.planning.checks import (
     check_filled,
-    check_guidance,
     check_loading,
     check_names,
     check_request,
     refuse_without_effect,
 )
 from dit360_core.planning.forecast import subject_in
+from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.kernels import Kernels, native_need, slicing_notes
 from dit360_core.planning.loras import LoraUse, lora_uses
 from dit360_core.planning.plan import make_plan
@@ -131,7 +131,7 @@ class _Preparation:
         self._check()
         by_name = self._named_quantization()
         files = self._fetch()
-        family = architecture_of(files.folder)
+        family = architecture_of(files.folder, self.registry)
         facts = family.facts(files.folder)
         self._check_with(facts)
         self._confirm()
@@ -150,9 +150,9 @@ class _Preparation:
 
     def _find_files(self) -> None:
         """Files that are here are looked at now, and others when they are fetched."""
-        self.folder = locate(self.model.base) if existing(self.model.base) else None
+        self.folder = locate(self.model.base, self.registry) if existing(self.model.base) else None
         self.lora_files = {lora.name: finding.locate(lora.name) for lora in self.loras if existing(lora.name)}
-        self.family = expected(self.model)
+        self.family = expected(self.model, self.registry)
         self.replaced = self.family.find_replaced(self.asked)
         if self.folder is not None:
             self.model = with_settings(self.model, self.folder, self.family)
@@ -163,8 +163,8 @@ class _Preparation:
         if not self.asked.bounded:
             return
         self._confirm()  # whose memory and speed decide
-        folder = self.folder or shape_folder(self.model)
-        files = architecture_of(folder).compose(folder, self.replaced, weights=False)
+        folder = self.folder or shape_folder(self.model, self.registry)
+        files = architecture_of(folder, self.registry).compose(folder, self.replaced, weights=False)
         self.asked = within_budget(self.asked, self.picture, self.registry, self.machine, self.model, files)
 
     def _check(self) -> None:
@@ -179,12 +179,12 @@ class _Preparation:
                 precision=self.precision,
             )
         if known := self.folder or self.model.shape:
-            self._check_with(architecture_of(Path(known)).facts(Path(known)))
+            self._check_with(architecture_of(Path(known), self.registry).facts(Path(known)))
 
     def _check_with(self, facts: Facts) -> None:
         """What is wrong with the picture for a model of which so much is known."""
         if self.picture:
-            check_guidance(self.picture[0], facts.takes_guidance)
+            check_guidance(self.picture[0], self.model, facts)
             check_filled(self.asked, fills=facts.fills, given=self.shown)
 
     def _named_quantization(self) -> tuple[Choice, Any] | None:
@@ -214,9 +214,9 @@ class _Preparation:
             self.lora_files[name] = finding.locate(name)
         folder = self.folder
         if folder is None:
-            folder = locate(self.model.base)
-            self.model = with_settings(self.model, folder, architecture_of(folder))
-        family = architecture_of(folder)
+            folder = locate(self.model.base, self.registry)
+            self.model = with_settings(self.model, folder, architecture_of(folder, self.registry))
+        family = architecture_of(folder, self.registry)
         if family is not self.family:  # of a model on the Hub it is only known now
             self.replaced = family.find_replaced(self.asked)
         return family.compose(folder, self.replaced)

@@ -46,7 +46,8 @@ from dit360_core.pipeline.request import Request
 from dit360_core.pipeline.signature import takes
 from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress, Shown, Tap, letting_go, stage
 from dit360_core.pipeline.state import Loaded, State
-from dit360_core.planning.checks import begun_with, check_filled, check_guidance, check_request, picture_size
+from dit360_core.planning.checks import begun_with, check_filled, check_request, picture_size
+from dit360_core.planning.guidance import check_guidance, guidance_of, negative_prompt_of
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.prediction import Prediction
 from dit360_core.plugins.offers import Model
@@ -171,11 +172,11 @@ class Pipeline:
             if canvas is not None and begun is not None:
                 hold = Hold(latents=begun, keep=canvas.keep, told=canvas.told)
             shown = None
-            if canvas is not None and self.engine.fills:
+            if canvas is not None and self.engine.facts.fills:
                 shown = self.encode_hole(canvas.pixels, canvas.unknown[None, None], **decoding)
             conditioning = self.encode(
                 prompt,
-                negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
+                negative_prompt=negative_prompt_of(asked, self.plan.model, self.engine.facts),
                 max_sequence_length=asked.max_sequence_length,
                 prompt_prefix=asked.prompt_prefix,
             )
@@ -269,7 +270,8 @@ class Pipeline:
                 f"{remedy('leave_out')}."
             )
         asked = build(SampleOptions, {"prompt": conditioning.prompt, **options})
-        if asked.true_guidance > 1 and conditioning.negative_prompt:
+        guided = guidance_of(asked, self.plan.model, self.engine.facts)
+        if guided.away and conditioning.negative_prompt:
             asked = attrs.evolve(asked, negative_prompt=conditioning.negative_prompt)
         if image is not None and not isinstance(image, Latents):
             raise InputError(
@@ -454,5 +456,5 @@ class Pipeline:
             machine=self._loaded.machine,
             precision=self.plan.precision,
         )
-        check_guidance(asked, self.engine.takes_guidance)
-        check_filled(self.plan.options, fills=self.engine.fills, given=filled)
+        check_guidance(asked, self.plan.model, self.engine.facts)
+        check_filled(self.plan.options, fills=self.engine.facts.fills, given=filled)

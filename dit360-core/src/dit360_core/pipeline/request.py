@@ -10,12 +10,14 @@ import attrs
 
 from dit360_core.options import SampleOptions
 from dit360_core.planning.checks import padding_of, picture_size
+from dit360_core.planning.guidance import Guided, guidance_of
 from dit360_core.plugins.offers import Model
 from dit360_core.sphere.grid import Grid
 
 if TYPE_CHECKING:
     import torch
 
+    from dit360_core.models.architecture import Facts
     from dit360_core.pipeline.holding import Hold
     from dit360_core.pipeline.stages import Conditioning, Latents, Progress, Shown, Tap
 
@@ -51,7 +53,7 @@ class Resolved:
     padding: token columns on either side.
     steps: of the solver; 0 where nothing is made anew.
     whole: the steps that it has where something is.
-    guidance: embedded; None where the model takes none.
+    guidance: what it comes to with the model.
     seed: drawn, where none was given.
     """
 
@@ -63,13 +65,17 @@ class Resolved:
     interpolating: bool
     steps: int
     whole: int
-    guidance: float | None
+    guidance: Guided
     seed: int
     grid: Grid
 
     @classmethod
-    def of(cls, asked: SampleOptions, model: Model, *, takes_guidance: bool) -> Resolved:
-        """takes_guidance: whether guidance is embedded."""
+    def of(cls, asked: SampleOptions, model: Model, facts: Facts) -> Resolved:
+        """The options of a picture.
+
+        model: gives the defaults.
+        facts: of the model.
+        """
         width, height = picture_size(asked, model)
         padding = padding_of(asked, model)
         whole = asked.steps or model.steps
@@ -83,7 +89,7 @@ class Resolved:
             interpolating=interpolating,
             steps=whole if asked.denoise else 0,
             whole=whole,
-            guidance=(model.guidance if asked.guidance is None else asked.guidance) if takes_guidance else None,
+            guidance=guidance_of(asked, model, facts),
             seed=secrets.randbits(32) if asked.seed is None else asked.seed,
             grid=Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0),
         )
@@ -104,7 +110,8 @@ class Resolved:
             "width": self.width,
             "height": self.height,
             "steps": self.steps,
-            "guidance": self.guidance,
+            "guidance": self.guidance.number,
+            "true_guidance": self.guidance.beside,
             "circular_padding": self.padding,
             "circular_mode": self.circular_mode,
             "latent_rotation": self.rotating,

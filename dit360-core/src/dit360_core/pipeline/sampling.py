@@ -9,7 +9,7 @@ for is a chain of such models, each of which asks the one that it was made of. I
     Reconciled      two views of the panorama agree          (two of each of those below)
     Beside          what a model that fills is shown is put beside
     Turned          the panorama is seen turned
-    Guided          away from the negative prompt            (one of those below for either)
+    Away            away from the negative prompt            (one of those below for either)
     Mean            several prompts                          (one of those below for each)
     Counted, Retried, OfPrompt      one evaluation of the denoiser, counted, again if memory ran out
 
@@ -33,10 +33,12 @@ from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine, Velocity
 from dit360_core.pipeline.holding import Held, Hold
 from dit360_core.pipeline.stages import Conditioning
+from dit360_core.planning.guidance import Guided
 from dit360_core.plugins.offers import FlowModel, SchedulerImplementation
 from dit360_core.sphere.grid import Grid, rotation
 from dit360_core.sphere.poles import on_sphere
 
+UNGUIDED = Guided(number=None, embedded=None, true=1.0, away=False)
 Attempt = Callable[[Callable[[], torch.Tensor]], torch.Tensor]
 """Runs one evaluation, again if memory ran out and something could be done about it."""
 
@@ -46,10 +48,11 @@ class Wishes:
     """How the denoiser is asked.
 
     rotating: the panorama is turned by another angle each time.
-    true_guidance, yaw_consistency, cube_consistency: as in :class:`~dit360_core.options.SampleOptions`.
+    guided: what the picture's guidance comes to.
+    yaw_consistency, cube_consistency: as in :class:`~dit360_core.options.SampleOptions`.
     """
 
-    true_guidance: float = 1.0
+    guided: Guided = UNGUIDED
     rotating: bool = False
     yaw_consistency: float = 0.0
     cube_consistency: float = 0.0
@@ -121,10 +124,10 @@ class Mean:
 
 
 @attrs.frozen(eq=False)
-class Guided:
+class Away:
     """Classifier-free guidance: away from what one says, towards another.
 
-    scale: how far; above 1.
+    scale: how far, in the family's own measure.
     combine: the two velocities and the scale → the guided one, as :meth:`Engine.guided` has it.
     """
 
@@ -293,9 +296,9 @@ def chain(
         prompts = [about(conditioning.positive, f"cond{name}")]
         prompts += [about(other, f"cond {i}{name}") for i, other in enumerate(conditioning.others, start=2)]
         model: FlowModel = Mean(prompts) if len(prompts) > 1 else prompts[0]
-        if wishes.true_guidance > 1 and conditioning.negative is not None:
+        if wishes.guided.away and conditioning.negative is not None:
             away = about(conditioning.negative, f"uncond{name}")
-            model = Guided(model, away, wishes.true_guidance, engine.guided)
+            model = Away(model, away, wishes.guided.true, engine.guided)
         model = Turned(model, turn, by)
         return model if beside is None else Beside(model, beside)
 

@@ -170,7 +170,8 @@ class Loaded:
         own = sampling.attention_backend not in ("pipeline", "auto")
         name = sampling.attention_backend if own else plan.attention.address
         return Subject(
-            shapes=shapes, model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
+            shapes=shapes, facts=self.engine.facts,
+            model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
             sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
             lora=bool(self.state.loras), stored=bits, quantizer=plan.quantization.address, held=self._held(),
             beside=beside_bytes(self.engine.denoiser),

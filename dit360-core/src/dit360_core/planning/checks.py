@@ -153,15 +153,6 @@ def check_request(
     )
 
 
-def check_guidance(sampling: SampleOptions, takes_guidance: bool) -> None:
-    """Raises InputError if guidance was asked of a transformer that has no embedding for it."""
-    if sampling.guidance is not None and not takes_guidance:
-        raise InputError(
-            f"This model has no embedded guidance, so guidance does nothing; use {named('true_guidance')} instead, "
-            f"or {remedy('leave_out')}."
-        )
-
-
 def check_filled(loading: LoadOptions, *, fills: bool, given: bool) -> None:
     """Raises InputError if a model that fills a part of a picture is given none.
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dit360_core.errors import UnknownName, setting
-from dit360_core.models.architecture import AUTOENCODER, Architecture
+from dit360_core.models.architecture import AUTOENCODER, Architecture, Facts
 from dit360_core.models.families import architecture_of, expected, shape_folder
 from dit360_core.models.settings import with_settings
 from dit360_core.models.weights.files import ModelFiles, find_lora_file
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, check_size
 from dit360_core.planning.checks import check_names, padding_of, picture_size
 from dit360_core.planning.cost import evaluations
+from dit360_core.planning.guidance import guidance_of
 from dit360_core.planning.kernels import native_need
 from dit360_core.planning.loras import lora_uses
 from dit360_core.planning.precision import precision_for
@@ -62,6 +63,7 @@ class Subject:
     """
 
     shapes: Shapes
+    facts: Facts
     model: Model
     machine: Machine
     precision: str
@@ -102,7 +104,8 @@ class Subject:
         """Of the denoiser for a picture, by the solver's own word if it is known by name."""
         asked = self.sampling
         found = () if asked.scheduler_type == "auto" else self.registry.find("scheduler", asked.scheduler_type)
-        return evaluations(asked, asked.steps or self.model.steps, found[0] if found else None)
+        away = guidance_of(asked, self.model, self.facts).away
+        return evaluations(asked, asked.steps or self.model.steps, found[0] if found else None, away=away)
 
     @property
     def host_room(self) -> int | None:
@@ -212,9 +215,9 @@ def subject_of(
     was named, a common CUDA card of that size.
     """
     model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
-    replaced = expected(model).find_replaced(asked)
-    folder = shape_folder(model)
-    family = architecture_of(folder)
+    replaced = expected(model, registry).find_replaced(asked)
+    folder = shape_folder(model, registry)
+    family = architecture_of(folder, registry)
     model = with_settings(model, folder, family)
     found, here = (machine, True) if machine is not None else machine_for(asked)
     found = with_system_memory(found, asked, here=here)
@@ -239,7 +242,7 @@ def subject_in(
 
     machine = with_system_memory(machine, asked, here=here)
     folder = files.folder
-    family = architecture_of(folder)
+    family = architecture_of(folder, registry)
     shapes = Shapes.of_files(family, files)
     facts = family.facts(folder)
     heads = facts.heads, facts.head_dim
@@ -248,6 +251,7 @@ def subject_in(
     backend = asked.attention_backend if sampling.attention_backend == "pipeline" else sampling.attention_backend
     return Subject(
         shapes=shapes,
+        facts=facts,
         model=model,
         machine=machine,
         precision=precision,

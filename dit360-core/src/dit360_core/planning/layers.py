@@ -16,6 +16,7 @@ from dit360_core.models.weights.selection import selections
 from dit360_core.models.weights.store import weights_of
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import QuantizationNeed
+from dit360_core.plugins.registry import Registry
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.memory import free_memory
 
@@ -37,11 +38,16 @@ def try_quantizer(implementation: Any, need: QuantizationNeed) -> Iterable[Reaso
         yield Reason("probe_failed", f"a trial failed: {error.sentence.rstrip('.')}")
 
 
-def with_sizes(need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str) -> QuantizationNeed:
-    """The need with what a model's weights take together, and the memory that is there for them."""
+def with_sizes(
+    need: QuantizationNeed, options: LoadOptions, folder: Path, precision: str, registry: Registry
+) -> QuantizationNeed:
+    """The need with what a model's weights take together, and the memory that is there for them.
+
+    registry: whose plugins know the model's family.
+    """
     if options.offload in ("sequential", "group", "disk"):
         return need  # layer by layer, or block by block, anything fits
-    family = architecture_of(folder)
+    family = architecture_of(folder, registry)
     itemsize = torch_dtype(precision).itemsize
     wanted = family.quantized_by(options.quantization_parts)
     modules = {part: family.networks.empty(part, folder / part) for part in wanted}

@@ -54,7 +54,7 @@ def choose_quantization(
     if options.quantization_mode == "auto" and folder is not None:
         from dit360_core.planning.layers import with_sizes
 
-        need = with_sizes(need, options, folder, precision)
+        need = with_sizes(need, options, folder, precision, registry)
     return select("quantization", options.quantization_mode, registry, machine, need, probe=_tried)
 
 

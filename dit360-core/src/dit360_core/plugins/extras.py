@@ -16,6 +16,7 @@ PREFIXES = {
     "quantization": "dit360-quant-",
     "scheduler": "dit360-sched-",
     "tiling": "dit360-tile-",
+    "architecture": "dit360-model-",
     "model": "dit360-model-",
 }
 """Kind of offer → how the names of this project's distributions of that kind begin."""
@@ -41,6 +42,23 @@ def extra_with(kind: str, name: str, *, core: str, here: Collection[str] = ()) -
         if installs - frozenset(here) and all(each.startswith(PREFIXES[kind]) for each in installs):
             return part
     return None
+
+
+def extra_beginning(kind: str, text: str, *, core: str, here: Collection[str] = ()) -> str | None:
+    """The extra by whose name a text begins, such as ``flux2`` of ``Flux2KleinPipeline``; the longest, or None.
+
+    text: in any case.
+    The others are those of :func:`extra_with`, which it is like in all else.
+    """
+    brought = dict(_extras(core))
+    fitting = [
+        extra
+        for extra, installs in brought.items()
+        if text.lower().startswith(extra)
+        and installs - frozenset(here)
+        and all(each.startswith(PREFIXES[kind]) for each in installs)
+    ]
+    return max(fitting, key=len, default=None)
 
 
 def _extras(core: str) -> Iterator[tuple[str, frozenset[str]]]:

@@ -1,4 +1,4 @@
-"""What a plugin may offer: five hooks, each collecting offers of one kind.
+"""What a plugin may offer: six hooks, each collecting offers of one kind.
 
 A plugin is any module named by an entry point of the group ``dit360``. It marks functions with ``@hookimpl`` and
 returns value objects from :mod:`dit360_core.plugins`; the core decides which of them is used::
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from dit360_core.plugins.offers import AttentionBackend, Model, Offer, Quantizer, Scheduler, Tiling
+from dit360_core.plugins.offers import AttentionBackend, Model, ModelFamily, Offer, Quantizer, Scheduler, Tiling
 
 hookspec = pluggy.HookspecMarker("dit360")
 hookimpl = pluggy.HookimplMarker("dit360")
@@ -114,6 +114,26 @@ class Dit360Spec:
         """
 
     @hookspec
+    def dit360_architectures(self) -> Iterable[ModelFamily]:  # type: ignore[empty-body]
+        """Families of models.
+
+        Example::
+
+            from dit360_core.plugins import ModelFamily, hookimpl
+
+            def load():
+                from my_family.architecture import MY_FAMILY  # a dit360_core.models.family.Architecture
+                return MY_FAMILY
+
+            @hookimpl
+            def dit360_architectures():
+                yield ModelFamily(
+                    name="mine", api=1, title="My family", pipelines=("MyPipeline",),
+                    transformers=("MyTransformer2DModel",), load=load,
+                )
+        """
+
+    @hookspec
     def dit360_models(self) -> Iterable[Model]:  # type: ignore[empty-body]
         """Names for models.
 
@@ -132,6 +152,7 @@ KINDS: dict[str, tuple[str, type[Offer]]] = {
     "quantization": ("dit360_quantizers", Quantizer),
     "scheduler": ("dit360_schedulers", Scheduler),
     "tiling": ("dit360_tilings", Tiling),
+    "architecture": ("dit360_architectures", ModelFamily),
     "model": ("dit360_models", Model),
 }
 """Kind of offer → (the hook that collects it, the class its values must have)."""

@@ -425,6 +425,23 @@ class Tiling(Offer):
 
 
 @attrs.frozen(kw_only=True)
+class ModelFamily(Offer):
+    """A family of models: which folders are of it, and what opens them.
+
+    title: what sentences call it, such as "FLUX.1".
+    pipelines: classes of diffusers, as ``model_index.json`` names them, or a loaded pipeline is one.
+    transformers: classes of a transformer's configuration, for a folder without ``model_index.json``.
+    load: gives the :class:`dit360_core.models.family.Architecture`, and imports no torch.
+    """
+
+    title: str = attrs.field(validator=_TEXT)
+    pipelines: tuple[str, ...] = attrs.field(converter=_texts)
+    transformers: tuple[str, ...] = attrs.field(converter=_texts)
+    # Untyped, since the rooms of models stand upon that of plugins.
+    load: Callable[[], Any] = attrs.field(validator=attrs.validators.is_callable())
+
+
+@attrs.frozen(kw_only=True)
 class Model(Offer):
     """A name for a base model, its LoRA and how they want to be asked.
 

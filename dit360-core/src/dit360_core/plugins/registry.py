@@ -97,7 +97,7 @@ class Registry:
     # ------------------------------------------------------------------------------------------------ what is there
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """Every offer of a kind (attention, quantization, scheduler, tiling, model), refused ones included."""
+        """Every offer of a kind (attention, quantization, scheduler, tiling, …), refused ones included."""
         return self._discovered()[kind]
 
     @property
@@ -127,7 +127,7 @@ class Registry:
         if found:
             return found
         said = aliases.near(kind, wanted)
-        extra = None if said else extra_with(kind, wanted, core=CORE, here=self._distributions())
+        extra = None if said else extra_with(kind, wanted, core=CORE, here=self.distributions())
         if extra is not None:
             raise UnknownName(
                 f'The {noun(kind)} {name!r} is not installed; it comes with: pip install "dit360-core[{extra}]".'
@@ -290,7 +290,7 @@ class Registry:
         self._failures.append(failure)
         log.info("%s", failure)
 
-    def _distributions(self) -> set[str]:
+    def distributions(self) -> set[str]:
         """Whose plugins are installed here, those that failed or are switched off included."""
         offering = {entry.distribution for entries in self._discovered().values() for entry in entries}
         failed = {failure.distribution for failure in self._failures}
@@ -308,7 +308,7 @@ def normal(name: str) -> str:
 
 def noun(kind: str) -> str:
     """What a kind of offer is called in a sentence."""
-    return "attention backend" if kind == "attention" else kind
+    return {"attention": "attention backend", "architecture": "family of models"}.get(kind, kind)
 
 
 def _families(entries: Iterable[Entry]) -> set[str]:

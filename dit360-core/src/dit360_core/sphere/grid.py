@@ -56,19 +56,20 @@ class Grid:
         # Not attrs.evolve, which PyTorch 2.6 cannot trace.
         return Grid(self.rows, self.columns, spread=self.spread)
 
-    def key_bias(self, text: int) -> torch.Tensor:
-        """``(text + rows·columns,)`` fp64, to be added to the scores of each key instead of padding.
+    def key_bias(self, text: int, after: int = 0) -> torch.Tensor:
+        """``(text + rows·columns + after,)`` fp64, to be added to the scores of each key instead of padding.
 
         A pad column is a second key of the same content, and two equal keys are one whose score is log 2 higher. What
         they would have computed as queries is cropped anyhow.
 
-        text: tokens before the image's, which have no copies.
+        text, after: tokens before the image's and after them, which have no copies.
         """
         shown = self.sources()
         # Not bincount, whose output has a length that PyTorch 2.6 cannot trace.
         copies = torch.zeros(self.columns, dtype=torch.float64)
         copies = copies.index_add(0, shown, torch.ones(len(shown), dtype=torch.float64))
-        return torch.cat([torch.zeros(text, dtype=torch.float64), copies.log().repeat(self.rows)])
+        ends = (torch.zeros(count, dtype=torch.float64) for count in (text, after))
+        return torch.cat([next(ends), copies.log().repeat(self.rows), next(ends)])
 
     def sources(self) -> torch.Tensor:
         """``(columns + 2·padding,)`` int64: the real column that each padded column shows."""

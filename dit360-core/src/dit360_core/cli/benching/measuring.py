@@ -18,6 +18,7 @@ from dit360_core.errors import Dit360Error
 from dit360_core.options import ENCODED, DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline.loading import prepare
 from dit360_core.planning.checks import picture_size
+from dit360_core.planning.guidance import negative_prompt_of
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.machine import Machine
 
@@ -50,7 +51,7 @@ class Bench:
         picture = (self._sampling, DecodeOptions(**decoding))
         ready = prepare(LoadOptions(**loading), registry=default_registry(), picture=picture, shown=True)
         self._pipe = ready.load()
-        self._shown = self._nothing() if self._pipe.engine.fills else None
+        self._shown = self._nothing() if self._pipe.engine.facts.fills else None
         self._wait()
         return {"loading_s": time.perf_counter() - began, "used": self._pipe.state.as_dict()}
 
@@ -65,7 +66,7 @@ class Bench:
             worked, began = time.process_time(), time.perf_counter()
             conditioning = self._pipe.encode(
                 asked.prompt,
-                negative_prompt=(asked.negative_prompt or "") if asked.true_guidance > 1 else None,
+                negative_prompt=negative_prompt_of(asked, self._pipe.plan.model, self._pipe.engine.facts),
                 max_sequence_length=asked.max_sequence_length,
                 prompt_prefix=asked.prompt_prefix,
             )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dit360_core.models.architecture import DENOISER, Architecture, Facts, Networks, Target
-from dit360_core.models.flux.channels import fills, noise_of_a_fill
+from dit360_core.models.architecture import DENOISER, Architecture, Facts, Guidance, Networks, Target
+from dit360_core.models.flux.channels import fills, latents, noise_of_a_fill
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
-from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
+from dit360_core.models.flux.parts import PARTS, REPLACEABLE, TOKENIZERS, USUAL
 from dit360_core.models.libraries import explain_broken_import
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
@@ -41,16 +41,7 @@ class Flux(Architecture):
     usual_lora_bytes = 57 * 4 * 2 * 64 * 3072 * 2
     lora_layers = "FLUX, CLIP or T5"
 
-    def __reduce__(self) -> str:
-        """There is one, which another process has too."""
-        return "FLUX"
-
     # ------------------------------------------------------------------------------------------------------- files
-
-    def recognises(self, index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
-        if index:
-            return index.get("_class_name") in PIPELINES
-        return denoiser.get("_class_name") == "FluxTransformer2DModel"
 
     def check_folder(self, folder: Path) -> None:
         self._files.check_model_folder(folder)
@@ -58,15 +49,18 @@ class Flux(Architecture):
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return self._files.read_config(part, folder)  # type: ignore[no-any-return]
 
-    def has_made(self, pipe: Any) -> bool:
-        return type(pipe).__name__ in PIPELINES
-
-    def facts_of(self, config: Mapping[str, Any]) -> Facts:
+    def facts_of(self, config: Mapping[str, Any], index: Mapping[str, Any]) -> Facts:
         heads, head_dim, guided = (config.get(key, usual) for key, usual in USUAL.items())
-        return Facts(heads=int(heads), head_dim=int(head_dim), takes_guidance=bool(guided), fills=fills(config))
+        return Facts(
+            heads=int(heads),
+            head_dim=int(head_dim),
+            latent_channels=latents(config),
+            guidance=Guidance.EMBEDDED if guided else Guidance.NONE,
+            fills=fills(config),
+        )
 
     def prompt_tokens(self, folder: Path) -> int:
-        return min(LONGEST_PROMPT, self._files.longest_prompt(folder / "tokenizer_2", LONGEST_PROMPT))  # type: ignore[no-any-return]
+        return self._files.prompt_tokens(folder, LONGEST_PROMPT)  # type: ignore[no-any-return]
 
     def usual(self, model: Model, facts: Facts) -> Model:
         """One without guidance is FLUX.1-schnell, or made of it, and takes four steps; one that fills, FLUX.1-Fill."""
@@ -118,4 +112,4 @@ class Flux(Architecture):
 
 
 FLUX = Flux()
-"""The only one: it holds nothing."""
+"""It holds nothing, so that one does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -15,7 +16,8 @@ from dit360_core.models.engine import Engine
 from dit360_core.models.flux import channels
 from dit360_core.models.flux.latents import as_stored, latent_to_rgb
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
-from dit360_core.models.flux.shift import FluxTimeShift
+from dit360_core.models.shift import FlowShift
+from dit360_core.models.velocity import TokenVelocity
 from dit360_core.plugins.offers import Attend
 from dit360_core.sphere.grid import Grid
 
@@ -27,22 +29,8 @@ class FluxEngine(Engine):
     def __attrs_post_init__(self) -> None:
         _forget_failed_import()
 
-    @property
-    def heads(self) -> tuple[int, int]:
-        return int(self.config.num_attention_heads), int(self.config.attention_head_dim)
-
-    @property
-    def latent_channels(self) -> int:
-        return channels.latents(self.config)
-
-    @property
-    def takes_guidance(self) -> bool:
-        """FLUX.1-dev takes it, FLUX.1-schnell does not."""
-        return bool(self.config.guidance_embeds)
-
-    @property
-    def shift(self) -> FluxTimeShift:
-        return FluxTimeShift.from_config(self.pipe.scheduler.config)
+    def shift(self, steps: int) -> FlowShift:
+        return FlowShift.from_config(self.pipe.scheduler.config, steps)
 
     @property
     def longest_prompt(self) -> int:
@@ -71,30 +59,29 @@ class FluxEngine(Engine):
 
     # ------------------------------------------------------------------------------------------------------ denoising
 
-    def pack(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.pipe._pack_latents(latents, *latents.shape)  # type: ignore[no-any-return]
-
-    def unpack(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
-        height, width = 16 * grid.rows, 16 * grid.columns
-        return self.pipe._unpack_latents(tokens, height, width, channels.PIXELS_OF_A_LATENT)  # type: ignore[no-any-return]
-
     def beside(self, masked: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The pixels of a latent are as many channels of it, as in diffusers' FluxFillPipeline."""
         pixels = F.pixel_unshuffle(mask.to(masked), channels.PIXELS_OF_A_LATENT)
         return self.pack(torch.cat([masked, pixels], dim=1))
 
     def velocity(
-        self, grid: Grid, guidance: float | None, attend: Attend | None, key_bias: torch.Tensor | None = None
+        self,
+        grid: Grid,
+        guidance: float | None,
+        attend: Attend | None,
+        *,
+        biased: bool = False,
+        references: Sequence[torch.Tensor] = (),
     ) -> FluxVelocity:
-        return FluxVelocity(self, grid, guidance, attend, key_bias)
+        return FluxVelocity(self, grid, guidance, attend, biased)
 
     # -------------------------------------------------------------------------------------------------- autoencoding
 
     def to_stored(self, latents: torch.Tensor) -> torch.Tensor:
-        return as_stored(self._described_vae(), latents)
+        return as_stored(self.autoencoder, latents)
 
     def from_stored(self, latents: torch.Tensor) -> torch.Tensor:
-        config = self._described_vae().config
+        config = self.autoencoder.config
         return (latents - (config.shift_factor or 0.0)) * config.scaling_factor  # type: ignore[no-any-return]
 
     def latent_to_rgb(self) -> torch.Tensor:
@@ -114,46 +101,24 @@ def _forget_failed_import() -> None:
         kept = kept.__cause__ or kept.__context__
 
 
-class FluxVelocity:
-    """``velocity(x, sigma, embedding) -> v``: pads longitude, calls the transformer, crops.
-
-    x and v ``(1, r·c, 4C)``, real columns only; x with what is shown beside it, in a model that fills. What does not
-    change between steps is made once, here.
-    """
+class FluxVelocity(TokenVelocity):
+    """The transformer; x with what is shown beside it, in a model that fills."""
 
     def __init__(
-        self,
-        engine: FluxEngine,
-        grid: Grid,
-        guidance: float | None,
-        attend: Attend | None,
-        key_bias: torch.Tensor | None,
+        self, engine: FluxEngine, grid: Grid, guidance: float | None, attend: Attend | None, biased: bool
     ) -> None:
         """The arguments are those of :meth:`Engine.velocity`."""
-        self._engine = engine
-        device = engine.device
-        self._pad = grid.pad_index().to(device) if grid.padding else None
-        self._crop = grid.crop_index().to(device) if grid.padding else None
+        super().__init__(engine, grid, attend, biased=biased)
         # Positions stay float32: in bfloat16 neighbours beyond column 256 would share one.
-        self._image_ids = grid.position_ids().to(device)
+        self._image_ids = self.grid.position_ids().to(engine.device)
         self._guidance = None
-        if engine.takes_guidance:
-            self._guidance = torch.full((1,), 1.0 if guidance is None else guidance, device=device)
-        # A kernel for this picture only travels with the call; nothing is stored on the modules.
-        self._attention: dict[str, Any] = {} if attend is None else {"attend": attend}
-        if key_bias is not None:
-            self._attention["key_bias"] = key_bias.to(device, torch.promote_types(engine.dtype, torch.float32))
+        if engine.facts.takes_guidance:
+            self._guidance = torch.full((1,), 1.0 if guidance is None else guidance, device=engine.device)
 
-    def use(self, attend: Attend) -> None:
-        """Another kernel from now on, for this picture."""
-        self._attention["attend"] = attend
-
-    def __call__(self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond") -> torch.Tensor:
-        """branch: name for diffusers' caches (first block, TaylorSeer, …), which keep what they compare by it."""
-        engine = self._engine
-        tokens = x.to(engine.dtype)
-        if self._pad is not None:
-            tokens = tokens.index_select(1, self._pad)
+    def evaluate(
+        self, tokens: torch.Tensor, sigma: float, embedding: Embedding, attention: dict[str, Any], branch: str
+    ) -> torch.Tensor:
+        engine = self.engine
         # Rounded in the same steps as in FluxPipeline, so that the model sees the same time in every dtype.
         timestep = torch.full((1,), 1000.0 * sigma, device=engine.device).to(engine.dtype) / 1000
         text_ids = torch.zeros(embedding.tokens.shape[1], 3, device=engine.device)
@@ -166,9 +131,7 @@ class FluxVelocity:
                 encoder_hidden_states=embedding.tokens,
                 txt_ids=text_ids,
                 img_ids=self._image_ids,
-                joint_attention_kwargs=self._attention or None,
+                joint_attention_kwargs=attention or None,
                 return_dict=False,
             )[0]
-        if self._crop is not None:
-            out = out.index_select(1, self._crop)
-        return out.to(x.dtype)
+        return out

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dit360_core.models.flux.composed import check_fits, compose, find
-from dit360_core.models.flux.folder import check_model_folder, read_config
-from dit360_core.models.flux.tokenizers import longest_prompt
+from dit360_core.models.flux.folder import FLUX_FOLDER, prompt_tokens
 
-__all__ = ["check_fits", "check_model_folder", "compose", "find", "longest_prompt", "read_config"]
+check_model_folder, read_config = FLUX_FOLDER.check, FLUX_FOLDER.read_config
+
+__all__ = ["check_fits", "check_model_folder", "compose", "find", "prompt_tokens", "read_config"]

@@ -8,64 +8,47 @@ from typing import Any
 
 import torch
 
-from dit360_core.errors import InputError, ModelError, first_line
-from dit360_core.models.architecture import Networks
-from dit360_core.models.flux.folder import read_config
+from dit360_core.models.architecture import AUTOENCODER, DENOISER
+from dit360_core.models.attention import kernel_for
+from dit360_core.models.diffusers_networks import DiffusersNetworks
+from dit360_core.models.flux.folder import TOKENIZERS, read_config
 from dit360_core.models.flux.given import check_given
 from dit360_core.models.flux.layers import policy_of
 from dit360_core.models.flux.lengths import LONGEST_PROMPT, TOKENS_OF_CLIP
-from dit360_core.models.flux.parts import TOKENIZERS
 from dit360_core.models.flux.schemas import value_of
-from dit360_core.models.flux.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.residency.residency import Residency
+from dit360_core.models.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.weights.parts import explain_libraries
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.models.weights.selection import Policy
 from dit360_core.plugins.offers import Attend
-from dit360_core.plugins.slicing import sliced
 
 with quiet():  # diffusers is loud when it is imported
-    from accelerate import init_empty_weights
     from diffusers import AutoencoderKL, FluxTransformer2DModel
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
-    from transformers.initialization import no_init_weights
 
     from dit360_core.models.flux.engine import FluxEngine
     from dit360_core.models.flux.processor import AttentionProcessor
 
-_WRONG = (
-    OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ArithmeticError, IndexError,
-    StrictDataclassError,
-)  # fmt: skip
-"""What the libraries raise for configurations that they cannot build."""
 
-
-class FluxNetworks(Networks):
+class FluxNetworks(DiffusersNetworks):
     """FLUX.1's parts."""
+
+    denoiser_class = FluxTransformer2DModel
 
     # ------------------------------------------------------------------------------------------------------ building
 
-    def empty(self, part: str, folder: Path) -> torch.nn.Module:
-        """The libraries are given the keys that dit360 knows and nothing else of the folder."""
-        config = read_config(part, folder)
-        with quiet():
-            try:
-                # Drawing numbers that nothing holds would take as long as all the rest.
-                with init_empty_weights(), no_init_weights():
-                    made = _made(part, config)
-            except _WRONG as error:
-                raise ModelError(
-                    f"{folder / 'config.json'} describes no {part} that can be made ({first_line(error)}); get it "
-                    "again."
-                ) from error
-        return made.eval()  # type: ignore[no-any-return]
-
-    def bare_denoiser(self, config: Mapping[str, Any]) -> torch.nn.Module:
-        with quiet(), init_empty_weights():
-            described = {key: value for key, value in dict(config).items() if key != "quantization_config"}
-            transformer: Any = FluxTransformer2DModel
-            return transformer.from_config(described)  # type: ignore[no-any-return]
+    def made(self, part: str, config: Mapping[str, Any]) -> Any:
+        made: Any
+        if part == DENOISER:
+            made = FluxTransformer2DModel
+            return made.from_config(config)
+        if part == AUTOENCODER:
+            made = AutoencoderKL
+            return made.from_config(config)
+        if part == "text_encoder":
+            return CLIPTextModel(CLIPTextConfig(**config))
+        return T5EncoderModel(T5Config(**config))
 
     def assemble(self, folder: Path, parts: Mapping[str, Any]) -> Any:
         """Nothing in the folder says which classes they are of, or reaches them unseen."""
@@ -78,7 +61,7 @@ class FluxNetworks(Networks):
             tokenizers = {}
             for name, part in zip(TOKENIZERS, encoders, strict=True):
                 positions = value_of(part, configs[part], "max_position_embeddings") if name == "tokenizer" else None
-                tokenizers[name] = load_tokenizer(name, folder / name, positions)
+                tokenizers[name] = load_tokenizer(TOKENIZERS[name], folder / name, positions)
                 check_numbers_of_tokens(folder / name, tokenizers[name], value_of(part, configs[part], "vocab_size"))
             scheduler: Any = FlowMatchEulerDiscreteScheduler
             pipeline: Any = FluxPipeline
@@ -101,18 +84,7 @@ class FluxNetworks(Networks):
         return Enclosed(module, dtype) if part == "text_encoder_2" and name.endswith(".wo") else module
 
     def attach(self, denoiser: Any, attend: Attend, slice_size: int) -> None:
-        # Set on the processors that are replaced here, where ours would not see it.
-        for processor in denoiser.attn_processors.values():
-            if getattr(processor, "_parallel_config", None) is not None:
-                raise InputError(
-                    "Context parallelism is switched on for this transformer, which dit360's attention does not "
-                    "support; load it without."
-                )
-        denoiser.set_attn_processor(AttentionProcessor(sliced(attend, slice_size) if slice_size else attend))
-
-    def compile(self, denoiser: Any) -> None:
-        """Blocks are alike, so that one is compiled for all of a kind."""
-        denoiser.compile_repeated_blocks(fullgraph=True)
+        denoiser.set_attn_processor(AttentionProcessor(kernel_for(denoiser, attend, slice_size)))
 
     # ------------------------------------------------------------------------------- running on shapes, for the planner
 
@@ -141,19 +113,6 @@ class FluxNetworks(Networks):
     def prompt_tokens_of(self, pipe: Any) -> int:
         tokenizer = getattr(pipe, "tokenizer_2", None)
         return min(LONGEST_PROMPT, int(tokenizer.model_max_length)) if tokenizer else LONGEST_PROMPT
-
-
-def _made(part: str, config: Mapping[str, Any]) -> Any:
-    made: Any
-    if part == "transformer":
-        made = FluxTransformer2DModel
-        return made.from_config(config)
-    if part == "vae":
-        made = AutoencoderKL
-        return made.from_config(config)
-    if part == "text_encoder":
-        return CLIPTextModel(CLIPTextConfig(**config))
-    return T5EncoderModel(T5Config(**config))
 
 
 class Enclosed(torch.nn.Module):

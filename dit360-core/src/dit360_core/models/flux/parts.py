@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Part, Role
+from dit360_core.plugins.builtin.architectures import dit360_architectures
 
 PARTS = (
     Part(
@@ -42,11 +43,8 @@ PARTS = (
 """In the order in which they are read."""
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-PIPELINES = (
-    "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline", "FluxKontextInpaintPipeline",
-    "FluxFillPipeline",
-)  # fmt: skip
-"""That paint from a prompt, or fill a part of a picture, with the parts of a FluxPipeline."""
+PIPELINES = tuple(next(iter(dit360_architectures())).pipelines)
+"""That paint from a prompt, or fill a part of a picture, with the parts of a FluxPipeline: as the offer has them."""
 
 REPLACEABLE = {"vae": AUTOENCODER, "t5": "text_encoder_2"}
 """Option → the part of a model that it replaces."""

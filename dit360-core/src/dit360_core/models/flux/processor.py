@@ -1,9 +1,8 @@
-"""Attention, attached to each module of one transformer: nothing global, any kernel, one at a time or per call.
+"""FLUX's attention, attached to each module of one transformer: nothing global, any kernel, one at a time or per call.
 
 The processor does what diffusers' FluxAttnProcessor does up to the attention itself, which it gives to a plain
 callable ``attend(q, k, v, *, scale)``. That callable is fixed when a pipeline is loaded; one call of the transformer
-may bring its own through ``joint_attention_kwargs={"attend": …}``, which leaves the pipeline, and any other thread
-that uses it, as they were. So may ``key_bias``, for a kernel that takes one.
+may bring its own through ``joint_attention_kwargs={"attend": …}``, and so may ``key_bias``.
 """
 
 from __future__ import annotations
@@ -14,19 +13,12 @@ import torch
 from diffusers.models.embeddings import apply_rotary_emb
 
 from dit360_core.errors import Dit360Error
+from dit360_core.models.attention import KernelProcessor
 from dit360_core.plugins.offers import Attend
-from dit360_core.plugins.slicing import of_its_shape
 
 
-class AttentionProcessor:
-    """For ``FluxTransformer2DModel.set_attn_processor``: one object serves all of a transformer's modules."""
-
-    # diffusers sets these two from outside; the second must not be ignored, or the result is silently wrong.
-    _attention_backend = None
-    _parallel_config = None
-
-    def __init__(self, attend: Attend) -> None:
-        self.attend = attend
+class AttentionProcessor(KernelProcessor):
+    """For ``FluxTransformer2DModel.set_attn_processor``."""
 
     def __call__(
         self,
@@ -43,11 +35,6 @@ class AttentionProcessor:
         attend: the kernel of this call only.
         key_bias: ``(T + S,)`` fp32, added to the scores of each key.
         """
-        if self._parallel_config is not None:
-            raise Dit360Error(
-                "Context parallelism was switched on for this transformer, which dit360's attention does not support; "
-                "switch it off, or run the pipeline without it."
-            )
         if attention_mask is not None:
             raise Dit360Error("FLUX attention takes no mask, but one was given; remove it.")
 
@@ -66,10 +53,7 @@ class AttentionProcessor:
             q = rotate(q, image_rotary_emb, sequence_dim=1)
             k = rotate(k, image_rotary_emb, sequence_dim=1)
 
-        # Not handed on when there is none: most kernels do not know the word.
-        bias = {} if key_bias is None else {"key_bias": key_bias}
-        out = of_its_shape((attend or self.attend)(q, k, v, scale=attn.head_dim**-0.5, **bias), q)
-        out = out.flatten(2, 3).to(q.dtype)
+        out = self.attended(q, k, v, scale=attn.head_dim**-0.5, attend=attend, key_bias=key_bias)
 
         if encoder_hidden_states is None:
             return out

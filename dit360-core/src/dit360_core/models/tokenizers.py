@@ -18,16 +18,95 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from dit360_core.errors import ModelError, first_line
-from dit360_core.models.flux.schemas import SPECIAL_TOKENS, TOKENIZER
-from dit360_core.models.weights.schema import brief, checked, read_json
-from dit360_core.plugins import EMBEDDED_MODEL
+from dit360_core.models.weights.schema import (
+    FLAG,
+    Schema,
+    Value,
+    brief,
+    checked,
+    list_of,
+    number,
+    one_of,
+    read_json,
+    texts,
+    whole,
+)
 from dit360_core.system.children import environment
 
-VOCABULARIES = {"tokenizer": ("tokenizer.json", "vocab.json"), "tokenizer_2": ("tokenizer.json", "spiece.model")}
-"""What transformers needs beside its configuration, one of these, to make a tokenizer."""
-_PLAIN = ("vocab.json", "merges.txt", "spiece.model")
-_MODELS = {"tokenizer": "BPE", "tokenizer_2": "Unigram"}
+_PLAIN = ("vocab.json", "merges.txt", "spiece.model", "added_tokens.json")
+_PLENTY = 10**30
+"""A round number above what transformers writes for "no limit"."""
+_SPECIAL = Value(
+    lambda value: texts(256).holds(value.get("content") if isinstance(value, dict) else value),
+    "a text of at most 256 characters, or an object with one as its content",
+)
+_SPECIALS = {name: _SPECIAL.or_none() for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+_SPECIAL_TOKENS = Schema({**_SPECIALS, "additional_special_tokens": list_of(_SPECIAL, 0, 10_000).or_none()})
+
+
+@attrs.frozen(kw_only=True)
+class TokenizerKind:
+    """A tokenizer of a family's models.
+
+    title: the family's, as in "a FLUX model".
+    classes: of transformers, as files may name them; the first is what is made.
+    vocabularies: what transformers needs beside its configuration, one of these, to make one.
+    model: ``type`` of the model in a tokenizer.json.
+    own: folders of tokenizers that come with the program, which need no trial.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    vocabularies: tuple[str, ...] = ("tokenizer.json", "vocab.json")
+    model: str = "BPE"
+    own: tuple[Path, ...] = ()
+
+    @property
+    def schema(self) -> Schema:
+        """The keys of its tokenizer_config.json."""
+        return Schema(
+            {
+                **_SPECIALS,
+                "model_max_length": number(1, _PLENTY),
+                "tokenizer_class": one_of(*self.classes),
+                "extra_ids": whole(0, 10_000),
+                "add_prefix_space": FLAG.or_none(),
+                "do_lower_case": FLAG.or_none(),
+                "errors": one_of("replace", "strict", "ignore"),
+                "padding_side": one_of("right", "left"),
+                "truncation_side": one_of("right"),
+                "additional_special_tokens": list_of(_SPECIAL, 0, 10_000).or_none(),
+                "extra_special_tokens": _EXTRA.or_none(),
+                "added_tokens_decoder": Value(
+                    lambda value: (
+                        isinstance(value, dict)
+                        and all(
+                            key.isdecimal() and isinstance(token, dict) and _SPECIAL.holds(token)
+                            for key, token in value.items()
+                        )
+                    ),
+                    "an object from token numbers to tokens",
+                ),
+            },
+            _IGNORED,
+        )
+
+
+_EXTRA = Value(
+    lambda value: list_of(_SPECIAL, 0, 10_000).holds(list(value.values()) if isinstance(value, dict) else value),
+    "a list of at most 10000 tokens, or an object with such as its values",
+)
+_IGNORED = frozenset({
+    "backend", "is_local", "local_files_only", "clean_up_tokenization_spaces", "name_or_path", "processor_class",
+    "special_tokens_map_file", "sp_model_kwargs", "legacy", "vocab_file", "merges_file", "tokenizer_file",
+    "tokenizer_type", "chat_template", "unk_id", "add_special_tokens", "split_special_tokens", "add_bos_token",
+    "add_eos_token", "use_default_system_prompt",
+})  # fmt: skip
+
+
 _KINDS: Mapping[str, frozenset[str]] = {
     "normalizer": frozenset({
         "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "Replace", "Strip", "StripAccents", "Prepend",
@@ -57,8 +136,9 @@ _PATIENCE = 300.0
 _TRY = """
 import os, sys
 if len(sys.argv) > 1:
-    from transformers import T5Tokenizer
-    tokenizer = T5Tokenizer.from_pretrained(sys.argv[1], local_files_only=True)._tokenizer
+    import transformers
+    kind = getattr(transformers, sys.argv[2])
+    tokenizer = kind.from_pretrained(sys.argv[1], local_files_only=True)._tokenizer
 else:
     from tokenizers import Tokenizer
     tokenizer = Tokenizer.from_str(sys.stdin.buffer.read().decode())
@@ -71,27 +151,27 @@ _right: set[str] = set()
 """Hashes of what was tried and works."""
 
 
-def check_vocabulary(part: str, folder: Path) -> None:
+def check_vocabulary(kind: TokenizerKind, folder: Path) -> None:
     """Raises ModelError if a tokenizer's folder lacks what its tokens are read from."""
-    if not any((folder / name).is_file() for name in VOCABULARIES[part]):
-        raise ModelError(f"{folder} has no vocabulary ({' or '.join(VOCABULARIES[part])}); download the whole model.")
+    if not any((folder / name).is_file() for name in kind.vocabularies):
+        raise ModelError(f"{folder} has no vocabulary ({' or '.join(kind.vocabularies)}); download the whole model.")
 
 
-def check_tokenizer(part: str, folder: Path) -> None:
-    """Raises ModelError for a tokenizer that cannot be one of FLUX's, or at which its library fails."""
-    check_vocabulary(part, folder)
-    settings(folder)
+def check_tokenizer(kind: TokenizerKind, folder: Path) -> None:
+    """Raises ModelError for a tokenizer that cannot be one of its kind, or at which its library fails."""
+    check_vocabulary(kind, folder)
+    settings(kind, folder)
     if (folder / "tokenizer.json").is_file():
-        text = json.dumps(_described(part, folder / "tokenizer.json"))
-        if _hash(text) not in _right | _own():
+        text = json.dumps(_described(kind, folder / "tokenizer.json"))
+        if _hash(text) not in _right | _own(kind):
             _try(folder / "tokenizer.json", text.encode())
             _right.add(_hash(text))
-    elif part == "tokenizer":
+    elif "spiece.model" not in kind.vocabularies:
         _check_pairs(folder)
     elif (known := _hash((folder / "spiece.model").read_bytes())) not in _right:
         # The same compiled library reads the table of characters that lies in it.
-        with _clean(part, folder) as clean:
-            _try(folder / "spiece.model", b"", str(clean))
+        with _clean(kind, folder) as clean:
+            _try(folder / "spiece.model", b"", str(clean), kind.classes[0])
         _right.add(known)
 
 
@@ -135,73 +215,73 @@ def _hash(content: str | bytes) -> str:
 
 
 @functools.cache
-def _own() -> frozenset[str]:
-    """Of the embedded model, whose tokenizers our tests have tried."""
-    folder = Path(EMBEDDED_MODEL)
-    files = {part: folder / part / "tokenizer.json" for part in VOCABULARIES}
-    return frozenset(_hash(json.dumps(_described(part, file))) for part, file in files.items() if file.is_file())
+def _own(kind: TokenizerKind) -> frozenset[str]:
+    """Of tokenizers that come with the program, which our tests have tried."""
+    files = [folder / "tokenizer.json" for folder in kind.own]
+    return frozenset(_hash(json.dumps(_described(kind, file))) for file in files if file.is_file())
 
 
-def settings(folder: Path) -> dict[str, dict[str, Any]]:
+def settings(kind: TokenizerKind, folder: Path) -> dict[str, dict[str, Any]]:
     """File → what the configurations of a tokenizer say, as far as dit360 knows their keys. Raises ModelError."""
     found = {}
-    for name, schema in (("tokenizer_config.json", TOKENIZER), ("special_tokens_map.json", SPECIAL_TOKENS)):
+    for name, schema in (("tokenizer_config.json", kind.schema), ("special_tokens_map.json", _SPECIAL_TOKENS)):
         if (folder / name).is_file():
             found[name] = checked(folder / name, read_json(folder / name), schema)
     return found
 
 
-def longest_prompt(folder: Path, most: int) -> int:
+def longest_prompt(kind: TokenizerKind, folder: Path, most: int) -> int:
     """Tokens that a tokenizer's folder says a prompt has, at most so many."""
-    said = settings(folder).get("tokenizer_config.json", {}).get("model_max_length", most)
+    said = settings(kind, folder).get("tokenizer_config.json", {}).get("model_max_length", most)
     return int(min(said, most))
 
 
-def _described(part: str, file: Path) -> dict[str, Any]:
-    """A tokenizer.json as far as it is one of FLUX's: no padding and no cuts, which are the pipeline's to choose."""
+def _described(kind: TokenizerKind, file: Path) -> dict[str, Any]:
+    """A tokenizer.json as far as it is of its kind: no padding and no cuts, which are the pipeline's to choose."""
     found = read_json(file)
     if found.get("version") != "1.0":
-        raise _odd(file, "version", found.get("version"), "1.0")
+        raise _odd(kind, file, "version", found.get("version"), "1.0")
     for where, kinds in _KINDS.items():
-        _check_kind(file, where, found.get(where), kinds)
+        _check_kind(kind, file, where, found.get(where), kinds)
     model = found.get("model")
-    if not isinstance(model, dict) or model.get("type", _MODELS[part]) != _MODELS[part]:
-        raise _odd(file, "model", model.get("type") if isinstance(model, dict) else model, _MODELS[part])
+    if not isinstance(model, dict) or model.get("type", kind.model) != kind.model:
+        raise _odd(kind, file, "model", model.get("type") if isinstance(model, dict) else model, kind.model)
     if model.get("dropout"):
-        raise _odd(file, "dropout", model["dropout"], "null: else a prompt would be read in another way each time")
+        why = "null: else a prompt would be read in another way each time"
+        raise _odd(kind, file, "dropout", model["dropout"], why)
     return {**{key: found[key] for key in _KEYS if key in found}, "padding": None, "truncation": None}
 
 
-def _check_kind(file: Path, where: str, found: Any, kinds: frozenset[str], depth: int = 0) -> None:
+def _check_kind(kind: TokenizerKind, file: Path, where: str, found: Any, kinds: frozenset[str], depth: int = 0) -> None:
     if found is None and not depth:
         return
-    kind = found.get("type") if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not isinstance(kind, str) or kind not in kinds or depth > 8:
-        raise _odd(file, where, kind, f"one of {', '.join(sorted(kinds))}")
-    if kind == "Sequence":
+    type_ = found.get("type") if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not isinstance(type_, str) or type_ not in kinds or depth > 8:
+        raise _odd(kind, file, where, type_, f"one of {', '.join(sorted(kinds))}")
+    if type_ == "Sequence":
         inside = found.get(_INSIDE[where])
         if not isinstance(inside, list):
-            raise _odd(file, _INSIDE[where], inside, "a list")
+            raise _odd(kind, file, _INSIDE[where], inside, "a list")
         for one in inside:
-            _check_kind(file, where, one, kinds, depth + 1)
+            _check_kind(kind, file, where, one, kinds, depth + 1)
 
 
-def _odd(file: Path, key: str, value: Any, right: str) -> ModelError:
+def _odd(kind: TokenizerKind, file: Path, key: str, value: Any, right: str) -> ModelError:
     return ModelError(
-        f"{file} says that {key} is {brief(value)}, which cannot be in a FLUX model (it must be {right}); download it "
-        "again."
+        f"{file} says that {key} is {brief(value)}, which cannot be in a {kind.title} model (it must be {right}); "
+        "download it again."
     )
 
 
 @contextlib.contextmanager
-def _clean(part: str, folder: Path) -> Iterator[Path]:
+def _clean(kind: TokenizerKind, folder: Path) -> Iterator[Path]:
     """A folder with what is known here of a tokenizer's files, and nothing else."""
     with tempfile.TemporaryDirectory(prefix="dit360-tokenizer-") as place:
         clean = Path(place)
-        for name, told in settings(folder).items():
+        for name, told in settings(kind, folder).items():
             (clean / name).write_text(json.dumps(told), encoding="utf-8")
         if (folder / "tokenizer.json").is_file():
-            text = json.dumps(_described(part, folder / "tokenizer.json"))
+            text = json.dumps(_described(kind, folder / "tokenizer.json"))
             (clean / "tokenizer.json").write_text(text, encoding="utf-8")
         else:
             for name in _PLAIN:
@@ -210,18 +290,18 @@ def _clean(part: str, folder: Path) -> Iterator[Path]:
         yield clean
 
 
-def load_tokenizer(part: str, folder: Path, positions: int | None) -> Any:
+def load_tokenizer(kind: TokenizerKind, folder: Path, positions: int | None = None) -> Any:
     """A tokenizer, made from files that are clean copies.
 
-    positions: that the text encoder has, for CLIP.
+    positions: that the text encoder has, where it has no more than it learned.
 
     Raises ModelError.
     """
     import transformers
 
-    check_tokenizer(part, folder)
-    cls: Any = transformers.CLIPTokenizer if part == "tokenizer" else transformers.T5Tokenizer
-    with _clean(part, folder) as clean:
+    check_tokenizer(kind, folder)
+    cls: Any = getattr(transformers, kind.classes[0])
+    with _clean(kind, folder) as clean:
         try:
             made = cls.from_pretrained(str(clean), local_files_only=True)
         except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
