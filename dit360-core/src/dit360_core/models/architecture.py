@@ -65,7 +65,7 @@ class Part:
     wide_in_fp16: it computes in float32 where the rest is fp16, in which it overflows.
     small: it is a hundredth of the weights, so it is never dropped and never brought by blocks.
     harmless: patterns of tensors in its files that it does not use.
-    prefix: what may stand before the names of its tensors, or be left out.
+    prefixes: what may stand before the names of its tensors, or be left out.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Part:
     wide_in_fp16: bool = False
     small: bool = False
     harmless: tuple[str, ...] = ()
-    prefix: str = ""
+    prefixes: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -175,7 +175,8 @@ class Architecture(abc.ABC):
 
     def quantized_by(self, option: str) -> tuple[str, ...]:
         """The parts that a value of ``quantization_parts`` means."""
-        return tuple(part.name for part in self.parts if part.option and option in ("both", part.option))
+        wanted = {"t5": "text"}.get(option, option)
+        return tuple(part.name for part in self.parts if part.option and wanted in ("both", part.option))
 
     def by_blocks(self, offload: str) -> tuple[str, ...]:
         """The parts that come by blocks, and only while they are used; the others stay on the device."""
@@ -327,6 +328,14 @@ class Networks(abc.ABC):
         """
 
     # ------------------------------------------------------------------------------------------------------ adapting
+
+    def shape_read(self, part: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that :meth:`as_read` makes of a tensor of a part's files."""
+        return shape
+
+    def as_read(self, part: str, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of a part's files as the part holds it, where that is not all of it."""
+        return tensor
 
     @abc.abstractmethod
     def policy(self, part: str) -> Policy:

@@ -106,7 +106,7 @@ class LoadOptions:
     )
     quantization_parts: str = option(
         "both",
-        help="What is quantized: both, or only the transformer or the text encoder t5.",
+        help="What is quantized: both, or only the transformer or the text encoder (text; t5 means the same).",
         choices=QUANTIZED,
         named="parts",
     )

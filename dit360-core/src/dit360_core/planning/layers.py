@@ -49,11 +49,11 @@ def with_sizes(
         return need  # layer by layer, or block by block, anything fits
     family = architecture_of(folder, registry)
     itemsize = torch_dtype(precision).itemsize
-    wanted = family.quantized_by(options.quantization_parts)
-    modules = {part: family.networks.empty(part, folder / part) for part in wanted}
+    every = {part: family.networks.empty(part, folder / part) for part in family.names}
+    modules = {part: every[part] for part in family.quantized_by(options.quantization_parts)}
     found = selections(modules, options.quantization_skip, family.networks.policy)
     chosen = {part: selection.layers for part, selection in found.items()}
-    sizes = tuple(weights_of(folder, part, chosen.get(part, ()), itemsize) for part in family.names)
+    sizes = tuple(weights_of(every[part], chosen.get(part, ()), itemsize) for part in family.names)
     if options.offload == "none":
         sizes = ((sum(weights for weights, _ in sizes), sum(others for _, others in sizes)),)
     return attrs.evolve(need, sizes=sizes, budget=int(_SHARE_FOR_WEIGHTS * free_memory(need.device)))

@@ -25,14 +25,14 @@ PARTS = (
             r".*position_ids", r"(.*\.)?text_projection(\.weight)?", r"logit_scale", r"vision_model\..*",
             r"visual_projection\..*",
         ),
-        prefix="text_model.",
+        prefixes=("text_model.",),
     ),
     Part(
         name="text_encoder_2",
         role=Role.TEXT,
         words="T5 encoder",
         short="T5",
-        option="t5",
+        option="text",
         blocks=("encoder.block",),
         streamed=("encoder",),
         harmless=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
     left: dict[str, list[str]] = {why: list(keys) for why, keys in found.unread.items()}
     for entry in found.entries:
         part = entry.target.part
-        prefix = found.architecture.part(part).prefix
-        names = [_name_in(there.get(part, {}), name, prefix) for name in entry.target.modules]
+        prefixes = found.architecture.part(part).prefixes
+        names = [_name_in(there.get(part, {}), name, prefixes) for name in entry.target.modules]
         if not all(names):
             left.setdefault(NOT_THERE, []).extend(entry.keys)
             continue
@@ -120,9 +120,9 @@ def fitted_to(found: LoraFile, there: Mapping[str, Mapping[str, Any]]) -> Lora:
     )  # fmt: skip
 
 
-def _name_in(there: Mapping[str, Any], name: str, prefix: str) -> str | None:
+def _name_in(there: Mapping[str, Any], name: str, prefixes: Sequence[str]) -> str | None:
     """As the model calls a layer: transformers has some models as a part of a whole, or alone without the prefix."""
-    return next((each for each in (name, name.removeprefix(prefix)) if each in there), None)
+    return next((each for each in (name, *(name.removeprefix(one) for one in prefixes)) if each in there), None)
 
 
 def _widened(found: LoraFile, entry: Entry, name: str, owner: Any, remarks: list[str]) -> Entry:

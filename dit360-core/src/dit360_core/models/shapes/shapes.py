@@ -198,7 +198,8 @@ class Shapes:
     ) -> Traced:
         """With two blocks of each kind instead of all, and the work of all."""
         with quiet():
-            module = self._short(part).to(dtype)
+            # Buffers too, which are made with numbers in them.
+            module = self._short(part).to("meta", dtype)
         for name in self._layers(module, part, quantized):
             _exchange(module, name, quantized)
         with quiet():

@@ -235,10 +235,12 @@ def harmless(patterns: Iterable[str], name: str) -> bool:
     return any(re.fullmatch(form, name) for form in patterns)
 
 
-def sources(prefix: str, wanted: Iterable[str], found: Collection[str], tied: Mapping[str, str]) -> dict[str, str]:
+def sources(
+    prefixes: Iterable[str], wanted: Iterable[str], found: Collection[str], tied: Mapping[str, str]
+) -> dict[str, str]:
     """Parameter → tensor of the files, where that has another name.
 
-    prefix: what names may have before them, or leave out; empty: nothing.
+    prefixes: what names may have before them, or leave out.
     wanted: names of parameters.
     found: names of tensors in the files.
     tied: parameter → the one that it is one with.
@@ -249,9 +251,8 @@ def sources(prefix: str, wanted: Iterable[str], found: Collection[str], tied: Ma
     renamed = {}
     for name in wanted:
         others = list(pairs.get(name, ()))
-        if prefix:
-            # transformers has both: all older files have the prefix.
-            others.append(name.removeprefix(prefix) if name.startswith(prefix) else prefix + name)
+        # transformers has both: all older files have the prefix.
+        others += [name.removeprefix(each) if name.startswith(each) else each + name for each in prefixes]
         there = [other for other in others if other in found]
         if name not in found and there:
             renamed[name] = there[0]

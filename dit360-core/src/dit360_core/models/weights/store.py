@@ -7,7 +7,6 @@ for each layer its kernel, bytes and error. ``dit360.json`` keeps what the model
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from dit360_core.models.architecture import DENOISER, Architecture, Networks
 from dit360_core.models.weights.conversion import Converted, Layer, bytes_of, trial_tokens
 from dit360_core.models.weights.files import STORED
 from dit360_core.models.weights.schema import read_json
-from dit360_core.models.weights.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, pieces
+from dit360_core.models.weights.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, held, pieces
 from dit360_core.models.weights.tensors import Tensors
 from dit360_core.plugins.choosing import Choice
 from dit360_core.system.memory import is_out_of_memory
@@ -275,7 +274,7 @@ def restore_part(
                 owners.setdefault(owner, {})[name.removeprefix(f"{owner}.")] = name
         for name, told in stored.layers.items():
             yield _restored(name, told, {k: tensors.read(v).to(device) for k, v in owners.get(name, {}).items()})
-        there = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        there = {*held(module), *(name for name, _ in module.named_parameters(remove_duplicate=False))}
         for name in plain:
             tensor = tensors.read(name)
             if name not in there or not tensor.is_floating_point():
@@ -335,9 +334,9 @@ def _owner(name: str, layers: Mapping[str, Any]) -> str | None:
 # ---------------------------------------------------------------------------------------------------------- sizes
 
 
-def weights_of(folder: Path, part: str, chosen: Iterable[str], itemsize: int) -> tuple[int, int]:
-    """(weights of the chosen layers, bytes of all others at ``itemsize`` each) of a part, by its files' headers."""
+def weights_of(module: torch.nn.Module, chosen: Iterable[str], itemsize: int) -> tuple[int, int]:
+    """(weights of the chosen layers, bytes of all others at ``itemsize`` each) of a part, which may be empty."""
     names = {f"{name}.weight" for name in chosen}
-    numbers = {name: math.prod(shape) for name, shape in Tensors(folder / part).shapes().items()}
+    numbers = {name: tensor.numel() for name, tensor in held(module).items()}
     inside = sum(number for name, number in numbers.items() if name in names)
     return inside, itemsize * (sum(numbers.values()) - inside)

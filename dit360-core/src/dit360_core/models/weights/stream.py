@@ -105,13 +105,16 @@ def whole(networks: Networks, name: str, folder: Path, dtype: torch.dtype) -> to
     module = networks.empty(name, folder)
     part = part_of(networks, name, folder, module, Selection(layers={}, left={}))
     owners: dict[str, list[str]] = {}
-    for wanted, _ in module.named_parameters():
+    for wanted in held(module):
         owners.setdefault(part.sources.get(wanted, wanted), []).append(wanted)
 
     def found() -> Iterator[Piece]:
         for source, tensor in part.tensors.all():
             for wanted in owners.get(source, ()):
-                yield Piece(wanted, tensor.to(dtype_of(module, wanted, dtype)))
+                kept = networks.as_read(name, tensor)
+                # Copied where it is a part of what was read, or all of that would stay.
+                kept = kept if kept.numel() == tensor.numel() else kept.clone(memory_format=torch.contiguous_format)
+                yield Piece(wanted, kept.to(dtype_of(module, wanted, dtype)) if kept.is_floating_point() else kept)
 
     assemble(networks, module, name, found(), dtype)
     return module
@@ -144,10 +147,22 @@ def part_of(
     """
     described = networks.architecture.part(name)
     tensors = Tensors(folder)
-    wanted = {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
-    renamed = sources(described.prefix, wanted, tensors.names(), _tied(module))
-    check_names(described.harmless, folder, wanted, tensors.shapes(), renamed)
+    wanted = {key: tuple(tensor.shape) for key, tensor in held(module).items()}
+    renamed = sources(described.prefixes, wanted, tensors.names(), _tied(module))
+    found = {key: networks.shape_read(name, shape) for key, shape in tensors.shapes().items()}
+    check_names(described.harmless, folder, wanted, found, renamed)
     return Part(name, module, tensors, selection, renamed, additions)
+
+
+def held(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Name → tensor of all that a module's files hold: parameters, and buffers that are stored with them."""
+    buffers = {
+        f"{path}.{leaf}" if path else leaf: buffer
+        for path, inner in module.named_modules()
+        for leaf, buffer in inner._buffers.items()
+        if buffer is not None and leaf not in inner._non_persistent_buffers_set
+    }
+    return {**dict(module.named_parameters()), **buffers}
 
 
 def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = False) -> Iterator[Piece]:
@@ -158,9 +173,7 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
     additions = part.additions
     changed = additions.layers(part.name) if additions is not None else ()
     # Listed now: whoever puts the pieces into the module changes its names.
-    others = [
-        name for name, _ in part.module.named_parameters() if name.rpartition(".")[0] not in part.selection.layers
-    ]
+    others = [name for name in held(part.module) if name.rpartition(".")[0] not in part.selection.layers]
     # The largest first, while little else is held: what rounding a layer takes for itself is several times the layer.
     for name in sorted(part.selection.layers, key=lambda name: -_weights(part, name)):
         one_token = part.selection.layers[name]
@@ -176,7 +189,8 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
         yield Piece(name, module.to(how.home), layer)
     for name in others:
         tensor = part.tensors.read(part.sources.get(name, name))
-        wanted = tensor.dtype if plain else dtype_of(part.module, name, dtype)
+        as_it_is = plain or not tensor.is_floating_point()
+        wanted = tensor.dtype if as_it_is else dtype_of(part.module, name, dtype)
         owner, _, leaf = name.rpartition(".")
         if additions is not None and owner in changed:
             tensor = additions.added(tensor.to(wanted), part.name, owner, leaf)
@@ -213,10 +227,14 @@ def assemble(
                 layers.append(piece.layer)
         else:
             owner, _, leaf = piece.name.rpartition(".")
-            parameters: Any = module.get_submodule(owner)._parameters
-            if parameters[leaf].shape != piece.content.shape:
+            inner: Any = module.get_submodule(owner)
+            parameter = leaf in inner._parameters
+            if getattr(inner, leaf).shape != piece.content.shape:
                 raise ModelError(f"The {part}'s files hold another model's {piece.name}; download the whole model.")
-            parameters[leaf] = torch.nn.Parameter(piece.content, requires_grad=False)
+            if parameter:
+                inner._parameters[leaf] = torch.nn.Parameter(piece.content, requires_grad=False)
+            else:
+                inner._buffers[leaf] = piece.content
     tie: Any = getattr(module, "tie_weights", None)
     if tie is not None:
         tie()
@@ -236,8 +254,9 @@ def _weights(part: Part, name: str) -> int:
 
 def _linear(part: Part, name: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Linear:
     empty_: Any = part.module.get_submodule(name)
-    weight = part.tensors.read(f"{name}.weight", window=True).to(device, dtype)
-    bias = None if empty_.bias is None else part.tensors.read(f"{name}.bias").to(device, dtype)
+    names = {leaf: part.sources.get(f"{name}.{leaf}", f"{name}.{leaf}") for leaf in ("weight", "bias")}
+    weight = part.tensors.read(names["weight"], window=True).to(device, dtype)
+    bias = None if empty_.bias is None else part.tensors.read(names["bias"]).to(device, dtype)
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = torch.nn.Parameter(weight, requires_grad=False)
     if bias is not None:

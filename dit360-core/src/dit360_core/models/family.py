@@ -1,0 +1,72 @@
+"""For authors of a family of models, what needs no PyTorch: what a family says of its folders, parts and sizes.
+
+With :mod:`dit360_core.models.running`, which has the rest, and :mod:`dit360_core.plugins` this is all that a family
+needs, and all that is promised to stay::
+
+    from dit360_core.models.family import Architecture, Facts, ModelFolder, Part, Role
+"""
+
+from dit360_core.models.architecture import (
+    AUTOENCODER,
+    DENOISER,
+    Architecture,
+    Facts,
+    Guidance,
+    Networks,
+    Part,
+    Role,
+    Target,
+)
+from dit360_core.models.folder import ModelFolder, PartKind
+from dit360_core.models.libraries import explain_broken_import
+from dit360_core.models.schemas import (
+    ACTIVATIONS,
+    EPSILON,
+    ID,
+    LAYERS,
+    SCHEDULER,
+    SHARE,
+    VOCABULARY,
+    WIDEST,
+    WIDTH,
+    WRITTEN,
+    odd_scheduler,
+)
+from dit360_core.models.tokenizers import TokenizerKind, longest_prompt
+from dit360_core.models.weights.schema import FLAG, Schema, Value, list_of, number, one_of, texts, whole
+
+__all__ = [
+    "ACTIVATIONS",
+    "AUTOENCODER",
+    "DENOISER",
+    "EPSILON",
+    "FLAG",
+    "ID",
+    "LAYERS",
+    "SCHEDULER",
+    "SHARE",
+    "VOCABULARY",
+    "WIDEST",
+    "WIDTH",
+    "WRITTEN",
+    "Architecture",
+    "Facts",
+    "Guidance",
+    "ModelFolder",
+    "Networks",
+    "Part",
+    "PartKind",
+    "Role",
+    "Schema",
+    "Target",
+    "TokenizerKind",
+    "Value",
+    "explain_broken_import",
+    "list_of",
+    "longest_prompt",
+    "number",
+    "odd_scheduler",
+    "one_of",
+    "texts",
+    "whole",
+]

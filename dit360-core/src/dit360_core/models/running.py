@@ -1,0 +1,43 @@
+"""For authors of a family of models, what needs PyTorch: how its parts are built, asked and watched.
+
+See :mod:`dit360_core.models.family`, which has the rest. Importing this imports diffusers.
+"""
+
+from dit360_core.models.attention import KernelProcessor, kernel_for
+from dit360_core.models.diffusers_networks import DiffusersNetworks
+from dit360_core.models.embedding import Embedding
+from dit360_core.models.engine import Engine, Velocity
+from dit360_core.models.given import check_numbers, check_parts
+from dit360_core.models.preview import fitted
+from dit360_core.models.residency.residency import Residency
+from dit360_core.models.shift import FlowShift
+from dit360_core.models.text import hidden_states, padded
+from dit360_core.models.tokenizers import check_numbers_of_tokens, load_tokenizer
+from dit360_core.models.velocity import TokenVelocity
+from dit360_core.models.weights.parts import explain_libraries
+from dit360_core.models.weights.quiet import quiet
+from dit360_core.models.weights.selection import Policy
+from dit360_core.sphere.grid import Grid
+
+__all__ = [
+    "DiffusersNetworks",
+    "Embedding",
+    "Engine",
+    "FlowShift",
+    "Grid",
+    "KernelProcessor",
+    "Policy",
+    "Residency",
+    "TokenVelocity",
+    "Velocity",
+    "check_numbers",
+    "check_numbers_of_tokens",
+    "check_parts",
+    "explain_libraries",
+    "fitted",
+    "hidden_states",
+    "kernel_for",
+    "load_tokenizer",
+    "padded",
+    "quiet",
+]
