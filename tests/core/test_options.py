@@ -119,13 +119,6 @@ def test_a_prompt_that_is_no_text_is_refused(name):
         made(SampleOptions, true_guidance=4.0, **{name: "castle \udcff"})
 
 
-def test_a_negative_prompt_without_true_guidance_is_refused():
-    with pytest.raises(InputError, match="set true_guidance above 1"):
-        SampleOptions(prompt="a castle", negative_prompt="people")
-    SampleOptions(prompt="a castle", negative_prompt="people", true_guidance=4.0)
-    SampleOptions(prompt="a castle", negative_prompt="")
-
-
 @settings(deadline=None)  # a busy machine is no error
 @given(st.one_of(st.none(), st.integers(16, 4096)), st.one_of(st.none(), st.integers(16, 2048)))
 def test_a_size_is_taken_if_it_is_two_to_one_in_sixteens_and_else_a_size_that_is_gets_named(width, height):

@@ -7,9 +7,11 @@ import attrs
 import pytest
 from command_line import python
 from dit360_core.errors import BackendUnavailable, InputError, Reason, UnknownName
+from dit360_core.models.architecture import Facts, Guidance
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline.state import State
-from dit360_core.planning.checks import check_guidance, check_loading, check_names, check_request, picture_size
+from dit360_core.planning.checks import check_loading, check_names, check_request, picture_size
+from dit360_core.planning.guidance import check_guidance, guidance_of
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.quantization import choose_quantization
@@ -599,7 +601,12 @@ def test_offload_on_the_cpu_is_refused(offload):
 # --------------------------------------------------------------------------------------------- one picture's options
 
 
-def checked(known=None, *, takes_guidance=True, decoding=None, **sampling):
+EMBEDDED = Facts(heads=1, head_dim=1, latent_channels=16, guidance=Guidance.EMBEDDED)
+TRUE = attrs.evolve(EMBEDDED, guidance=Guidance.TRUE)
+NEITHER = attrs.evolve(EMBEDDED, guidance=Guidance.NONE)
+
+
+def checked(known=None, *, facts=EMBEDDED, decoding=None, **sampling):
     options = SampleOptions(prompt="a castle", **sampling)
     check_request(
         options,
@@ -610,7 +617,7 @@ def checked(known=None, *, takes_guidance=True, decoding=None, **sampling):
         machine=CPU,
         precision="fp32",
     )
-    check_guidance(options, takes_guidance)
+    check_guidance(options, TINY, facts)
 
 
 def test_ordinary_options_pass():
@@ -619,8 +626,38 @@ def test_ordinary_options_pass():
 
 def test_guidance_for_a_model_without_it_is_refused():
     with pytest.raises(InputError, match="no embedded guidance"):
-        checked(takes_guidance=False, guidance=3.0)
-    checked(takes_guidance=False)
+        checked(facts=NEITHER, guidance=3.0)
+    checked(facts=NEITHER)
+
+
+@pytest.mark.parametrize("facts", [EMBEDDED, NEITHER])
+def test_a_negative_prompt_without_true_guidance_is_refused(facts):
+    with pytest.raises(InputError, match="set true_guidance above 1"):
+        checked(facts=facts, negative_prompt="people")
+    checked(facts=facts, negative_prompt="people", true_guidance=4.0)
+    checked(facts=facts, negative_prompt="")
+
+
+def test_a_model_whose_guidance_is_true_has_one():
+    checked(facts=TRUE, negative_prompt="people", guidance=4.0)
+    checked(facts=TRUE, negative_prompt="people", true_guidance=4.0)
+    checked(facts=TRUE, negative_prompt="people")  # by the model's own
+    with pytest.raises(InputError, match="are the same thing; give one of them"):
+        checked(facts=TRUE, guidance=3.0, true_guidance=4.0)
+    with pytest.raises(InputError, match="no effect while guidance is 1; set it above 1"):
+        checked(facts=TRUE, negative_prompt="people", guidance=1.0)
+
+
+def test_guidance_comes_to_a_number_for_the_denoiser_or_to_a_second_evaluation():
+    asked = SampleOptions(prompt="a castle", guidance=2.0)
+    embedded, true, none = (guidance_of(asked, TINY, facts) for facts in (EMBEDDED, TRUE, NEITHER))
+    assert (embedded.embedded, embedded.away, embedded.number) == (2.0, False, 2.0)
+    assert (true.embedded, true.true, true.away, true.number, true.beside) == (None, 2.0, True, 2.0, 1.0)
+    assert (none.embedded, none.away, none.number) == (None, False, None)
+    # In a family that measures it from 0 a small number is a second evaluation, too.
+    from_zero = guidance_of(SampleOptions(prompt="a castle", guidance=0.5), TINY, attrs.evolve(TRUE, off=0.0))
+    assert (from_zero.true, from_zero.away) == (0.5, True)
+    assert not guidance_of(SampleOptions(prompt="a castle", guidance=0.0), TINY, attrs.evolve(TRUE, off=0.0)).away
 
 
 def test_an_unknown_kernel_or_scheduler_for_one_picture_is_refused_with_the_nearest():

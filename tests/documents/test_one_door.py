@@ -1,4 +1,4 @@
-"""Authors of plugins need ``dit360_core.plugins`` and nothing else of the core.
+"""Authors of plugins need ``dit360_core.plugins`` and nothing else of the core; those of families, two modules more.
 
 Our own plugins, the examples, what ``dit360 new-plugin`` writes and what the documents show import nothing else of it;
 tests that a plugin inherits are in ``dit360_core.testing``.
@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 from command_line import python
 from dit360_core import plugins
+from dit360_core.models import family, running
 from dit360_core.cli.scaffolding import plugin_project
-from dit360_core.models.lora import naming
 from dit360_core.plugins.entries import CORE
 from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
 from dit360_core.plugins.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 DOOR, KIT = "dit360_core.plugins", "dit360_core.testing"
+OF_FAMILIES = (family, running)
+"""For who brings a family of models; the second imports torch."""
 
 
 def imported(source):
@@ -45,7 +47,7 @@ def imported(source):
 def back_doors(source, *, kit):
     """What a text imports of the core that no plugin may, with ``kit`` beside its tests."""
     of_core = {(module, name) for module, name in imported(source) if module.split(".")[0] == "dit360_core"}
-    allowed = {(DOOR, name) for name in plugins.__all__} | {(naming.__name__, name) for name in naming.__all__}
+    allowed = {(module.__name__, name) for module in (plugins, *OF_FAMILIES) for name in module.__all__}
     return {each for each in of_core - allowed if not (kit and each[0] == KIT and each[1] is not None)}
 
 
@@ -105,6 +107,8 @@ def test_it_imports_what_is_promised_and_nothing_else_of_the_core(name):
         "from dit360_core.plugins import registry",
         "from dit360_core.plugins.offers import Model",
         "from dit360_core.testing import ModelConformance",
+        "from dit360_core.models.engine import Engine",
+        "from dit360_core.models.family import index",
         "def load():\n    from dit360_core.system.memory import room",
         "if TYPE_CHECKING:\n    from dit360_core.system.machine import Machine",
         "folder = resources.files('dit360_core') / 'models'",
@@ -130,6 +134,16 @@ def test_all_of_it_can_be_imported_without_torch_and_without_looking_for_plugins
     looking = {"registry", "choosing", "builtin", "guarding"}
     assert {name for name in modules if name.removeprefix(f"{DOOR}.") in looking} == set()
     assert {name.split(".")[0] for name in modules} & {"numpy", "diffusers", "transformers"} == set()
+
+
+def test_what_a_family_says_of_itself_is_imported_without_torch(tmp_path):
+    done = python(
+        "import sys\nsys.modules['torch'] = None\nfrom dit360_core.models.family import *\n"
+        "print('diffusers' in sys.modules, 'ModelFolder' in globals())",
+        cwd=tmp_path,
+        fresh=True,
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_the_embedded_model_is_what_the_core_calls_tiny():

@@ -124,6 +124,12 @@ class Target:
     halves_swapped: bool = False
 
 
+def index_of(folder: Path) -> dict[str, Any]:
+    """The ``model_index.json`` of a model's folder; empty if it has none. Raises ModelError for one that is damaged."""
+    index = folder / "model_index.json"
+    return read_json(index) if index.is_file() else {}
+
+
 class Architecture(abc.ABC):
     """A family of models, as far as it can be told without PyTorch."""
 
@@ -212,9 +218,7 @@ class Architecture(abc.ABC):
 
     def facts(self, folder: Path) -> Facts:
         """The same of the model in a folder."""
-        index = folder / "model_index.json"
-        told = read_json(index) if index.is_file() else {}
-        return self.facts_of(self.read_config(DENOISER, folder / DENOISER), told)
+        return self.facts_of(self.read_config(DENOISER, folder / DENOISER), index_of(folder))
 
     @abc.abstractmethod
     def prompt_tokens(self, folder: Path) -> int:

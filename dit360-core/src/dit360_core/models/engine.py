@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,7 +39,8 @@ class Velocity(Protocol):
     def __call__(self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond") -> torch.Tensor:
         """x and the velocity: ``(1, tokens, channels)``, real columns only.
 
-        x: in a model that fills, with the channels of :meth:`Engine.beside` after its own.
+        x: in a model that fills, with the channels of :meth:`Engine.beside` after its own; in one that refers, with
+        those of each picture that it is shown, packed as its own are.
         branch: name for diffusers' caches.
         """
         ...
@@ -170,7 +171,7 @@ class Engine(abc.ABC):
 
         Where the text encoders are evicted, the last prompts are remembered: another seed of one reads nothing.
         """
-        self._warn_if_cut(prompt, max_sequence_length)
+        self._warn_if_cut(prompt, max_sequence_length - self._framing)
         if (prompt, max_sequence_length) in self._read:
             return self._read[prompt, max_sequence_length]
         self.bring(*self.architecture.encoders)
@@ -199,6 +200,11 @@ class Engine(abc.ABC):
                 limit,
                 kept[-40:],
             )
+
+    @property
+    def _framing(self) -> int:
+        """How many of the tokens that are read stand around every prompt, where the end of one is not counted."""
+        return 0
 
     @property
     @abc.abstractmethod
@@ -255,14 +261,12 @@ class Engine(abc.ABC):
         attend: Attend | None,
         *,
         biased: bool = False,
-        references: Sequence[torch.Tensor] = (),
     ) -> Velocity:
         """The denoiser as a function, for one picture.
 
         guidance: where it is embedded; None: none.
         attend: the kernel for this picture; None: the one that is attached.
         biased: the picture wraps by :meth:`Grid.key_bias` instead of the grid's copies of columns.
-        references: model-space latents ``(1, C, 2r, 2c)`` of pictures that a model which refers is shown.
         """
 
     def like_factors(self, denoiser: torch.nn.Module | None) -> torch.Tensor:

@@ -16,6 +16,7 @@ from dit360_core.models.architecture import (
     Part,
     Role,
     Target,
+    index_of,
 )
 from dit360_core.models.folder import ModelFolder, PartKind
 from dit360_core.models.libraries import explain_broken_import
@@ -23,6 +24,7 @@ from dit360_core.models.schemas import (
     ACTIVATIONS,
     EPSILON,
     ID,
+    LANGUAGE_MODEL,
     LAYERS,
     SCHEDULER,
     SHARE,
@@ -30,7 +32,9 @@ from dit360_core.models.schemas import (
     WIDEST,
     WIDTH,
     WRITTEN,
+    odd_language_model,
     odd_scheduler,
+    text_config_of,
 )
 from dit360_core.models.tokenizers import TokenizerKind, longest_prompt
 from dit360_core.models.weights.schema import FLAG, Schema, Value, list_of, number, one_of, texts, whole
@@ -42,6 +46,7 @@ __all__ = [
     "EPSILON",
     "FLAG",
     "ID",
+    "LANGUAGE_MODEL",
     "LAYERS",
     "SCHEDULER",
     "SHARE",
@@ -62,11 +67,14 @@ __all__ = [
     "TokenizerKind",
     "Value",
     "explain_broken_import",
+    "index_of",
     "list_of",
     "longest_prompt",
     "number",
+    "odd_language_model",
     "odd_scheduler",
     "one_of",
+    "text_config_of",
     "texts",
     "whole",
 ]

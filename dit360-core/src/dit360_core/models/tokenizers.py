@@ -37,7 +37,7 @@ from dit360_core.models.weights.schema import (
 from dit360_core.system.children import environment
 
 _PLAIN = ("vocab.json", "merges.txt", "spiece.model", "added_tokens.json")
-_PLENTY = 10**30
+_PLENTY = 2 * 10**30
 """A round number above what transformers writes for "no limit"."""
 _SPECIAL = Value(
     lambda value: texts(256).holds(value.get("content") if isinstance(value, dict) else value),

@@ -22,8 +22,7 @@ class TokenVelocity(abc.ABC):
     engine, grid, attend, biased: the arguments of :meth:`Engine.velocity`.
     """
 
-    def __init__(self, engine: Engine, grid: Grid, attend: Attend | None, *, biased: bool, after: int = 0) -> None:
-        """after: tokens that the denoiser sees after the picture's, which have no copies."""
+    def __init__(self, engine: Engine, grid: Grid, attend: Attend | None, *, biased: bool) -> None:
         self.engine = engine
         self.grid = grid.real if biased else grid
         """What the denoiser sees."""
@@ -32,8 +31,7 @@ class TokenVelocity(abc.ABC):
         # A kernel for this picture only travels with the call; nothing is stored on the modules.
         self._kernel: dict[str, Any] = {} if attend is None else {"attend": attend}
         self._wrapped = grid if biased else None
-        self._after = after
-        self._biases: dict[int, torch.Tensor] = {}
+        self._biases: dict[tuple[int, int], torch.Tensor] = {}
 
     def use(self, attend: Attend) -> None:
         """Another kernel from now on, for this picture."""
@@ -53,19 +51,24 @@ class TokenVelocity(abc.ABC):
         The velocity of the same tokens.
         """
 
+    def after(self, tokens: torch.Tensor) -> int:
+        """How many tokens the denoiser sees after the picture's, which have no copies; none in most families."""
+        return 0
+
     def __call__(self, x: torch.Tensor, sigma: float, embedding: Embedding, branch: str = "cond") -> torch.Tensor:
         tokens = x.to(self.engine.dtype)
         if self._pad is not None:
             tokens = tokens.index_select(1, self._pad)
-        out = self.evaluate(tokens, sigma, embedding, self._attention(int(embedding.tokens.shape[1])), branch)
+        attention = self._attention(int(embedding.tokens.shape[1]), self.after(tokens))
+        out = self.evaluate(tokens, sigma, embedding, attention, branch)
         if self._crop is not None:
             out = out.index_select(1, self._crop)
         return out.to(x.dtype)
 
-    def _attention(self, text: int) -> dict[str, Any]:
+    def _attention(self, text: int, after: int) -> dict[str, Any]:
         if self._wrapped is None:
             return dict(self._kernel)
-        if text not in self._biases:
+        if (text, after) not in self._biases:
             wide = torch.promote_types(self.engine.dtype, torch.float32)
-            self._biases[text] = self._wrapped.key_bias(text, self._after).to(self.engine.device, wide)
-        return {**self._kernel, "key_bias": self._biases[text]}
+            self._biases[text, after] = self._wrapped.key_bias(text, after).to(self.engine.device, wide)
+        return {**self._kernel, "key_bias": self._biases[text, after]}

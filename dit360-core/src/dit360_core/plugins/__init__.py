@@ -8,7 +8,7 @@ to stay. The tests that it inherits are in :mod:`dit360_core.testing`. Importing
 
 from __future__ import annotations
 
-from dit360_core.errors import REASON_CODES, Reason, named, setting
+from dit360_core.errors import REASON_CODES, InputError, ModelError, Reason, named, remedy, setting
 from dit360_core.plugins.bias import as_mask
 from dit360_core.plugins.embedded import EMBEDDED_MODEL
 from dit360_core.plugins.hookspecs import hookimpl
@@ -47,9 +47,11 @@ __all__ = [
     "AttentionBackend",
     "AttentionNeed",
     "FlowModel",
+    "InputError",
     "LayerNeed",
     "Machine",
     "Model",
+    "ModelError",
     "ModelFamily",
     "Offer",
     "QuantizationNeed",
@@ -69,6 +71,7 @@ __all__ = [
     "hookimpl",
     "named",
     "noise_levels",
+    "remedy",
     "setting",
     "torch_dtype",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -71,7 +70,6 @@ class FluxEngine(Engine):
         attend: Attend | None,
         *,
         biased: bool = False,
-        references: Sequence[torch.Tensor] = (),
     ) -> FluxVelocity:
         return FluxVelocity(self, grid, guidance, attend, biased)
 

@@ -220,8 +220,9 @@ def check_numbers(where: Path, entries: Mapping[str, Entry]) -> None:
 
 
 def _is_position(name: str) -> bool:
-    """What is no weight, though it may lie beside them: positions that are counted anew, and a vocabulary."""
-    return name.endswith("position_ids") or name == "spiece_model"
+    """What is no weight, though it may lie beside them: positions that are counted anew, a vocabulary, how often a norm
+    was trained."""
+    return name.endswith(("position_ids", "num_batches_tracked")) or name == "spiece_model"
 
 
 # ---------------------------------------------------------------------------------------------------------- the names

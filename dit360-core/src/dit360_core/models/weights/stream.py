@@ -155,12 +155,12 @@ def part_of(
 
 
 def held(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Name → tensor of all that a module's files hold: parameters, and buffers that are stored with them."""
+    """Name → tensor of all that a module's files hold: parameters, and numbers that are stored with them."""
     buffers = {
         f"{path}.{leaf}" if path else leaf: buffer
         for path, inner in module.named_modules()
         for leaf, buffer in inner._buffers.items()
-        if buffer is not None and leaf not in inner._non_persistent_buffers_set
+        if buffer is not None and leaf not in inner._non_persistent_buffers_set and buffer.is_floating_point()
     }
     return {**dict(module.named_parameters()), **buffers}
 

@@ -1,0 +1,105 @@
+"""FLUX.2 as far as it can be told without PyTorch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from dit360_core.models.family import (
+    Architecture,
+    Facts,
+    Guidance,
+    ModelFolder,
+    Networks,
+    Target,
+    explain_broken_import,
+    index_of,
+    longest_prompt,
+)
+
+from dit360_model_flux2.folder import FOLDERS, usual
+from dit360_model_flux2.parts import DEV, KLEIN, LONGEST_PROMPT, PARTS, TITLE
+
+if TYPE_CHECKING:
+    from dit360_core.plugins import Model
+
+DISTILLED_STEPS = 4
+BASE_STEPS, BASE_GUIDANCE = 50, 4.0
+"""Those of diffusers' pipelines."""
+
+
+class Flux2(Architecture):
+    """FLUX.2 [klein] 4B and 9B, base and distilled, and FLUX.2 [dev]."""
+
+    name = "flux2"
+    title = TITLE
+    parts = PARTS
+    others = ("tokenizer", "scheduler")
+    longest_prompt = LONGEST_PROMPT
+    # Of rank 32 in klein 4B: five double blocks of 14 and twenty single ones of 2 layers, of 3072 channels and more.
+    usual_lora_bytes = 160 * 2**20
+    lora_layers = "FLUX.2"
+
+    # ------------------------------------------------------------------------------------------------------- files
+
+    def check_folder(self, folder: Path) -> None:
+        folder_kind(folder).check(folder)
+
+    def read_config(self, part: str, folder: Path) -> dict[str, Any]:
+        return folder_kind(folder.parent).read_config(part, folder)
+
+    def facts_of(self, config: Mapping[str, Any], index: Mapping[str, Any]) -> Facts:
+        """A klein model that is not distilled is led by a second evaluation, against an empty prompt."""
+        if usual(config, "guidance_embeds"):
+            guidance = Guidance.EMBEDDED
+        else:
+            guidance = Guidance.NONE if index.get("is_distilled") else Guidance.TRUE
+        return Facts(
+            heads=int(usual(config, "num_attention_heads")),
+            head_dim=int(usual(config, "attention_head_dim")),
+            latent_channels=int(usual(config, "in_channels")) // 4,
+            guidance=guidance,
+            refers=True,
+        )
+
+    def prompt_tokens(self, folder: Path) -> int:
+        kind = folder_kind(folder).tokenizers["tokenizer"]
+        return longest_prompt(kind, folder / "tokenizer", LONGEST_PROMPT)
+
+    def usual(self, model: Model, facts: Facts) -> Model:
+        if facts.guidance is Guidance.NONE:
+            return attrs.evolve(model, steps=DISTILLED_STEPS)
+        return attrs.evolve(model, steps=BASE_STEPS, guidance=BASE_GUIDANCE)
+
+    # -------------------------------------------------------------------------------------------------------- LoRAs
+
+    def target(self, name: str) -> Target | None:
+        from dit360_model_flux2 import lora_names  # tables that only a LoRA's file needs
+
+        return lora_names.find(name)
+
+    # ------------------------------------------------------------------------------------------------------ networks
+
+    @functools.cached_property
+    def networks(self) -> Networks:
+        with explain_broken_import():
+            from dit360_model_flux2.networks import Flux2Networks  # imports PyTorch and diffusers
+
+        return Flux2Networks(self)
+
+
+def folder_kind(folder: Path) -> ModelFolder:
+    """How a model's folder is to be, by the pipeline that it names; as klein's if it names none."""
+    return FOLDERS[DEV if pipeline_of(folder) == DEV else KLEIN]
+
+
+def pipeline_of(folder: Path) -> str:
+    """The pipeline that a model's folder names; klein's if it names none."""
+    return str(index_of(folder).get("_class_name", KLEIN))
+
+
+FLUX2 = Flux2()
+"""It holds nothing, so that one does."""

@@ -1,0 +1,97 @@
+"""Models of the families beside FLUX.1 in miniature: the real classes of diffusers and transformers, random weights."""
+
+import torch
+from dit360_core.models.weights.quiet import quiet
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""The format of a chat with Qwen3, as far as a user's message needs it."""
+
+
+def byte_tokenizer():
+    """A Qwen2Tokenizer whose tokens are bytes, and the marks of a chat."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    letters = sorted(ByteLevel.alphabet())
+    made = Qwen2Tokenizer(vocab={letter: number for number, letter in enumerate(letters)}, merges=[])
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"], "pad_token": "<|endoftext|>"})
+    made.add_tokens(["<think>", "</think>"])
+    made.chat_template = CHAT
+    return made
+
+
+def enliven(module, seed=0):
+    """Random weights and buffers of such a size that every layer has something to say."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.named_parameters():
+            if tensor.ndim > 1:
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5)
+            elif not name.endswith("bias"):
+                tensor.copy_(tensor + 0.1 * torch.randn(tensor.shape, generator=generator))
+        for name, tensor in module.named_buffers():
+            if name.endswith("running_mean"):
+                tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
+            elif name.endswith("running_var"):
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    return module.eval().requires_grad_(False)
+
+
+def random_klein(*, distilled=False, small_decoder=False, layers=28, seed=0):
+    """A Flux2KleinPipeline: whole, so that it can be saved."""
+    with quiet():
+        from diffusers import (
+            AutoencoderKLFlux2,
+            FlowMatchEulerDiscreteScheduler,
+            Flux2KleinPipeline,
+            Flux2Transformer2DModel,
+        )
+        from transformers import Qwen3Config, Qwen3ForCausalLM
+
+        tokenizer = byte_tokenizer()
+        torch.manual_seed(seed)
+        transformer = Flux2Transformer2DModel(
+            in_channels=64,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * 16,
+            timestep_guidance_channels=32,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        )
+        vae = AutoencoderKLFlux2(
+            block_out_channels=(8, 16, 16, 16),
+            decoder_block_out_channels=(8, 8, 16, 16) if small_decoder else None,
+            layers_per_block=1,
+            latent_channels=16,
+            norm_num_groups=4,
+            sample_size=64,
+        )
+        reader = Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=layers,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                head_dim=8,
+                max_position_embeddings=1024,
+            )
+        )
+        pipe = Flux2KleinPipeline(
+            transformer=enliven(transformer, seed),
+            vae=enliven(vae, seed + 1),
+            text_encoder=enliven(reader, seed + 2),
+            tokenizer=tokenizer,
+            is_distilled=distilled,
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
