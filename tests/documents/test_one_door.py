@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from command_line import python
 from dit360_core import plugins
-from dit360_core.models import family, running
 from dit360_core.cli.scaffolding import plugin_project
+from dit360_core.models import family, running
 from dit360_core.plugins.entries import CORE
 from dit360_core.plugins.hookspecs import KINDS, Dit360Spec
 from dit360_core.plugins.registry import Registry
