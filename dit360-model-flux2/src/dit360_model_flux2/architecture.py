@@ -26,6 +26,11 @@ from dit360_model_flux2.parts import DEV, KLEIN, LONGEST_PROMPT, PARTS, TITLE
 if TYPE_CHECKING:
     from dit360_core.plugins import Model
 
+REFERENCE_PROMPT = (
+    "Fill the green spaces according to the image. Outpaint it as a seamless 360 degree equirectangular panorama with "
+    "a level horizon. "
+)
+"""Of the kind that outpainting LoRAs for klein were trained with."""
 DISTILLED_STEPS = 4
 BASE_STEPS, BASE_GUIDANCE = 50, 4.0
 """Those of diffusers' pipelines."""
@@ -62,7 +67,7 @@ class Flux2(Architecture):
             head_dim=int(usual(config, "attention_head_dim")),
             latent_channels=int(usual(config, "in_channels")) // 4,
             guidance=guidance,
-            refers=True,
+            reference_prompt=REFERENCE_PROMPT,
         )
 
     def prompt_tokens(self, folder: Path) -> int:

@@ -19,6 +19,7 @@ from dit360_core.models.running import (
     kernel_for,
     load_tokenizer,
     quiet,
+    run_on_shapes,
 )
 from dit360_core.plugins import Attend, InputError
 
@@ -100,16 +101,7 @@ class Flux2Networks(DiffusersNetworks):
     # ------------------------------------------------------------------------------- running on shapes, for the planner
 
     def read_text(self, part: str, module: Any, tokens: int) -> Callable[[], Any]:
-        ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
-
-        def run() -> Any:
-            # The layers that are read are kept until the last of them is there; here there are two layers in all.
-            shape = (1, tokens, module.config.hidden_size)
-            kept = [torch.empty(shape, dtype=module.dtype, device="meta") for _ in range(2)]
-            last = module(input_ids=ids, use_cache=False)[0]
-            return torch.cat([*kept, last], dim=-1)
-
-        return run
+        return lambda: run_on_shapes(module, tokens, kept=3)
 
     def denoise(self, module: Any, dtype: torch.dtype, image_tokens: int, text_tokens: int) -> Callable[[], Any]:
         config = module.config

@@ -92,7 +92,8 @@ class Facts:
     off: true guidance up to this is none: one evaluation is enough.
     negative_prompt: what true guidance leads away from where nothing is said.
     fills: whether it is shown a picture with a hole, and the hole, beside the noise, and needs one.
-    refers: whether it can be shown pictures as tokens after its own.
+    reference_prompt: what is said before a prompt that comes with a picture whose unknown part is green, in a model
+    that can be shown one as tokens after its own; None: it cannot.
     """
 
     heads: int
@@ -102,7 +103,12 @@ class Facts:
     off: float = 1.0
     negative_prompt: str = ""
     fills: bool = False
-    refers: bool = False
+    reference_prompt: str | None = None
+
+    @property
+    def refers(self) -> bool:
+        """Whether it can be shown a picture as tokens after its own."""
+        return self.reference_prompt is not None
 
     @property
     def takes_guidance(self) -> bool:

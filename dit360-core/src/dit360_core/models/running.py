@@ -11,7 +11,7 @@ from dit360_core.models.given import check_numbers, check_parts
 from dit360_core.models.preview import fitted
 from dit360_core.models.residency.residency import Residency
 from dit360_core.models.shift import FlowShift
-from dit360_core.models.text import hidden_states, padded
+from dit360_core.models.text import hidden_states, padded, run_on_shapes
 from dit360_core.models.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.velocity import TokenVelocity
 from dit360_core.models.weights.parts import explain_libraries
@@ -40,4 +40,5 @@ __all__ = [
     "load_tokenizer",
     "padded",
     "quiet",
+    "run_on_shapes",
 ]

@@ -32,6 +32,22 @@ def hidden_states(model: Any, after: Sequence[int], **given: Any) -> list[torch.
     return [found[number] for number in after]
 
 
+def run_on_shapes(model: Any, tokens: int, kept: int) -> torch.Tensor:
+    """What :func:`hidden_states` holds at its worst, on the meta device: a run of all layers that there are.
+
+    tokens: of the prompt.
+    kept: how many states are kept, the last one included.
+    """
+    states = [
+        torch.empty(1, tokens, model.config.hidden_size, dtype=model.dtype, device="meta") for _ in range(kept - 1)
+    ]
+    ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
+    # As transformers makes it of one that tells padding; made here, since it looks into what there is.
+    mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
+    last = model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+    return torch.cat([*states, last], dim=-1)
+
+
 @contextmanager
 def _looking(pairs: Sequence[tuple[Any, Any]]) -> Iterator[None]:
     handles = [module.register_forward_hook(look) for module, look in pairs]

@@ -7,7 +7,7 @@ import math
 import attrs
 
 from dit360_core.errors import InputError, named, setting
-from dit360_core.options.choices import MASK_MEANINGS
+from dit360_core.options.choices import MASK_MEANINGS, REFERENCES
 from dit360_core.options.declaring import option
 
 
@@ -43,6 +43,12 @@ class EditOptions:
     )
     match_colours: bool = option(
         True, help="Carry the colours at the rim of what is kept a little way into what is made."
+    )
+
+    reference: str = option(
+        "auto",
+        help="Whether a model that can be shown pictures sees what is kept, on a green ground (more memory and time).",
+        choices=REFERENCES,
     )
 
     def __attrs_post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from dit360_core.errors import Dit360Error, InputError, named
+from dit360_core.errors import Dit360Error, InputError, named, remedy
 from dit360_core.models.architecture import DENOISER
 from dit360_core.models.engine import Engine, Velocity
 from dit360_core.options import DecodeOptions, SampleOptions, changed_options
@@ -101,7 +101,7 @@ class Denoising:
         log.info("%s, %d steps, %d evaluations of the model", solver.choice.sentence(), found.steps, solver.evaluations)
         count = Count()
         doing = f"sampling {found.width}×{found.height}"
-        ladder = self._ladder(asked, doing, kernel)
+        ladder = self._ladder(asked, doing, kernel, referring=request.reference is not None)
         plan = self._loaded.plan
         with stage(engine, plan, doing, solver.choice, kernel.choice, kind=PhaseKind.STEP) as working, torch.no_grad():
             ladder.run(lambda: engine.bring(DENOISER))
@@ -133,6 +133,11 @@ class Denoising:
             told = "guidance" if asked.true_guidance <= 1 else "true_guidance"
             raise InputError(f"{named(told)} needs a negative prompt; call encode with negative_prompt='' or a text.")
         check_shown(request.shown, self._loaded.engine, self._loaded.plan.options, found)
+        if request.reference is not None and not self._loaded.engine.facts.refers:
+            raise InputError(
+                f"{named('reference')} is for models that can be shown a picture, and this one cannot; "
+                f"{remedy('leave_out')}."
+            )
         for note in guidance_notes(self._loaded.plan.model, found.guidance):
             self._warn_once(note, note)
         for embedding in conditioning.embeddings:
@@ -149,7 +154,9 @@ class Denoising:
             dtype=plan.precision,
             heads=facts.heads,
             head_dim=facts.head_dim,
-            length=found.seen.tokens + request.conditioning.length,
+            length=found.seen.tokens
+            + request.conditioning.length
+            + (found.grid.real.tokens if request.reference is not None else 0),
             key_bias=found.biased,
         )
         of_pipeline = asked.attention_backend == "pipeline"
@@ -208,7 +215,8 @@ class Denoising:
         noise = self._loaded.engine.noise(found.grid, generator)
         begun = None if request.image is None else request.image.tensor
         held = None if request.hold is None else request.hold.latents.tensor
-        for name, given in (("latents", request.noise), ("image", begun), ("hold", held)):
+        seen = None if request.reference is None else request.reference.tensor
+        for name, given in (("latents", request.noise), ("image", begun), ("hold", held), ("reference", seen)):
             if given is not None and tuple(given.shape) != tuple(noise.shape):
                 raise InputError(
                     f"{name} has the shape {tuple(given.shape)}, but {found.width}×{found.height} pixels need "
@@ -216,12 +224,13 @@ class Denoising:
                 )
         return noise if request.noise is None else request.noise
 
-    def _ladder(self, asked: SampleOptions, doing: str, kernel: Kernel) -> Ladder:
+    def _ladder(self, asked: SampleOptions, doing: str, kernel: Kernel, *, referring: bool) -> Ladder:
         return Ladder(
             loaded=self._loaded,
             phase=PhaseKind.STEP,
             doing=doing,
             asked=lambda: (asked, DecodeOptions()),
+            referring=referring,
             # Replaced once there is something to slice.
             slice_attention=(lambda rows: None) if kernel.stores_scores else None,
             slices=kernel.slice_size,
@@ -260,6 +269,9 @@ class Denoising:
         attempt = partial(_attempt, ladder, engine)
         shown = request.shown
         beside = None if shown is None else engine.beside(shown.masked.tensor.to(x), shown.mask.to(x))
+        if request.reference is not None:
+            # It turns with what is made, as more channels of it do.
+            beside = engine.pack(request.reference.tensor.to(x))
         model = chain(
             engine, found.grid, velocity, request.conditioning, wishes, attempt, count, beside, request.hold, sigmas[0]
         )
@@ -325,6 +337,7 @@ class Denoising:
             "denoise": asked.denoise,
             **({} if request.shown is None else {"filled": request.shown.share}),
             **({} if request.hold is None else {"hold": dict(request.hold.told)}),
+            **({} if request.reference is None else {"reference": True}),
             "yaw_consistency": asked.yaw_consistency,
             "cube_consistency": asked.cube_consistency,
             "timestep_schedule": asked.timestep_schedule,

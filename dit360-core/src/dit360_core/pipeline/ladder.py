@@ -49,6 +49,7 @@ class Ladder:
     slice_attention: makes attention go in slices of so many rows from now on; None where that gains nothing.
     slices: query rows of a call now; 0: all at once.
     hint: what to do if nothing helped, where that is known.
+    referring: the model is shown a picture, too.
     """
 
     loaded: Loaded
@@ -58,6 +59,7 @@ class Ladder:
     slice_attention: Callable[[int], None] | None = None
     slices: int = 0
     hint: str | None = None
+    referring: bool = False
     _freed: bool = False
 
     def run(self, attempt: Callable[[], Result]) -> Result:
@@ -174,7 +176,7 @@ class Ladder:
         sentence = f"There is too little memory on the {device} for {self.doing} ({why})"
         try:
             sampling, decoding = self.asked()
-            phase = self.loaded.predict(sampling, decoding).phase(self.phase)
+            phase = self.loaded.predict(sampling, decoding, referring=self.referring).phase(self.phase)
             sentence += f": about {gib(phase.weights + phase.working)} are needed, {gib(free_memory(device))} are free"
             sentence += f"; {self.hint}" if self.hint else self._what_would_fit(sampling, decoding)
         except (Dit360Error, StopIteration, MemoryError, RuntimeError, SystemError) as error:
@@ -184,7 +186,7 @@ class Ladder:
         return sentence + "."
 
     def _what_would_fit(self, sampling: SampleOptions, decoding: DecodeOptions) -> str:
-        subject = self.loaded.subject(sampling, decoding)
+        subject = self.loaded.subject(sampling, decoding, referring=self.referring)
         asked = attrs.evolve(self.loaded.plan.asked, vram="auto")
         try:
             best = fit(asked, subject, ASSUMED).best

@@ -165,7 +165,9 @@ class _Preparation:
         self._confirm()  # whose memory and speed decide
         folder = self.folder or shape_folder(self.model, self.registry)
         files = architecture_of(folder, self.registry).compose(folder, self.replaced, weights=False)
-        self.asked = within_budget(self.asked, self.picture, self.registry, self.machine, self.model, files)
+        self.asked = within_budget(
+            self.asked, self.picture, self.registry, self.machine, self.model, files, referring=self.shown
+        )
 
     def _check(self) -> None:
         check_loading(self.asked, self.machine, self.model)
@@ -308,7 +310,9 @@ class _Preparation:
         if asked.quantization_mode == "auto" or 4 * stored < free_memory("cpu"):
             return  # in float32 they may take twice as much as in their files
         sampling, decoding = self.picture or (SampleOptions(prompt="any"), DecodeOptions())
-        subject = subject_in(asked, sampling, decoding, self.registry, self.machine, self.model, files)
+        subject = subject_in(
+            asked, sampling, decoding, self.registry, self.machine, self.model, files, referring=self.shown
+        )
         found = verdict_of(asked, subject, ASSUMED, one(asked, subject, ASSUMED), only_system=True)
         if found.fits is False:
             log.warning("%s", f"The system may end this process: {found.why}. {marked(found.advice(asked))}")
@@ -325,14 +329,17 @@ def within_budget(
     machine: Machine,
     model: Model,
     files: ModelFiles,
+    *,
+    referring: bool = False,
 ) -> LoadOptions:
     """The options with what ``vram`` or ``preset`` decides. Raises InputError if nothing fits.
 
     picture: what is to be made; None: one of the model's native size.
     files: with the model's configurations.
+    referring: the model is shown a picture, too, if it can be.
     """
     sampling, decoding = picture or (SampleOptions(prompt="any"), DecodeOptions())
-    subject = subject_in(asked, sampling, decoding, registry, machine, model, files)
+    subject = subject_in(asked, sampling, decoding, registry, machine, model, files, referring=referring)
 
     def usable(options: LoadOptions) -> bool:
         if options.quantization_mode in ("none", "auto"):

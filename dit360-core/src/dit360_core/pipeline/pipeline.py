@@ -162,7 +162,8 @@ class Pipeline:
         if given is None:
             own.tell(asked)
         self.check(asked, decode_options, filled=own.keeps)
-        with measuring(self._loaded, asked.log_memory_stats, asked, decode_options) as measured:
+        referring = own.keeps and self._refers(own)
+        with measuring(self._loaded, asked.log_memory_stats, asked, decode_options, referring=referring) as measured:
             size = picture_size(asked, self.plan.model)
             own = own.at(size)
             canvas = canvas_of(own, size) if own.keeps else None
@@ -174,11 +175,15 @@ class Pipeline:
             shown = None
             if canvas is not None and self.engine.facts.fills:
                 shown = self.encode_hole(canvas.pixels, canvas.unknown[None, None], **decoding)
+            reference = None
+            if canvas is not None and referring:
+                reference = self._autoencoding.encode_pixels(canvas.on_green, build(DecodeOptions, decoding))
             conditioning = self.encode(
                 prompt,
                 negative_prompt=negative_prompt_of(asked, self.plan.model, self.engine.facts),
                 max_sequence_length=asked.max_sequence_length,
                 prompt_prefix=asked.prompt_prefix,
+                referring=reference is not None,
             )
             sampled = self._denoising.sample(
                 Request(
@@ -188,6 +193,7 @@ class Pipeline:
                     image=begun if asked.denoise < 1.0 else None,
                     shown=shown,
                     hold=hold,
+                    reference=reference,
                     progress=progress,
                     tap=tap,
                 )
@@ -197,15 +203,20 @@ class Pipeline:
             panorama = self._autoencoding.decode(sampled, decode_options, paste)
         return measured.written(panorama)
 
-    def predict(self, **options: Any) -> Prediction:
+    def _refers(self, own: Given) -> bool:
+        """Whether the model is shown what is kept."""
+        return self.engine.facts.refers and own.options.reference == "auto"
+
+    def predict(self, *, referring: bool = False, **options: Any) -> Prediction:
         """The memory of each phase of a picture with the model as it is loaded.
 
+        referring: the model is shown a picture, too.
         options: as for :meth:`generate`.
         """
         decoding = own_options(DecodeOptions, options)
         options = {name: value for name, value in options.items() if name not in decoding}
         asked = build(SampleOptions, {"prompt": "any", **options}, beside=DecodeOptions)
-        return self._loaded.predict(asked, build(DecodeOptions, decoding))
+        return self._loaded.predict(asked, build(DecodeOptions, decoding), referring=referring)
 
     def encode(
         self,
@@ -214,16 +225,20 @@ class Pipeline:
         negative_prompt: str | None = None,
         max_sequence_length: int | None = None,
         prompt_prefix: str | None = None,
+        referring: bool = False,
     ) -> Conditioning:
         """Reads a prompt. negative_prompt (may be empty) is needed for true guidance; None leaves it out.
 
         max_sequence_length: tokens that the prompt is padded or cut to; None: what the text encoder was made for.
         prompt_prefix: text to put before it, unless it is there already; empty: nothing; None: the model's own.
+        referring: the model is shown a picture with it, and is told what to make of that.
         """
         SampleOptions(prompt=prompt, max_sequence_length=max_sequence_length, prompt_prefix=prompt_prefix)
         length = max_sequence_length or self.engine.longest_prompt
         own = self.plan.model.prompt_prefix if prompt_prefix is None else spaced(prompt_prefix)
         read, prefix = prefixed(prompt, own)
+        if referring and (told := self.engine.facts.reference_prompt) is not None:
+            read, prefix = told + read, told + (prefix or "")
         ladder = Ladder(
             loaded=self._loaded,
             phase=PhaseKind.TEXT,
@@ -250,6 +265,7 @@ class Pipeline:
         image: Latents | None = None,
         shown: Shown | None = None,
         hold: Hold | None = None,
+        reference: Latents | None = None,
         latents: torch.Tensor | None = None,
         progress: Progress | None = None,
         tap: Tap | None = None,
@@ -261,6 +277,8 @@ class Pipeline:
         image: as :meth:`encode_image` gives it.
         shown: as :meth:`encode_hole` gives it, for a model that fills; its size is taken if none is given.
         hold: what is kept of a picture; with ``denoise`` below 1 the rest begins with that picture, too.
+        reference: a picture of the same size that a model which can be shown one sees, as :meth:`encode_image` gives
+        it; the conditioning is to be read with ``referring``.
         latents, progress, tap: as in :meth:`generate`.
         """
         encoded = sorted(set(ENCODED) & set(options))
@@ -283,7 +301,8 @@ class Pipeline:
         if shown is not None and (asked.width, asked.height) == (None, None):
             asked = attrs.evolve(asked, width=shown.masked.width, height=shown.masked.height)
         self.check(asked, DecodeOptions(), filled=shown is not None)
-        with measuring(self._loaded, asked.log_memory_stats, asked, DecodeOptions()) as measured:
+        referring = reference is not None
+        with measuring(self._loaded, asked.log_memory_stats, asked, DecodeOptions(), referring=referring) as measured:
             sampled = self._denoising.sample(
                 Request(
                     conditioning=conditioning,
@@ -292,6 +311,7 @@ class Pipeline:
                     image=image if asked.denoise < 1.0 else None,
                     shown=shown,
                     hold=hold,
+                    reference=reference,
                     progress=progress,
                     tap=tap,
                 )

@@ -85,8 +85,13 @@ def lines(told: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: DecodeOptions) -> Iterator[Measurement]:
-    """Measures what happens in this block: by whom measures already, or, if it is wanted, by a recorder of its own."""
+def measuring(
+    loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False
+) -> Iterator[Measurement]:
+    """Measures what happens in this block: by whom measures already, or, if it is wanted, by a recorder of its own.
+
+    referring: the model is shown a picture, too.
+    """
     recorders = loaded.engine.recorders
     # What other threads paint meanwhile is none of its own.
     own = Recorder(loaded.plan.device, thread=threading.get_ident()) if wanted and not recorder_of(recorders) else None
@@ -96,7 +101,7 @@ def measuring(loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: D
     first, predicted = 0, {}
     if recorder is not None:
         # Now, since on a CPU what the process holds at the end is not what the picture began with.
-        prediction = loaded.predict(sampling, decoding)
+        prediction = loaded.predict(sampling, decoding, referring=referring)
         # What torch counts of a device is without what CUDA itself takes.
         beside = prediction.held if loaded.plan.device == "cuda" else 0
         predicted = {str(phase.name): phase.total - beside for phase in prediction.phases}

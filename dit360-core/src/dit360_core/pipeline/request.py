@@ -32,6 +32,7 @@ class Request:
     image: to begin with; None: nothing.
     shown: what a model that fills is shown; None for the others.
     hold: what is kept of a picture; None: nothing.
+    reference: a picture that a model which refers is shown; None: none.
     progress, tap: called after each step.
     """
 
@@ -41,6 +42,7 @@ class Request:
     image: Latents | None = None
     shown: Shown | None = None
     hold: Hold | None = None
+    reference: Latents | None = None
     progress: Progress | None = None
     tap: Tap | None = None
 

@@ -158,8 +158,11 @@ class Loaded:
 
     # ------------------------------------------------------------------------------------------------------- planning
 
-    def subject(self, sampling: SampleOptions, decoding: DecodeOptions) -> Subject:
-        """This model, and a picture that is to be made with it."""
+    def subject(self, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False) -> Subject:
+        """This model, and a picture that is to be made with it.
+
+        referring: the model is shown another picture, too.
+        """
         if self._shapes is None:
             self._shapes = self.make_shapes()
         shapes, plan = self._shapes, self.plan
@@ -174,12 +177,15 @@ class Loaded:
             model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
             sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
             lora=bool(self.state.loras), stored=bits, quantizer=plan.quantization.address, held=self._held(),
-            beside=beside_bytes(self.engine.denoiser),
+            beside=beside_bytes(self.engine.denoiser), referring=referring,
         )  # fmt: skip
 
-    def predict(self, sampling: SampleOptions, decoding: DecodeOptions) -> Prediction:
-        """What a picture takes, with the model as it is loaded now."""
-        subject = self.subject(sampling, decoding)
+    def predict(self, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False) -> Prediction:
+        """What a picture takes, with the model as it is loaded now.
+
+        referring: the model is shown another picture, too.
+        """
+        subject = self.subject(sampling, decoding, referring=referring)
         vram = self.plan.options.vram
         setup = chosen_setup(subject, self.state.options, None if vram is None else budget_of(vram))
         return predict(subject.shapes, setup, subject.held)

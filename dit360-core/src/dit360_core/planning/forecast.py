@@ -57,6 +57,7 @@ class Subject:
     beside: bytes of a LoRA that is kept beside the transformer's weights.
 
     here: whether the machine is this one.
+    referring: whether the model is shown a picture, too.
     lora: whether there is one.
     stores_scores: whether the attention kernel that would be used does.
     held: bytes that are taken before the model.
@@ -77,6 +78,7 @@ class Subject:
     beside: int = 0
     here: bool = True
     held: int = 0
+    referring: bool = False
 
     @property
     def family(self) -> Architecture:
@@ -94,10 +96,11 @@ class Subject:
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Of the image, with its pad columns, and of the prompt."""
+        """Of the image, with its pad columns and a picture that is shown, and of the prompt."""
         padding = 0 if self.sampling.circular_mode == "bias" else padding_of(self.sampling, self.model)
         text = self.sampling.max_sequence_length or self.shapes.longest_prompt
-        return tokens_of(*self.size, padding), text
+        shown = tokens_of(*self.size) if self.referring and self.facts.refers else 0
+        return tokens_of(*self.size, padding) + shown, text
 
     @property
     def evaluations(self) -> int:
@@ -235,6 +238,7 @@ def subject_in(
     files: ModelFiles,
     *,
     here: bool = True,
+    referring: bool = False,
 ) -> Subject:
     """The same where model, files and machine are known."""
     from dit360_core.models.shapes.shapes import Shapes
@@ -265,6 +269,7 @@ def subject_in(
         beside=_beside(asked, model, family),
         here=here,
         held=bytes_before(machine.device),
+        referring=referring,
     )
 
 

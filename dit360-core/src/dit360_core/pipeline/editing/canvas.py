@@ -28,6 +28,7 @@ GROWN, SOFT = 8, 16
 """Pixels of growth and of softness where nobody says otherwise: a latent column has 8."""
 FEATHER, PHOTO_FEATHER = 8, 4
 """Pixels over which what is kept of an image, and of a photo, passes into what is made when it is pasted back."""
+GREEN = torch.tensor([0.0, 1.0, 0.0])
 BEYOND = 4
 """Pixels beyond a photo's edge that are held as they were filled in: the autoencoder needs them to show the edge."""
 
@@ -55,6 +56,11 @@ class Canvas:
     def pixels(self) -> torch.Tensor:
         """``(1, 3, H, W)`` float32 in 0 … 1."""
         return pixels_of(self.picture.image)[None]
+
+    @property
+    def on_green(self) -> torch.Tensor:
+        """The same, pure green where a model that is shown it is to go on from nothing."""
+        return torch.where(self.unknown == 1, GREEN[None, :, None, None], self.pixels)
 
 
 def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
