@@ -30,7 +30,7 @@ def enliven(module, seed=0):
     with torch.no_grad():
         for name, tensor in module.named_parameters():
             if tensor.ndim > 1:
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5)
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5 * tensor[0].numel() ** -0.5)
             elif not name.endswith("bias"):
                 tensor.copy_(tensor + 0.1 * torch.randn(tensor.shape, generator=generator))
         for name, tensor in module.named_buffers():

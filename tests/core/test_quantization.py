@@ -178,7 +178,7 @@ def test_patterns_of_the_user_leave_layers_out():
         ({"quantization_mode": "int8", "quantization_skip": "*"}, "all of them are left out"),
         ({"quantization_skip": "*.wo"}, "quantization_skip=.* has no effect, because quantization_mode is none"),
         ({"quantization_parts": "t5"}, "quantization_parts=t5 has no effect"),
-        ({"quantization_parts": "vae"}, "must be one of: both, transformer, t5"),
+        ({"quantization_parts": "vae"}, "must be one of: both, transformer, text, t5"),
         ({"lora_mode": "adapter"}, "lora_mode=adapter has no effect, because no LoRA is loaded"),
     ],
 )

@@ -1,4 +1,5 @@
-"""What is FLUX.1's is known in models/flux alone: a further family is one more folder."""
+"""What is FLUX.1's is known in models/flux alone, and what is another family's in its distribution: nothing in the core
+knows its name."""
 
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ OF_FLUX = re.compile(
 
 THE_OPTION = re.compile(
     r'^    t5: str \| None = option\(|^        help="(T5 text encoder instead of|What is quantized: )'
-    r'|^QUANTIZED = |^    "evict": '
+    r'|^QUANTIZED|^REPLACING = |^    "evict": '
 )
 """``--t5`` is a word of the users', which ``Architecture.replaceable`` and ``Part.option`` give a meaning."""
 
@@ -34,13 +35,29 @@ def test_the_pattern_finds_what_is_in_the_folder_of_flux():
 
 def test_the_core_names_no_part_of_flux_outside_its_folder():
     # A convolution has in_channels in every autoencoder.
-    mine = {"models/flux/", "sphere/vae/"}
+    mine = {"models/flux/", "plugins/builtin/architectures.py", "sphere/vae/"}
     found = [
         f"{name}:{number}: {line.strip()}"
         for name, number, line in lines(CORE)
         if OF_FLUX.search(line)
         and not name.startswith(tuple(mine))
         and not (name.startswith("options/") and THE_OPTION.match(line))
+    ]
+    assert found == []
+
+
+OF_OTHERS = re.compile(r"klein|qwen|krea|flux.?2|mistral", re.IGNORECASE)
+
+
+def test_the_core_names_no_family_of_another_distribution():
+    # Classes of diffusers that the core's own rooms take apart, and what is said of the core's own family.
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name, number, line in lines(CORE)
+        if OF_OTHERS.search(line)
+        and not name.startswith(("sphere/vae/", "models/flux/"))
+        and "AutoencoderKL" not in line
+        and "Krea-dev" not in line
     ]
     assert found == []
 

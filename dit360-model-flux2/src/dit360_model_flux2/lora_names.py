@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dit360_core.models.lora.naming import Blocks, LayerNames, PartNames, flat, same
+from dit360_core.models.family import Blocks, LayerNames, PartNames, flat, same
 
 _QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
 _ADDED_QKV = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")

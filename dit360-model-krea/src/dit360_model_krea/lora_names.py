@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dit360_core.models.lora.naming import Blocks, LayerNames, PartNames, flat, same
+from dit360_core.models.family import Blocks, LayerNames, PartNames, flat, same
 
 # Krea's own names (AI-toolkit, ComfyUI, kohya), in blocks of both kinds.
 _BLOCK: Mapping[str, tuple[str, ...]] = {

@@ -5,7 +5,7 @@ Source: diffusers' conversion of LoRAs (``_convert_non_diffusers_qwen_lora_to_di
 
 from __future__ import annotations
 
-from dit360_core.models.lora.naming import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, same
+from dit360_core.models.family import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, same
 
 _BLOCK = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_out.0",

@@ -21,6 +21,7 @@ import attrs
 from dit360_core.errors import ModelError, named, remedy
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.schema import read_json
+from dit360_core.options import QUANTIZED_MEANS, REPLACING
 
 if TYPE_CHECKING:
     import torch
@@ -187,7 +188,7 @@ class Architecture(abc.ABC):
 
     def quantized_by(self, option: str) -> tuple[str, ...]:
         """The parts that a value of ``quantization_parts`` means."""
-        wanted = {"t5": "text"}.get(option, option)
+        wanted = QUANTIZED_MEANS.get(option, option)
         return tuple(part.name for part in self.parts if part.option and wanted in ("both", part.option))
 
     def by_blocks(self, offload: str) -> tuple[str, ...]:
@@ -241,7 +242,7 @@ class Architecture(abc.ABC):
 
     def find_replaced(self, asked: LoadOptions) -> tuple[Any, ...]:
         """The parts that options name, looked at as far as they are on this machine. Raises ModelError."""
-        for option in ("vae", "t5"):
+        for option in REPLACING:
             if getattr(asked, option) and option not in self.replaceable:
                 raise ModelError(
                     f"{named(option)} names a part for other models, and {self.title} takes none there; "

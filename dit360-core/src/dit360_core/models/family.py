@@ -20,6 +20,7 @@ from dit360_core.models.architecture import (
 )
 from dit360_core.models.folder import ModelFolder, PartKind
 from dit360_core.models.libraries import explain_broken_import
+from dit360_core.models.lora.naming import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, same
 from dit360_core.models.schemas import (
     ACTIVATIONS,
     EPSILON,
@@ -43,6 +44,7 @@ __all__ = [
     "ACTIVATIONS",
     "AUTOENCODER",
     "DENOISER",
+    "DENOISER_PREFIXES",
     "EPSILON",
     "FLAG",
     "ID",
@@ -55,18 +57,22 @@ __all__ = [
     "WIDTH",
     "WRITTEN",
     "Architecture",
+    "Blocks",
     "Facts",
     "Guidance",
+    "LayerNames",
     "ModelFolder",
     "Networks",
     "Part",
     "PartKind",
+    "PartNames",
     "Role",
     "Schema",
     "Target",
     "TokenizerKind",
     "Value",
     "explain_broken_import",
+    "flat",
     "index_of",
     "list_of",
     "longest_prompt",
@@ -74,6 +80,7 @@ __all__ = [
     "odd_language_model",
     "odd_scheduler",
     "one_of",
+    "same",
     "text_config_of",
     "texts",
     "whole",

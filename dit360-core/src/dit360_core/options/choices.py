@@ -9,6 +9,8 @@ EVICTIONS = ("none", "text", "all")
 PRESETS = ("none", "auto", "low-vram", "balanced", "speed", "quality")
 LORA_MODES = ("fuse", "adapter")
 QUANTIZED = ("both", "transformer", "text", "t5")
+QUANTIZED_MEANS = {"t5": "text"}
+"""A value of the same → the one that means as much."""
 TIMESTEP_SCHEDULES = ("linear", "quadratic", "cosine")
 CIRCULAR_MODES = ("pad", "bias")
 TILING_MODES = ("auto", "always", "never")

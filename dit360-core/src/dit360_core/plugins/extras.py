@@ -45,7 +45,7 @@ def extra_with(kind: str, name: str, *, core: str, here: Collection[str] = ()) -
 
 
 def extra_beginning(kind: str, text: str, *, core: str, here: Collection[str] = ()) -> str | None:
-    """The extra by whose name a text begins, such as ``flux2`` of ``Flux2KleinPipeline``; the longest, or None.
+    """The extra by whose name a text begins, as a class of a family begins with the family's; the longest, or None.
 
     text: in any case.
     The others are those of :func:`extra_with`, which it is like in all else.
