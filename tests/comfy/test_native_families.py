@@ -366,7 +366,13 @@ def small_vae(kind):
         made.bn.running_mean.normal_()
         made.bn.running_var.uniform_(0.5, 2.0)
     config = None if params is None else {"params": params}
-    return comfy.sd.VAE(sd=made.state_dict(), config=config, dtype=torch.float32)
+    whole = comfy.ldm.wan.vae.WanVAE
+    # An older ComfyUI knows one width alone.
+    comfy.ldm.wan.vae.WanVAE = lambda **given: whole(**{**given, "dim": 8})
+    try:
+        return comfy.sd.VAE(sd=made.state_dict(), config=config, dtype=torch.float32)
+    finally:
+        comfy.ldm.wan.vae.WanVAE = whole
 
 
 def wrapping(net):
