@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented_plugins import attention, installed, offering
 from random_models import random_conditioning, random_flux
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZE = {"width": 128, "height": 64, "steps": 2, "seed": 1}
 
@@ -468,23 +469,25 @@ def test_whole_pictures_of_one_seed_are_the_same_whatever_computes_attention(who
     assert 10 * np.log10(255**2 / max(error, 1e-12)) >= 50
 
 
+class Watching(TorchDispatchMode):
+    """Which kernels PyTorch may choose between in the whole process, at each step of a computation."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append((torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()))
+        return function(*args, **(kwargs or {}))
+
+
 def test_naming_a_kernel_of_pytorch_leaves_its_choice_in_other_threads_alone():
     """torch.nn.attention.sdpa_kernel would switch kernels for the whole process while it is active."""
-    seen, stop = [], threading.Event()
-
-    def watch():
-        while not stop.is_set():
-            seen.append((torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     q = torch.randn(1, 64, 2, 16)
-    for _ in range(200):
-        sdpa_flash(q, q, q, scale=0.25)
-        sdpa_math(q, q, q, scale=0.25)
-    stop.set()
-    watcher.join()
-    assert set(seen) == {(True, True)}
+    for kernel in (sdpa_flash, sdpa_math):
+        with Watching() as watching:
+            kernel(q, q, q, scale=0.25)
+        assert set(watching.seen) == {(True, True)}
 
 
 def scales_keys(q, k, v, *, scale):

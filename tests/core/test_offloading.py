@@ -176,9 +176,30 @@ def test_disk_that_is_full_is_told_before_anything_is_written(monkeypatch):
         dit360.load("tiny", device="cpu", offload="disk")
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-def test_compiled_blocks_make_the_same_picture():
+def compiled_as_plain():
     options = {"width": 64, "steps": 2, "seed": 1, "circular_padding": 1}
     plain, compiled = (Pipeline.from_diffusers(random_flux(), compile_blocks=c) for c in (False, True))
     one, other = (p.sample(random_conditioning(), **options).tensor for p in (plain, compiled))
     assert (one - other).abs().max() <= 1e-5
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_make_the_same_picture():
+    compiled_as_plain()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compile_blocks needs a C++ compiler")
+def test_blocks_are_traced_whole_and_make_the_same_picture(monkeypatch):
+    """All of compiling but what PyTorch then writes in C++, for which its compiler takes half a minute."""
+    traced = []
+
+    def compile_fx(graph, inputs, **_):
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compile_fx)
+    torch.compiler.reset()  # nor is anything found that was compiled before
+    compiled_as_plain()
+    torch.compiler.reset()
+    assert len(traced) >= 2  # a block of either kind
