@@ -666,23 +666,23 @@ def as_signals(kills, interrupts):
     return [int(signal.SIGKILL)] * kills + [int(signal.SIGINT)] * interrupts
 
 
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
+@pytest.fixture(scope="module", params=[(2, 3), pytest.param((KILLS, len(PROMPTS)), marks=pytest.mark.long)])
+def interrupted(request, tmp_path_factory):
     """A batch that was killed and interrupted again and again, and what was seen after each time."""
     if not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
+    kills, pictures = request.param
     folder = tmp_path_factory.mktemp("interrupted")
-    written(folder / "list.txt", *PROMPTS)
-    asked = {"seed": 20, "signals": as_signals(KILLS, 2), "pictures": len(PROMPTS)}
+    written(folder / "list.txt", *PROMPTS[:pictures])
+    asked = {"seed": 20, "signals": as_signals(kills, 2), "pictures": pictures}
     done = python(_KILLED, cwd=folder, given=json.dumps(asked), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    return folder, told, (told["told"][:kills], told["told"][kills:])
 
 
-@pytest.mark.long
 def test_killed_at_random_moments_whatever_has_its_name_is_whole(interrupted):
-    _, told = interrupted
-    killed = told["told"][:KILLS]
+    _, _, (killed, _) = interrupted
     assert all(all(each["pictures"].values()) for each in killed)
     held = [each for each in killed if each["held"]]
     assert {each["code"] for each in held} == {-signal.SIGKILL}
@@ -690,19 +690,18 @@ def test_killed_at_random_moments_whatever_has_its_name_is_whole(interrupted):
 
 
 def test_ctrl_c_leaves_whole_pictures_and_nothing_half_written(interrupted):
-    _, told = interrupted
-    before = told["told"][KILLS - 1]["parts"]
-    for each in told["told"][KILLS:]:
+    _, _, (killed, stopped) = interrupted
+    for each in stopped:
         assert all(each["pictures"].values())
-        assert each["parts"] <= before
-    assert {each["code"] for each in told["told"][KILLS:] if each["held"]} == {130}
+        assert each["parts"] <= killed[-1]["parts"]
+    assert {each["code"] for each in stopped if each["held"]} == {130}
 
 
 def test_run_again_it_goes_on_to_the_pictures_of_an_uninterrupted_run_each_once(interrupted):
-    folder, told = interrupted
+    folder, told, _ = interrupted
     assert set(told["codes"]) == {0}
     whole = {path.name: path.read_bytes() for path in (folder / "whole").glob("*.png")}
-    assert len(whole) == len(PROMPTS)
+    assert len(whole) == len((folder / "list.txt").read_text().splitlines())
     for name in told["folders"]:
         assert {path.name: path.read_bytes() for path in (folder / name).glob("*.png")} == whole
         lines = [json.loads(line) for line in (folder / name / "manifest.jsonl").read_text().splitlines()]
