@@ -1,9 +1,12 @@
 """The core's own kernels under the tests that plugins inherit; and those tests catch kernels that are wrong."""
 
+import functools
+
 import attrs
 import pytest
 import torch
 from dit360_core.errors import Reason
+from dit360_core.planning.probe import Trials
 from dit360_core.plugins.builtin import attention as builtin
 from dit360_core.plugins.builtin.attention_kernels import eager, sdpa
 from dit360_core.plugins.offers import AttentionBackend, AttentionNeed
@@ -11,6 +14,18 @@ from dit360_core.system.machine import Machine
 from dit360_core.testing import AttentionConformance
 
 OFFERS = {offer.name: offer for offer in builtin.dit360_attention_backends()}
+
+
+@functools.cache
+def trials(need):
+    """Made and computed once for all kernels."""
+    return Trials(need, several=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _given_back():
+    yield
+    trials.cache_clear()
 
 
 class Builtin(AttentionConformance):
@@ -24,6 +39,9 @@ class Builtin(AttentionConformance):
         # On a CPU, many heads are a loop around one; they are tried with sdpa.
         most = 24 if self.name == "sdpa" or self.machine().device != "cpu" else 3
         return [attrs.evolve(need, heads=min(need.heads, most)) for need in super().needs()]
+
+    def _trials(self, need):
+        return trials(need)
 
 
 class TestSdpa(Builtin):

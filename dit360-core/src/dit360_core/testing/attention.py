@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from dit360_core.errors import Reason
-from dit360_core.planning.probe import probe_attention, refusals, trial_call
+from dit360_core.planning.probe import Trials, closeness, refusals, trial_call
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.entries import Entry
 from dit360_core.plugins.offers import Attend, AttentionBackend, AttentionNeed
@@ -77,9 +77,8 @@ class AttentionConformance(OfferConformance):
             assert not wrong, f"unsupported answers {wrong[0]!r:.60} where a Reason with a sentence belongs"
 
     def test_what_it_supports_is_as_right_as_pytorch(self) -> None:
-        machine = self.machine()
         for need, attend in self._supported():
-            reasons = list(probe_attention(attend, machine, need))
+            reasons = closeness(attend, need, self._trials(need)).reasons
             assert not reasons, f"{'; '.join(map(str, reasons))} ({need})"
 
     def test_twice_is_the_same(self) -> None:
@@ -114,6 +113,9 @@ class AttentionConformance(OfferConformance):
                 within(error, bound, f"the result in slices of {rows} queries", need)
 
     # ------------------------------------------------------------------------------------------------ inner parts
+
+    def _trials(self, need: AttentionNeed) -> Trials:
+        return Trials(need)
 
     def _entry(self) -> Entry:
         return Entry(kind="attention", offer=self.offer(), distribution="mine", version="0")
