@@ -111,8 +111,10 @@ def test_one_pad_column_is_log_2_on_the_keys_of_the_edge_columns():
     assert (engine.unpack(x, grid) - padded.tensor).abs().max() <= 1e-10
 
 
-@pytest.mark.parametrize("padding", [1, 2, 10])
-@pytest.mark.parametrize("backend", ["eager", "sdpa", "sdpa-flash", "sdpa-math"])
+@pytest.mark.parametrize(
+    ("padding", "backend"),
+    [(1, "sdpa"), (2, "sdpa"), (10, "sdpa"), (10, "eager"), (10, "sdpa-flash"), (10, "sdpa-math")],
+)
 def test_a_bias_on_the_keys_is_padding(padding, backend):
     """Ten columns of eight: some are there three times, and weigh log 3."""
     conditioning, start = random_conditioning(torch.float64), noise()

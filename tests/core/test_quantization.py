@@ -444,6 +444,9 @@ def test_needs_of_quantizers_know_nothing_of_sizes_unless_auto_asks():
 
 # ------------------------------------------------------------------------------------------------------------- LoRA
 
+ROUNDED = pytest.mark.parametrize("rounded", ["int8", "int4"])
+"""A mode of ours and one of a plugin's: to a LoRA, the plugin's two are alike."""
+
 
 def states(pipe):
     return dict(pipe.engine.denoiser.state_dict())
@@ -463,26 +466,29 @@ def fused_folder(tmp_path_factory, tiny_folder, lora, load):
     return folder / "model"
 
 
-def test_fused_then_quantized_is_quantized_of_the_fused(mode, fused_folder, lora, load):
-    while_loading = load("tiny", lora=lora, quantization_mode=mode, lora_mode="fuse")
+@ROUNDED
+def test_fused_then_quantized_is_quantized_of_the_fused(rounded, fused_folder, lora, load):
+    while_loading = load("tiny", lora=lora, quantization_mode=rounded, lora_mode="fuse")
     of_the_fused = dit360_core.load(
-        str(fused_folder), quantization_mode=mode, precision="fp32", quantization_parts="transformer"
+        str(fused_folder), quantization_mode=rounded, precision="fp32", quantization_parts="transformer"
     )
     assert same(states(while_loading), states(of_the_fused))
     assert while_loading.state.loras[0].modules == len(ATTENTION)
     assert 0.9 < while_loading.state.lora_kept < 1.1
 
 
-def test_a_zero_lora_changes_nothing(mode, tmp_path, quantized):
+@ROUNDED
+def test_a_zero_lora_changes_nothing(rounded, tmp_path, load):
     file = write_lora(tmp_path / "zero.safetensors", zero=True)
-    zero = dit360_core.load("tiny", lora=file, quantization_mode=mode, quantization_parts="transformer")
-    assert same(states(zero), states(quantized))
+    zero = dit360_core.load("tiny", lora=file, quantization_mode=rounded, quantization_parts="transformer")
+    assert same(states(zero), states(load("tiny", quantization_mode=rounded)))
 
 
 @pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])
-def test_a_lora_changes_the_picture_of_a_quantized_model(mode, lora_mode, lora, quantized, load, paint):
-    panorama = paint(load("tiny", lora=lora, quantization_mode=mode, lora_mode=lora_mode))
-    assert panorama.image.tobytes() != paint(quantized).image.tobytes()
+@ROUNDED
+def test_a_lora_changes_the_picture_of_a_quantized_model(rounded, lora_mode, lora, load, paint):
+    panorama = paint(load("tiny", lora=lora, quantization_mode=rounded, lora_mode=lora_mode))
+    assert panorama.image.tobytes() != paint(load("tiny", quantization_mode=rounded)).image.tobytes()
     (told,) = panorama.settings["used"]["loras"]
     assert (told["modules"], told["mode"], told["strength"]) == (len(ATTENTION), lora_mode, 1.0)
 
@@ -495,12 +501,13 @@ def test_a_lora_of_other_layers_is_refused(quantization, lora_mode, tmp_path):
         dit360_core.load("tiny", lora=file, quantization_mode=quantization, lora_mode=lora_mode)
 
 
-def test_the_strength_of_an_adapter_can_change_and_zero_is_without(mode, lora, quantized, load, paint):
-    pipe = load("tiny", lora=lora, quantization_mode=mode, lora_mode="adapter")
+@ROUNDED
+def test_the_strength_of_an_adapter_can_change_and_zero_is_without(rounded, lora, load, paint):
+    pipe = load("tiny", lora=lora, quantization_mode=rounded, lora_mode="adapter")
     full = paint(pipe)
     pipe.set_lora_strength(0)
     without = pipe.generate(**PICTURE)
-    assert without.image.tobytes() == paint(quantized).image.tobytes()
+    assert without.image.tobytes() == paint(load("tiny", quantization_mode=rounded)).image.tobytes()
     assert without.settings["used"]["loras"][0]["strength"] == 0
     pipe.set_lora_strength(1.0)
     assert pipe.generate(**PICTURE).image.tobytes() == full.image.tobytes() != without.image.tobytes()
@@ -566,13 +573,14 @@ def test_a_stored_model_cannot_become_another(mode, stored):
     assert plan.quantization.used == mode
 
 
-def test_a_stored_model_takes_a_lora_only_beside(stored, restored, lora, paint):
-    folder, _ = stored
+@ROUNDED
+def test_a_stored_model_takes_a_lora_only_beside(rounded, store, lora, load, paint):
+    folder, _ = store(rounded)
     with pytest.raises(InputError, match="no LoRA can be fused into rounded weights; use lora_mode=adapter"):
         dit360_core.load(str(folder), lora=lora)
     beside = dit360_core.load(str(folder), lora=lora, lora_mode="adapter")
     assert beside.state.loras[0].modules == len(ATTENTION)
-    assert paint(restored).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
+    assert paint(load(str(folder))).image.tobytes() != beside.generate(**PICTURE).image.tobytes()
 
 
 @pytest.fixture(scope="module")
