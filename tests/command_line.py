@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,9 @@ PLUGINS = Path(__file__).parent / "plugins"
 LIBRARIES = Path(__file__).parent / "libraries"
 HANGING = 3600
 """Seconds after which a process is taken to hang for ever: a guard, and nothing that a busy machine could reach."""
+
+MARKS = re.compile("[\ufdd0-\ufdd3]|\\\\ufdd[0-3]")
+"""What options are marked with in the program's own sentences, as they are and in JSON: nobody else sees it."""
 
 _OURS = {
     name: value for name, value in os.environ.items() if not name.startswith(("DIT360_", "FORCE_COLOR", "PYTHONPATH"))

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from command_line import PLUGINS, Told, dit360, install, python
+from command_line import MARKS, PLUGINS, Told, dit360, install, python
 from dit360_core.cli.work import registered
 
 SMALL = ["--width", "128", "--steps", "1", "--seed", "7"]
@@ -152,11 +152,17 @@ def test_what_a_plugin_says_does_nothing_to_the_terminal(told):
     assert "no driver found\\u001b[2J" in told["table"].out
 
 
+def test_what_programs_are_told_of_them_has_no_marks(told):
+    assert told["json"].json["failures"]
+    assert not MARKS.search(told["json"].out)
+
+
 @pytest.mark.long
 def test_the_doctor_advises_about_each_plugin_that_fails(site, tmp_path):
     (doctor,) = dit360(["doctor", "--json"], cwd=tmp_path, PYTHONPATH=site)
     assert doctor.code == 1
     assert "\x1b" not in doctor.out + doctor.err
+    assert not MARKS.search(doctor.out)
     advice = "\n".join(doctor.json["advice"])
     for distribution, version, _ in FAILURES:
         assert f"{distribution} {version}" in advice
