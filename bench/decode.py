@@ -1,9 +1,12 @@
-"""What decoding costs, untiled, in diffusers' tiles and in ours: peak memory, time and error of a FLUX-shaped VAE.
+"""What decoding costs, untiled, in diffusers' tiles and in ours: peak memory, time and error of an autoencoder.
 
     python bench/decode.py --sizes 1024x512,2048x1024
+    python bench/decode.py --autoencoder qwen --sizes 1024x512,2048x1024
     python bench/decode.py --device cuda --precision bf16 --sizes 2048x1024,4096x2048,8192x4096
 
-The autoencoder has the shape of FLUX.1's and random weights; memory and time do not depend on their values. Every
+The autoencoder has the shape of FLUX.1's (kl), FLUX.2's (flux2; with the small decoder: flux2-small) or Qwen-Image's
+(qwen), and random weights; memory and time do not depend on their values. diffusers' own is that of films with all
+kernels, run for one frame; ours has flattened ones, as the core reads them. Every
 measurement is a process of its own, since an allocator that has been large stays so. On the CPU the peak is that of the
 resident memory (VmHWM, reset just before) above what the process held with the weights loaded and the kernels warm; on
 CUDA it is the allocator's. Times are of one run each, or the median of several with --rounds.
@@ -34,6 +37,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     encode: Annotated[bool, typer.Option("--encode", help="Encode pictures instead.")] = False,
+    autoencoder: Annotated[str, typer.Option(help="kl, flux2, flux2-small or qwen.")] = "kl",
     rounds: Annotated[int, typer.Option(help="Processes for each figure; the median counts.")] = 1,
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench/results/decode.json"),
 ) -> None:
@@ -49,7 +53,17 @@ def main(
             reference = Path(folder) / "whole.pt"
             # The circular decode in one piece comes first: the others are compared with it.
             for way in sorted(chosen, key=lambda name: name != "whole"):
-                runs = [_measured(way, width, height, device, precision, encode, reference) for _ in range(rounds)]
+                asked = {
+                    "way": way,
+                    "width": width,
+                    "height": height,
+                    "device": device,
+                    "precision": precision,
+                    "encode": encode,
+                    "autoencoder": autoencoder,
+                    "reference": str(reference),
+                }
+                runs = [{**asked, **in_a_process(__file__, asked)} for _ in range(rounds)]
                 worked = [run for run in runs if "seconds" in run]
                 row = dict(worked[-1] if worked else runs[-1])
                 for key in ("seconds", "peak"):
@@ -73,7 +87,7 @@ def main(
                 f"{row['error']:.1e}" if row["error"] is not None else "",
                 str(row["tiles"] or ""),
             )
-        table.title = f"{'encode' if encode else 'decode'} {width}×{height}, {precision}, {device}"
+        table.title = f"{autoencoder}, {'encode' if encode else 'decode'} {width}×{height}, {precision}, {device}"
         console.print(table)
         results += rows
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,37 +95,23 @@ def main(
     console.print(f"Written: {output}")
 
 
-def _measured(
-    way: str, width: int, height: int, device: str, precision: str, encode: bool, reference: Path
-) -> dict[str, Any]:
-    asked = {
-        "way": way,
-        "width": width,
-        "height": height,
-        "device": device,
-        "precision": precision,
-        "encode": encode,
-        "reference": str(reference),
-    }
-    return {**asked, **in_a_process(__file__, asked)}
-
-
 # ------------------------------------------------------------------------------------------------- in the child
 
 
 def child(asked: dict[str, Any]) -> dict[str, Any]:
     """One measurement."""
-    from dit360_core.sphere.vae import decoder_steps, encoder_steps, make_schedule, predict_whole
+    from dit360_core.sphere.vae import decoder_steps, encoder_steps, latent_channels, make_schedule, predict_whole
     from dit360_core.system.dtypes import torch_dtype
 
     device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
-    vae = flux_shaped().to(device, dtype)
     width, height, way, encode = asked["width"], asked["height"], asked["way"], asked["encode"]
+    made = {"kl": flux_shaped, "flux2": flux2_shaped, "flux2-small": flux2_small, "qwen": qwen_shaped}
+    vae = made[asked["autoencoder"]](way).to(device, dtype).eval().requires_grad_(False)
     steps = encoder_steps(vae) if encode else decoder_steps(vae)
 
     def sample(width: int, height: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
-        shape = (1, 3, height, width) if encode else (1, 16, height // 8, width // 8)
+        shape = (1, 3, height, width) if encode else (1, latent_channels(vae), height // 8, width // 8)
         return torch.randn(shape, generator=generator).to(device, dtype)
 
     def scheduled(given: torch.Tensor) -> Any:
@@ -150,13 +150,39 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def flux_shaped() -> Any:
+def flux_shaped(way: str = "") -> Any:
     """FLUX.1's autoencoder with random weights."""
     from dit360_core.models.flux.small import small_autoencoder
 
     return small_autoencoder(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32, sample_size=1024
     )
+
+
+def flux2_shaped(way: str, **config: Any) -> Any:
+    """FLUX.2's autoencoder with random weights."""
+    from diffusers import AutoencoderKLFlux2
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    return AutoencoderKLFlux2(**blocks, **config)
+
+
+def flux2_small(way: str) -> Any:
+    """FLUX.2's autoencoder with a decoder of fewer channels."""
+    return flux2_shaped(way, decoder_block_out_channels=(96, 192, 384, 384))
+
+
+def qwen_shaped(way: str) -> Any:
+    """Qwen-Image's autoencoder with random weights."""
+    from diffusers import AutoencoderKLQwenImage
+    from dit360_core.sphere.vae import flatten, one_frame
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLQwenImage()
+    if not way.startswith("diffusers"):
+        flatten(one_frame(vae))
+    return vae
 
 
 def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) -> tuple[torch.Tensor, int | None]:
@@ -167,10 +193,11 @@ def _run(vae: Any, way: str, given: torch.Tensor, encode: bool, scheduled: Any) 
     if way.startswith("diffusers"):
         if way == "diffusers tiled":
             vae.enable_tiling()
+        film = hasattr(vae, "temperal_downsample")
+        given = given.unsqueeze(2) if film else given
         with torch.no_grad():
-            if encode:
-                return vae.encode(given, return_dict=False)[0].mode(), None
-            return vae.decode(given, return_dict=False)[0], None
+            made = vae.encode(given, return_dict=False)[0].mode() if encode else vae.decode(given, return_dict=False)[0]
+        return made.squeeze(2) if film else made, None
     return (encode_exact if encode else decode_exact)(vae, given, scheduled(given))
 
 

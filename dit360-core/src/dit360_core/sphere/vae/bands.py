@@ -130,6 +130,11 @@ class ConvolutionStream:
         self._seen = 0
         self._tail: torch.Tensor | None = None
 
+    @property
+    def convolutions(self) -> tuple[ConvolutionStream, ...]:
+        """As :attr:`ResidualStream.convolutions`."""
+        return (self,)
+
     def push(self, band: torch.Tensor) -> torch.Tensor | None:
         """The rows of the result that this band completes, or None."""
         layer = self.layer
@@ -168,6 +173,7 @@ class ConvolutionStream:
             buffer[:, :, :above] = 0
         elif self._tail is not None:
             buffer[:, :, :above] = self._tail
+        self._tail = None
         body = buffer[:, :, above : above + rows]
         body[..., left : left + width] = band
         # One column at a time: a picture may be narrower than the margin, which then repeats it.
@@ -245,20 +251,34 @@ class ResidualStream:
     """A whole :class:`Residual` over a stream of bands: nothing of its inside is kept but a few rows.
 
     first, second: its two convolutions; the rows of the shortcut wait until the second one is as far.
+    borrowed: bands are gone when their rows are needed, and must be copied.
     """
 
     def __init__(
-        self, layer: Residual, first: ConvolutionStream, second: ConvolutionStream, shortcut: ConvolutionStream | None
+        self,
+        layer: Residual,
+        first: ConvolutionStream,
+        second: ConvolutionStream,
+        shortcut: ConvolutionStream | None,
+        *,
+        borrowed: bool = True,
     ) -> None:
         self._layer, self._first, self._second, self._shortcut = layer, first, second, shortcut
-        self._waiting = Waiting()
+        self._waiting, self._borrowed = Waiting(), borrowed
+
+    @property
+    def convolutions(self) -> tuple[ConvolutionStream, ...]:
+        """Those that it is made of."""
+        return (self._first, self._second, *([self._shortcut] if self._shortcut is not None else []))
 
     def push(self, band: torch.Tensor) -> torch.Tensor | None:
-        # The band itself is gone when its rows are needed.
-        aside = band.clone() if self._shortcut is None else self._shortcut.push(band)
-        assert aside is not None
-        self._waiting.append(aside)
-        del aside
+        if self._shortcut is not None:
+            aside = self._shortcut.push(band)
+            assert aside is not None
+            self._waiting.append(aside)
+            del aside
+        else:
+            self._waiting.append(band.clone() if self._borrowed else band)
         inner = self._first.push(band)
         del band
         out = None if inner is None else self._second.push(inner)

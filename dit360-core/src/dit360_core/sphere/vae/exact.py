@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import torch
@@ -17,10 +17,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from dit360_core.sphere.vae.bands import ConvolutionStream, Moments, ResidualStream, Stream, Takes, add_rows, normalizer
-from dit360_core.sphere.vae.schedule import SCORES, SMALLEST_WORK, Schedule, Way
+from dit360_core.sphere.vae.flow import Flow, Sink
+from dit360_core.sphere.vae.schedule import SMALLEST_WORK, Schedule
 from dit360_core.sphere.vae.sizes import mean_of
 from dit360_core.sphere.vae.slabs import Given, Rows, Slabs, Waiting
-from dit360_core.sphere.vae.steps import Attention, Convolution, Residual
+from dit360_core.sphere.vae.steps import Attention, Convolution, Residual, Step, modules_of, norms_of
+from dit360_core.sphere.vae.streaming import Run
+from dit360_core.sphere.vae.ways import SCORES, Way
 from dit360_core.system.memory import give_back_freed_memory
 
 
@@ -38,13 +41,16 @@ def encode_exact(vae: Any, pixels: torch.Tensor, schedule: Schedule) -> tuple[to
     return mean_of(vae, moments), tiles
 
 
-def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Any) -> tuple[torch.Tensor, int]:
-    """Runs a schedule on one sample after the other."""
+def _each(vae: Any, samples: torch.Tensor, schedule: Schedule, counted: Step) -> tuple[torch.Tensor, int]:
+    """Runs a schedule on one sample after the other.
+
+    counted: the step whose tiles are counted.
+    """
     height, width = schedule.size_out
     out, tiles = None, 0
     with torch.no_grad(), weights_at_hand(vae):
         for i in range(samples.shape[0]):
-            run = _Run(schedule, counted.conv)
+            run = _Run(schedule, modules_of(counted)[0])
             if out is None:
                 shape = (samples.shape[0], schedule.channels_out, height, width)
                 out = torch.empty(shape, dtype=samples.dtype, device=samples.device)
@@ -70,19 +76,16 @@ def weights_at_hand(vae: nn.Module) -> Iterator[None]:
         yield
 
 
-class _Sink(Protocol):
-    def add(self, band: torch.Tensor) -> None: ...
-
-
 class _Kept(Rows):
-    """Rows and their moments."""
+    """Rows and, if they are needed, their moments."""
 
-    def __init__(self, slabs: Slabs) -> None:
+    def __init__(self, slabs: Slabs, gathering: bool = True) -> None:
         super().__init__(slabs)
-        self.moments = Moments()
+        self.moments, self._gathering = Moments(), gathering
 
     def add(self, band: torch.Tensor) -> None:
-        self.moments.add(band)
+        if self._gathering:
+            self.moments.add(band)
         self.append(band)
 
 
@@ -97,6 +100,10 @@ class _Result:
         self._done += band.shape[2]
 
 
+def _needs_moments(way: Way) -> bool:
+    return any(isinstance(norm, nn.GroupNorm) for norm in norms_of(way.steps[0]))
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class _Task:
     """One way of a schedule, with what it reads and writes.
@@ -108,7 +115,7 @@ class _Task:
     rows: int
     source: Rows | Given
     moments: Moments
-    sink: _Sink
+    sink: Sink
 
     def scan(self) -> Iterator[torch.Tensor]:
         return self.source.scan(self.rows)
@@ -120,7 +127,7 @@ class _Task:
 class _Run:
     """A schedule carried out on one sample. ``tiles``: how often the convolution ``counted`` was given a rectangle."""
 
-    def __init__(self, schedule: Schedule, counted: nn.Conv2d) -> None:
+    def __init__(self, schedule: Schedule, counted: nn.Module) -> None:
         self.tiles = 0
         self._schedule, self._counted = schedule, counted
 
@@ -131,14 +138,16 @@ class _Run:
         moments = Moments()
         last = len(self._schedule.ways) - 1
         for i, (way, rows) in enumerate(zip(self._schedule.ways, self._schedule.rows, strict=True)):
-            sink = _Result(out) if i == last else _Kept(self._slabs)
+            sink = _Result(out) if i == last else _Kept(self._slabs, _needs_moments(self._schedule.ways[i + 1]))
             self._run(_Task(way=way, rows=rows, source=source, moments=moments, sink=sink))
             if isinstance(sink, _Kept):
                 source, moments = sink, sink.moments
 
     def _run(self, task: _Task) -> None:
         way, step = task.way, task.way.steps[-1]
-        if isinstance(step, Attention):
+        if way.run is not None:
+            self._streamed(way.run, task)
+        elif isinstance(step, Attention):
             self._attention(step, task)
         elif isinstance(step, Convolution):
             self._flow(task.drain(), [self._stream(step, way.size, task.moments)], task.sink)
@@ -220,6 +229,27 @@ class _Run:
             _push(middle.take(count), [second, total], task.sink)
         self._done([again])
 
+    # -------------------------------------------------------------------------------------------------- streaming
+
+    def _streamed(self, run: Run, task: _Task) -> None:
+        """Nothing is kept; only what comes from a slab must not be held on to."""
+        made: list[Stream] = []
+        for stage in run.stages:
+            step, size = stage.step, stage.size
+            if isinstance(step, Convolution):
+                made.append(self._stream(step, size))
+                continue
+            assert isinstance(step, Residual)
+            shortcut = None if step.shortcut is None else self._stream(step.shortcut, size)
+            first, second = self._stream(step.first, size), self._stream(step.second, size)
+            made.append(ResidualStream(step, first, second, shortcut, borrowed=not made))
+        flow = Flow(run.stages, made, task.sink)
+        for band in task.drain():
+            flow.push(band)
+            del band
+        del flow
+        self._done(made)
+
     # ------------------------------------------------------------------------------------------------- attention
 
     def _attention(self, step: Attention, task: _Task) -> None:
@@ -265,7 +295,7 @@ class _Run:
             normalize = normalizer(layer.norm, moments, layer.conv.weight)
         return ConvolutionStream(layer, size[0], tile, normalize)
 
-    def _flow(self, bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: _Sink) -> None:
+    def _flow(self, bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: Sink) -> None:
         """One pass over a whole picture."""
         _push(bands, streams, sink)
         self._done(streams)
@@ -276,11 +306,12 @@ class _Run:
         if self._slabs.device.type == "cpu" and self._schedule.kept_bytes >= SMALLEST_WORK:
             give_back_freed_memory("cpu")
         for stream in streams:
-            if isinstance(stream, ConvolutionStream) and stream.layer.conv is self._counted:
-                self.tiles = max(self.tiles, stream.tiles)
+            for one in stream.convolutions:
+                if one.layer.conv is self._counted:
+                    self.tiles = max(self.tiles, one.tiles)
 
 
-def _push(bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: _Sink) -> None:
+def _push(bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink: Sink) -> None:
     """Bands through one stream after the other; a name that is not needed any more would keep its band alive."""
     for source in bands:
         band: torch.Tensor | None = source
@@ -297,6 +328,8 @@ def _push(bands: Iterable[torch.Tensor], streams: Sequence[Stream | _Sum], sink:
 
 class _Sum:
     """Adds waiting rows to those that stream by."""
+
+    convolutions: tuple[ConvolutionStream, ...] = ()
 
     def __init__(self, rows: Takes, scale: float) -> None:
         self._rows, self._scale = rows, scale

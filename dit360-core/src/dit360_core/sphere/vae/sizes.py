@@ -8,7 +8,7 @@ import torch
 
 from dit360_core.errors import ModelError
 from dit360_core.sphere.vae.schedule import size_after
-from dit360_core.sphere.vae.steps import Attention, Residual, TellsSteps
+from dit360_core.sphere.vae.steps import TellsSteps, channels_in
 from dit360_core.sphere.vae.structure import decoder_steps
 
 
@@ -18,10 +18,7 @@ def latent_channels(vae: Any) -> int:
     Raises ModelError if it tells none.
     """
     if isinstance(vae, TellsSteps):
-        first = decoder_steps(vae)[0]
-        if isinstance(first, Attention):
-            return first.channels
-        return (first.first if isinstance(first, Residual) else first).channels_in
+        return channels_in(decoder_steps(vae)[0])
     config = getattr(vae, "config", None)
     for name in ("latent_channels", "z_dim"):
         if isinstance(found := getattr(config, name, None), int):

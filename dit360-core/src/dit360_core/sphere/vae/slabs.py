@@ -142,6 +142,7 @@ class Waiting:
             band = self._bands.popleft()
             piece, rest = band[:, :, :rows], band[:, :, rows:]
             if rest.shape[2]:
-                self._bands.appendleft(rest)
+                # A few rows would keep all of the band that they lie in.
+                self._bands.appendleft(rest.clone() if 2 * rest.shape[2] <= band.shape[2] else rest)
             rows -= piece.shape[2]
             yield piece

@@ -213,6 +213,20 @@ def norms_of(step: Step) -> list[Norm]:
     return [step.norm] if step.norm is not None else []
 
 
+def channels_in(step: Step) -> int:
+    """Channels that a step takes."""
+    if isinstance(step, Attention):
+        return step.channels
+    return step.first.channels_in if isinstance(step, Residual) else step.channels_in
+
+
+def channels_out(step: Step) -> int:
+    """Channels that a step gives."""
+    if isinstance(step, Attention):
+        return step.channels
+    return step.second.channels_out if isinstance(step, Residual) else step.channels_out
+
+
 def all_claimed(steps: Iterable[Step], halves: Iterable[nn.Module | None], unused: str = "") -> tuple[Step, ...]:
     """The steps, if between them they hold every parameter of the halves.
 
