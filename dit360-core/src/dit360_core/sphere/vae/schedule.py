@@ -30,6 +30,8 @@ WORK_SHARE = 16
 """The working set may be this fraction of what is kept."""
 HOLES = 1.75
 """What an allocator takes for a working set of 1, since blocks of all sizes come and go. Measured: bench/decode.py."""
+HOLES_STREAMED = 1.45
+"""The same where a picture streams through many layers: weights are among it, which stay. Measured likewise."""
 SLABS = 64
 """What is kept is held in about so many blocks …"""
 SMALLEST_SLAB = 2**20
@@ -92,7 +94,10 @@ def make_schedule(
         for way in ways
     )
     held = [way.on_device if level == "offloaded" else _in_slabs(way, slab // itemsize) for way in ways]
-    scratch = [int(HOLES * (way.work_per_row * n + way.work_fixed)) for way, n in zip(ways, rows, strict=True)]
+    scratch = [
+        int((HOLES if way.run is None else HOLES_STREAMED) * (way.work_per_row * n + way.work_fixed))
+        for way, n in zip(ways, rows, strict=True)
+    ]
     peak = max(map(sum, zip(held, scratch, strict=True)))
     return Schedule(
         level=level,
