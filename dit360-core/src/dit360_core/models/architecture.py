@@ -268,6 +268,13 @@ class Architecture(abc.ABC):
     def target(self, name: str) -> Target | None:
         """The layer that a LoRA's file means by a name, without what names a factor; None: no layer of this family."""
 
+    def other_names(self, part: str, name: str) -> tuple[str, ...]:
+        """Other names that a tensor of a part may have in files, such as those of the model's makers.
+
+        part, name: which. What is called so may be flat there, and has the part's shape here.
+        """
+        return ()
+
     def first_inputs(self, part: str, layer: str, inputs: int) -> int | None:
         """How many inputs a layer has in other models of the family, where here it has more and these are the first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -237,7 +237,11 @@ def harmless(patterns: Iterable[str], name: str) -> bool:
 
 
 def sources(
-    prefixes: Iterable[str], wanted: Iterable[str], found: Collection[str], tied: Mapping[str, str]
+    prefixes: Iterable[str],
+    wanted: Iterable[str],
+    found: Collection[str],
+    tied: Mapping[str, str],
+    others: Callable[[str], Iterable[str]] = lambda name: (),
 ) -> dict[str, str]:
     """Parameter → tensor of the files, where that has another name.
 
@@ -245,16 +249,18 @@ def sources(
     wanted: names of parameters.
     found: names of tensors in the files.
     tied: parameter → the one that it is one with.
+    others: further names that a parameter may have.
     """
     pairs: dict[str, list[str]] = {}
     for one, other in [*tied.items(), *((other, one) for one, other in tied.items())]:
         pairs.setdefault(one, []).append(other)
     renamed = {}
     for name in wanted:
-        others = list(pairs.get(name, ()))
+        known = list(pairs.get(name, ()))
         # transformers has both: all older files have the prefix.
-        others += [name.removeprefix(each) if name.startswith(each) else each + name for each in prefixes]
-        there = [other for other in others if other in found]
+        known += [name.removeprefix(each) if name.startswith(each) else each + name for each in prefixes]
+        known += others(name)
+        there = [other for other in known if other in found]
         if name not in found and there:
             renamed[name] = there[0]
     return renamed

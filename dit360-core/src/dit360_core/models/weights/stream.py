@@ -6,6 +6,8 @@ CPU, and a LoRA can then only be added to weights that are rounded already.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -111,7 +113,7 @@ def whole(networks: Networks, name: str, folder: Path, dtype: torch.dtype) -> to
     def found() -> Iterator[Piece]:
         for source, tensor in part.tensors.all():
             for wanted in owners.get(source, ()):
-                kept = networks.as_read(name, tensor)
+                kept = _shaped(networks.as_read(name, tensor), module, wanted)
                 # Copied where it is a part of what was read, or all of that would stay.
                 kept = kept if kept.numel() == tensor.numel() else kept.clone(memory_format=torch.contiguous_format)
                 yield Piece(wanted, kept.to(dtype_of(module, wanted, dtype)) if kept.is_floating_point() else kept)
@@ -148,10 +150,21 @@ def part_of(
     described = networks.architecture.part(name)
     tensors = Tensors(folder)
     wanted = {key: tuple(tensor.shape) for key, tensor in held(module).items()}
-    renamed = sources(described.prefixes, wanted, tensors.names(), _tied(module))
+    other_names = functools.partial(networks.architecture.other_names, name)
+    renamed = sources(described.prefixes, wanted, tensors.names(), _tied(module), other_names)
     found = {key: networks.shape_read(name, shape) for key, shape in tensors.shapes().items()}
+    for key, source in renamed.items():
+        if found[source] == (math.prod(wanted[key]),):
+            found[source] = wanted[key]
     check_names(described.harmless, folder, wanted, found, renamed)
     return Part(name, module, tensors, selection, renamed, additions)
+
+
+def _shaped(tensor: torch.Tensor, module: torch.nn.Module, name: str) -> torch.Tensor:
+    """A tensor of the files as a module holds it, where it is flat in the files and not here."""
+    owner, _, leaf = name.rpartition(".")
+    wanted = getattr(module.get_submodule(owner), leaf).shape
+    return tensor.view(wanted) if tensor.ndim == 1 and tensor.numel() == wanted.numel() else tensor
 
 
 def held(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -188,7 +201,7 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
         module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
         yield Piece(name, module.to(how.home), layer)
     for name in others:
-        tensor = part.tensors.read(part.sources.get(name, name))
+        tensor = _shaped(part.tensors.read(part.sources.get(name, name)), part.module, name)
         as_it_is = plain or not tensor.is_floating_point()
         wanted = tensor.dtype if as_it_is else dtype_of(part.module, name, dtype)
         owner, _, leaf = name.rpartition(".")
