@@ -4,37 +4,23 @@ import re
 import subprocess
 import sys
 import zipfile
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import pytest
 from command_line import python
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-
-ROOT = Path(__file__).parents[2]
-
+from wheels_of import ROOT, build_wheels
 
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("dit360-*/pyproject.toml"))
-
-
-BUILD = """
-import os, sys
-from hatchling.build import build_wheel
-out, *sources = sys.argv[1:]
-for source in sources:
-    os.chdir(source)
-    build_wheel(out)
-"""
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory):
     """A folder with the wheels of all distributions, built in one process, since each import costs a second."""
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-c", BUILD, out, *(ROOT / name for name in DISTRIBUTIONS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_wheels(out, DISTRIBUTIONS)
     return out
 
 
