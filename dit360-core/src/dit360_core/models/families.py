@@ -39,8 +39,16 @@ def architecture_of(folder: Path, registry: Registry | None = None) -> Architect
 
 
 def architecture_for(pipe: object, registry: Registry | None = None) -> Architecture:
-    """The family of a loaded pipeline of diffusers; the usual one for a pipeline of none, whose check says so."""
-    found = _claiming({"_class_name": type(pipe).__name__}, {}, registry or default_registry())
+    """The family of a loaded pipeline of diffusers; the usual one for a pipeline of none, whose check says so.
+
+    Raises ModelError for one of a family that is not installed.
+    """
+    registry, made = registry or default_registry(), type(pipe).__name__
+    found = _claiming({"_class_name": made}, {}, registry)
+    if found is None and (extra := _extra_for(made, registry)) is not None:
+        raise ModelError(
+            f'The pipeline is a {made}, whose family is not installed; it comes with: pip install "{CORE}[{extra}]".'
+        )
     return _architecture(found, registry)
 
 
@@ -146,11 +154,15 @@ def _check_installed(folder: Path, registry: Registry) -> None:
     made = index.get("_class_name", denoiser.get("_class_name"))
     if not isinstance(made, str) or _claiming(index, denoiser, registry) is not None:
         return
-    extra = extra_beginning("architecture", made, core=CORE, here=registry.distributions())
+    extra = _extra_for(made, registry)
     if extra is not None:
         raise ModelError(
             f'{folder} holds a {made}, whose family is not installed; it comes with: pip install "{CORE}[{extra}]".'
         )
+
+
+def _extra_for(pipeline: str, registry: Registry) -> str | None:
+    return extra_beginning("architecture", pipeline, core=CORE, here=registry.distributions())
 
 
 def locate(base: str, registry: Registry | None = None) -> Path:
@@ -159,6 +171,8 @@ def locate(base: str, registry: Registry | None = None) -> Path:
 
     folder = existing(base)
     if folder is None and looks_like_hub_id(base):
+        # Whose it is is seen before gigabytes come that nothing here can use.
+        _check_installed(fetch(base, [INDEX]), registry or default_registry())
         folder = fetch(base, model_files(registry))
         with explain_the_cache(base):
             check_model(folder, registry)
@@ -177,4 +191,6 @@ def shape_folder(model: Model, registry: Registry | None = None) -> Path:
         return Path(model.shape)
     from dit360_core.models.weights.hub import fetch  # as above
 
-    return fetch(model.base, ["*.json"])
+    folder = fetch(model.base, ["*.json"])
+    _check_installed(folder, registry or default_registry())
+    return folder
