@@ -31,6 +31,7 @@ _LATE = (
 _SERVER = """
 import contextlib, gc, importlib, json, os, select, signal, socket, sys, tempfile
 
+gc.disable()  # as in conftest.py, while modules are imported
 import torch
 import diffusers, peft, transformers
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
@@ -89,6 +90,7 @@ def next_code(lines):
 os.chdir("/")  # a folder that nobody removes
 gc.collect()
 gc.freeze()
+gc.enable()
 code = next_code([socket.socket(fileno=int(sys.argv.pop()))])
 exec(compile(code, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
 """
