@@ -21,6 +21,7 @@ from dit360_core.models.architecture import (
 from dit360_core.models.folder import ModelFolder, PartKind
 from dit360_core.models.libraries import explain_broken_import
 from dit360_core.models.lora.naming import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, same
+from dit360_core.models.one_frame import ONE_FRAME, one_frame_channels, one_frame_kind
 from dit360_core.models.schemas import (
     ACTIVATIONS,
     EPSILON,
@@ -50,6 +51,7 @@ __all__ = [
     "ID",
     "LANGUAGE_MODEL",
     "LAYERS",
+    "ONE_FRAME",
     "SCHEDULER",
     "SHARE",
     "VOCABULARY",
@@ -79,6 +81,8 @@ __all__ = [
     "number",
     "odd_language_model",
     "odd_scheduler",
+    "one_frame_channels",
+    "one_frame_kind",
     "one_of",
     "same",
     "text_config_of",

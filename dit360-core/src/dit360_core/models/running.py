@@ -8,6 +8,7 @@ from dit360_core.models.diffusers_networks import DiffusersNetworks
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine, Velocity
 from dit360_core.models.given import check_numbers, check_parts
+from dit360_core.models.one_frame_running import OneFrameEngine, OneFrameNetworks
 from dit360_core.models.preview import fitted
 from dit360_core.models.residency.residency import Residency
 from dit360_core.models.shift import FlowShift
@@ -18,6 +19,7 @@ from dit360_core.models.weights.parts import explain_libraries
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.models.weights.selection import Policy
 from dit360_core.sphere.grid import Grid
+from dit360_core.sphere.vae import one_frame
 
 __all__ = [
     "DiffusersNetworks",
@@ -26,6 +28,8 @@ __all__ = [
     "FlowShift",
     "Grid",
     "KernelProcessor",
+    "OneFrameEngine",
+    "OneFrameNetworks",
     "Policy",
     "Residency",
     "TokenVelocity",
@@ -38,6 +42,7 @@ __all__ = [
     "hidden_states",
     "kernel_for",
     "load_tokenizer",
+    "one_frame",
     "padded",
     "quiet",
     "run_on_shapes",
