@@ -95,3 +95,57 @@ def random_klein(*, distilled=False, small_decoder=False, layers=28, seed=0):
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def random_qwen(*, seed=0):
+    """A QwenImagePipeline: whole, so that it can be saved."""
+    with quiet():
+        from diffusers import (
+            AutoencoderKLQwenImage,
+            FlowMatchEulerDiscreteScheduler,
+            QwenImagePipeline,
+            QwenImageTransformer2DModel,
+        )
+        from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+        tokenizer = byte_tokenizer()
+        torch.manual_seed(seed)
+        transformer = QwenImageTransformer2DModel(
+            in_channels=64,
+            out_channels=16,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            axes_dims_rope=(4, 6, 6),
+        )
+        vae = AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)
+        reader = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(
+                text_config={
+                    "vocab_size": len(tokenizer),
+                    "hidden_size": 32,
+                    "intermediate_size": 48,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
+                    "num_key_value_heads": 1,
+                    "max_position_embeddings": 2048,
+                    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+                },
+                vision_config={
+                    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32,
+                    "fullatt_block_indexes": [0],
+                },
+            )
+        )  # fmt: skip
+        pipe = QwenImagePipeline(
+            transformer=enliven(transformer, seed),
+            vae=enliven(vae, seed + 1),
+            text_encoder=enliven(reader, seed + 2),
+            tokenizer=tokenizer,
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+            ),
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

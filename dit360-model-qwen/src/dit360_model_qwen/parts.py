@@ -1,0 +1,34 @@
+"""The parts of a Qwen-Image model: a language model, a transformer and an autoencoder of films."""
+
+from __future__ import annotations
+
+from dit360_core.models.family import DENOISER, ONE_FRAME, Part, Role
+
+TEXT = "text_encoder"
+LONGEST_PROMPT = 512
+"""Tokens of a prompt that are read where nothing is said, as in diffusers' pipelines; nothing is padded."""
+
+PARTS = (
+    Part(
+        name=DENOISER,
+        role=Role.DENOISER,
+        words="transformer",
+        short="transformer",
+        option="transformer",
+        blocks=("transformer_blocks",),
+    ),
+    ONE_FRAME,
+    Part(
+        name=TEXT,
+        role=Role.TEXT,
+        words="text encoder",
+        short="text encoder",
+        option="text",
+        blocks=("layers",),
+        # Neither what answers in words nor what sees pictures.
+        harmless=(r"lm_head\..*", r"(model\.)?visual\..*"),
+        # transformers has said where the language model lies in three ways.
+        prefixes=("model.", "model.language_model.", "language_model.model."),
+    ),
+)
+"""In the order in which they are read."""
