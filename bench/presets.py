@@ -1,7 +1,7 @@
-"""Every preset's plan for FLUX.1-dev at 2048×1024, as the README has it.
+"""Every preset's plan for FLUX.1-dev at 2048×1024, and cards' for the other models by name, as the README has them.
 
-    python bench/presets.py            # writes the table of README.md
-    python bench/presets.py --check    # only says whether it is what the planner says now
+    python bench/presets.py            # writes the tables of README.md
+    python bench/presets.py --check    # only says whether they are what the planner says now
 
 Measurements are taken from docs/full-size-cuda.json, which ``bench/full_size.py`` writes on a GPU, if it is there.
 """
@@ -20,11 +20,17 @@ from dit360_core.planning.budget import Fit, fit
 from dit360_core.planning.forecast import Subject, subject_of, with_system_memory
 from dit360_core.planning.speed import ASSUMED
 from dit360_core.plugins.registry import default_registry
+from dit360_core.system.durations import duration
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import gib
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- presets: written by make presets -->", "<!-- end of presets -->"
+NAMED_BEGIN, NAMED_END = "<!-- named: written by make presets -->", "<!-- end of named -->"
+NAMED = ("klein-360", "qwen-360", "krea-360")
+"""Models of the families that come as distributions of their own."""
+CARDS = (8, 12, 16, 24)
+"""GiB."""
 ASKED: tuple[dict[str, Any], ...] = (
     {"vram": 8},
     {"vram": 12},
@@ -46,23 +52,27 @@ ASKED: tuple[dict[str, Any], ...] = (
 
 
 def main(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if the table is another.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if a table is another.")] = False,
 ) -> None:
-    """Plan every preset and write the table."""
+    """Plan every preset and write the tables."""
     page = ROOT / "README.md"
     text = page.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n" + "\n".join(rows()) + f"\n{END}{after}"
+    made = put(put(text, BEGIN, END, rows()), NAMED_BEGIN, NAMED_END, named_rows())
     if check:
         raise typer.Exit(int(made != text))
     page.write_text(made, encoding="utf-8")
 
 
-def subject() -> Subject:
-    """FLUX.1-dev on a common card that is not here."""
+def put(page: str, begin: str, end: str, table: Iterable[str]) -> str:
+    """The page with a table in the place of the one between two marks."""
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n" + "\n".join(table) + f"\n{end}{rest.split(end)[1]}"
+
+
+def subject(model: str = "dit360") -> Subject:
+    """A model by name on a common card that is not here."""
     card = Machine(device="cuda", device_name="a CUDA card", capability=(8, 6), fast_bfloat16=True)
-    asked = LoadOptions(model="dit360", device="cuda", vram="24")
+    asked = LoadOptions(model=model, device="cuda", vram="24")
     found = subject_of(asked, SampleOptions(prompt="any"), DecodeOptions(), default_registry(), card)
     return attrs.evolve(found, here=False)
 
@@ -77,9 +87,25 @@ def rows() -> Iterable[str]:
         yield row(asked, options, found, measured)
 
 
-def decided(asked: dict[str, Any], flux: Subject) -> tuple[LoadOptions, Fit]:
+def named_rows() -> Iterable[str]:
+    """The table of the other models by name."""
+    yield "| model | card | what it decides | text | a step | decode | system memory | time |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for model in NAMED:
+        subject_ = subject(model)
+        for card in CARDS:
+            options, found = decided({"vram": card}, subject_, model)
+            prediction = found.best.prediction
+            cells = [f"**{gib(p.total)}**" if p is prediction.peak else gib(p.total) for p in prediction.phases]
+            yield (
+                f"| `{model}` | {card} GiB | {found.best.sentence(options)} | {' | '.join(cells)} | "
+                f"{gib(prediction.host)} | {duration(found.best.seconds)} |"
+            )
+
+
+def decided(asked: dict[str, Any], flux: Subject, model: str = "dit360") -> tuple[LoadOptions, Fit]:
     """What is asked for, and what the planner makes of it. asked: of LoadOptions."""
-    options = LoadOptions(model="dit360", **{"vram": "8", **asked})
+    options = LoadOptions(model=model, **{"vram": "8", **asked})
     card = attrs.evolve(flux, machine=with_system_memory(flux.machine, options, here=False))
     return options, fit(options, card, ASSUMED)
 

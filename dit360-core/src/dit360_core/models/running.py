@@ -19,9 +19,24 @@ from dit360_core.models.weights.parts import explain_libraries
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.models.weights.selection import Policy
 from dit360_core.sphere.grid import Grid
-from dit360_core.sphere.vae import one_frame
+from dit360_core.sphere.vae import (
+    Attention,
+    CannotTakeApart,
+    Convolution,
+    PixelNorm,
+    Projection,
+    Residual,
+    Step,
+    TellsSteps,
+    all_claimed,
+    one_frame,
+    rms_norm,
+)
 
 __all__ = [
+    "Attention",
+    "CannotTakeApart",
+    "Convolution",
     "DiffusersNetworks",
     "Embedding",
     "Engine",
@@ -30,10 +45,16 @@ __all__ = [
     "KernelProcessor",
     "OneFrameEngine",
     "OneFrameNetworks",
+    "PixelNorm",
     "Policy",
+    "Projection",
     "Residency",
+    "Residual",
+    "Step",
+    "TellsSteps",
     "TokenVelocity",
     "Velocity",
+    "all_claimed",
     "check_numbers",
     "check_numbers_of_tokens",
     "check_parts",
@@ -45,5 +66,6 @@ __all__ = [
     "one_frame",
     "padded",
     "quiet",
+    "rms_norm",
     "run_on_shapes",
 ]
