@@ -41,8 +41,10 @@ TYPICAL = DIT360
 
 def typical_need(machine: Machine) -> AttentionNeed:
     """What DiT360 itself asks of attention, by the configuration that comes with its name: the largest model here."""
-    family = expected(TYPICAL)
-    facts = facts_of(shape_folder(TYPICAL))
+    # Of the core's own family, whatever plugins there are: one of them may be tried by whoever asks.
+    core = Registry(entry_points=[])
+    family = expected(TYPICAL, core)
+    facts = facts_of(shape_folder(TYPICAL, core), core)
     precision = precision_for(LoadOptions(), TYPICAL, machine)
     return native_need(TYPICAL, machine, precision, (facts.heads, facts.head_dim), family.longest_prompt)
 
