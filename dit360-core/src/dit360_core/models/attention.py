@@ -62,8 +62,8 @@ def kernel_for(denoiser: Any, attend: Attend, slice_size: int) -> Attend:
     Raises InputError if context parallelism is switched on for it, which would go unseen.
     """
     # Set on the processors that are replaced, where ours would not see it.
-    for processor in denoiser.attn_processors.values():
-        if getattr(processor, "_parallel_config", None) is not None:
+    for module in denoiser.modules():
+        if getattr(getattr(module, "processor", None), "_parallel_config", None) is not None:
             raise InputError(
                 "Context parallelism is switched on for this transformer, which dit360's attention does not "
                 "support; load it without."

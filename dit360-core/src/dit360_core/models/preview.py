@@ -26,7 +26,7 @@ def fitted(
     channels = latent_channels(vae)
     generator = torch.Generator().manual_seed(0)
     colours = 0.5 * torch.randn(_PATCHES, channels, 1, 1, generator=generator)
-    patches = to_stored(colours).expand(-1, -1, _SIDE, _SIDE).to(device, vae.dtype)
+    patches = to_stored(colours.expand(-1, -1, _SIDE, _SIDE)).to(device, vae.dtype)
     decode = whole_decoder(vae)
     pixels = torch.cat([decode(patch) for patch in torch.split(patches, 8)])
     # The middle only: the borders of a patch know that they are borders.

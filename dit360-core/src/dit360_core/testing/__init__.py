@@ -1,5 +1,6 @@
 """What a plugin's own tests inherit to show that its backend keeps the contract."""
 
+from dit360_core.testing.architecture import ArchitectureConformance
 from dit360_core.testing.attention import AttentionConformance
 from dit360_core.testing.known_models import ModelConformance
 from dit360_core.testing.offering import OfferConformance
@@ -8,6 +9,7 @@ from dit360_core.testing.scheduling import SchedulerConformance
 from dit360_core.testing.tiling import TilingConformance
 
 __all__ = [
+    "ArchitectureConformance",
     "AttentionConformance",
     "ModelConformance",
     "OfferConformance",

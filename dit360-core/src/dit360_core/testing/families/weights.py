@@ -1,0 +1,198 @@
+"""Weights in fewer bits, in files, in blocks, dropped and read again; and what a plan says of their bytes."""
+
+from __future__ import annotations
+
+import unittest
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+
+from dit360_core.models.residency.placement import displace, place
+from dit360_core.models.shapes.shapes import Shapes
+from dit360_core.models.weights.bytes import tensor_bytes
+from dit360_core.models.weights.selection import Policy, linear_layers, select_layers
+from dit360_core.pipeline.quantizing import quantize
+from dit360_core.sphere.grid import Grid
+from dit360_core.testing.families.base import FamilyTests
+from dit360_core.testing.families.model import off
+from dit360_core.testing.saying import within
+
+BYTES, ACTIVATIONS = 0.01, 0.1
+INT8 = 0.5
+"""Of a velocity, in standard deviations: layers of sixteen channels round more than a model's do."""
+
+
+class WeightTests(FamilyTests):
+    """Of a policy, and of all that becomes of weights.
+
+    wide: pixels of a picture whose activations are measured.
+    """
+
+    wide: tuple[int, int] = (1024, 512)
+
+    # ------------------------------------------------------------------------------------------------------- quantized
+
+    def test_every_layer_that_a_policy_names_is_there(self) -> None:
+        for part, module, policy in self._policies():
+            names = linear_layers(module)
+            for pattern in (*policy.left, *policy.one_token):
+                assert any(fnmatchcase(name, pattern) for name in names), (
+                    f"Networks.policy names {pattern!r}, and no Linear layer of {part} is called so"
+                )
+            for pattern, why in policy.left.items():
+                assert len(why.split()) > 2, f"Networks.policy leaves {pattern!r} of {part} for no reason: {why!r}"
+            assert select_layers(module, policy).layers
+
+    def test_layers_of_one_token_see_one_token(self) -> None:
+        model = self.model()
+        engine = model.load().engine
+        selection = select_layers(engine.denoiser, engine.networks.policy("transformer"))
+        seen: dict[str, int] = {}
+
+        def counting(name: str) -> Any:
+            def look(module: Any, given: Any, made: torch.Tensor) -> None:
+                seen[name] = max(seen.get(name, 0), made.numel() // made.shape[-1])
+
+            return look
+
+        modules = dict(engine.denoiser.named_modules())
+        hooks = [modules[name].register_forward_hook(counting(name)) for name in selection.layers]
+        try:
+            model.evaluate(engine, model.noise(), model.grid())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for name, one in selection.layers.items():
+            tokens = seen.get(name, 0)
+            assert tokens, f"{name} is quantized, and nothing passes through it"
+            assert (tokens == 1) == one, (
+                f"{name} sees {tokens} tokens of a picture; "
+                + ("take it out of" if one else "put it into")
+                + " one_token of Networks.policy"
+            )
+
+    def test_quantized_it_paints_nearly_the_same(self) -> None:
+        model = self.model()
+        pipeline = model.load(quantization_mode="int8", quantization_parts="both")
+        engine = pipeline.engine
+        for part, module, policy in self._policies():
+            left = set(linear_layers(getattr(engine.pipe, part))) & set(select_layers(module, policy).layers)
+            assert not left, f"{len(left)} layers of {part} are left in full precision, such as {min(left)}"
+        found = model.evaluate(engine, model.noise(), model.grid())
+        right = model.evaluate(model.load().engine, model.noise(), model.grid())
+        within(off(found, right) / 4, INT8, "the velocity in int8, a quarter of it,", "look at Networks.as_used")
+        made = model.paint(pipeline)
+        assert bool(torch.isfinite(made).all()), "latents of the model in int8 are not finite"
+
+    def test_what_is_stored_quantized_paints_as_before(self) -> None:
+        model, how = self.model(), {"quantization_mode": "int8", "quantization_parts": "both"}
+        folder = model.place / "int8"
+        if not folder.exists():
+            quantize(str(model.folder), folder, registry=model.registry, precision="fp32", device="cpu", **how)
+        stored = model.load(folder)
+        within(off(model.paint(stored), model.paint(model.load(**how))), 1e-5, "latents of the model stored in int8,")
+
+    # ----------------------------------------------------------------------------------------- somewhere else meanwhile
+
+    def test_dropped_parts_come_back(self) -> None:
+        model = self.model()
+        pipeline = model.load(evict="all")
+        for _ in range(2):
+            within(off(model.paint(pipeline), model.paint(model.load())), 1e-5, "latents with evict=all,")
+
+    def test_blocks_that_come_and_go_leave_the_numbers(self) -> None:
+        model = self.model()
+        pipeline, family = model.load(attention_slice_size=0), model.architecture
+        right = model.paint(model.load())
+        for offload in ("text", "group"):
+            place(pipeline.engine.pipe, family, offload, torch.device("cpu"))
+            try:
+                found = off(model.paint(pipeline), right)
+            finally:
+                displace(pipeline.engine.pipe, family)
+            within(found, 1e-5, f"latents with offload={offload},", "look at Part.blocks and Part.streamed")
+        within(off(model.paint(model.load(offload="disk")), right), 1e-5, "latents with offload=disk,")
+
+    # --------------------------------------------------------------------------------------------------------- planned
+
+    def test_weights_weigh_what_is_planned(self) -> None:
+        model = self.model()
+        pipe = model.load().engine.pipe
+        for name in model.architecture.names:
+            module = getattr(pipe, name)
+            planned = Shapes.of_pipeline(model.architecture, pipe).weights(name, torch.float32).total
+            from_files = self._shapes().weights(name, torch.float32).total
+            held = tensor_bytes(module)
+            for what, told in (("as it is loaded", planned), ("by its configuration", from_files)):
+                assert abs(told - held) <= BYTES * held, (
+                    f"{name} holds {held} bytes, and {told} are planned {what}; Networks.empty must build what is loaded"
+                )
+
+    def test_an_evaluation_takes_what_is_planned(self) -> None:
+        model = self.model()
+        engine, grid = model.load().engine, Grid.of_picture(*self.wide, 1)
+        x = model.noise(grid)
+        measured = _most_at_once(lambda: model.evaluate(engine, x, grid, attend=_nothing))
+        planned = self._shapes().step(
+            torch.float32, grid.tokens, self._text(), stores_scores=False, slice_size=0, quantized=None, size=int
+        )
+        assert abs(planned.peak - measured) <= ACTIVATIONS * measured, (
+            f"an evaluation of {grid.tokens} tokens takes {measured} bytes, and {planned.peak} are planned; look at "
+            "Networks.denoise"
+        )
+
+    def test_reading_a_prompt_takes_what_is_planned(self) -> None:
+        model = self.model()
+        engine, family = model.load().engine, model.architecture
+        length = family.prompt_tokens(model.folder)
+        measured = _most_at_once(lambda: engine.embed(self.prompt + ", seen twice", length))
+        planned = max(
+            self._shapes().text(part, torch.float32, length, None, int).peak for part in family.encoders
+        )  # fmt: skip
+        # Scores of a prompt, which some kernels store, are most of what so small a text encoder takes.
+        assert planned <= 3 * measured, (
+            f"reading a prompt takes {measured} bytes, and {planned} are planned; look at Networks.read_text"
+        )
+        assert measured <= 3 * planned, (
+            f"reading a prompt takes {measured} bytes, and {planned} are planned; look at Networks.read_text"
+        )
+
+    # ----------------------------------------------------------------------------------------------------- inner parts
+
+    def _policies(self) -> list[tuple[str, torch.nn.Module, Policy]]:
+        engine = self.model().load().engine
+        parts = [part.name for part in engine.architecture.parts if part.option]
+        assert "transformer" in parts, "the transformer is never quantized: give its Part an option"
+        return [(part, getattr(engine.pipe, part), engine.networks.policy(part)) for part in parts]
+
+    def _shapes(self) -> Shapes:
+        model = self.model()
+        files = model.architecture.compose(model.folder, ())
+        return Shapes.of_files(model.architecture, files)
+
+
+def _nothing(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **_: Any) -> torch.Tensor:
+    """A kernel that takes no memory but its result's: what a real one takes is its own matter."""
+    return torch.zeros_like(q)
+
+
+def _most_at_once(run: Any) -> int:
+    """Bytes that PyTorch's allocator gives at once while something runs."""
+    from torch.autograd.profiler import kineto_available
+    from torch.profiler import ProfilerActivity, profile
+
+    if not kineto_available():
+        raise unittest.SkipTest("this PyTorch cannot measure what its allocator gives")
+    run()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events: Any = profiled.profiler
+    now = most = 0
+    for event in events.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
