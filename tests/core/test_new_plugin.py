@@ -24,6 +24,7 @@ FOLDERS = {
     "quantization": "quant-mine-for-dit360",
     "scheduler": "sched-mine-for-dit360",
     "tiling": "tiling-mine-for-dit360",
+    "architecture": "arch-mine-for-dit360",
     "model": "elsewhere",
 }
 OPTIONS = {
@@ -31,6 +32,8 @@ OPTIONS = {
     "quantization": ["--quantization-mode", NAME],
     "scheduler": ["--scheduler-type", NAME],
     "tiling": ["--tiling-backend", NAME, "--tiling-mode", "always"],
+    # Untrained, so that it paints colourful noise.
+    "architecture": ["--model", "tiny-model"],
     "model": ["--model", NAME],
 }
 ALONE = Registry(builtin=[], entry_points=[])
@@ -64,6 +67,8 @@ asked, told = json.load(sys.stdin), {}
 for kind, (folder, arguments) in asked.items():
     with contextlib.chdir(folder):
         tests = captured(lambda: pytest.main(["-q", "-rs"]))
+    if kind == "architecture":
+        sys.modules["tiny"].pipeline().save_pretrained("tiny-model")
     sys.argv = ["dit360", "generate", "a castle", "--width", "128", "--steps", "2", *arguments, "-o", kind + ".png"]
     picture = captured(main)
     sys.argv = ["dit360", "inspect", kind + ".png", "--json"]
@@ -129,6 +134,8 @@ def test_the_plugin_makes_a_picture(ran, kind):
     used = settings["used"][kind]
     if kind == "model":
         assert used == NAME
+    elif kind == "architecture":
+        assert settings["used"]["model"] == "given"
     else:
         assert (used["used"], used["distribution"]) == (NAME, FOLDERS[kind]), used
 

@@ -20,8 +20,8 @@ class ArchitectureConformance(FolderTests, PictureTests, PaddingTests, Autoencod
                 return MyPipeline(transformer=MyTransformer2DModel(num_layers=2, …), …)  # of diffusers, all parts
 
     The model is saved with ``save_pretrained``, loaded as a user's would be, and compared with what the family's own
-    pipeline of diffusers makes of the same noise. Let it be one that paints from a prompt, with two blocks of each kind or more
-    and weights of such a size that every layer has something to say. What the tests of one class share is made once.
+    pipeline of diffusers makes of the same noise. Let it be one that paints from a prompt, with weights of such a size
+    that every layer has something to say. What the tests of one class share is made once.
 
     module, heavy: as for every offer.
     size, steps, seed, prompt: of the pictures that are painted.

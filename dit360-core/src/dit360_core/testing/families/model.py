@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import tempfile
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dit360_core.models.architecture import DENOISER, Architecture, Facts, Guidance
+from dit360_core.models.architecture import DENOISER, Architecture, Facts, Guidance, index_of
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine
 from dit360_core.models.families import architecture_of
@@ -78,14 +79,14 @@ class TinyModel:
         """Deletes its files."""
         self._place.cleanup()
 
-    # --------------------------------------------------------------------------------------------------- as it is loaded
+    # -------------------------------------------------------------------------------------------------- as it is loaded
 
     @functools.cached_property
     def architecture(self) -> Architecture:
         """The family that its folder is taken for."""
         return architecture_of(self.folder, self.registry)
 
-    @functools.cached_property
+    @property
     def facts(self) -> Facts:
         """What its configurations say."""
         return self.architecture.facts(self.folder)
@@ -102,17 +103,22 @@ class TinyModel:
             self._loaded[key] = load(str(folder or self.folder), registry=self.registry, **asked)
         return self._loaded[key]
 
-    def of_diffusers(self, dtype: torch.dtype = torch.float32) -> Any:
-        """It as diffusers loads it."""
+    @functools.cached_property
+    def _of_diffusers(self) -> Any:
         import diffusers
 
         with quiet():
-            cls: Any = getattr(diffusers, type(self.load().engine.pipe).__name__)
-            pipe = cls.from_pretrained(self.folder, torch_dtype=dtype)
+            cls: Any = getattr(diffusers, str(index_of(self.folder)["_class_name"]))
+            pipe = cls.from_pretrained(self.folder)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    # ------------------------------------------------------------------------------------------------------------ painted
+    def of_diffusers(self, dtype: torch.dtype = torch.float32) -> Any:
+        """It as diffusers loads it, a copy for each who asks."""
+        with quiet():
+            return copy.deepcopy(self._of_diffusers).to(dtype)
+
+    # ---------------------------------------------------------------------------------------------------------- painted
 
     @functools.cached_property
     def reference(self) -> Reference:
@@ -124,7 +130,7 @@ class TinyModel:
         pipe = self.of_diffusers(dtype)
         return painted_by_diffusers(pipe, self._words(pipe, self.known()), self.levels)
 
-    @functools.cached_property
+    @property
     def levels(self) -> tuple[float, ...]:
         """Of noise, by the engine's time shift: one more than steps."""
         shift, tokens = self.load().engine.shift(self.steps), self.grid().tokens
@@ -149,7 +155,7 @@ class TinyModel:
             "max_sequence_length": self.load().engine.longest_prompt,
         }
 
-    @functools.cached_property
+    @property
     def guided(self) -> dict[str, float]:
         """Guidance as an option, where the model makes something of it."""
         return {} if self.facts.guidance is Guidance.NONE else {"guidance": GUIDANCE}
@@ -170,7 +176,7 @@ class TinyModel:
         made = pipeline.sample(self.conditioning(pipeline), **{**asked, **options})
         return made.tensor
 
-    # ------------------------------------------------------------------------------------------------------ one evaluation
+    # --------------------------------------------------------------------------------------------------- one evaluation
 
     def grid(self, padding: int = 0) -> Grid:
         """The tokens of the picture."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import unittest
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors import InputError
 from dit360_core.models.embedding import Embedding
 from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.plugins.builtin.attention_kernels import eager, sdpa
 from dit360_core.sphere.grid import Grid
 from dit360_core.testing.families.base import FamilyTests
 from dit360_core.testing.families.model import off
@@ -98,12 +100,16 @@ class PictureTests(FamilyTests):
         within(found, FP32, "Pipeline.from_diffusers, against the same model's folder,")
 
     def test_a_pipeline_of_others_is_refused(self) -> None:
-        class Other:
-            transformer = vae = scheduler = torch.nn.Identity()
-            config: dict[str, Any] = {}
+        from diffusers import UNet2DConditionModel
 
+        # With what any pipeline of diffusers has, and what paints is another's.
+        made: Any = UNet2DConditionModel
+        small = {"block_out_channels": (4,), "norm_num_groups": 2, "cross_attention_dim": 4}
+        kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "mid_block_type": None}
+        own = self.model().load().engine.pipe
+        other = SimpleNamespace(**{**own.components, "transformer": made(**small, **kinds)})
         try:
-            self.model().architecture.networks.check_given(Other())
+            self.model().architecture.networks.check_given(other)
         except InputError:
             return
         raise AssertionError("Networks.check_given takes what is no pipeline of this family; raise InputError")
@@ -175,8 +181,7 @@ class PictureTests(FamilyTests):
     def test_kernels_agree(self) -> None:
         model = self.model()
         first, second = (
-            model.evaluate(model.load(attention_backend=name).engine, model.noise(), model.grid())
-            for name in ("sdpa", "eager")
+            model.evaluate(model.load().engine, model.noise(), model.grid(), attend=kernel) for kernel in (sdpa, eager)
         )
         within(off(second, first), FP32, "the kernel eager, against sdpa,")
 
@@ -248,7 +253,7 @@ class PaddingTests(FamilyTests):
         for columns in (1, 2, 5):
             turned = engine.turn(x, grid, columns)
             within(off(engine.turn(turned, grid, -columns), x), 0.0, f"Engine.turn by {columns} columns and back")
-        whole = x.unflatten(1, (grid.rows, grid.columns)).roll(-1, 2).flatten(1, 2)
+        whole = x.view(1, grid.rows, grid.columns, -1).roll(-1, 2).flatten(1, 2)
         within(off(engine.turn(x, grid, 2), whole), 0.0, "Engine.turn by two latent columns, against a token's column,")
 
     def test_a_grid_of_another_spread_is_another_picture(self) -> None:
@@ -259,17 +264,6 @@ class PaddingTests(FamilyTests):
         assert off(near, far) > 1e-4, (
             "position_interpolation changes nothing: take positions from Grid.position_ids, which need not be whole"
         )
-
-    def test_a_model_that_cannot_be_shown_a_picture_or_a_hole_says_so(self) -> None:
-        model = self.model()
-        if model.facts.fills:
-            return
-        pixels, mask = torch.zeros(1, 3, 64, 128), torch.zeros(1, 1, 64, 128)
-        try:
-            model.load().engine.beside(pixels, mask)
-        except (NotImplementedError, Dit360Error):
-            return
-        raise AssertionError("Engine.beside answers, and Facts.fills is False")
 
 
 class _Turned(Grid):

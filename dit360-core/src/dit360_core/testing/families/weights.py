@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dit360_core.models.architecture import DENOISER
 from dit360_core.models.residency.placement import displace, place
 from dit360_core.models.shapes.shapes import Shapes
 from dit360_core.models.weights.bytes import tensor_bytes
@@ -19,8 +20,9 @@ from dit360_core.testing.families.model import off
 from dit360_core.testing.saying import within
 
 BYTES, ACTIVATIONS = 0.01, 0.1
-INT8 = 0.5
-"""Of a velocity, in standard deviations: layers of sixteen channels round more than a model's do."""
+INT8, PICTURE = 1.0, 3.0
+"""In standard deviations, at most anywhere: layers of sixteen channels round more than a model's do, and a layer that
+is wrong is as far off as another prompt, or not finite."""
 
 
 class WeightTests(FamilyTests):
@@ -29,7 +31,7 @@ class WeightTests(FamilyTests):
     wide: pixels of a picture whose activations are measured.
     """
 
-    wide: tuple[int, int] = (1024, 512)
+    wide: tuple[int, int] = (512, 256)
 
     # ------------------------------------------------------------------------------------------------------- quantized
 
@@ -47,7 +49,7 @@ class WeightTests(FamilyTests):
     def test_layers_of_one_token_see_one_token(self) -> None:
         model = self.model()
         engine = model.load().engine
-        selection = select_layers(engine.denoiser, engine.networks.policy("transformer"))
+        selection = select_layers(engine.denoiser, engine.networks.policy(DENOISER))
         seen: dict[str, int] = {}
 
         def counting(name: str) -> Any:
@@ -72,38 +74,32 @@ class WeightTests(FamilyTests):
                 + " one_token of Networks.policy"
             )
 
-    def test_quantized_it_paints_nearly_the_same(self) -> None:
-        model = self.model()
-        pipeline = model.load(quantization_mode="int8", quantization_parts="both")
+    def test_stored_in_int8_it_paints_nearly_the_same(self) -> None:
+        model, folder = self.model(), self.model().place / "int8"
+        if not folder.exists():
+            how: Any = {"quantization_mode": "int8", "quantization_parts": "both", "precision": "fp32", "device": "cpu"}
+            quantize(str(model.folder), folder, registry=model.registry, **how)
+        pipeline = model.load(folder)
         engine = pipeline.engine
         for part, module, policy in self._policies():
             left = set(linear_layers(getattr(engine.pipe, part))) & set(select_layers(module, policy).layers)
             assert not left, f"{len(left)} layers of {part} are left in full precision, such as {min(left)}"
         found = model.evaluate(engine, model.noise(), model.grid())
         right = model.evaluate(model.load().engine, model.noise(), model.grid())
-        within(off(found, right) / 4, INT8, "the velocity in int8, a quarter of it,", "look at Networks.as_used")
-        made = model.paint(pipeline)
-        assert bool(torch.isfinite(made).all()), "latents of the model in int8 are not finite"
-
-    def test_what_is_stored_quantized_paints_as_before(self) -> None:
-        model, how = self.model(), {"quantization_mode": "int8", "quantization_parts": "both"}
-        folder = model.place / "int8"
-        if not folder.exists():
-            quantize(str(model.folder), folder, registry=model.registry, precision="fp32", device="cpu", **how)
-        stored = model.load(folder)
-        within(off(model.paint(stored), model.paint(model.load(**how))), 1e-5, "latents of the model stored in int8,")
+        within(off(found, right), INT8, "the velocity in int8", "look at Networks.as_used")
+        within(off(model.paint(pipeline), model.paint(model.load())), PICTURE, "latents of the model in int8")
 
     # ----------------------------------------------------------------------------------------- somewhere else meanwhile
 
     def test_dropped_parts_come_back(self) -> None:
         model = self.model()
         pipeline = model.load(evict="all")
-        for _ in range(2):
-            within(off(model.paint(pipeline), model.paint(model.load())), 1e-5, "latents with evict=all,")
+        within(off(model.paint(pipeline), model.paint(model.load())), 1e-5, "latents with evict=all,")
+        assert getattr(pipeline.engine.pipe, DENOISER) is None, "evict=all leaves the transformer in memory"
 
     def test_blocks_that_come_and_go_leave_the_numbers(self) -> None:
         model = self.model()
-        pipeline, family = model.load(attention_slice_size=0), model.architecture
+        pipeline, family = model.load(), model.architecture
         right = model.paint(model.load())
         for offload in ("text", "group"):
             place(pipeline.engine.pipe, family, offload, torch.device("cpu"))
@@ -126,7 +122,7 @@ class WeightTests(FamilyTests):
             held = tensor_bytes(module)
             for what, told in (("as it is loaded", planned), ("by its configuration", from_files)):
                 assert abs(told - held) <= BYTES * held, (
-                    f"{name} holds {held} bytes, and {told} are planned {what}; Networks.empty must build what is loaded"
+                    f"{name} holds {held} bytes, and {told} are planned {what}; let Networks.empty build what is loaded"
                 )
 
     def test_an_evaluation_takes_what_is_planned(self) -> None:
@@ -147,14 +143,10 @@ class WeightTests(FamilyTests):
         engine, family = model.load().engine, model.architecture
         length = family.prompt_tokens(model.folder)
         measured = _most_at_once(lambda: engine.embed(self.prompt + ", seen twice", length))
-        planned = max(
-            self._shapes().text(part, torch.float32, length, None, int).peak for part in family.encoders
-        )  # fmt: skip
-        # Scores of a prompt, which some kernels store, are most of what so small a text encoder takes.
-        assert planned <= 3 * measured, (
-            f"reading a prompt takes {measured} bytes, and {planned} are planned; look at Networks.read_text"
-        )
-        assert measured <= 3 * planned, (
+        shapes = self._shapes()
+        planned = max(shapes.text(part, torch.float32, length, None, int).peak for part in family.encoders)
+        # So small a text encoder takes little beside masks and scores, which a kernel may store or not.
+        assert measured / 2 <= planned <= 10 * measured, (
             f"reading a prompt takes {measured} bytes, and {planned} are planned; look at Networks.read_text"
         )
 
@@ -163,7 +155,7 @@ class WeightTests(FamilyTests):
     def _policies(self) -> list[tuple[str, torch.nn.Module, Policy]]:
         engine = self.model().load().engine
         parts = [part.name for part in engine.architecture.parts if part.option]
-        assert "transformer" in parts, "the transformer is never quantized: give its Part an option"
+        assert DENOISER in parts, "the transformer is never quantized: give its Part an option"
         return [(part, getattr(engine.pipe, part), engine.networks.policy(part)) for part in parts]
 
     def _shapes(self) -> Shapes:
@@ -179,8 +171,7 @@ def _nothing(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **_: Any) -> tor
 
 def _most_at_once(run: Any) -> int:
     """Bytes that PyTorch's allocator gives at once while something runs."""
-    from torch.autograd.profiler import kineto_available
-    from torch.profiler import ProfilerActivity, profile
+    from torch.profiler import ProfilerActivity, kineto_available, profile
 
     if not kineto_available():
         raise unittest.SkipTest("this PyTorch cannot measure what its allocator gives")
@@ -194,5 +185,3 @@ def _most_at_once(run: Any) -> int:
             now += event.nbytes()
             most = max(most, now)
     return most
-
-
