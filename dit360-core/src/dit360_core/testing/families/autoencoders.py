@@ -38,8 +38,8 @@ class AutoencoderTests(FamilyTests):
             again = vae.encode(pixels, return_dict=False)[0].mode()
         height, width = latents.shape[-2:]
         assert tuple(pixels.shape) == (1, 3, 8 * height, 8 * width), (
-            f"vae.decode makes {tuple(pixels.shape)} of {tuple(latents.shape)}, where 4-D pixels belong, eight times as "
-            "large"
+            f"vae.decode makes {tuple(pixels.shape)} of {tuple(latents.shape)}, where 4-D pixels belong, eight times "
+            "as large"
         )
         assert again.shape == latents.shape, f"vae.encode makes {tuple(again.shape)}, not {tuple(latents.shape)}"
 
