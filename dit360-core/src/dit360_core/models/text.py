@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 
-def hidden_states(model: Any, after: Sequence[int], **given: Any) -> list[torch.Tensor]:
+def hidden_states(model: Any, after: Sequence[int], *, normed: bool = False, **given: Any) -> list[torch.Tensor]:
     """What a decoder holds after some of its layers, each ``(1, T, dim)``.
 
     model: of transformers, with a list ``layers``.
-    after: how many layers have run by then, 1 or more: ``hidden_states[after]`` of transformers, but for the last one,
-    to which that adds the final norm.
+    after: how many layers have run by then; 0: none, so that it is the embedding. ``hidden_states[after]`` of
+    transformers, but for the last one, to which that adds the final norm.
+    normed: add it here, too.
     given: for its forward.
 
     Nothing else is kept: asking transformers for hidden states would keep those of all layers.
@@ -27,7 +28,12 @@ def hidden_states(model: Any, after: Sequence[int], **given: Any) -> list[torch.
 
         return look
 
-    with _looking([(model.layers[number - 1], keep(number)) for number in wanted]), torch.no_grad():
+    def where(number: int) -> Any:
+        if normed and number == len(model.layers):
+            return model.norm
+        return model.layers[number - 1] if number else model.get_input_embeddings()
+
+    with _looking([(where(number), keep(number)) for number in wanted]), torch.no_grad():
         model(**given, use_cache=False)
     return [found[number] for number in after]
 

@@ -200,6 +200,8 @@ class Shapes:
         with quiet():
             # Buffers too, which are made with numbers in them.
             module = self._short(part).to("meta", dtype)
+        for name, parameter in module.named_parameters():
+            parameter.data = parameter.data.to(dtype_of(module, name, dtype))
         for name in self._layers(module, part, quantized):
             _exchange(module, name, quantized)
         with quiet():

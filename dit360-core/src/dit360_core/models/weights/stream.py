@@ -284,6 +284,11 @@ def _tied(module: Any) -> dict[str, str]:
 
 
 def dtype_of(module: Any, name: str, dtype: torch.dtype) -> torch.dtype:
-    """The dtype that a tensor of a part has when the part is loaded in ``dtype``, as transformers has it."""
+    """The dtype that a tensor of a part has when the part is loaded in ``dtype``, as the part's library has it.
+
+    What a class keeps in float32, transformers keeps so in float16 alone, and diffusers in every dtype.
+    """
     wide = getattr(module, "_keep_in_fp32_modules", None) or ()
-    return torch.float32 if dtype is torch.float16 and set(wide) & set(name.split(".")) else dtype
+    always = any(base.__module__.startswith("diffusers.") for base in type(module).__mro__)
+    kept = (always or dtype is torch.float16) and not set(wide).isdisjoint(name.split("."))
+    return torch.float32 if kept else dtype

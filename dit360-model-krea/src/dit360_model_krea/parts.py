@@ -1,0 +1,41 @@
+"""The parts of a Krea 2 model: a language model, a transformer and an autoencoder."""
+
+from __future__ import annotations
+
+from dit360_core.models.family import DENOISER, ONE_FRAME, Part, Role
+
+TITLE = "Krea 2"
+PIPELINE = "Krea2Pipeline"
+TRANSFORMERS = ("Krea2Transformer2DModel",)
+TEXT = "text_encoder"
+LONGEST_PROMPT = 512
+"""Tokens of a prompt that the transformer sees at most, with those behind it (:data:`SUFFIX_TOKENS`)."""
+PREFIX_TOKENS, SUFFIX_TOKENS = 34, 5
+"""Tokens that stand before every prompt, which the text encoder alone reads, and behind it. Both as diffusers has
+them."""
+
+PARTS = (
+    Part(
+        name=DENOISER,
+        role=Role.DENOISER,
+        words="transformer",
+        short="transformer",
+        option="transformer",
+        blocks=("transformer_blocks",),
+    ),
+    ONE_FRAME,
+    Part(
+        name=TEXT,
+        role=Role.TEXT,
+        words="text encoder",
+        short="text encoder",
+        option="text",
+        blocks=("layers",),
+        # Neither what answers in words or sees pictures, nor layers behind the last that is read.
+        harmless=(
+            r"lm_head\..*", r"(model\.)?visual\..*", r"(.*\.)?norm\.weight", r"(model\.|language_model\.)*layers\..*",
+        ),
+        prefixes=("model.", "language_model.", "model.language_model.", "language_model.model."),
+    ),
+)  # fmt: skip
+"""In the order in which they are read."""
