@@ -20,11 +20,11 @@ DOES_NOT_FIT = 1
 def command() -> Callable[..., None]:
     """The command, with the signature of the three option classes."""
 
-    def plan(size: str | None, as_json: bool, **options: Any) -> None:
+    def plan(size: str | None, with_photo: bool, as_json: bool, **options: Any) -> None:
         with reporting():
             from dit360_core.cli.work.plan import run
 
-            fits = run(size, as_json, options)
+            fits = run(size, with_photo, as_json, options)
         if fits is False:
             raise typer.Exit(DOES_NOT_FIT)
 
@@ -43,6 +43,17 @@ def command() -> Callable[..., None]:
                     str | None,
                     typer.Option(
                         "--size", help="Width×height in pixels, such as 2048x1024.", show_default="the model's"
+                    ),
+                ],
+            ),
+            inspect.Parameter(
+                "with_photo",
+                keyword,
+                default=False,
+                annotation=Annotated[
+                    bool,
+                    typer.Option(
+                        "--with-photo", help="Around a photo or a part that is kept, which some models see too."
                     ),
                 ],
             ),

@@ -211,11 +211,14 @@ def subject_of(
     decoding: DecodeOptions,
     registry: Registry,
     machine: Machine | None = None,
+    *,
+    referring: bool = False,
 ) -> Subject:
     """Everything that planning needs, found without reading weights.
 
     The machine: the one given; that of ``device``; or, where ``vram`` names gibibytes, there is no CUDA device and none
     was named, a common CUDA card of that size.
+    referring: a model that can be shown a picture is shown one.
     """
     model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
     replaced = expected(model, registry).find_replaced(asked)
@@ -225,7 +228,7 @@ def subject_of(
     found, here = (machine, True) if machine is not None else machine_for(asked)
     found = with_system_memory(found, asked, here=here)
     whole = family.compose(folder, replaced, weights=False)
-    return subject_in(asked, sampling, decoding, registry, found, model, whole, here=here)
+    return subject_in(asked, sampling, decoding, registry, found, model, whole, here=here, referring=referring)
 
 
 def subject_in(

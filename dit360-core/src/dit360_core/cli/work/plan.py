@@ -17,6 +17,7 @@ from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.planning.budget import Candidate, Fit, NothingFits, fit, one
 from dit360_core.planning.checks import check_loading, check_request
 from dit360_core.planning.forecast import Subject, subject_of
+from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.speed import APPLE, ASSUMED, Speed, measure
 from dit360_core.planning.verdict import Verdict, verdict_of
 from dit360_core.plugins.registry import default_registry
@@ -46,13 +47,17 @@ def _size(text: str | None, options: dict[str, Any]) -> dict[str, int]:
     return size_of(text)
 
 
-def run(size: str | None, as_json: bool, options: dict[str, Any]) -> bool | None:
-    """Prints the plan; whether the picture fits, or None if nobody knows."""
+def run(size: str | None, with_photo: bool, as_json: bool, options: dict[str, Any]) -> bool | None:
+    """Prints the plan; whether the picture fits, or None if nobody knows.
+
+    with_photo: a model that can be shown what is kept is shown it.
+    """
     asked = build(LoadOptions, own_options(LoadOptions, options))
     sampling = build(SampleOptions, {"prompt": "any", **own_options(SampleOptions, options), **_size(size, options)})
     decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     with apart_from_stdout():
-        subject = subject_of(asked, sampling, decoding, default_registry())
+        subject = subject_of(asked, sampling, decoding, default_registry(), referring=with_photo)
+        check_guidance(sampling, subject.model, subject.facts)
         check_loading(asked, subject.machine, subject.model)
         check_request(
             sampling, decoding, loading=asked, model=subject.model, registry=subject.registry, machine=subject.machine,
