@@ -235,11 +235,19 @@ def test_a_given_pipeline_gives_the_same_picture_and_stays_one_of_diffusers(klei
     assert bool(again.isfinite().all())
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The folder of one whose text encoder has four layers, and a LoRA for it."""
+    place = tmp_path_factory.mktemp("short")
+    pipe = random_klein(layers=4)
+    pipe.save_pretrained(place)
+    return place, write_lora(place / "lora.safetensors", pipe.transformer, LAYERS)
+
+
 @pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])
 @pytest.mark.parametrize("mode", MODES)
-def test_quantized_with_a_lora_wherever_it_waits(folder, theirs, tmp_path, mode, lora_mode):
-    lora = write_lora(tmp_path / "lora.safetensors", theirs.transformer, LAYERS)
-    check_quantized_with_a_lora_wherever_it_waits(folder, lora, mode, lora_mode, guidance=1.0)
+def test_quantized_with_a_lora_wherever_it_waits(short, mode, lora_mode):
+    check_quantized_with_a_lora_wherever_it_waits(*short, mode, lora_mode, guidance=1.0)
 
 
 def test_memory_is_predicted(klein):
