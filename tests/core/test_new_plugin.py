@@ -131,11 +131,11 @@ def test_the_plugin_makes_a_picture(ran, kind):
     assert code == 0, said
     assert "Warning" not in said
     settings = json.loads(ran[kind]["inspect"][1])["settings"]
-    used = settings["used"][kind]
+    used = settings["used"]["model" if kind == "architecture" else kind]
     if kind == "model":
         assert used == NAME
     elif kind == "architecture":
-        assert settings["used"]["model"] == "given"
+        assert settings["requested"]["model"] == "tiny-model"
     else:
         assert (used["used"], used["distribution"]) == (NAME, FOLDERS[kind]), used
 

@@ -26,6 +26,7 @@ DOCUMENTED = {node.name: node for node in DECLARED if isinstance(node, ast.Class
 
 CODE = {name: getattr(plugins, name) for name in plugins.__all__ if inspect.isclass(getattr(plugins, name))}
 VALUES = {name: cls for name, cls in CODE.items() if attrs.has(cls)}
+ERRORS = {name: cls for name, cls in CODE.items() if issubclass(cls, Exception)}
 PROTOCOLS = {name: cls for name, cls in CODE.items() if getattr(cls, "_is_protocol", False)}
 
 
@@ -52,7 +53,12 @@ def test_every_hook_is_documented_with_its_signature():
 
 
 def test_every_class_of_the_contract_is_documented_and_no_other():
-    assert set(DOCUMENTED) == set(VALUES) | set(PROTOCOLS) == set(CODE)
+    assert set(DOCUMENTED) == set(VALUES) | set(PROTOCOLS) == set(CODE) - set(ERRORS)
+
+
+def test_every_error_that_a_plugin_may_raise_is_documented():
+    (row,) = re.findall(r"^\| (`\w+Error`.*?) \|", PAGE, re.MULTILINE)
+    assert re.findall(r"\w+", row) == sorted(ERRORS)
 
 
 def test_every_class_of_the_offers_can_be_had_from_dit360_core_plugins():
@@ -108,9 +114,11 @@ def test_every_code_of_a_reason_is_documented():
 @pytest.mark.parametrize("name", testing.__all__)
 def test_a_conformance_class_is_documented_with_all_that_can_be_said_to_it(name):
     (paragraph,) = re.findall(rf"^`{name}` .*?(?=\n\n)", PAGE, re.MULTILINE | re.DOTALL)
+    kits = [kit for kit in getattr(testing, name).__mro__ if kit.__module__.startswith("dit360_core.testing.families.")]
     own = {
         key
-        for key, value in vars(getattr(testing, name)).items()
+        for kit in (getattr(testing, name), *kits)
+        for key, value in vars(kit).items()
         if not key.startswith(("_", "test_")) and not (name != "OfferConformance" and key == "kind")
     }
     common = {"module", "offer"}  # in the example

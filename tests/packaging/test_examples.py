@@ -11,10 +11,12 @@ import attrs
 import pytest
 from command_line import dit360, install
 from dit360_core import LoadOptions, load
+from dit360_core.plugins import EMBEDDED_MODEL
 from dit360_core.plugins.hookspecs import KINDS
 from dit360_core.plugins.offers import Tiling
 from dit360_core.plugins.registry import Registry
 from dit360_core.testing import (
+    ArchitectureConformance,
     AttentionConformance,
     ModelConformance,
     OfferConformance,
@@ -30,8 +32,11 @@ ASKED = {
     "quantization": ("quantization-fp8-plain", "fp8-plain", "--quantization-mode"),
     "scheduler": ("scheduler-midpoint", "midpoint", "--scheduler-type"),
     "tiling": ("tiling-wide", "wide", "--tiling-backend"),
+    "architecture": ("architecture-flux-quick", "a-quick-model", "--model"),
     "model": ("model-tiny-night", "tiny-night", "--model"),
 }
+FAMILY = "flux-quick"
+"""Of which a-quick-model is a folder."""
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +106,18 @@ def test_together_they_are_listed_as_available_and_nothing_failed(site, tmp_path
     assert listed.json["failures"] == []
     found = {(o["kind"], o["distribution"], o["name"]): o for o in listed.json["offers"]}
     for kind, (distribution, name, _) in ASKED.items():
-        offer = found[kind, distribution, name]
+        offer = found[kind, distribution, FAMILY if kind == "architecture" else name]
         assert offer["available"], offer["reasons"]
 
 
 @pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("kind", ASKED)
-def test_it_makes_a_picture(registry, kind):
+def test_it_makes_a_picture(registry, kind, tiny_copy):
     distribution, name, option = ASKED[kind]
+    if kind == "architecture":
+        index = tiny_copy / "model_index.json"
+        index.write_text(index.read_text().replace("FluxPipeline", "QuickFluxPipeline"))
+        name = str(tiny_copy)
     asked = {option.removeprefix("--").replace("-", "_"): name}
     loading = {field.name for field in attrs.fields(LoadOptions)}
     pipe = load(registry=registry, **{key: value for key, value in asked.items() if key in loading})
@@ -116,6 +125,10 @@ def test_it_makes_a_picture(registry, kind):
         "a castle", width=128, steps=2, seed=7, **{key: value for key, value in asked.items() if key not in loading}
     )
     assert made.size == (128, 64)
+    if kind == "architecture":
+        assert pipe.engine.architecture.name == FAMILY
+        assert pipe.plan.model.steps == 8
+        return
     used = made.settings["used"][kind]
     if kind == "model":
         assert used == name
@@ -174,3 +187,20 @@ class TestModel(ModelConformance):
 
     def offer(self):
         return offer_of("model")
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("importable")
+class TestArchitecture(ArchitectureConformance):
+    module = module_of("architecture")
+
+    def offer(self):
+        return offer_of("architecture")
+
+    def pipeline(self):
+        from diffusers import FluxPipeline
+
+        class QuickFluxPipeline(FluxPipeline):
+            pass
+
+        return QuickFluxPipeline.from_pretrained(EMBEDDED_MODEL)

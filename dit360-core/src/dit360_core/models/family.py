@@ -18,6 +18,7 @@ from dit360_core.models.architecture import (
     Target,
     index_of,
 )
+from dit360_core.models.flux.architecture import Flux
 from dit360_core.models.folder import ModelFolder, PartKind
 from dit360_core.models.libraries import explain_broken_import
 from dit360_core.models.lora.naming import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, same
@@ -61,6 +62,7 @@ __all__ = [
     "Architecture",
     "Blocks",
     "Facts",
+    "Flux",
     "Guidance",
     "LayerNames",
     "ModelFolder",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from dit360_core.models.architecture import DENOISER, Architecture, Facts, Guidance, Networks, Target
 from dit360_core.models.flux.channels import fills, latents, noise_of_a_fill
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
-from dit360_core.models.flux.parts import PARTS, REPLACEABLE, TOKENIZERS, USUAL
+from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
 from dit360_core.models.libraries import explain_broken_import
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
@@ -33,6 +33,8 @@ class Flux(Architecture):
 
     name = "flux"
     title = "FLUX.1"
+    pipelines: ClassVar[tuple[str, ...]] = PIPELINES
+    """Of its folders, the usual one first: another family of the same parts has others."""
     parts = PARTS
     others = (*TOKENIZERS, "scheduler")
     replaceable = REPLACEABLE
@@ -44,7 +46,7 @@ class Flux(Architecture):
     # ------------------------------------------------------------------------------------------------------- files
 
     def check_folder(self, folder: Path) -> None:
-        self._files.check_model_folder(folder)
+        attrs.evolve(self._files.FLUX_FOLDER, pipelines=self.pipelines).check(folder)
 
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return self._files.read_config(part, folder)  # type: ignore[no-any-return]

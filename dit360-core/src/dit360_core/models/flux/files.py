@@ -5,6 +5,6 @@ from __future__ import annotations
 from dit360_core.models.flux.composed import check_fits, compose, find
 from dit360_core.models.flux.folder import FLUX_FOLDER, prompt_tokens
 
-check_model_folder, read_config = FLUX_FOLDER.check, FLUX_FOLDER.read_config
+read_config = FLUX_FOLDER.read_config
 
-__all__ = ["check_fits", "check_model_folder", "compose", "find", "prompt_tokens", "read_config"]
+__all__ = ["FLUX_FOLDER", "check_fits", "compose", "find", "prompt_tokens", "read_config"]

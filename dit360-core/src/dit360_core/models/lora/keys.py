@@ -26,7 +26,7 @@ class Key:
 
 _FACTOR = re.compile(
     r"(?P<stem>.+?)(?:\.lora_(?P<ab>[AB])|(?:\.lora_|\.lora\.|[._]lora_linear_layer\.|\.)(?P<way>down|up))"
-    # No adapter's name begins so: the layer before it is one that is called down or up, as Krea 2's are.
+    # No adapter's name begins so: the layer before it is one that is called down or up, as in some families.
     r"(?:\.(?P<adapter>(?!weight$|bias$|lora_)[^.]+)(?=\.))?(?:\.(?P<leaf>weight|bias))?"
 )
 _ENDINGS = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dit360_core.models.architecture import DENOISER, Architecture, Facts, Guidance, index_of
+from dit360_core.models.architecture import DENOISER, Architecture, Facts, Guidance
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine
 from dit360_core.models.families import architecture_of
@@ -73,6 +73,7 @@ class TinyModel:
         self._read: dict[Pipeline, Conditioning] = {}
         with quiet():
             made = make()
+            self._pipeline = type(made)
             made.save_pretrained(self.folder)
 
     def close(self) -> None:
@@ -105,11 +106,8 @@ class TinyModel:
 
     @functools.cached_property
     def _of_diffusers(self) -> Any:
-        import diffusers
-
         with quiet():
-            cls: Any = getattr(diffusers, str(index_of(self.folder)["_class_name"]))
-            pipe = cls.from_pretrained(self.folder)
+            pipe = self._pipeline.from_pretrained(self.folder)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
