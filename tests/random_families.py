@@ -189,7 +189,7 @@ def random_krea(*, distilled=False, layers=5, select=(1, 3, 4), dtype=torch.floa
             attention_head_dim=8,
             num_attention_heads=4,
             num_key_value_heads=2,
-            intermediate_size=48,
+            intermediate_size=88,
             timestep_embed_dim=16,
             text_hidden_dim=16,
             num_text_layers=len(select),

@@ -16,6 +16,7 @@ from dit360_core.sphere.grid import Grid
 from family_checks import (
     MODES,
     check_quantized_with_a_lora_wherever_it_waits,
+    check_step_is_predicted,
     check_weights_are_predicted,
     pixels,
     write_lora,
@@ -197,6 +198,7 @@ def test_layers_that_everything_passes_through_are_left(folder):
 
 def test_memory_is_predicted(pipeline):
     check_weights_are_predicted(pipeline)
+    check_step_is_predicted(pipeline, pipeline.encode("a sea " * 200).positive, width=1024)
 
 
 def test_the_family_is_recognised_by_its_folder_alone(folder):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TURBO_STEPS = 8
 BASE_STEPS, BASE_GUIDANCE = 52, 3.5
 """Those that Krea names for its models."""
+GUIDANCE_RANGE = (0.0, 10.0)
 READ = "layers_read"
 """In the text encoder's configuration, beside what its file says: how many layers have run where it is read."""
 
@@ -70,8 +71,8 @@ class Krea2(Architecture):
 
     def usual(self, model: Model, facts: Facts) -> Model:
         if facts.guidance is Guidance.NONE:
-            return attrs.evolve(model, steps=TURBO_STEPS)
-        return attrs.evolve(model, steps=BASE_STEPS, guidance=BASE_GUIDANCE)
+            return attrs.evolve(model, steps=TURBO_STEPS, guidance=0.0, guidance_range=GUIDANCE_RANGE)
+        return attrs.evolve(model, steps=BASE_STEPS, guidance=BASE_GUIDANCE, guidance_range=GUIDANCE_RANGE)
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 

@@ -125,6 +125,9 @@ class Krea2Networks(OneFrameNetworks):
 
     def denoise(self, module: Any, dtype: torch.dtype, image_tokens: int, text_tokens: int) -> Callable[[], Any]:
         config = module.config
+        # Where there are no numbers, PyTorch's own attention holds all scores, which it does on no device.
+        for block in (*module.text_fusion.layerwise_blocks, *module.text_fusion.refiner_blocks):
+            block.attn.set_processor(module.transformer_blocks[0].attn.processor)
 
         def made(*shape: int, of: torch.dtype = dtype) -> torch.Tensor:
             return torch.empty(shape, dtype=of, device="meta")
