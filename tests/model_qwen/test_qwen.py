@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from dit360_core.models.families import architecture_of
+from dit360_core.options import DecodeOptions, SampleOptions
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.plugins.builtin.attention import dit360_attention_backends
 from dit360_core.sphere.grid import Grid
@@ -173,15 +174,16 @@ def test_positions_are_interpolated_about_the_middle(qwen, rows, columns):
     rope, cpu = qwen.engine.denoiser.pos_embed, torch.device("cpu")
     native = rope.place(Grid(rows, columns), cpu)
     own, words = rope([[(1, rows, columns)]], cpu, 3)
-    assert torch.equal(native.turns, own)
-    assert torch.equal(rope(native, cpu, 3)[1], words)
+    assert torch.equal(torch.view_as_complex(native.turns), own)
+    assert torch.equal(torch.view_as_complex(rope(native, cpu, 3)[1]), words)
     large = rope.place(Grid(2 * rows, 2 * columns, spread=0.5), cpu)
     assert large.words == native.words
     # Angles are added where turns are multiplied.
-    turns = large.turns.view(2 * rows, 2 * columns, -1)
+    turns = torch.view_as_complex(large.turns).view(2 * rows, 2 * columns, -1)
     both = turns[0::2, 0::2] * turns[1::2, 1::2]
-    assert float((both - native.turns.view(rows, columns, -1) ** 2).abs().max()) <= 1e-5
-    padded = rope.place(Grid(2 * rows, 2 * columns, 1, spread=0.5), cpu).turns.view(2 * rows, 2 * columns + 2, -1)
+    assert float((both - own.view(rows, columns, -1) ** 2).abs().max()) <= 1e-5
+    padded = torch.view_as_complex(rope.place(Grid(2 * rows, 2 * columns, 1, spread=0.5), cpu).turns)
+    padded = padded.view(2 * rows, 2 * columns + 2, -1)
     assert torch.equal(padded[:, 0], turns[:, -1])
     assert torch.equal(padded[:, 1:-1], turns)
     assert torch.equal(padded[:, -1], turns[:, 0])
@@ -251,6 +253,10 @@ def test_a_given_pipeline_gives_the_same_picture_and_stays_one_of_diffusers(qwen
     asked = {"prompt": PROMPT, "width": 64, "steps": 2, "seed": 5}
     assert np.abs(pixels(ours.generate(**asked)) - pixels(qwen.generate(**asked))).max() <= 1
     assert float(np.abs(sampled() - before).max()) <= 1e-4
+    # Planned for as it is: with its eyes, and with kernels that are not flattened.
+    check_weights_are_predicted(ours)
+    shapes = ours._loaded.subject(SampleOptions(prompt="any"), DecodeOptions()).shapes
+    assert shapes.text("text_encoder", torch.float32, 512, None, int).peak > 0
 
 
 @pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])

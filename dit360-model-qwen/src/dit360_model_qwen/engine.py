@@ -39,8 +39,7 @@ class QwenImageEngine(OneFrameEngine):
             truncation=True,
             return_tensors="pt",
         )
-        model = language_model(self.pipe.text_encoder)
-        last: torch.Tensor = model(input_ids=found.input_ids.to(self.device), use_cache=False)[0]
+        last = last_state(self.pipe.text_encoder, found.input_ids.to(self.device))
         return Embedding(tokens=last[:, beginning:])
 
     def check_embedding(self, embedding: Embedding) -> None:
@@ -66,11 +65,17 @@ class QwenImageEngine(OneFrameEngine):
         return QwenImageVelocity(self, grid, attend, biased=biased)
 
 
-def language_model(encoder: Any) -> Any:
-    """The language model itself, in whatever somebody's own pipeline holds."""
-    while not hasattr(encoder, "layers"):
-        encoder = encoder.language_model if hasattr(encoder, "language_model") else encoder.model
-    return encoder
+def last_state(encoder: Any, ids: torch.Tensor) -> torch.Tensor:
+    """What a text encoder holds after its last layer and the norm behind it, ``(1, T, dim)``.
+
+    encoder: the language model alone, or the whole one in somebody's own pipeline. That is called as a whole, since
+    what brings its weights waits for that.
+    ids: ``(1, T)``.
+    """
+    if hasattr(encoder, "layers"):
+        return encoder(input_ids=ids, use_cache=False)[0]  # type: ignore[no-any-return]
+    answered = encoder(input_ids=ids, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+    return answered.hidden_states[-1]  # type: ignore[no-any-return]
 
 
 class QwenImageVelocity(TokenVelocity):

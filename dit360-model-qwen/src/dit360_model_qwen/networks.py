@@ -32,7 +32,7 @@ with quiet():  # diffusers is loud when it is imported
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
     from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
-    from dit360_model_qwen.engine import QwenImageEngine, language_model
+    from dit360_model_qwen.engine import QwenImageEngine, last_state
     from dit360_model_qwen.positions import Placed, panorama_rope
     from dit360_model_qwen.processor import QwenProcessor
 
@@ -105,9 +105,8 @@ class QwenImageNetworks(OneFrameNetworks):
     # ------------------------------------------------------------------------------- running on shapes, for the planner
 
     def read_text(self, part: str, module: Any, tokens: int) -> Callable[[], Any]:
-        reader = language_model(module)
         ids = torch.zeros(1, _FRAME + tokens, dtype=torch.long, device="meta")
-        return lambda: reader(input_ids=ids, use_cache=False)[0][:, _FRAME:]
+        return lambda: last_state(module, ids)[:, _FRAME:]
 
     def denoise(self, module: Any, dtype: torch.dtype, image_tokens: int, text_tokens: int) -> Callable[[], Any]:
         config = module.config
@@ -119,7 +118,7 @@ class QwenImageNetworks(OneFrameNetworks):
             hidden_states=made(1, image_tokens, config.in_channels),
             timestep=made(1),
             encoder_hidden_states=made(1, text_tokens, config.joint_attention_dim),
-            img_shapes=Placed(turns=made(image_tokens, config.attention_head_dim // 2, of=torch.complex64), words=0),
+            img_shapes=Placed(turns=made(image_tokens, config.attention_head_dim // 2, 2, of=torch.float32), words=0),
             return_dict=False,
         )
 

@@ -20,7 +20,8 @@ with quiet():  # diffusers is loud when it is imported
 class Placed:
     """What the transformer is given as ``img_shapes`` for a panorama.
 
-    turns: ``(tokens, D/2)`` complex64, what rotates a head's channels of each image token, pad columns included.
+    turns: ``(tokens, D/2, 2)`` float32, what rotates the channels of each image token, pad columns included: cosine
+    and sine. Complex numbers cannot be compiled.
     words: the place of the first word.
     """
 
@@ -41,7 +42,8 @@ class PanoramaRope(QwenEmbedRope):
         if not isinstance(video_fhw, Placed):
             return self._of_shapes(video_fhw, device, max_txt_seq_len)
         words: torch.Tensor = self._get_device_freqs(device)[0]
-        return video_fhw.turns, words[video_fhw.words : video_fhw.words + int(max_txt_seq_len or 0)]
+        read = words[video_fhw.words : video_fhw.words + int(max_txt_seq_len or 0)]
+        return video_fhw.turns, torch.view_as_real(read)
 
     def place(self, grid: Grid, device: torch.device) -> Placed:
         """The positions of a panorama.
@@ -53,13 +55,13 @@ class PanoramaRope(QwenEmbedRope):
         words = max(rows // 2, columns // 2)
         if grid.spread == 1.0:
             own, _ = self._of_shapes([[(1, grid.rows, grid.columns)]], device, 0)
-            return Placed(turns=own[grid.pad_index().to(device)], words=words)
+            return Placed(turns=torch.view_as_real(own[grid.pad_index().to(device)]), words=words)
         ids = grid.position_ids().double()
         ids[:, 1] -= _first(grid.rows, rows, grid)
         ids[:, 2] -= _first(grid.columns, columns, grid)
         own_way: Any = self.rope_params
         turns = [own_way(ids[:, axis], dim, self.theta) for axis, dim in enumerate(self.axes_dim)]
-        return Placed(turns=torch.cat(turns, dim=1).to(device, torch.complex64), words=words)
+        return Placed(turns=torch.view_as_real(torch.cat(turns, dim=1)).to(device, torch.float32), words=words)
 
     def _of_shapes(self, shapes: Any, device: Any, words: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return super().forward(shapes, device, words)

@@ -73,5 +73,10 @@ def _heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
 
 
 def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """``(B, S, H, D)``, each pair of channels rotated by complex ``(S, D/2)``, or as many cosines and sines."""
+    if torch.compiler.is_compiling() and not turns.is_complex():
+        cosine, sine = turns[:, None].unbind(-1)
+        a, b = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
+        return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1).flatten(-2).to(x.dtype)
     rotate: Any = apply_rotary_emb_qwen  # diffusers' annotation is that of its other return
-    return rotate(x, turns, use_real=False)  # type: ignore[no-any-return]
+    return rotate(x, turns if turns.is_complex() else torch.view_as_complex(turns), use_real=False)  # type: ignore[no-any-return]

@@ -214,8 +214,12 @@ class Shapes:
         return attrs.evolve(found, operations=found.operations + more)
 
     def _blocks(self, part: str) -> tuple[str, ...]:
-        """What repeats in a part: all blocks of a list are alike, so that two of each tell of all."""
-        return self.architecture.part(part).blocks
+        """What repeats in a part: all blocks of a list are alike, so that two of each tell of all.
+
+        Somebody's own pipeline may hold the part within a larger one, as files do.
+        """
+        described, whole = self.architecture.part(part), self._whole(part)
+        return tuple(_inside(whole, path, ("", *described.prefixes)) for path in described.blocks)
 
     def _layers(self, module: torch.nn.Module, part: str, quantized: Quantized | None) -> Mapping[str, bool]:
         if quantized is None or not self.architecture.part(part).option:
@@ -241,6 +245,12 @@ def _shortened(lists_of_blocks: tuple[str, ...], module: Any, count: int) -> Ite
     finally:
         for (owner, leaf), blocks in zip(places, lists, strict=True):
             setattr(owner, leaf, blocks)
+
+
+def _inside(module: Any, path: str, before: tuple[str, ...]) -> str:
+    """The path of a submodule, with one of these before it."""
+    there = {name for name, _ in module.named_modules()}
+    return next((each + path for each in before if each + path in there), path)
 
 
 def _tied(module: Any) -> Any:

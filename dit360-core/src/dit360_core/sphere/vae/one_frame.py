@@ -91,18 +91,20 @@ class OneFrameConvolution:
 
 
 @functools.cache
-def one_frame_class(made_of: Any) -> Any:
+def one_frame_class(made_of: Any, *, flat: bool = True) -> Any:
     """AutoencoderKLQwenImage for single pictures: a class of the same name, so that diffusers saves it as its own.
 
-    made_of: AutoencoderKLQwenImage. What the new class constructs, by itself or ``from_config``, has flattened
-    convolutions (:func:`flatten`); on the meta device that costs nothing.
+    made_of: AutoencoderKLQwenImage.
+    flat: what the new class constructs, by itself or ``from_config``, has flattened convolutions (:func:`flatten`); on
+    the meta device that costs nothing.
     """
 
     @functools.wraps(made_of.__init__)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         made_of.__init__(self, *args, **kwargs)
         _convolve_frames(self)
-        flatten(self)
+        if flat:
+            flatten(self)
 
     return _in_front(OneFrame, made_of, __init__=init, made_of=made_of)
 
@@ -116,7 +118,8 @@ def one_frame(vae: Any, *, layers: bool = True) -> Any:
     """
     if is_causal(vae) and not isinstance(vae, OneFrame):
         kind: Any = type(vae)
-        vae.__class__ = one_frame_class(kind)
+        # Another one of its kind has all of its weights, too, as whoever plans for it must know.
+        vae.__class__ = one_frame_class(kind, flat=False)
         if layers:
             _convolve_frames(vae)
     return vae
