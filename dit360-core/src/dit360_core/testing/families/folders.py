@@ -171,6 +171,13 @@ def _without_weights(folder: Path) -> None:
         file.unlink()
 
 
+def _with_words(folder: Path) -> None:
+    file = folder / AUTOENCODER / "config.json"
+    told = json.loads(file.read_text("utf-8"))
+    name = next(name for name, value in told.items() if name[0] != "_" and type(value) is int)
+    _changed(file, **{name: "many"})
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "whose model_index.json names another transformer": _of_another_pipeline,
     "whose model_index.json wants somebody's code": lambda folder: _changed(
@@ -183,9 +190,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "whose transformer's configuration is another class's": lambda folder: _changed(
         folder / DENOISER / "config.json", _class_name="UNet2DConditionModel"
     ),
-    "whose autoencoder's configuration says a number of channels in words": lambda folder: _changed(
-        folder / AUTOENCODER / "config.json", block_out_channels="many"
-    ),
+    "whose autoencoder's configuration says a number in words": _with_words,
     "without a scheduler": lambda folder: shutil.rmtree(folder / "scheduler"),
     "whose scheduler has no step to count by": lambda folder: _changed(
         folder / "scheduler" / "scheduler_config.json", num_train_timesteps=0
