@@ -112,13 +112,15 @@ class Krea2Networks(OneFrameNetworks):
         model = language_model(module)
         count = int(getattr(model, READ, len(USUAL_LAYERS)))
         ids = torch.zeros(1, tokens + PREFIX_TOKENS, dtype=torch.long, device="meta")
+        # All three axes of a word's position are alike; given, nothing is looked for in numbers that are not there.
+        places = torch.arange(ids.shape[1], device="meta").expand(3, 1, -1)
         seen = torch.arange(PREFIX_TOKENS, tokens + PREFIX_TOKENS, device="meta")
 
         def run() -> Any:
             # The layers that are read are kept until the last of them is there; here there are two layers in all.
             shape = (1, ids.shape[1], model.config.hidden_size)
             kept = [torch.empty(shape, dtype=model.dtype, device="meta") for _ in range(count - 1)]
-            last = model(input_ids=ids, use_cache=False)[0]
+            last = model(input_ids=ids, position_ids=places, use_cache=False)[0]
             return torch.stack([state.index_select(1, seen) for state in (*kept, last)], dim=2)
 
         return run
