@@ -142,7 +142,7 @@ class WeightTests(FamilyTests):
         model = self.model()
         engine, family = model.load().engine, model.architecture
         length = family.prompt_tokens(model.folder)
-        measured = _most_at_once(lambda: engine.embed(self.prompt + ", seen twice", length))
+        measured = _most_at_once(lambda: engine.embed(length * f"{self.prompt}, ", length))
         shapes = self._shapes()
         planned = max(shapes.text(part, torch.float32, length, None, int).peak for part in family.encoders)
         # So small a text encoder takes little beside masks and scores, which a kernel may store or not.
