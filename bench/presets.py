@@ -29,8 +29,10 @@ BEGIN, END = "<!-- presets: written by make presets -->", "<!-- end of presets -
 NAMED_BEGIN, NAMED_END = "<!-- named: written by make presets -->", "<!-- end of named -->"
 NAMED = ("klein-360", "qwen-360", "krea-360")
 """Models of the families that come as distributions of their own."""
-CARDS = (8, 12, 16, 24)
-"""GiB."""
+CARDS: tuple[dict[str, Any], ...] = (
+    *({"vram": vram} for vram in (8, 12, 16, 24)),
+    *({"vram": vram, "ram": 32} for vram in (8, 12, 16, 24)),
+)
 ASKED: tuple[dict[str, Any], ...] = (
     {"vram": 8},
     {"vram": 12},
@@ -92,15 +94,18 @@ def named_rows() -> Iterable[str]:
     yield "| model | card | what it decides | text | a step | decode | system memory | time |"
     yield "|---|---|---|---|---|---|---|---|"
     for model in NAMED:
-        subject_ = subject(model)
-        for card in CARDS:
-            options, found = decided({"vram": card}, subject_, model)
+        named, together = subject(model), dict[str, list[str]]()
+        for asked in CARDS:
+            options, found = decided(asked, named, model)
             prediction = found.best.prediction
             cells = [f"**{gib(p.total)}**" if p is prediction.peak else gib(p.total) for p in prediction.phases]
-            yield (
-                f"| `{model}` | {card} GiB | {found.best.sentence(options)} | {' | '.join(cells)} | "
-                f"{gib(prediction.host)} | {duration(found.best.seconds)} |"
+            told = (
+                f"{found.best.sentence(options)} | {' | '.join(cells)} | {gib(prediction.host)} | "
+                f"{duration(found.best.seconds)}"
             )
+            together.setdefault(told, []).append(" ".join(f"`--{name} {value}`" for name, value in asked.items()))
+        for told, cards in together.items():
+            yield f"| `{model}` | {', '.join(cards)} | {told} |"
 
 
 def decided(asked: dict[str, Any], flux: Subject, model: str = "dit360") -> tuple[LoadOptions, Fit]:

@@ -44,9 +44,8 @@ def run_on_shapes(model: Any, tokens: int, kept: int) -> torch.Tensor:
     tokens: of the prompt.
     kept: how many states are kept, the last one included.
     """
-    states = [
-        torch.empty(1, tokens, model.config.hidden_size, dtype=model.dtype, device="meta") for _ in range(kept - 1)
-    ]
+    shape = (1, tokens, model.config.hidden_size)
+    states = [torch.empty(shape, dtype=model.dtype, device="meta") for _ in range(kept - 1)]
     ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
     # As transformers makes it of one that tells padding; made here, since it looks into what there is.
     mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
