@@ -6,7 +6,17 @@ from typing import Any
 
 import attrs
 import torch
-from dit360_core.models.running import Embedding, Engine, FlowShift, Grid, TokenVelocity, fitted, hidden_states, padded
+from dit360_core.models.running import (
+    Embedding,
+    Engine,
+    FlowShift,
+    Grid,
+    TokenVelocity,
+    fitted,
+    hidden_states,
+    language_model,
+    padded,
+)
 from dit360_core.plugins import Attend, InputError, TimeShift, remedy
 
 from dit360_model_flux2.parts import DEV, LONGEST_PROMPT
@@ -48,10 +58,10 @@ class Flux2Engine(Engine):
         return dev_text(prompt) if self.is_dev else klein_text(prompt)
 
     def _encode(self, prompt: str, max_sequence_length: int) -> Embedding:
-        model = language_model(self.pipe.text_encoder)
         ids, mask = padded(self._tokenizer, self._framed(prompt), max_sequence_length)
-        after = layers_read(model.config, dev=self.is_dev)
-        states = hidden_states(model, after, input_ids=ids.to(self.device), attention_mask=mask.to(self.device))
+        after = layers_read(language_model(self.pipe.text_encoder).config, dev=self.is_dev)
+        given: dict[str, Any] = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        states = hidden_states(self.pipe.text_encoder, after, **given)
         return Embedding(tokens=torch.cat(states, dim=-1))
 
     def check_embedding(self, embedding: Embedding) -> None:
@@ -100,13 +110,6 @@ class Flux2Engine(Engine):
 
     def latent_to_rgb(self) -> torch.Tensor:
         return fitted(self.autoencoder, self.to_stored, self.device)
-
-
-def language_model(encoder: Any) -> Any:
-    """The decoder itself, in whatever somebody's own pipeline holds."""
-    while not hasattr(encoder, "layers"):
-        encoder = encoder.language_model if hasattr(encoder, "language_model") else encoder.model
-    return encoder
 
 
 class Flux2Velocity(TokenVelocity):

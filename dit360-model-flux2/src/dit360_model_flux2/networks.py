@@ -17,6 +17,7 @@ from dit360_core.models.running import (
     check_parts,
     explain_libraries,
     kernel_for,
+    language_model,
     load_tokenizer,
     quiet,
     run_on_shapes,
@@ -101,7 +102,7 @@ class Flux2Networks(DiffusersNetworks):
     # ------------------------------------------------------------------------------- running on shapes, for the planner
 
     def read_text(self, part: str, module: Any, tokens: int) -> Callable[[], Any]:
-        return lambda: run_on_shapes(module, tokens, kept=3)
+        return lambda: run_on_shapes(language_model(module), tokens, kept=3)
 
     def denoise(self, module: Any, dtype: torch.dtype, image_tokens: int, text_tokens: int) -> Callable[[], Any]:
         config = module.config

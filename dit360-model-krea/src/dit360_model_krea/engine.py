@@ -13,6 +13,7 @@ from dit360_core.models.running import (
     OneFrameEngine,
     TokenVelocity,
     hidden_states,
+    language_model,
 )
 from dit360_core.plugins import Attend, InputError, TimeShift, remedy
 
@@ -55,7 +56,7 @@ class Krea2Engine(OneFrameEngine):
         found = framed(self.pipe, self._tokenizer, prompt, max_sequence_length)
         # From behind, layers are counted with the embedding before the first.
         after = [one % (len(model.layers) + 1) for one in self.pipe.text_encoder_select_layers]
-        states = hidden_states(model, after, normed=True, input_ids=found.ids.to(self.device))
+        states = hidden_states(self.pipe.text_encoder, after, normed=True, input_ids=found.ids.to(self.device))
         kept = found.kept.to(states[0].device)
         return Embedding(tokens=torch.stack([state.index_select(1, kept) for state in states], dim=2))
 
@@ -78,13 +79,6 @@ class Krea2Engine(OneFrameEngine):
     def guided(self, towards: torch.Tensor, away: torch.Tensor, scale: float) -> torch.Tensor:
         """As Krea counts: 0 is none."""
         return towards + scale * (towards - away)
-
-
-def language_model(encoder: Any) -> Any:
-    """The decoder itself, in whatever somebody's own pipeline holds."""
-    while not hasattr(encoder, "layers"):
-        encoder = encoder.language_model if hasattr(encoder, "language_model") else encoder.model
-    return encoder
 
 
 class Krea2Velocity(TokenVelocity):

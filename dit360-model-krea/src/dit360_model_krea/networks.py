@@ -17,6 +17,7 @@ from dit360_core.models.running import (
     check_parts,
     explain_libraries,
     kernel_for,
+    language_model,
     load_tokenizer,
     one_frame,
     quiet,
@@ -32,7 +33,7 @@ with quiet():  # diffusers is loud when it is imported
     from diffusers import AutoencoderKLQwenImage, Krea2Transformer2DModel
     from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
 
-    from dit360_model_krea.engine import Krea2Engine, language_model
+    from dit360_model_krea.engine import Krea2Engine
     from dit360_model_krea.processor import Krea2Processor
     from dit360_model_krea.transformer import address, addressed_class
 

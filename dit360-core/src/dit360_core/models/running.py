@@ -12,7 +12,7 @@ from dit360_core.models.one_frame_running import OneFrameEngine, OneFrameNetwork
 from dit360_core.models.preview import fitted
 from dit360_core.models.residency.residency import Residency
 from dit360_core.models.shift import FlowShift
-from dit360_core.models.text import hidden_states, padded, run_on_shapes
+from dit360_core.models.text import hidden_states, language_model, padded, run_on_shapes
 from dit360_core.models.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.velocity import TokenVelocity
 from dit360_core.models.weights.parts import explain_libraries
@@ -62,6 +62,7 @@ __all__ = [
     "fitted",
     "hidden_states",
     "kernel_for",
+    "language_model",
     "load_tokenizer",
     "one_frame",
     "padded",

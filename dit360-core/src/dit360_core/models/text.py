@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 import torch
 
 
-def hidden_states(model: Any, after: Sequence[int], *, normed: bool = False, **given: Any) -> list[torch.Tensor]:
+def language_model(encoder: Any) -> Any:
+    """The decoder with its list of ``layers``, in whatever of transformers somebody's own pipeline holds."""
+    while not hasattr(encoder, "layers"):
+        encoder = encoder.language_model if hasattr(encoder, "language_model") else encoder.model
+    return encoder
+
+
+def hidden_states(encoder: Any, after: Sequence[int], *, normed: bool = False, **given: Any) -> list[torch.Tensor]:
     """What a decoder holds after some of its layers, each ``(1, T, dim)``.
 
-    model: of transformers, with a list ``layers``.
+    encoder: of transformers: the decoder, or a larger model around it. That is called as a whole, since what brings its
+    weights waits for that.
     after: how many layers have run by then; 0: none, so that it is the embedding. ``hidden_states[after]`` of
     transformers, but for the last one, to which that adds the final norm.
     normed: add it here, too.
@@ -20,6 +29,7 @@ def hidden_states(model: Any, after: Sequence[int], *, normed: bool = False, **g
 
     Nothing else is kept: asking transformers for hidden states would keep those of all layers.
     """
+    model = language_model(encoder)
     wanted, found = set(after), {}
 
     def keep(number: int) -> Any:
@@ -33,8 +43,10 @@ def hidden_states(model: Any, after: Sequence[int], *, normed: bool = False, **g
             return model.norm
         return model.layers[number - 1] if number else model.get_input_embeddings()
 
+    # Of what it would answer nothing is wanted; the fewest that can be asked for is one word.
+    short = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(encoder.forward).parameters else {}
     with _looking([(where(number), keep(number)) for number in wanted]), torch.no_grad():
-        model(**given, use_cache=False)
+        encoder(**given, **short, use_cache=False)
     return [found[number] for number in after]
 
 

@@ -334,6 +334,7 @@ class Denoising:
             **({"prompts": 1 + len(conditioning.others)} if conditioning.others else {}),
             "scheduler": solver.choice.as_dict(),
             "evaluations": count.calls,
+            **({"negative_prompt": conditioning.negative_prompt} if found.guidance.away else {}),
             "denoise": asked.denoise,
             **({} if request.shown is None else {"filled": request.shown.share}),
             **({} if request.hold is None else {"hold": dict(request.hold.told)}),

@@ -173,9 +173,10 @@ class Shapes:
         sizes = {name: size(name, t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
         blocks: dict[str, int] = {}
         layers: dict[str, int] = {}
+        lists = self._blocks(part)
         for name, count in sizes.items():
             layers[name.rpartition(".")[0]] = layers.get(name.rpartition(".")[0], 0) + count
-            for of in self._blocks(part):
+            for of in lists:
                 if name.startswith(of + "."):
                     block = name[: len(of) + 1] + name[len(of) + 1 :].partition(".")[0]
                     blocks[block] = blocks.get(block, 0) + count
@@ -218,8 +219,12 @@ class Shapes:
 
         Somebody's own pipeline may hold the part within a larger one, as files do.
         """
-        described, whole = self.architecture.part(part), self._whole(part)
-        return tuple(_inside(whole, path, ("", *described.prefixes)) for path in described.blocks)
+
+        def found() -> tuple[str, ...]:
+            described, whole = self.architecture.part(part), self._whole(part)
+            return tuple(_inside(whole, path, ("", *described.prefixes)) for path in described.blocks)
+
+        return self._once(("blocks", part), found)
 
     def _layers(self, module: torch.nn.Module, part: str, quantized: Quantized | None) -> Mapping[str, bool]:
         if quantized is None or not self.architecture.part(part).option:
