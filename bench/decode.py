@@ -100,7 +100,14 @@ def main(
 
 def child(asked: dict[str, Any]) -> dict[str, Any]:
     """One measurement."""
-    from dit360_core.sphere.vae import decoder_steps, encoder_steps, latent_channels, make_schedule, predict_whole
+    from dit360_core.sphere.vae import (
+        decoder_steps,
+        encoder_steps,
+        is_run_by_steps,
+        latent_channels,
+        make_schedule,
+        predict_whole,
+    )
     from dit360_core.system.dtypes import torch_dtype
 
     device, dtype = torch.device(asked["device"]), torch_dtype(asked["precision"])
@@ -135,7 +142,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
         error = float((out.cpu().float() - expected).abs().max() / expected.std())
     predicted = None
     if way == "whole":
-        predicted = predict_whole(steps, *given.shape[2:], dtype.itemsize)
+        predicted = predict_whole(steps, *given.shape[2:], dtype.itemsize, by_steps=is_run_by_steps(vae))
     elif not way.startswith("diffusers"):
         predicted = scheduled(given).peak_bytes
     name = torch.cuda.get_device_name() if device.type == "cuda" else None

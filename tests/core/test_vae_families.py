@@ -8,6 +8,7 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage
 from dit360_core.errors import ModelError
+from dit360_core.models.shapes.tracing import trace
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.plugins.builtin.tiling_exact import Exact
 from dit360_core.plugins.builtin.tiling_others import Blended, Whole
@@ -29,16 +30,19 @@ from dit360_core.sphere.vae import (
     encoder_steps,
     flatten,
     is_flat,
+    is_run_by_steps,
     is_stored,
     latent_channels,
     make_schedule,
     one_frame,
     one_frame_class,
     pixels_per_latent,
+    predict_whole,
     stored,
     stored_shape,
 )
-from dit360_core.testing.storage import PeakStorage
+from dit360_core.sphere.vae.bands import Moments, Normalize
+from dit360_core.sphere.vae.whole import run_whole
 
 FOUR = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 
@@ -119,8 +123,18 @@ def encoded_in_tiles(vae, pixels, level, tile=24):
 # --------------------------------------------------------------------------------------------------- circular, tiled
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_rolling_rolls_and_tiles_change_nothing(made, kind):
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        ("flux2", "recomputed"),
+        ("flux2 small decoder", "mixed"),
+        ("qwen", "stored"),
+        ("qwen one frame", "stored"),
+        ("qwen flat", "offloaded"),
+    ],
+)
+def test_rolling_rolls_and_tiles_change_nothing(made, kind, level):
+    """Each level of the first kind's blocks is tried with AutoencoderKL, too; of the others all are alike."""
     vae = made[kind]
     latents, pixels = noise(1, latent_channels(vae), 5, 9), noise(1, 3, 40, 72)
     whole, inner = decode_whole(vae, latents), encode_whole(vae, pixels)
@@ -129,13 +143,9 @@ def test_rolling_rolls_and_tiles_change_nothing(made, kind):
     assert (decode_whole(vae, latents.roll(4, -1)) - whole.roll(32, -1)).abs().max() <= 1e-5
     assert (encode_whole(vae, pixels.roll(24, -1)) - inner.roll(3, -1)).abs().max() <= 1e-5
     assert off(plain(vae, latents), whole) > 0.1
-    for level in LEVELS:
-        for result, expected in (
-            (in_tiles(vae, latents, level), whole),
-            (encoded_in_tiles(vae, pixels, level), inner),
-        ):
-            assert off(result[0], expected) <= 5e-5
-            assert result[1] > 1
+    for result, expected in ((in_tiles(vae, latents, level), whole), (encoded_in_tiles(vae, pixels, level), inner)):
+        assert off(result[0], expected) <= 5e-5
+        assert result[1] > 1
 
 
 @pytest.mark.parametrize("kind", ["qwen", "qwen flat"])
@@ -147,21 +157,26 @@ def test_any_size_and_tile_and_two_at_once(made, kind, size, tile):
     assert off(encoded_in_tiles(vae, pixels, "stored", tile)[0], encode_whole(vae, pixels)) <= 5e-5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_inside_of_a_wide_decode_by_diffusers_is_ours(made, kind):
-    """The middle of three copies side by side, without attention, which would see the outer edges.
+def _affine(x, weight, bias):
+    return x * weight.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
 
-    Group normalization sees them a little; diffusers rounds to float32 where Qwen-Image's enlarges.
+
+@pytest.mark.parametrize("kind", ["flux2", "qwen"])
+def test_the_inside_of_a_wide_decode_by_diffusers_is_ours(made, kind, monkeypatch):
+    """The middle of three copies side by side, without what sees the outer edges: attention, and moments of groups.
+
+    Groups of FLUX.2's are given fixed moments. diffusers rounds to float32 where Qwen-Image's enlarges.
     """
     vae = copy.deepcopy(made[kind]).double()
     vae.decoder.mid_block.attentions[0] = None
     latents = noise(1, latent_channels(vae), 3, 24, dtype=torch.float64)
+    monkeypatch.setattr(
+        torch.nn.functional, "group_norm", lambda x, groups, weight, bias, eps: _affine(x, weight, bias)
+    )
+    monkeypatch.setattr(Normalize, "__call__", lambda self, band: _affine(band, self._weight, self._bias))
     wide = plain(vae, torch.cat([latents] * 3, dim=3))[..., 192:384]
     for ours in (decode_whole(vae, latents), in_tiles(vae, latents, "recomputed")[0]):
-        if kind.startswith("flux2"):
-            assert (ours - wide).abs().mean() <= 0.1 * wide.std()
-        else:
-            assert off(ours, wide) <= 5e-6
+        assert off(ours, wide) <= (1e-11 if kind == "flux2" else 5e-6)
 
 
 def test_qwen_in_one_piece_is_what_its_own_code_makes_when_it_wraps(made):
@@ -299,7 +314,7 @@ def test_sizes_are_known_for_each(made):
 # ----------------------------------------------------------------------------------------------------------- tilings
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["flux2", "qwen flat"])
 def test_each_tiling_takes_each(made, kind):
     vae = made[kind]
     latents, pixels = noise(1, latent_channels(vae), 6, 12), noise(1, 3, 48, 96)
@@ -483,20 +498,73 @@ def test_steps_that_are_none_are_refused(steps, why):
 # --------------------------------------------------------------------------------------------------- predicted memory
 
 
+KERNEL = torch.nn.functional.conv2d
+
+
+def _as_kernels_do(x, weight, *rest, **more):
+    """A convolution with what its kernel takes for itself: the weights in its own order, and the input and the result,
+    too, if channels come first (``ONEDNN_VERBOSE=1`` tells)."""
+    ordered = torch.empty_like(weight)
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    source = None if last else torch.empty_like(x)
+    out = KERNEL(x, weight, *rest, **more)
+    del source, ordered
+    return out if last else torch.empty_like(out)
+
+
+@pytest.fixture
+def without_data(monkeypatch):
+    """Where tensors have no numbers: kernels that are none there take what they take elsewhere."""
+    functional = torch.nn.functional
+    monkeypatch.setattr(functional, "conv2d", _as_kernels_do)
+    # One kernel on a CPU and on CUDA; without data it would be made of others, which keep scores.
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda query, *_: torch.empty_like(query))
+    # Quotient and norms; made of Python's parts without data, which garbage would outlive.
+    monkeypatch.setattr(functional, "normalize", lambda x, **_: torch.empty_like(x))
+    no_moments = torch.zeros(2, 0, device="meta")
+    monkeypatch.setattr(
+        Moments, "of_groups", lambda self, _: no_moments.new_zeros(2, self._found[0].shape[-1]).unbind()
+    )
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """The real ones' shapes, without data."""
+    with quiet(), torch.device("meta"):
+        flux = AutoencoderKLFlux2(**FOUR)
+        film = one_frame_class(AutoencoderKLQwenImage)()
+    return {"flux2": flux.eval().requires_grad_(False), "qwen": film.eval().requires_grad_(False)}
+
+
+def taken(vae, run):
+    """Bytes alive at once."""
+    return trace(run, module=vae).peak
+
+
+@pytest.mark.parametrize("size", [(256, 512), (1024, 2048)])
 @pytest.mark.parametrize("encoding", [False, True], ids=["decoding", "encoding"])
-def test_what_is_predicted_is_what_tensors_take(encoding, monkeypatch):
-    """Storages counted one by one; the prediction adds what an allocator loses, so it is larger, but not by much."""
-    monkeypatch.setattr("dit360_core.sphere.vae.schedule.SMALLEST_WORK", 2**19)
-    # Of so few channels a band is small beside what normalizing takes, unless that is made small, too.
-    monkeypatch.setattr("dit360_core.sphere.vae.streaming.NORMALIZING", 3 * 2**13)
-    monkeypatch.setattr("dit360_core.sphere.vae.bands.AT_ONCE", 2**13)
-    monkeypatch.setattr("dit360_core.sphere.vae.streaming.BAND", 2**17)
-    monkeypatch.setattr("dit360_core.sphere.vae.schedule.SMALLEST_SLAB", 2**17)
-    vae = flattened(qwen(base_dim=16, num_res_blocks=2))
-    sample = noise(1, 3, 192, 384) if encoding else noise(1, 16, 24, 48)
+@pytest.mark.parametrize("kind", ["flux2", "qwen"])
+def test_what_one_piece_is_predicted_to_take_is_what_its_code_holds(shapes, without_data, kind, encoding, size):
+    """Of the autoencoders as they are published, in float32; within a twentieth, more or less."""
+    vae, (rows, columns) = shapes[kind], size
     steps = encoder_steps(vae) if encoding else decoder_steps(vae)
-    schedule = make_schedule(steps, *sample.shape[2:], 4, "stored", tile_size=4096)
+    shape = (1, 3, rows, columns) if encoding else (1, latent_channels(vae), rows // 8, columns // 8)
+    sample, by_steps = torch.empty(shape, device="meta"), is_run_by_steps(vae)
+    assert by_steps == (kind == "qwen")
+    run = encode_whole if encoding else decode_whole
+    found = taken(vae, lambda: run_whole(vae, steps, sample) if by_steps else run(vae, sample))
+    assert 0.95 * found <= predict_whole(steps, *shape[2:], 4, by_steps=by_steps) <= 1.05 * found
+
+
+@pytest.mark.parametrize("encoding", [False, True], ids=["decoding", "encoding"])
+@pytest.mark.parametrize(("kind", "level"), [("flux2", "recomputed"), ("qwen", "stored")])
+def test_what_tiles_are_predicted_to_take_is_what_their_code_holds(shapes, without_data, kind, level, encoding):
+    """As above, within a tenth; what an allocator loses comes on top, and is measured (docs/tiling.md)."""
+    vae = shapes[kind]
+    shape = (1, 3, 256, 512) if encoding else (1, latent_channels(vae), 32, 64)
+    steps = encoder_steps(vae) if encoding else decoder_steps(vae)
+    schedule, sample = make_schedule(steps, *shape[2:], 4, level, tile_size=4096), torch.empty(shape, device="meta")
     run = encode_exact if encoding else decode_exact
-    with torch.no_grad(), PeakStorage(sample, *vae.parameters()) as storage:
-        run(vae, sample, schedule)
-    assert 0.35 * schedule.peak_bytes <= storage.peak <= schedule.peak_bytes
+    found = taken(vae, lambda: run(vae, sample, schedule))
+    assert 0.9 * found <= schedule.alive_bytes <= 1.1 * found
+    assert schedule.alive_bytes <= schedule.peak_bytes <= 1.75 * schedule.alive_bytes

@@ -22,6 +22,7 @@ from dit360_core.sphere.vae import (
     encode_exact,
     encode_whole,
     encoder_steps,
+    is_run_by_steps,
     largest_tensor,
     make_schedule,
     predict_whole,
@@ -142,7 +143,8 @@ class Exact:
         # Elsewhere, and on AMD's GPUs, attention with so many channels a head keeps its scores.
         scores = device not in ("cpu", "cuda") or torch.version.hip is not None
 
-        predicted = predict_whole(steps, height, width, itemsize, scores=scores) * shape[0]
+        by_steps = is_run_by_steps(vae)
+        predicted = predict_whole(steps, height, width, itemsize, by_steps=by_steps, scores=scores) * shape[0]
         whole = _Try(level="whole", schedule=None, predicted=predicted)
         if settings.mode == "never":
             return [whole]

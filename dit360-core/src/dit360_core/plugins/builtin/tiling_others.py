@@ -15,6 +15,7 @@ from dit360_core.sphere.vae import (
     decoder_steps,
     encode_blended,
     encode_whole,
+    is_run_by_steps,
     make_schedule,
     pixels_per_latent,
     predict_whole,
@@ -36,7 +37,8 @@ class Whole:
     def predicts(self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None) -> dict[str, Any]:
         steps, (height, width) = decoder_steps(vae), shape[2:]
         work = make_schedule(steps, height, width, 4, "stored", tile_size=8192).multiplications
-        bytes_ = predict_whole(steps, height, width, vae.dtype.itemsize, scores=device not in ("cpu", "cuda"))
+        by_steps, scores = is_run_by_steps(vae), device not in ("cpu", "cuda")
+        bytes_ = predict_whole(steps, height, width, vae.dtype.itemsize, by_steps=by_steps, scores=scores)
         return {"bytes": bytes_, "level": "whole", "operations": 2 * work}
 
 

@@ -13,13 +13,13 @@ from dit360_core.sphere.vae.one_frame import (
     stored,
     stored_shape,
 )
+from dit360_core.sphere.vae.one_piece import predict_whole
 from dit360_core.sphere.vae.schedule import (
     LEVELS,
     Level,
     Schedule,
     largest_tensor,
     make_schedule,
-    predict_whole,
     size_after,
 )
 from dit360_core.sphere.vae.sizes import latent_channels, pixels_per_latent
@@ -36,7 +36,7 @@ from dit360_core.sphere.vae.steps import (
     rms_norm,
 )
 from dit360_core.sphere.vae.structure import decoder_steps, encoder_steps
-from dit360_core.sphere.vae.whole import decode_whole, encode_whole, whole_decoder
+from dit360_core.sphere.vae.whole import decode_whole, encode_whole, is_run_by_steps, whole_decoder
 
 __all__ = [
     "LEVELS",
@@ -64,6 +64,7 @@ __all__ = [
     "encoder_steps",
     "flatten",
     "is_flat",
+    "is_run_by_steps",
     "is_stored",
     "largest_tensor",
     "latent_channels",

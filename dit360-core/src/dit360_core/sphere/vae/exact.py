@@ -248,7 +248,7 @@ class _Run:
             flow.push(band)
             del band
         del flow
-        self._done(made)
+        self._done(made, heavy=True)
 
     # ------------------------------------------------------------------------------------------------- attention
 
@@ -300,10 +300,13 @@ class _Run:
         _push(bands, streams, sink)
         self._done(streams)
 
-    def _done(self, streams: Sequence[Stream | _Sum]) -> None:
-        """After a pass: counts the tiles, and lets go of memory, or its holes would be there in the next pass too."""
+    def _done(self, streams: Sequence[Stream | _Sum], *, heavy: bool = False) -> None:
+        """After a pass: counts the tiles, and lets go of memory, or its holes would be there in the next pass too.
+
+        heavy: its layers' weights were held, which is much however small the picture is.
+        """
         # Of a small picture there is nothing to speak of, and a fifth of its time would go into this.
-        if self._slabs.device.type == "cpu" and self._schedule.kept_bytes >= SMALLEST_WORK:
+        if self._slabs.device.type == "cpu" and (heavy or self._schedule.kept_bytes >= SMALLEST_WORK):
             give_back_freed_memory("cpu")
         for stream in streams:
             for one in stream.convolutions:

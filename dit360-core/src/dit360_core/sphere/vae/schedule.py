@@ -10,6 +10,7 @@ them (``streaming.py``): that computes nothing twice and keeps least, so there l
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,7 +18,7 @@ import attrs
 
 from dit360_core.sphere.vae.steps import Attention, Convolution, Residual, Step
 from dit360_core.sphere.vae.streaming import Limits
-from dit360_core.sphere.vae.ways import Way, elements, groups_of
+from dit360_core.sphere.vae.ways import Way, elements, given_rows, groups_of
 
 Level = Literal["stored", "mixed", "recomputed", "offloaded"]
 LEVELS: tuple[Level, ...] = ("stored", "mixed", "recomputed", "offloaded")
@@ -44,7 +45,8 @@ class Schedule:
 
     rows: of the input, that each takes at once. Bytes for one sample.
 
-    peak_bytes: the most memory that exists at once beside weights and input, predicted.
+    alive_bytes: what tensors take at the worst moment, weights and input not counted.
+    peak_bytes: the same with what an allocator loses: the memory that is predicted.
     """
 
     level: Level
@@ -57,6 +59,7 @@ class Schedule:
     multiplications: int
     slab_bytes: int
     kept_bytes: int
+    alive_bytes: int
     peak_bytes: int
 
 
@@ -93,12 +96,15 @@ def make_schedule(
         min(_rows(way, work // itemsize, limits), slab // itemsize // way.row_in)
         for way in ways
     )
+    ways = tuple(way if way.run is None else given_rows(way, n, limits) for way, n in zip(ways, rows, strict=True))
     held = [way.on_device if level == "offloaded" else _in_slabs(way, slab // itemsize) for way in ways]
-    scratch = [
-        int((HOLES if way.run is None else HOLES_STREAMED) * (way.work_per_row * n + way.work_fixed))
-        for way, n in zip(ways, rows, strict=True)
+    if level != "offloaded":
+        # Blocks that earlier ways needed stay.
+        held = list(itertools.accumulate(held, max))
+    scratch = [way.work_per_row * n + way.work_fixed for way, n in zip(ways, rows, strict=True)]
+    lost = [
+        int((HOLES if way.run is None else HOLES_STREAMED) * count) for way, count in zip(ways, scratch, strict=True)
     ]
-    peak = max(map(sum, zip(held, scratch, strict=True)))
     return Schedule(
         level=level,
         ways=ways,
@@ -110,32 +116,14 @@ def make_schedule(
         multiplications=sum(way.multiplications for way in ways),
         slab_bytes=slab,
         kept_bytes=kept,
-        peak_bytes=peak * itemsize,
+        alive_bytes=max(map(sum, zip(held, scratch, strict=True))) * itemsize,
+        peak_bytes=max(map(sum, zip(held, lost, strict=True))) * itemsize,
     )
 
 
 def size_after(steps: Sequence[Step], height: int, width: int) -> tuple[int, int]:
     """Height and width of what the steps make of ``height × width``."""
     return _sizes(steps, height, width)[-1]
-
-
-def predict_whole(steps: Sequence[Step], height: int, width: int, itemsize: int, *, scores: bool = False) -> int:
-    """Bytes that one sample in one piece takes at its worst, beside weights and input; rather too much than too little.
-
-    At a convolution the input is there once for the residual, once normalized and activated, once padded, and on a CPU
-    input and output once more in the order that the kernel wants.
-    """
-    worst = 0
-    for step, size in zip(steps, _sizes(steps, height, width), strict=False):
-        if isinstance(step, Attention):
-            kept = 2 * (size[0] * size[1]) ** 2 if scores else 0
-            worst = max(worst, 5 * elements(step.channels, size) + kept)
-            continue
-        first = step.first if isinstance(step, Residual) else step
-        inner = (2 * size[0], 2 * size[1]) if first.upsample else size
-        out = elements(first.channels_out, first.size_out(*size))
-        worst = max(worst, elements(first.channels_in, size) + 3 * elements(first.channels_in, inner) + 2 * out)
-    return worst * itemsize
 
 
 def largest_tensor(steps: Sequence[Step], height: int, width: int) -> int:

@@ -96,10 +96,20 @@ def best_runs(steps: Sequence[Step], sizes: Sequence[tuple[int, int]], limits: L
     return best[count][2]
 
 
-def _run(steps: Sequence[Step], sizes: Sequence[tuple[int, int]], limits: Limits) -> Run:
-    stages, coming, flowing = [], 0, _Flowing()
+def with_rows(run: Run, rows: int, limits: Limits) -> Run:
+    """A run that is given so many rows at once, or fewer than it could take."""
+    return _run(run.steps, [stage.size for stage in run.stages], limits, rows)
+
+
+def _run(steps: Sequence[Step], sizes: Sequence[tuple[int, int]], limits: Limits, first: int = 0) -> Run:
+    """first: rows that come at once, if they are not as many as could be taken; later bands are no larger then."""
+    stages: list[Stage] = []
+    coming, flowing = 0, _Flowing()
+    band = min(BAND, first * _widest_row(steps[0], sizes[0])) if first else BAND
     for step, size in zip(steps, sizes, strict=True):
-        most = min(limits.rows(size[0]), max(FEWEST, BAND // _widest_row(step, size)), size[0])
+        most = min(limits.rows(size[0]), max(FEWEST, band // _widest_row(step, size)), size[0])
+        if first and not stages:
+            most = min(most, first)
         # What comes in larger bands is cut into equal parts.
         parts = -(-coming // most)
         rows = -(-coming // parts) if coming else most

@@ -16,7 +16,7 @@ from dit360_core.sphere.vae.steps import (
     channels_out,
     norms_of,
 )
-from dit360_core.sphere.vae.streaming import Limits, Run, best_runs, streams
+from dit360_core.sphere.vae.streaming import Limits, Run, best_runs, streams, with_rows
 
 SCORES = 2**26
 """Attention scores at once, for kernels that keep them."""
@@ -153,6 +153,13 @@ def _streamed(runs: Sequence[Run], size: tuple[int, int], given: bool) -> Iterat
             run=run,
         )
         size, given = after, False
+
+
+def given_rows(way: Way, rows: int, limits: Limits) -> Way:
+    """A streamed way that gets so many rows at once."""
+    assert way.run is not None
+    run = with_rows(way.run, rows, limits)
+    return attrs.evolve(way, run=run, work_fixed=run.scratch)
 
 
 def _size_out(steps: Sequence[Step], size: tuple[int, int]) -> tuple[int, int]:

@@ -15,6 +15,10 @@ from dit360_core.sphere.vae.exact import weights_at_hand
 from dit360_core.sphere.vae.sizes import mean_of
 from dit360_core.sphere.vae.steps import Attention, CannotTakeApart, Convolution, Norm, Step, TellsSteps
 from dit360_core.sphere.vae.structure import decoder_steps, encoder_steps
+from dit360_core.system.memory import give_back_freed_memory
+
+LARGE = 2**21
+"""Bytes of what a step makes from which on freed memory is given back after it."""
 
 
 def decode_whole(vae: Any, latents: torch.Tensor) -> torch.Tensor:
@@ -59,6 +63,9 @@ def run_whole(vae: Any, steps: Sequence[Step], samples: torch.Tensor) -> torch.T
             x = samples[i : i + 1].contiguous(memory_format=torch.channels_last)
             for step in steps:
                 x = _step(step, x)
+                # What the C library keeps of one step would be there beside the next, which needs larger blocks.
+                if x.device.type == "cpu" and x.nbytes >= LARGE:
+                    give_back_freed_memory("cpu")
             made.append(x)
     return made[0] if len(made) == 1 else torch.cat(made)
 
