@@ -19,7 +19,11 @@ Size = tuple[int, int]
 
 @attrs.frozen(kw_only=True)
 class _Conditions:
-    """half: whether numbers have 16 bits. by_steps: as for predict_whole."""
+    """What decides how a step is run.
+
+    half: whether numbers have 16 bits.
+    by_steps: as for predict_whole.
+    """
 
     half: bool
     by_steps: bool

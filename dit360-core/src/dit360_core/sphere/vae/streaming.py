@@ -60,7 +60,10 @@ class Stage:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Run:
-    """Steps that a picture streams through. scratch: elements, beside what is read and what is written."""
+    """Steps that a picture streams through.
+
+    scratch: elements, beside what is read and what is written.
+    """
 
     stages: tuple[Stage, ...]
     scratch: int
