@@ -41,6 +41,8 @@ def check_quantized_with_a_lora_wherever_it_waits(folder, lora, mode, lora_mode,
     assert told["quantization"]["used"] == mode
     assert told["loras"][0]["modules"] > 0
     assert set(told["quantization"]["parts"]) == set(architecture_of(folder).quantized_by("both"))
+    # What the planner says lies on the device in a step is what is loaded.
+    assert pipe.predict(width=64).phase("step").weights == pytest.approx(pipe._loaded.weights_here(), rel=0.1)
     family, parts = architecture_of(folder), pipe.engine.pipe
     for offload in ("text", "group"):
         place(parts, family, offload, torch.device("cpu"))
