@@ -17,7 +17,6 @@ from dit360_core.models.family import (
     Target,
     explain_broken_import,
     index_of,
-    longest_prompt,
 )
 
 from dit360_model_flux2.folder import FOLDERS, usual
@@ -61,7 +60,7 @@ class Flux2(Architecture):
         if usual(config, "guidance_embeds"):
             guidance = Guidance.EMBEDDED
         else:
-            guidance = Guidance.NONE if index.get("is_distilled") else Guidance.TRUE
+            guidance = Guidance.NONE if index.get("is_distilled") is True else Guidance.TRUE
         return Facts(
             heads=int(usual(config, "num_attention_heads")),
             head_dim=int(usual(config, "attention_head_dim")),
@@ -71,8 +70,7 @@ class Flux2(Architecture):
         )
 
     def prompt_tokens(self, folder: Path) -> int:
-        kind = folder_kind(folder).tokenizers["tokenizer"]
-        return longest_prompt(kind, folder / "tokenizer", LONGEST_PROMPT)
+        return LONGEST_PROMPT  # whatever the tokenizer says: a prompt is padded to so many
 
     def usual(self, model: Model, facts: Facts) -> Model:
         if facts.guidance is Guidance.NONE:

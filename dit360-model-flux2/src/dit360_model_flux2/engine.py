@@ -41,7 +41,7 @@ class Flux2Engine(Engine):
     @property
     def is_dev(self) -> bool:
         """Whether it is a FLUX.2 [dev], which reads prompts with Mistral."""
-        return type(self.pipe).__name__ == DEV
+        return DEV in (each.__name__ for each in type(self.pipe).__mro__)
 
     # ------------------------------------------------------------------------------------------------------- prompts
 
@@ -52,14 +52,15 @@ class Flux2Engine(Engine):
 
     @property
     def _framing(self) -> int:
-        return len(self._tokenizer(self._framed(""), add_special_tokens=True).input_ids)
+        return len(self._tokenizer(self._framed(""), add_special_tokens=False).input_ids)
 
     def _framed(self, prompt: str) -> str:
         return dev_text(prompt) if self.is_dev else klein_text(prompt)
 
     def _encode(self, prompt: str, max_sequence_length: int) -> Embedding:
         ids, mask = padded(self._tokenizer, self._framed(prompt), max_sequence_length)
-        after = layers_read(language_model(self.pipe.text_encoder).config, dev=self.is_dev)
+        model = language_model(self.pipe.text_encoder)
+        after = getattr(model, "layers_read", None) or layers_read(model.config, dev=self.is_dev)
         given: dict[str, Any] = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         states = hidden_states(self.pipe.text_encoder, after, **given)
         return Embedding(tokens=torch.cat(states, dim=-1))

@@ -120,10 +120,10 @@ def _together(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
             "times the autoencoder's); give the parts of one text-to-image model."
         )
     wanted, width = usual(transformer, "joint_attention_dim"), configs[TEXT]["hidden_size"]
-    if wanted % width:
+    if wanted != 3 * width:
         raise ModelError(
-            f"{folder / TEXT} has {width} channels, and the transformer takes {wanted}, which is no multiple of it; "
-            "download the whole of one model."
+            f"{folder / TEXT} has {width} channels, and three of its layers are read, but the transformer takes "
+            f"{wanted}; download the whole of one model."
         )
 
 

@@ -79,6 +79,19 @@ class Flux2Networks(DiffusersNetworks):
                 f"The {type(pipe).__name__} has a {type(pipe.transformer).__name__}, which is not a FLUX.2 "
                 f"transformer; give a {KLEIN}."
             )
+        if not isinstance(pipe.vae, AutoencoderKLFlux2):
+            raise InputError(
+                f"The {type(pipe).__name__} has a {type(pipe.vae).__name__}, and FLUX.2's autoencoder is an "
+                "AutoencoderKLFlux2; load the pipeline with its own."
+            )
+        transformer: Any = pipe.transformer
+        autoencoder: Any = pipe.vae
+        taken, latents = transformer.config["in_channels"], autoencoder.config["latent_channels"]
+        if taken != 4 * latents:
+            raise InputError(
+                f"The transformer takes {taken} channels, and four latents of the autoencoder, which are a token, have "
+                f"{4 * latents}; give the parts of one model."
+            )
         check_numbers(pipe, self.architecture.names)
 
     def open(
@@ -129,11 +142,14 @@ def _reader(config: dict[str, Any]) -> Any:
     kind = str(config.pop("model_type", "qwen3"))
     dev = kind.startswith("mistral")
     described: Any = (MistralConfig if dev else Qwen3Config)(**config)
-    count = layers_read(described, dev=dev)[-1]
+    read = layers_read(described, dev=dev)
+    count = read[-1]
     described.num_hidden_layers = count
     if getattr(described, "layer_types", None) is not None:
         described.layer_types = list(described.layer_types)[:count]
     made: Any = MistralModel if dev else Qwen3Model
     model = made(described)
     model.norm = torch.nn.Identity()
+    # Of all layers that the configuration tells, of which fewer are here.
+    model.layers_read = read
     return model

@@ -74,6 +74,8 @@ def paint(
             if "guidance" in options:
                 log.info("cfg_scale is not used: the conditioning brings a guidance of %g.", guidance)
             options["guidance"] = guidance
+        if facts.guidance is Guidance.TRUE and options.get("true_guidance", 1.0) > 1 and given.get("cfg_scale", -1) < 0:
+            options.pop("guidance", None)  # the model's own, which is the same thing
         asked = {name: options[name] for name in ("guidance", "true_guidance") if name in options}
         if guidance_of(SampleOptions(prompt="any", **asked), model, facts).away:
             words = _with_negative(words, pipe, engine.device, engine.dtype, facts)

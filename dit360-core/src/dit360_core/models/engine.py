@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import torch
 
-from dit360_core.errors import Dit360Error, named
+from dit360_core.errors import Dit360Error, InputError, named, setting
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Facts, Networks
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.residency.placement import settle
@@ -171,7 +171,12 @@ class Engine(abc.ABC):
 
         Where the text encoders are evicted, the last prompts are remembered: another seed of one reads nothing.
         """
-        self._warn_if_cut(prompt, max_sequence_length - self._framing)
+        if max_sequence_length <= (framing := self._framing):
+            raise InputError(
+                f"{setting('max_sequence_length', max_sequence_length)} leaves no room for a prompt: {framing} tokens "
+                f"stand around every one of this model's; use more than that."
+            )
+        self._warn_if_cut(prompt, max_sequence_length - framing)
         if (prompt, max_sequence_length) in self._read:
             return self._read[prompt, max_sequence_length]
         self.bring(*self.architecture.encoders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dit360_core.plugins.offers import Model, ModelFamily
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.machine import Machine
 from dit360_core.system.naming import existing, looks_like_hub_id
+
+log = logging.getLogger("dit360")
 
 INDEX = "model_index.json"
 _loaded: dict[ModelFamily, Architecture] = {}
@@ -44,7 +47,8 @@ def architecture_for(pipe: object, registry: Registry | None = None) -> Architec
     Raises ModelError for one of a family that is not installed.
     """
     registry, made = registry or default_registry(), type(pipe).__name__
-    found = _claiming({"_class_name": made}, {}, registry)
+    names = [each.__name__ for each in type(pipe).__mro__]
+    found = next((entry for name in names if (entry := _claiming({"_class_name": name}, {}, registry))), None)
     if found is None and (extra := _extra_for(made, registry)) is not None:
         raise ModelError(
             f'The pipeline is a {made}, whose family is not installed; it comes with: pip install "{CORE}[{extra}]".'
@@ -65,10 +69,18 @@ def facts_of(folder: Path, registry: Registry | None = None) -> Facts:
 
 
 def architectures(registry: Registry | None = None) -> Iterator[Architecture]:
-    """All families that can be used here, the usual one first."""
+    """All families that can be used here, the usual one first. One that cannot be opened is left out, and told."""
     for entry in _entries(registry or default_registry()):
-        if not _reasons(entry):
-            yield _open(entry)
+        if _reasons(entry):
+            continue
+        try:
+            found = _open(entry)
+        except ModelError as error:
+            if entry.distribution == CORE:
+                raise
+            log.warning("%s", error.sentence)
+            continue
+        yield found
 
 
 def _entries(registry: Registry) -> list[Entry]:
@@ -80,10 +92,10 @@ def _entries(registry: Registry) -> list[Entry]:
 def _claiming(index: dict[str, Any], denoiser: dict[str, Any], registry: Registry) -> Entry | None:
     """Who says that a folder is of its family; the first of them that can be used."""
     made, told = index.get("_class_name"), denoiser.get("_class_name")
-    found = [
-        entry
-        for entry in _entries(registry)
-        if (made in entry.offer.pipelines if index else told in entry.offer.transformers)
+    entries = _entries(registry)
+    # A pipeline that nobody runs is its family's to refuse, which knows what it is.
+    found = [entry for entry in entries if made in entry.offer.pipelines] or [
+        entry for entry in entries if told in entry.offer.transformers
     ]
     return next((entry for entry in found if not _reasons(entry)), found[0] if found else None)
 
@@ -161,6 +173,21 @@ def _check_installed(folder: Path, registry: Registry) -> None:
         )
 
 
+def _check_known(folder: Path, registry: Registry) -> None:
+    """Raises ModelError unless a family that is here, and can be used, says that a folder is of it."""
+    _check_installed(folder, registry)
+    index, denoiser = _read(folder / INDEX), _read(folder / DENOISER / "config.json")
+    entry = _claiming(index, denoiser, registry)
+    if entry is not None:
+        _architecture(entry, registry)
+    elif isinstance(made := index.get("_class_name"), str):
+        titles = ", ".join(dict.fromkeys(each.offer.title for each in _entries(registry)))
+        raise ModelError(
+            f"{folder} holds a {made}, which none of the families that are installed runs ({titles}); give a "
+            "text-to-image model of one of them."
+        )
+
+
 def _extra_for(pipeline: str, registry: Registry) -> str | None:
     return extra_beginning("architecture", pipeline, core=CORE, here=registry.distributions())
 
@@ -172,7 +199,7 @@ def locate(base: str, registry: Registry | None = None) -> Path:
     folder = existing(base)
     if folder is None and looks_like_hub_id(base):
         # Whose it is is seen before gigabytes come that nothing here can use.
-        _check_installed(fetch(base, [INDEX]), registry or default_registry())
+        _check_known(fetch(base, [INDEX, f"{DENOISER}/config.json"]), registry or default_registry())
         folder = fetch(base, model_files(registry))
         with explain_the_cache(base):
             check_model(folder, registry)
@@ -192,5 +219,5 @@ def shape_folder(model: Model, registry: Registry | None = None) -> Path:
     from dit360_core.models.weights.hub import fetch  # as above
 
     folder = fetch(model.base, ["*.json"])
-    _check_installed(folder, registry or default_registry())
+    _check_known(folder, registry or default_registry())
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,9 +33,13 @@ def hidden_states(encoder: Any, after: Sequence[int], *, normed: bool = False, *
     model = language_model(encoder)
     wanted, found = set(after), {}
 
+    here = threading.get_ident()
+
     def keep(number: int) -> Any:
         def look(module: Any, inputs: Any, output: Any) -> None:
-            found[number] = output[0] if isinstance(output, tuple) else output
+            # Another thread may read a prompt with the same encoder meanwhile.
+            if threading.get_ident() == here:
+                found[number] = output[0] if isinstance(output, tuple) else output
 
         return look
 
@@ -76,6 +81,11 @@ def _looking(pairs: Sequence[tuple[Any, Any]]) -> Iterator[None]:
 
 
 def padded(tokenizer: Any, text: str, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A text as token numbers, padded or cut to a length, and which of them are the text's: both ``(1, length)``."""
-    found = tokenizer(text, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    """A text as token numbers, padded or cut to a length, and which of them are the text's: both ``(1, length)``.
+
+    text: with the marks that stand around it, to which none is added.
+    """
+    found = tokenizer(
+        text, padding="max_length", truncation=True, max_length=length, return_tensors="pt", add_special_tokens=False
+    )
     return found["input_ids"], found["attention_mask"]

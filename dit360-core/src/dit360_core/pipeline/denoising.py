@@ -271,7 +271,8 @@ class Denoising:
         beside = None if shown is None else engine.beside(shown.masked.tensor.to(x), shown.mask.to(x))
         if request.reference is not None:
             # It turns with what is made, as more channels of it do.
-            beside = engine.pack(request.reference.tensor.to(x))
+            seen = engine.pack(request.reference.tensor.to(x))
+            beside = seen if beside is None else torch.cat([beside, seen], dim=-1)
         model = chain(
             engine, found.grid, velocity, request.conditioning, wishes, attempt, count, beside, request.hold, sigmas[0]
         )

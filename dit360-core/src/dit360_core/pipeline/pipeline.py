@@ -295,6 +295,10 @@ class Pipeline:
             raise InputError(
                 f"{named('image')} is a {type(image).__name__}, but must be latents; encode_image makes them."
             )
+        if reference is not None and not isinstance(reference, Latents):
+            raise InputError(
+                f"{named('reference')} is a {type(reference).__name__}, but must be latents; encode_image makes them."
+            )
         if image is None and hold is not None:
             image = hold.latents
         asked = begun_with(asked, None if image is None else image.size, keeps=hold is not None)

@@ -28,7 +28,7 @@ class Guided:
     @property
     def beside(self) -> float:
         """True guidance beside ``guidance``; 1: there is none."""
-        return self.true if self.away and self.number is self.embedded else 1.0
+        return self.true if self.away and self.number == self.embedded else 1.0
 
 
 def guidance_of(asked: SampleOptions, model: Model, facts: Facts) -> Guided:

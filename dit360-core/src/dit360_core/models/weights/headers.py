@@ -272,6 +272,7 @@ def check_names(
     wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, tuple[int, ...]],
     renamed: Mapping[str, str],
+    inside: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Raises ModelError unless files hold what a part needs, in its shapes, and nothing that it would not use.
 
@@ -280,6 +281,7 @@ def check_names(
     wanted: parameter → shape.
     found: tensor → shape.
     renamed: as :func:`sources` gives it.
+    inside: whether a tensor lies where the part is, so that it cannot be left alone.
     """
     missing = [name for name in wanted if renamed.get(name, name) not in found]
     if missing:
@@ -294,7 +296,7 @@ def check_names(
                 f"{list(found[renamed.get(name, name)])}, and must be {list(shape)}); download the whole model."
             )
     used = {renamed.get(name, name) for name in wanted}
-    strange = [name for name in found if name not in used and not harmless(patterns, name)]
+    strange = [name for name in found if name not in used and (inside(name) or not harmless(patterns, name))]
     if strange:
         raise ModelError(
             f"{where} holds {len(strange)} tensors that its configuration has no place for, such as {strange[0]!r}, so "

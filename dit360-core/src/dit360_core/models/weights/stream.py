@@ -156,8 +156,19 @@ def part_of(
     for key, source in renamed.items():
         if found[source] == (math.prod(wanted[key]),):
             found[source] = wanted[key]
-    check_names(described.harmless, folder, wanted, found, renamed)
+    check_names(described.harmless, folder, wanted, found, renamed, functools.partial(_in_blocks, described, module))
     return Part(name, module, tensors, selection, renamed, additions)
+
+
+def _in_blocks(described: Any, module: torch.nn.Module, name: str) -> bool:
+    """Whether a tensor of the files belongs to one of the blocks that a part has here."""
+    for prefix in ("", *described.prefixes):
+        for of in described.blocks:
+            blocks: Any = module.get_submodule(of)
+            number = name.removeprefix(f"{prefix}{of}.").partition(".")[0]
+            if name.startswith(f"{prefix}{of}.") and number.isdecimal() and int(number) < len(blocks):
+                return True
+    return False
 
 
 def _shaped(tensor: torch.Tensor, module: torch.nn.Module, name: str) -> torch.Tensor:

@@ -49,7 +49,7 @@ class Given:
                     )
         if not self.keeps:
             default = EditOptions()
-            for name in ("mask_means", "mask_grow", "mask_soften", "paste_back", "match_colours"):
+            for name in ("mask_means", "mask_grow", "mask_soften", "paste_back", "match_colours", "reference"):
                 value = getattr(self.options, name)
                 if value != getattr(default, name):
                     raise InputError(
