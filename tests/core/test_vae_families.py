@@ -568,4 +568,4 @@ def test_what_tiles_are_predicted_to_take_is_what_their_code_holds(shapes, witho
     run = encode_exact if encoding else decode_exact
     found = taken(vae, lambda: run(vae, sample, schedule))
     assert 0.9 * found <= schedule.alive_bytes <= 1.1 * found
-    assert schedule.alive_bytes <= schedule.peak_bytes <= 1.75 * schedule.alive_bytes
+    assert schedule.alive_bytes <= schedule.peak_bytes <= 2 * schedule.alive_bytes
