@@ -32,7 +32,7 @@ WORK_SHARE = 16
 HOLES = 1.75
 """What an allocator takes for a working set of 1, since blocks of all sizes come and go. Measured: bench/decode.py."""
 HOLES_STREAMED = 2.0
-"""The same where a picture streams through many layers, whose blocks are small: holes are about as large as they are."""
+"""The same where a picture streams through many layers: holes among small blocks are about as large as they are."""
 SLABS = 64
 """What is kept is held in about so many blocks …"""
 SMALLEST_SLAB = 2**20
