@@ -75,6 +75,7 @@ def prepare(
     machine: Machine | None = None,
     picture: Picture | None = None,
     shown: bool = False,
+    referring: bool | None = None,
 ) -> Prepared:
     """Everything that can go wrong before the weights are read, in the order of its cost: downloads come last.
 
@@ -82,11 +83,13 @@ def prepare(
     :meth:`Machine.detect`) is confirmed then, too.
     picture: the options of a picture that is to be made at once, which are checked too.
     shown: whether a part of another is given with it that is to be filled, without which some models paint nothing.
+    referring: whether a model that can be shown that part is shown it; None: if there is one.
     """
+    refers = shown if referring is None else referring
     try:
-        return _Preparation(asked, registry, machine or Machine.detect(asked.device), picture, shown).run()
+        return _Preparation(asked, registry, machine or Machine.detect(asked.device), picture, shown, refers).run()
     except _OtherMachine as found:
-        return _Preparation(asked, registry, found.machine, picture, shown, found.sentence).run()
+        return _Preparation(asked, registry, found.machine, picture, shown, refers, found.sentence).run()
 
 
 class _OtherMachine(Exception):
@@ -111,6 +114,7 @@ class _Preparation:
     machine: Machine
     picture: Picture | None
     shown: bool
+    referring: bool
     machine_note: str = ""
     given: LoadOptions = attrs.field(init=False)
     model: Model = attrs.field(init=False)
@@ -166,7 +170,7 @@ class _Preparation:
         folder = self.folder or shape_folder(self.model, self.registry)
         files = architecture_of(folder, self.registry).compose(folder, self.replaced, weights=False)
         self.asked = within_budget(
-            self.asked, self.picture, self.registry, self.machine, self.model, files, referring=self.shown
+            self.asked, self.picture, self.registry, self.machine, self.model, files, referring=self.referring
         )
 
     def _check(self) -> None:
@@ -311,7 +315,7 @@ class _Preparation:
             return  # in float32 they may take twice as much as in their files
         sampling, decoding = self.picture or (SampleOptions(prompt="any"), DecodeOptions())
         subject = subject_in(
-            asked, sampling, decoding, self.registry, self.machine, self.model, files, referring=self.shown
+            asked, sampling, decoding, self.registry, self.machine, self.model, files, referring=self.referring
         )
         found = verdict_of(asked, subject, ASSUMED, one(asked, subject, ASSUMED), only_system=True)
         if found.fits is False:

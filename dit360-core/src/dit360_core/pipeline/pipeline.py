@@ -178,12 +178,12 @@ class Pipeline:
             reference = None
             if canvas is not None and referring:
                 reference = self._autoencoding.encode_pixels(canvas.on_green, build(DecodeOptions, decoding))
-            conditioning = self.encode(
+            conditioning = self._read(
                 prompt,
-                negative_prompt=negative_prompt_of(asked, self.plan.model, self.engine.facts),
-                max_sequence_length=asked.max_sequence_length,
-                prompt_prefix=asked.prompt_prefix,
-                referring=reference is not None,
+                negative_prompt_of(asked, self.plan.model, self.engine.facts),
+                asked.max_sequence_length,
+                asked.prompt_prefix,
+                reference is not None,
             )
             sampled = self._denoising.sample(
                 Request(
@@ -227,13 +227,28 @@ class Pipeline:
         prompt_prefix: str | None = None,
         referring: bool = False,
     ) -> Conditioning:
-        """Reads a prompt. negative_prompt (may be empty) is needed for true guidance; None leaves it out.
+        """Reads a prompt.
 
+        negative_prompt: what true guidance leads away from, which may be empty; None: the family's own, in a model
+        whose guidance is that, and else none.
         max_sequence_length: tokens that the prompt is padded or cut to; None: what the text encoder was made for.
         prompt_prefix: text to put before it, unless it is there already; empty: nothing; None: the model's own.
         referring: the model is shown a picture with it, and is told what to make of that.
         """
-        SampleOptions(prompt=prompt, max_sequence_length=max_sequence_length, prompt_prefix=prompt_prefix)
+        asked = SampleOptions(prompt=prompt, max_sequence_length=max_sequence_length, prompt_prefix=prompt_prefix)
+        if negative_prompt is None:
+            negative_prompt = negative_prompt_of(asked, self.plan.model, self.engine.facts)
+        return self._read(prompt, negative_prompt, max_sequence_length, prompt_prefix, referring)
+
+    def _read(
+        self,
+        prompt: str,
+        negative_prompt: str | None,
+        max_sequence_length: int | None,
+        prompt_prefix: str | None,
+        referring: bool,
+    ) -> Conditioning:
+        """As :meth:`encode`; negative_prompt None: none is read."""
         length = max_sequence_length or self.engine.longest_prompt
         own = self.plan.model.prompt_prefix if prompt_prefix is None else spaced(prompt_prefix)
         read, prefix = prefixed(prompt, own)

@@ -75,7 +75,13 @@ def run(
 
     started = time.perf_counter()
     with console.status(Text(f"Loading {loading.model} …")):
-        ready = prepare(loading, registry=default_registry(), picture=(sampling, decoding), shown=given.keeps)
+        ready = prepare(
+            loading,
+            registry=default_registry(),
+            picture=(sampling, decoding),
+            shown=given.keeps,
+            referring=given.keeps and given.options.reference == "auto",
+        )
         recorder = Recorder(ready.plan.device) if profile is not None or sampling.log_memory_stats else None
         with recorder.phase("loading", PhaseKind.LOADING) if recorder is not None else nullcontext(), undisturbed():
             pipe = ready.load(recorder)
