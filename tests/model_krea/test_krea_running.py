@@ -202,4 +202,4 @@ def test_memory_is_predicted(pipeline):
 
 
 def test_the_family_is_recognised_by_its_folder_alone(folder):
-    assert architecture_of(folder).name == "krea2"
+    assert architecture_of(folder).name == "krea"

@@ -272,4 +272,4 @@ def test_memory_is_predicted(qwen):
 
 
 def test_the_family_is_recognised_by_its_folder_alone(folder):
-    assert architecture_of(folder).name == "qwen-image"
+    assert architecture_of(folder).name == "qwen"

@@ -19,7 +19,7 @@ def _load() -> Any:
 @hookimpl
 def dit360_architectures() -> Iterable[ModelFamily]:
     yield ModelFamily(
-        name="krea2",
+        name="krea",
         api=1,
         title="Krea 2",
         summary="Krea 2, base and Turbo",

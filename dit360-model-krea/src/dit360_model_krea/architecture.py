@@ -35,7 +35,7 @@ READ = "layers_read"
 class Krea2(Architecture):
     """Krea 2, base and Turbo."""
 
-    name = "krea2"
+    name = "krea"
     title = TITLE
     parts = PARTS
     others = ("tokenizer", "scheduler")
@@ -62,7 +62,7 @@ class Krea2(Architecture):
             heads=int(usual(config, "num_attention_heads")),
             head_dim=int(usual(config, "attention_head_dim")),
             latent_channels=int(usual(config, "in_channels")) // 4,
-            guidance=Guidance.NONE if index.get("is_distilled") else Guidance.TRUE,
+            guidance=Guidance.NONE if index.get("is_distilled") is True else Guidance.TRUE,
             off=0.0,
         )
 

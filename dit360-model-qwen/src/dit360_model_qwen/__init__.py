@@ -20,7 +20,7 @@ def _load() -> Any:
 @hookimpl
 def dit360_architectures() -> Iterable[ModelFamily]:
     yield ModelFamily(
-        name="qwen-image",
+        name="qwen",
         api=1,
         title=TITLE,
         summary="Qwen-Image and Qwen-Image-2512",

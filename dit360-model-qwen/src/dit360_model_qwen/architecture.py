@@ -32,7 +32,7 @@ STEPS, GUIDANCE = 50, 4.0
 class QwenImage(Architecture):
     """Qwen-Image and Qwen-Image-2512."""
 
-    name = "qwen-image"
+    name = "qwen"
     title = TITLE
     parts = PARTS
     others = ("tokenizer", "scheduler")

@@ -180,6 +180,10 @@ class Engine(abc.ABC):
         if (prompt, max_sequence_length) in self._read:
             return self._read[prompt, max_sequence_length]
         self.bring(*self.architecture.encoders)
+        if missing := [name for name in self.architecture.encoders if getattr(self.pipe, name, None) is None]:
+            raise InputError(
+                f"The pipeline has no {' and no '.join(missing)}, so it cannot read a prompt; load it with its own."
+            )
         with quiet(), torch.no_grad():
             embedding = self._encode(prompt, max_sequence_length)
         if not embedding.is_finite:

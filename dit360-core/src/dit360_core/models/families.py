@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dit360_core.errors import ModelError, one_line
+from dit360_core.errors import ModelError, one_line, remedy
 from dit360_core.models.architecture import DENOISER, Architecture, Facts
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.entries import CORE, Entry, by_priority
@@ -156,7 +156,7 @@ def model_files(registry: Registry | None = None) -> list[str]:
 def check_model(folder: Path, registry: Registry | None = None) -> None:
     """Raises ModelError unless a folder holds a whole model of a family that is known."""
     registry = registry or default_registry()
-    _check_installed(folder, registry)
+    _check_known(folder, registry)
     architecture_of(folder, registry).check_folder(folder)
 
 
@@ -167,6 +167,12 @@ def _check_installed(folder: Path, registry: Registry) -> None:
     if not isinstance(made, str) or _claiming(index, denoiser, registry) is not None:
         return
     extra = _extra_for(made, registry)
+    off = extra_beginning("architecture", made, core=CORE) if extra is None else None
+    if off is not None and off not in {entry.name for entry in registry.entries("architecture")}:
+        raise ModelError(
+            f"{folder} holds a {made}, whose family is installed here but switched off, or failed; "
+            f"{remedy('see_backends')}."
+        )
     if extra is not None:
         raise ModelError(
             f'{folder} holds a {made}, whose family is not installed; it comes with: pip install "{CORE}[{extra}]".'

@@ -50,12 +50,18 @@ SCHEDULER = Schema(
 
 def odd_scheduler(config: Mapping[str, Any]) -> str | None:
     """What cannot be in a scheduler's configuration, though its keys are right one by one; None: nothing."""
+    if odd := next((name for name in UNSUPPORTED_LEVELS if config.get(name)), None):
+        return f"{odd} is true (noise levels are spaced by an option, and no model is known to be trained so)"
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     if few >= many:
         return f"base_image_seq_len is {few} and max_image_seq_len {many} (the first is the smaller)"
     return None
 
 
+UNSUPPORTED_LEVELS = (
+    "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling",
+)  # fmt: skip
+"""Settings of FlowMatchEulerDiscreteScheduler that would change the noise levels in ways not done here."""
 _ROPE = frozenset({
     "rope_type", "type", "rope_theta", "factor", "mrope_section", "mrope_interleaved", "partial_rotary_factor",
     "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",

@@ -14,15 +14,7 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import ModelError
-
-# Settings of FlowMatchEulerDiscreteScheduler that would change the noise levels in ways not done here.
-_UNSUPPORTED = (
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-    "invert_sigmas",
-    "stochastic_sampling",
-)
+from dit360_core.models.schemas import UNSUPPORTED_LEVELS
 
 
 @attrs.frozen(kw_only=True)
@@ -56,7 +48,7 @@ class FlowShift:
 
         Raises ModelError for settings that no model is known to use.
         """
-        odd = [name for name in _UNSUPPORTED if config.get(name)]
+        odd = [name for name in UNSUPPORTED_LEVELS if config.get(name)]
         if config.get("time_shift_type", "exponential") != "exponential":
             odd.append("time_shift_type")
         if odd:

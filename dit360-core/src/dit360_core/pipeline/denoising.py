@@ -327,6 +327,7 @@ class Denoising:
         """
         asked, conditioning = request.options, request.conditioning
         return {
+            "family": self._loaded.engine.architecture.title,
             **found.as_dict(),
             # Of no consequence where the start was given and no noise is added on the way.
             "seed": found.seed if request.noise is None or asked.scheduler_eta else asked.seed,
