@@ -411,7 +411,7 @@ LATE = {
     ),
     "quantizing an unknown part": (
         ["quantize", "tiny", "-o", "new", "--mode", "int8", "--parts", "vae"],
-        "--parts is 'vae', but must be one of: both, transformer, t5",
+        "--parts is 'vae', but must be one of: both, transformer, text, t5",
     ),
     "quantizing without a layer": (
         ["quantize", "tiny", "-o", "new", "--mode", "int8", "--skip", "*.none"],

@@ -9,6 +9,7 @@ import torch
 from dit360_core import errors
 from dit360_core.errors import InputError
 from dit360_core.pipeline.blank import check_painted, guidance_notes
+from dit360_core.planning.guidance import Guided
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry
 from invented_plugins import installed, offering
@@ -45,13 +46,16 @@ def test_a_picture_of_night_is_none_and_one_that_is_nearly_black_is_warned_of(ca
     assert "use guidance=1 … 8 and true_guidance up to 10" in told
 
 
+def noted(guidance, true):
+    return [*guidance_notes(MODEL, Guided(number=guidance, embedded=guidance, true=true, away=true > 1))]
+
+
 def test_guidance_beyond_a_models_range_is_told_with_that_range():
-    assert list(guidance_notes(MODEL, 8.0, 10.0)) == []
-    assert list(guidance_notes(MODEL, None, 1.0)) == []
-    [told] = guidance_notes(MODEL, 8.1, 1.0)
+    assert noted(8.0, 10.0) == noted(None, 1.0) == []
+    [told] = noted(8.1, 1.0)
     assert "guidance is 8.1, and this model paints well at 1 … 8" in errors.plain(told)
-    assert [*guidance_notes(MODEL, 0.0, 1.0)]
-    [told] = guidance_notes(MODEL, 3.0, 11.0)
+    assert noted(0.0, 1.0)
+    [told] = noted(3.0, 11.0)
     assert "true_guidance is 11" in errors.plain(told)
 
 

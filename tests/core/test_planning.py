@@ -192,7 +192,7 @@ def test_a_verdict_says_what_would_fit_and_each_of_it_does(flux):
     unknown = LoadOptions(model="dit360")
     needs = verdict_of(unknown, flux, ASSUMED, one(unknown, flux, ASSUMED))
     assert needs.fits is None
-    assert needs.sentence(unknown).startswith("Needs 37.")
+    assert needs.sentence(unknown).startswith("Needs 36.")
 
 
 def test_where_nothing_fits_programs_are_told_the_least(flux):

@@ -101,7 +101,7 @@ def test_what_is_not_marked_stays_as_it_is(said):
     ("wrong", "told"),
     [
         (lambda: SampleOptions(prompt="x", steps=0), "--steps is 0, but must be 1 … 1000."),
-        (lambda: SampleOptions(prompt="x", negative_prompt="y"),
+        (lambda: dit360_core.load("tiny").generate("x", negative_prompt="y"),
          "--negative-prompt has no effect while --true-guidance is 1; set --true-guidance above 1 (4 is usual) or "
          "leave the negative prompt out."),
         (lambda: LoadOptions(precision="fp8"), "weights of eight bits are --quantization-mode fp8."),

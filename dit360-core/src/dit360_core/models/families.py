@@ -58,8 +58,13 @@ def architecture_for(pipe: object, registry: Registry | None = None) -> Architec
 
 def expected(model: Model, registry: Registry | None = None) -> Architecture:
     """The family of a model that may not be on this machine yet: of its folder, or of the shapes that it brings."""
-    folder = existing(model.base) or (Path(model.shape) if model.shape is not None else None)
+    folder = known_folder(model)
     return _architecture(None, registry) if folder is None else architecture_of(folder, registry)
+
+
+def known_folder(model: Model) -> Path | None:
+    """Where a model's configurations are: its folder, or the shapes that it brings; None if it has neither here."""
+    return existing(model.base) or (Path(model.shape) if model.shape is not None else None)
 
 
 def facts_of(folder: Path, registry: Registry | None = None) -> Facts:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import InputError, plain
+from dit360_core.models.families import facts_of, known_folder
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, decimal_hint, nearest, options_of
 from dit360_core.planning.checks import begun_with, check_names
+from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.loras import SEPARATOR, names_in
 from dit360_core.system.naming import existing
 
@@ -169,4 +171,8 @@ def _assignment(name: str, value: Any) -> str:
 
 def _check(one: Configuration, registry: Registry) -> None:
     begun_with(one.sampling, None)
-    check_names(one.loading, one.sampling, registry, lambda name: existing(name) is not None, decoding=one.decoding)
+    model = check_names(
+        one.loading, one.sampling, registry, lambda name: existing(name) is not None, decoding=one.decoding
+    )
+    if (folder := known_folder(model)) is not None:
+        check_guidance(one.sampling, model, facts_of(folder, registry))
