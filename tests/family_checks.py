@@ -70,11 +70,14 @@ def tables(pipe):
 
 
 def check_step_is_predicted(pipe, embedding, *, width=512, text=None):
-    """The activations of a step, by the allocations that torch's profiler sees. embedding: of the longest prompt."""
+    """The activations of a step, by the allocations that torch's profiler sees. embedding: of the longest prompt.
+
+    With a kernel that takes nothing: what PyTorch's own takes on a CPU grows with its threads.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     grid = Grid.of_picture(width, width // 2, 1)
-    velocity = pipe.engine.velocity(grid, None, None)
+    velocity = pipe.engine.velocity(grid, None, _nothing)
     x = pipe.engine.pack(pipe.engine.noise(grid, torch.Generator().manual_seed(1)))
     with torch.no_grad():
         velocity(x, 1.0, embedding)
@@ -90,7 +93,11 @@ def check_step_is_predicted(pipe, embedding, *, width=512, text=None):
         torch.float32, grid.tokens, int(embedding.tokens.shape[1]), stores_scores=False, slice_size=0, quantized=None,
         size=int,
     ).peak  # fmt: skip
-    assert traced == pytest.approx(most, rel=0.1)
+    assert traced == pytest.approx(most + tables(pipe.engine.pipe), rel=0.1)
+
+
+def _nothing(q, k, v, **_):
+    return torch.zeros_like(q)
 
 
 def check_weights_are_predicted(pipe):

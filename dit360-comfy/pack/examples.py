@@ -61,7 +61,7 @@ examples for the real model.""",
 _LOW_VRAM = _pipeline(
     "DiT360 low VRAM",
     """A 2048×1024 panorama on a card of 8 GB: the preset `low-vram` lets weights wait in system memory, or stores
-them in fewer bits where that is too small. The largest phase is predicted to take 6.1 GiB of the card and 31.4 GiB
+them in fewer bits where that is too small. The largest phase is predicted to take 5.6 GiB of the card and 31.4 GiB
 of system memory; this was not measured on a GPU yet.""",
     """**First** write your own prompt. For a larger card set `vram` to its size (12, 16, 24) and `preset` to balanced,
 and it is decided anew what has to wait where.""",
