@@ -231,6 +231,16 @@ def test_no_key_that_chooses_code_reaches_a_library_and_they_are_told(linked, ca
         assert not {key for file in told.values() for key in file} & set(CODE)
 
 
+@pytest.mark.parametrize("made_by", ["DPMSolverMultistepScheduler", "EvilScheduler", None, 7])
+def test_the_scheduler_of_another_class_is_told(linked, caplog, made_by):
+    changed(linked, SCHEDULER, _class_name=made_by)
+    with caplog.at_level(logging.WARNING, "dit360"):
+        FLUX_FOLDER.check(linked)
+    [told] = caplog.messages
+    assert f"{linked / SCHEDULER} describes {made_by}, of which only the settings" in told
+    assert "scheduler_type" in told
+
+
 PANORAMAS = {"FluxControlPipeline": "follows a control picture",
              "EvilPipeline": "but dit360 runs FluxPipeline models"}  # fmt: skip
 

@@ -23,6 +23,8 @@ log = logging.getLogger("dit360")
 
 LIBRARIES = ("diffusers", "transformers")
 """From which the parts of a model come. Older versions of diffusers import whatever else a model's folder names."""
+SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+"""Whose settings are read: the time shift of a family's models."""
 
 
 def _as_it_is(found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -100,6 +102,7 @@ class ModelFolder:
             self.check_weights(one.name, folder / one.name)
         # What is whole by itself is compared, and what takes a process of its own comes last.
         self.together(folder, configs)
+        self._tell_of_scheduler(folder / "scheduler" / "scheduler_config.json")
         for part, kind in self.tokenizers.items():
             check_tokenizer(kind, folder / part)
 
@@ -127,6 +130,19 @@ class ModelFolder:
                     f"{index} says that its {part} is {made[1:]!r:.60}, and a {self.title} model's is {allowed[0]}; "
                     f"give a {self.title} folder."
                 )
+
+    @staticmethod
+    def _tell_of_scheduler(file: Path) -> None:
+        """Another one's solver is not used, and the user's is told of that."""
+        made_by = read_json(file).get("_class_name", SCHEDULER)
+        if made_by != SCHEDULER:
+            log.warning(
+                "%s describes %s, of which only the settings that %s has too are used; %s says which solver paints.",
+                file,
+                name_of(made_by),
+                SCHEDULER,
+                named("scheduler_type"),
+            )
 
     def _classes(self, part: str) -> tuple[str, ...]:
         return self.tokenizers[part].classes if part in self.tokenizers else self.kinds[part].classes
