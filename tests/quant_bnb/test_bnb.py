@@ -64,6 +64,22 @@ def test_layers_stay_apart_from_the_packing_that_cannot_be_undone(name):
     assert torch.allclose(module(transposed), first, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["int4", "int4-double"])
+@pytest.mark.parametrize("columns", [16, 32, 80, 96])
+def test_rows_that_end_within_a_block_have_their_own_scales(name, columns):
+    """bitsandbytes' kernel for CPUs with AVX-512 takes those of other blocks."""
+    linear = torch.nn.Linear(columns, 128).requires_grad_(False)
+    linear.weight *= torch.rand(128, 1)  # rows that are unlike
+    x = torch.randn(5, columns)
+    right = linear(x)
+    made = torch.nn.Linear(columns, 128).requires_grad_(False)
+    made.load_state_dict(linear.state_dict())
+    module = OFFERS[name].load().quantize(made, one_token=False).eval()
+    assert torch.dist(module(x), right) < 0.15 * right.norm()
+    again = OFFERS[name].load().restore(linear.to("meta"), module.state_dict(), one_token=False).eval()
+    assert torch.equal(again(x), module(x))
+
+
 @pytest.mark.parametrize(
     ("need", "word"),
     [

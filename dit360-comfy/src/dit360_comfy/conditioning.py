@@ -79,6 +79,11 @@ def conditioning_from(
     ), next(iter(guidances), None)
 
 
+def prompts_of(given: Any) -> tuple[str | None, ...]:
+    """The words of each prompt of a CONDITIONING; None for one that another node read."""
+    return tuple((riding(tokens) or {}).get("prompt") for tokens, _ in given)
+
+
 def to_fill(given: Any) -> tuple[Any, Any] | None:
     """The latents of a picture with a hole, as the autoencoder has them, and the mask, of Inpaint Model Conditioning.
 
@@ -121,7 +126,12 @@ def _embedding(tokens: Any, settings: Mapping[str, Any], device: Any, dtype: Any
 
 def moved(embedding: Embedding | None, device: Any, dtype: Any) -> Embedding | None:
     """An embedding of one model where another wants it."""
-    return None if embedding is None else _embedded(embedding.tokens, embedding.pooled, device, dtype)
+    return None if embedding is None else embedding_at(embedding, device, dtype)
+
+
+def embedding_at(embedding: Embedding, device: Any, dtype: Any) -> Embedding:
+    """As :func:`moved`."""
+    return _embedded(embedding.tokens, embedding.pooled, device, dtype)
 
 
 def _embedded(tokens: Any, pooled: Any, device: Any, dtype: Any) -> Embedding:

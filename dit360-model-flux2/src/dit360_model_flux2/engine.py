@@ -16,6 +16,7 @@ from dit360_core.models.running import (
     hidden_states,
     language_model,
     padded,
+    pictures_of,
 )
 from dit360_core.plugins import Attend, InputError, TimeShift, remedy
 
@@ -96,6 +97,17 @@ class Flux2Engine(Engine):
     def from_stored(self, latents: torch.Tensor) -> torch.Tensor:
         mean, spread = self._statistics(latents)
         return (latents - mean) / spread
+
+    @property
+    def exchanged_side(self) -> int:
+        return 16
+
+    def to_exchanged(self, latents: torch.Tensor) -> torch.Tensor:
+        """In model space: in ComfyUI the statistics, and the four latents of a token, are the autoencoder's matter."""
+        return torch.nn.functional.pixel_unshuffle(latents, 2)
+
+    def from_exchanged(self, samples: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pixel_shuffle(pictures_of(samples, 4 * self.latent_channels), 2)
 
     def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of each latent, in the shape of ``(1, C, h, w)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ _levels = [logger.level for logger in _noisy]
 for _logger in _noisy:
     _logger.setLevel(logging.ERROR)
 try:
+    import bitsandbytes.functional
     import bitsandbytes.nn
 finally:
     for _logger, _level in zip(_noisy, _levels, strict=True):
@@ -63,7 +65,7 @@ class Nf4:
         return self._layer(linear, weight, None if linear.bias is None else tensors["bias"])
 
     def _layer(self, linear: torch.nn.Linear, weight: Any, bias: torch.Tensor | None) -> Any:
-        layer = _nn.Linear4bit(
+        layer = (_nn.Linear4bit if linear.in_features % _BLOCK == 0 else BrokenRows)(
             linear.in_features,
             linear.out_features,
             bias=bias is not None,
@@ -78,6 +80,20 @@ class Nf4:
         layer.weight = weight
         layer.bias = _bias(linear, bias)
         return layer
+
+
+class BrokenRows(_nn.Linear4bit):  # type: ignore[misc]
+    """One whose rows do not end where blocks do. Its weights come back from four bits as one row.
+
+    The kernel of 0.50.2 for CPUs with AVX-512 takes the scales of other blocks where such rows are short.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = copy.copy(self.weight.quant_state)
+        state.shape = torch.Size([self.in_features * self.out_features])
+        weight = bitsandbytes.functional.dequantize_4bit(self.weight.data, state)
+        weight = weight.view(self.out_features, self.in_features).to(x.dtype)
+        return torch.nn.functional.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
 
 
 class LlmInt8:

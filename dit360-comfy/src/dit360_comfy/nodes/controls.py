@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dit360_core.options import SampleOptions
+from dit360_core.options import EditOptions, SampleOptions
 
 from dit360_comfy.inputs import Control, Spec, asked, specs
 
@@ -32,7 +32,19 @@ SOLVING = (
     Control(options=SampleOptions, option="latent_rotation"),
     Control(options=SampleOptions, option="position_interpolation"),
 )
-ADVANCED = ("true_guidance", "circular_mode", "latent_rotation", "position_interpolation", "log_memory_stats")
+REFERENCE = Control(
+    options=EditOptions, option="reference",
+    tooltip="Whether a model that can be shown pictures, such as FLUX.2, sees what is kept, on a green ground, and is "
+    "told what to do with it. Takes more memory and time. Other models take no notice.",
+)  # fmt: skip
+ADVANCED = (
+    "reference",
+    "true_guidance",
+    "circular_mode",
+    "latent_rotation",
+    "position_interpolation",
+    "log_memory_stats",
+)
 _YAW = Control(
     options=SampleOptions, option="yaw_consistency", name="yaw_loss_weight", settings={"default": 0.1, "step": 0.01},
     tooltip="If enable_yaw_loss is on: how far the model's view of the panorama and of it turned round are "
@@ -67,8 +79,8 @@ def guidance() -> Control:
     """By the name that workflows know."""
     return Control(
         options=SampleOptions, option="guidance", name="cfg_scale", unset=-1.0, settings={"step": 0.1},
-        tooltip="How closely to follow the prompt (FLUX's embedded guidance; 2.8 for DiT360). One that the "
-        "conditioning brings, as of FluxGuidance, is used instead. -1: the model's.",
+        tooltip="How closely to follow the prompt (2.8 for DiT360). One that the conditioning brings, as of "
+        "FluxGuidance, is used instead in models that embed it. -1: the model's.",
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class DiT360Decode(_Autoencoding):
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
         return {
             "required": {
-                "samples": ("LATENT", {"tooltip": "Of DiT360 Sampler, or of any sampler of FLUX."}),
+                "samples": ("LATENT", {"tooltip": "Of DiT360 Sampler, or of any sampler of such a model."}),
                 "dit360_pipe": pipe_input(),
                 "auto_blend_edges": ("BOOLEAN", {
                     "default": False,

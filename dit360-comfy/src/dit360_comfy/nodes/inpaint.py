@@ -25,6 +25,7 @@ from dit360_comfy.nodes.controls import (
     CONSISTENCY,
     FREE,
     PADDING,
+    REFERENCE,
     SEED,
     SOLVING,
     WORDS,
@@ -32,7 +33,7 @@ from dit360_comfy.nodes.controls import (
     sample_options,
     steps,
 )
-from dit360_comfy.nodes.painting import Start, encoded, fills, paint, shown_of, tell
+from dit360_comfy.nodes.painting import Start, encoded, facts_of, paint, referred, shown_of, tell
 from dit360_comfy.nodes.spherical import degrees
 from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, tell_of_more
 from dit360_comfy.pipe import pipe_of
@@ -103,7 +104,7 @@ class DiT360Inpaint(Node):
                 ),
                 **specs((PADDING,)),
                 **CONSISTENCY,
-                **specs(SOLVING, advanced=ADVANCED),
+                **specs((*SOLVING, REFERENCE), advanced=ADVANCED),
                 "negative": ("CONDITIONING", {
                     "tooltip": "What it must not show, instead of negative_prompt; needs true_guidance above 1.",
                 }),
@@ -119,7 +120,7 @@ class DiT360Inpaint(Node):
 
     def run(
         self, dit360_pipe: Any, conditioning: Any, image: Any, mask: Any, blur_radius: int, blend_mode: str,
-        mask_grow: float = -1.0, negative: Any = None, **given: Any,
+        mask_grow: float = -1.0, reference: str = "auto", negative: Any = None, **given: Any,
     ) -> dict[str, Any]:  # fmt: skip
         import torch
 
@@ -133,7 +134,8 @@ class DiT360Inpaint(Node):
                 _part(mask, of_batch(levels, at), at, (width, height), mask_grow, blur_radius, blend_mode)
                 for at in range(len(planes))
             ]
-        fill = fills(pipe)
+        facts = facts_of(pipe)
+        refers = facts.refers and reference == "auto"
 
         def begin(pipeline: Pipeline, options: dict[str, Any]) -> list[Start]:
             begun = []
@@ -141,10 +143,10 @@ class DiT360Inpaint(Node):
                 latents = encoded(pipe, pipeline, one)
                 photos = [photo.as_dict() for photo in getattr(laid_of(image, at), "photos", ())]
                 told = {**part.told, **({"photos": photos} if photos else {})}
-                shown = shown_of(pipe, pipeline, one, part.kept.unknown) if fill else None
-                begun.append(
-                    Start(image=latents, hold=Hold(latents=latents, keep=part.kept.latents, told=told), shown=shown)
-                )
+                shown = shown_of(pipe, pipeline, one, part.kept.unknown) if facts.fills else None
+                seen = referred(pipe, pipeline, one, part.kept.unknown) if refers else None
+                hold = Hold(latents=latents, keep=part.kept.latents, told=told)
+                begun.append(Start(image=latents, hold=hold, shown=shown, reference=seen))
             return begun
 
         options = {"seed": secrets.randbits(32), **sample_options(given, (_DENOISE,))}

@@ -31,7 +31,7 @@ class DiT360LoRALoader(Node):
                 "dit360_pipe": pipe_input(),
                 "lora_path": ([NONE, *host.files("loras")], {
                     "default": NONE,
-                    "tooltip": "A LoRA for FLUX, from models/loras.",
+                    "tooltip": "A LoRA for this model, from models/loras.",
                 }),
                 "strength": ("FLOAT", {
                     "default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05, "round": 0.01,

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from dit360_core.models.architecture import Facts, Guidance
 from dit360_core.options import SampleOptions, build
+from dit360_core.pipeline.editing.canvas import on_green
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Conditioning, Latents, Shown
@@ -17,7 +18,7 @@ from dit360_core.plugins.offers import Model
 from dit360_core.system.phases import PhaseKind
 
 from dit360_comfy import host
-from dit360_comfy.conditioning import UNKNOWN, conditioning_from, moved, to_fill
+from dit360_comfy.conditioning import UNKNOWN, conditioning_from, embedding_at, moved, prompts_of, to_fill
 from dit360_comfy.latents import from_comfy, to_comfy
 from dit360_comfy.nodes.decode import tiling_options
 from dit360_comfy.pictures import at_size, masks, of_batch
@@ -40,11 +41,13 @@ class Start:
     image: latents to begin with, by ``denoise``; None: noise, or what is held.
     hold: what is kept of a picture; None: nothing.
     shown: what a model that fills is shown.
+    reference: what a model that refers is shown.
     """
 
     image: Latents | None = None
     hold: Hold | None = None
     shown: Shown | None = None
+    reference: Latents | None = None
 
 
 def paint(
@@ -70,10 +73,16 @@ def paint(
         facts, model = engine.facts, pipeline.plan.model
         if facts.guidance is Guidance.NONE and given.get("cfg_scale", -1.0) < 0:
             options.pop("guidance", None)
-        elif guidance is not None and facts.takes_guidance:
+        if guidance is not None and facts.takes_guidance:
             if "guidance" in options:
                 log.info("cfg_scale is not used: the conditioning brings a guidance of %g.", guidance)
             options["guidance"] = guidance
+        elif guidance is not None:
+            log.warning(
+                "The conditioning brings a guidance of %g, which is not used: this model has %s.",
+                guidance,
+                "none" if facts.guidance is Guidance.NONE else "cfg_scale instead",
+            )
         if facts.guidance is Guidance.TRUE and options.get("true_guidance", 1.0) > 1 and given.get("cfg_scale", -1) < 0:
             options.pop("guidance", None)  # the model's own, which is the same thing
         asked = {name: options[name] for name in ("guidance", "true_guidance") if name in options}
@@ -84,6 +93,8 @@ def paint(
         elif words.negative_prompt:
             log.warning("The negative prompt is not used, because true_guidance is 1; 4 is usual.")
         begun = begin(pipeline, options)
+        if any(start.reference is not None for start in begun):
+            words = _referring(words, prompts_of(conditioning), pipe, engine.device, engine.dtype)
         pipeline.set_loras(pipe.model.loras)
         made = [
             _one(pipe, pipeline, words, {**options, "seed": (options["seed"] + i) % 2**64}, start)
@@ -105,10 +116,10 @@ def tell(keep: Any) -> None:
         log.warning("Nothing of the picture is kept as it is: what is kept is narrower than growth and softness.")
 
 
-def fills(pipe: Pipe) -> bool:
-    """Whether the model fills a part of a picture, and needs one; told without its weights."""
+def facts_of(pipe: Pipe) -> Facts:
+    """What the model's configurations say; told without its weights."""
     prepared = pipe.model.source.prepared
-    return prepared.architecture.facts(prepared.folder).fills
+    return prepared.architecture.facts(prepared.folder)
 
 
 def shown_by(pipe: Pipe, pipeline: Pipeline, stored: Any, mask: Any) -> Shown:
@@ -116,14 +127,21 @@ def shown_by(pipe: Pipe, pipeline: Pipeline, stored: Any, mask: Any) -> Shown:
 
     pipe: whose autoencoder.
     pipeline: of the model.
-    stored: ``(1, C, H/8, W/8)`` as the autoencoder has them.
+    stored: the samples of a LATENT with one picture.
     mask: ``(H, W)`` in 0 … 1; from 0.5 on a pixel is made anew.
     """
+    return shown_of(pipe, pipeline, decoded(pipe, stored, mask), mask)
+
+
+def decoded(pipe: Pipe, samples: Any, like: Any) -> Any:
+    """``(3, H, W)`` in 0 … 1 of the samples of a LATENT with one picture, by the autoencoder of the pipe.
+
+    like: ``(H, W)``, of the size of it.
+    """
     options = tiling_options(pipe, {})
-    with _decoding(pipe, mask, options) as autoencoder:
-        (latents,) = from_comfy({"samples": stored}, autoencoder)
-        pixels = autoencoder.decode_pixels(latents, **options).tensor
-    return shown_of(pipe, pipeline, pixels[0], mask)
+    with _decoding(pipe, like, options) as autoencoder:
+        (latents,) = from_comfy({"samples": samples}, autoencoder)
+        return autoencoder.decode_pixels(latents, **options).tensor[0]
 
 
 def shown_of(pipe: Pipe, pipeline: Pipeline, pixels: Any, mask: Any) -> Shown:
@@ -143,17 +161,23 @@ def encoded(pipe: Pipe, pipeline: Pipeline, pixels: Any) -> Latents:
     return Latents(tensor=pipeline.engine.from_stored(stored))
 
 
+def referred(pipe: Pipe, pipeline: Pipeline, pixels: Any, unknown: Any) -> Latents:
+    """What a model that refers is shown of pixels ``(3, H, W)`` in 0 … 1.
+
+    unknown: ``(H, W)``, 1 where it is to go on from nothing.
+    """
+    return encoded(pipe, pipeline, on_green(pixels[None], unknown)[0])
+
+
 def shown_in(conditioning: Any, pipeline: Pipeline, at: int) -> Shown | None:
     """What ComfyUI's Inpaint Model Conditioning says that a model that fills is to be shown; None: nothing."""
     found = to_fill(conditioning)
     if found is None:
         return None
-    samples = host.plain(of_batch(found[0], at))[None]
-    size = (8 * int(samples.shape[-1]), 8 * int(samples.shape[-2]))
-    mask = at_size(of_batch(masks(found[1], "The mask of the conditioning"), at), size, "The mask of the conditioning")
-    return Shown(
-        masked=Latents(tensor=pipeline.engine.from_stored(samples)), mask=(mask >= 0.5).float()[None, None]
-    )  # fmt: skip
+    (masked,) = from_comfy({"samples": host.plain(of_batch(found[0], at))[None]}, pipeline)
+    called = "The mask of the conditioning"
+    mask = at_size(of_batch(masks(found[1], called), at), masked.size, called)
+    return Shown(masked=masked, mask=(mask >= 0.5).float()[None, None])
 
 
 def _decoding(pipe: Pipe, like: Any, options: Mapping[str, Any]) -> Any:
@@ -192,10 +216,29 @@ def _with_negative(words: Conditioning, pipe: Pipe, device: Any, dtype: Any, fac
     return attrs.evolve(words, negative_prompt=own, negative=moved(read.negative, device, dtype))
 
 
+def _referring(words: Conditioning, prompts: Sequence[str | None], pipe: Pipe, device: Any, dtype: Any) -> Conditioning:
+    """The prompts read again, with what the model is told of the picture that it is shown."""
+    known = [prompt for prompt in prompts if prompt]
+    if len(known) < len(prompts):
+        log.warning(
+            "The model is shown the picture, but is not told what to make of it, because another node than DiT360 Text "
+            "Encode read the prompt; use that one, or set reference to never."
+        )
+        return words
+    lengths = [int(embedding.tokens.shape[1]) for embedding in (words.positive, *words.others)]
+    with pipe.text_encoder.at_hand.pipeline() as pipeline:
+        read = [
+            pipeline.encode(prompt, max_sequence_length=length, referring=True)
+            for prompt, length in zip(known, lengths, strict=True)
+        ]
+    positive, *others = (embedding_at(one.positive, device, dtype) for one in read)
+    return attrs.evolve(words, positive=positive, others=tuple(others), prefix=read[0].prefix)
+
+
 def _one(pipe: Pipe, pipeline: Pipeline, words: Conditioning, options: dict[str, Any], start: Start) -> Latents:
     asked_for = build(SampleOptions, {"prompt": words.prompt, **options})
     described = attrs.asdict(asked_for, filter=lambda field, value: field.name not in ("prompt", "negative_prompt"))
-    pipe.model.source.expect(PhaseKind.STEP, **described)
+    pipe.model.source.expect(PhaseKind.STEP, referring=start.reference is not None, **described)
     steps = asked_for.steps or pipeline.plan.model.steps
     progress = host.Progress(steps)
     tap: Callable[[int, int, Latents], None] | None = None
@@ -208,7 +251,7 @@ def _one(pipe: Pipe, pipeline: Pipeline, words: Conditioning, options: dict[str,
             progress.done(done, of, pipeline.preview(expected, scale=scale).image)
 
     latents = pipeline.sample(
-        words, image=start.image, hold=start.hold, shown=start.shown, tap=tap,
+        words, image=start.image, hold=start.hold, shown=start.shown, reference=start.reference, tap=tap,
         progress=None if tap else progress.done, **options,
     )  # fmt: skip
     progress.done(steps, steps)

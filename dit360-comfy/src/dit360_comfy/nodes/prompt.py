@@ -25,7 +25,7 @@ class DiT360TextEncode(Node):
         "by themselves. Nodes that combine, average or concatenate conditioning take the result."
     )
     RETURN_TYPES = ("CONDITIONING",)
-    OUTPUT_TOOLTIPS = ("The prompt, for DiT360 Sampler; ComfyUI's own FLUX samplers take it too.",)
+    OUTPUT_TOOLTIPS = ("The prompt, for DiT360 Sampler; ComfyUI's own samplers of such a model take it too.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:

@@ -26,6 +26,7 @@ from dit360_comfy.nodes.controls import (
     CONSISTENCY,
     FREE,
     PADDING,
+    REFERENCE,
     SEED,
     SOLVING,
     WORDS,
@@ -33,7 +34,7 @@ from dit360_comfy.nodes.controls import (
     sample_options,
     steps,
 )
-from dit360_comfy.nodes.painting import Start, fills, paint, shown_by, shown_in, tell
+from dit360_comfy.nodes.painting import Start, decoded, facts_of, paint, referred, shown_by, shown_in, tell
 from dit360_comfy.pictures import at_size, masks, of_batch, tell_of_more
 from dit360_comfy.pipe import Pipe, pipe_of
 
@@ -69,7 +70,7 @@ class DiT360Sampler(Node):
         "guidance and padding the model chose where an input leaves them to it."
     )
     RETURN_TYPES = ("LATENT",)
-    OUTPUT_TOOLTIPS = ("The panorama before decoding, as ComfyUI's own FLUX latents.",)
+    OUTPUT_TOOLTIPS = ("The panorama before decoding, as ComfyUI's own latents of such a model.",)
     FREE: ClassVar[tuple[str, ...]] = FREE
     WORDS: ClassVar[Mapping[str, str]] = WORDS
 
@@ -79,8 +80,8 @@ class DiT360Sampler(Node):
             "required": {
                 "dit360_pipe": pipe_input(),
                 "conditioning": ("CONDITIONING", {
-                    "tooltip": "The prompt: of DiT360 Text Encode or any FLUX text encoder. Of several that were "
-                    "combined, the mean is followed, each step asking about each.",
+                    "tooltip": "The prompt: of DiT360 Text Encode or ComfyUI's encoder for this model. Of several that "
+                    "were combined, the mean is followed, each step asking about each.",
                 }),
                 **specs(_REQUIRED),
             },
@@ -91,7 +92,7 @@ class DiT360Sampler(Node):
                 }),
                 **specs([_DENOISE]),
                 **CONSISTENCY,
-                **specs(SOLVING, advanced=ADVANCED),
+                **specs((*SOLVING, REFERENCE), advanced=ADVANCED),
                 "negative": ("CONDITIONING", {
                     "tooltip": "What it must not show, instead of negative_prompt; needs true_guidance above 1.",
                 }),
@@ -116,11 +117,17 @@ class DiT360Sampler(Node):
             default_registry().find("attention", asked_for.attention_backend)
 
     def run(
-        self, dit360_pipe: Any, conditioning: Any, latent_image: Any = None, negative: Any = None, **given: Any
+        self,
+        dit360_pipe: Any,
+        conditioning: Any,
+        latent_image: Any = None,
+        reference: str = "auto",
+        negative: Any = None,
+        **given: Any,
     ) -> dict[str, Any]:
         pipe = pipe_of(dit360_pipe)
-        of_model_that_fills = fills(pipe)
-        if of_model_that_fills and to_fill(conditioning) is None and (latent_image or {}).get("noise_mask") is None:
+        facts = facts_of(pipe)
+        if facts.fills and to_fill(conditioning) is None and (latent_image or {}).get("noise_mask") is None:
             raise InputError(
                 "This model fills a part of a picture, and none is given; use DiT360 Inpaint, or connect latents with "
                 "a mask (Set Latent Noise Mask) to latent_image."
@@ -128,12 +135,17 @@ class DiT360Sampler(Node):
 
         def begin(pipeline: Pipeline, options: dict[str, Any]) -> list[Start]:
             begun = _begin(pipeline, latent_image, options)
-            if not of_model_that_fills:
-                return begun
-            return [
-                attrs.evolve(start, shown=_shown(pipe, pipeline, conditioning, latent_image, at))
-                for at, start in enumerate(begun)
-            ]
+            if facts.fills:
+                return [
+                    attrs.evolve(start, shown=_shown(pipe, pipeline, conditioning, latent_image, at))
+                    for at, start in enumerate(begun)
+                ]
+            if facts.refers and reference == "auto":
+                return [
+                    attrs.evolve(start, reference=_reference(pipe, pipeline, latent_image, at)) if start.hold else start
+                    for at, start in enumerate(begun)
+                ]
+            return begun
 
         made, told = paint(pipe, conditioning, negative, given, sample_options(given, OWN), begin)
         if latent_image is not None and latent_image.get("noise_mask") is not None:
@@ -146,7 +158,7 @@ def _begin(pipeline: Pipeline, latent_image: Any, options: dict[str, Any]) -> li
     """What each picture begins with; ``options`` get the size of it."""
     if latent_image is None:
         return [Start()]
-    width, height, count = size_of(latent_image)
+    width, height, count = size_of(latent_image, pipeline)
     wanted = (options.get("width", width), options.get("height", height))
     if wanted != (width, height):
         raise InputError(
@@ -187,12 +199,28 @@ def _shown(pipe: Pipe, pipeline: Pipeline, conditioning: Any, latent_image: Any,
     found = shown_in(conditioning, pipeline, at)
     if found is not None:
         return found
-    stored = host.plain(latent_image["samples"][at : at + 1])
+    return shown_by(pipe, pipeline, _samples(latent_image, at), _mask(pipeline, latent_image, at))
+
+
+def _reference(pipe: Pipe, pipeline: Pipeline, latent_image: Any, at: int) -> Latents:
+    """What a model that refers is shown: what the mask leaves of the latents."""
+    mask = _mask(pipeline, latent_image, at)
+    pixels = decoded(pipe, _samples(latent_image, at), mask)
+    return referred(pipe, pipeline, pixels, (mask >= 0.5).float())
+
+
+def _samples(latent_image: Any, at: int) -> Any:
+    return host.plain(latent_image["samples"][at : at + 1])
+
+
+def _mask(pipeline: Pipeline, latent_image: Any, at: int) -> Any:
+    """``(H, W)`` in 0 … 1, in pixels; 1 is made anew."""
     mask = of_batch(masks(latent_image["noise_mask"], "noise_mask"), at)
-    size = (8 * int(stored.shape[-1]), 8 * int(stored.shape[-2]))
-    if tuple(mask.shape) == tuple(stored.shape[-2:]):
-        mask = mask.repeat_interleave(8, 0).repeat_interleave(8, 1)
-    return shown_by(pipe, pipeline, stored, at_size(mask, size, "noise_mask"))
+    width, height, _ = size_of(latent_image, pipeline)
+    if tuple(mask.shape) == tuple(latent_image["samples"].shape[-2:]):
+        side = height // int(mask.shape[0])
+        mask = mask.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    return at_size(mask, (width, height), "noise_mask")
 
 
 NODES: dict[str, type[Any]] = {"DiT360Sampler": DiT360Sampler}

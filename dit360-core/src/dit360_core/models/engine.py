@@ -310,6 +310,22 @@ class Engine(abc.ABC):
     def from_stored(self, latents: torch.Tensor) -> torch.Tensor:
         """The inverse of :meth:`to_stored`."""
 
+    @property
+    def exchanged_side(self) -> int:
+        """Pixels on each side of what is one latent in :meth:`to_exchanged`."""
+        return 8
+
+    def to_exchanged(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents in model space ``(1, C, h, w)`` as ComfyUI's autoencoder of this family gives them and takes them.
+
+        Those of most families are the autoencoder's own.
+        """
+        return self.to_stored(latents)
+
+    def from_exchanged(self, samples: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`to_exchanged`. Raises InputError for what is no picture's of this model."""
+        return self.from_stored(pictures_of(samples, self.latent_channels))
+
     @abc.abstractmethod
     def latent_to_rgb(self) -> torch.Tensor:
         """Factors ``(C + 1, 3)``: model-space latents, and a 1, to RGB in −1 … 1."""
@@ -341,6 +357,24 @@ class Engine(abc.ABC):
         with between_convolutions(self.watches):
             stored = tiling.encode(vae, (pixels * 2 - 1).to(self.device, vae.dtype)).float().cpu()
         return self.from_stored(_finite(stored, vae, by))
+
+
+def pictures_of(samples: torch.Tensor, channels: int) -> torch.Tensor:
+    """Samples of other software as latents ``(B, channels, h, w)``: an axis of frames with one of them is left out.
+
+    Raises InputError for those of a film, and of another model.
+    """
+    one = samples.squeeze(2) if samples.ndim == 5 and samples.shape[2] == 1 else samples
+    if one.ndim != 4:
+        raise InputError(
+            f"The latents have the shape {tuple(samples.shape)}, which is no picture's of this model; use those of one."
+        )
+    if one.shape[1] != channels:
+        raise InputError(
+            f"The latents have {one.shape[1]} channels, and this model's have {channels}; encode the picture with "
+            "DiT360 Encode, or with the autoencoder of this model's family."
+        )
+    return one
 
 
 def _finite(made: torch.Tensor, vae: Any, by: str) -> torch.Tensor:

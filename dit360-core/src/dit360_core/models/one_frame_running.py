@@ -45,6 +45,10 @@ class OneFrameEngine(Engine):
         mean, inverse = self._statistics(latents)
         return (latents - mean) * inverse
 
+    def to_exchanged(self, latents: torch.Tensor) -> torch.Tensor:
+        """With the axis of frames that ComfyUI keeps."""
+        return self.to_stored(latents).unsqueeze(2)
+
     def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and inverse deviation of each channel, ``(1, C, 1, 1)``."""
         config = self.autoencoder.config

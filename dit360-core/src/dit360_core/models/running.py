@@ -6,7 +6,7 @@ See :mod:`dit360_core.models.family`, which has the rest. Importing this imports
 from dit360_core.models.attention import KernelProcessor, kernel_for
 from dit360_core.models.diffusers_networks import DiffusersNetworks
 from dit360_core.models.embedding import Embedding
-from dit360_core.models.engine import Engine, Velocity
+from dit360_core.models.engine import Engine, Velocity, pictures_of
 from dit360_core.models.given import check_numbers, check_parts
 from dit360_core.models.one_frame_running import OneFrameEngine, OneFrameNetworks
 from dit360_core.models.preview import fitted
@@ -66,6 +66,7 @@ __all__ = [
     "load_tokenizer",
     "one_frame",
     "padded",
+    "pictures_of",
     "quiet",
     "rms_norm",
     "run_on_shapes",

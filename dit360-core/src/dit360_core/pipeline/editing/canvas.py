@@ -60,7 +60,16 @@ class Canvas:
     @property
     def on_green(self) -> torch.Tensor:
         """The same, pure green where a model that is shown it is to go on from nothing."""
-        return torch.where(self.unknown == 1, GREEN[None, :, None, None], self.pixels)
+        return on_green(self.pixels, self.unknown)
+
+
+def on_green(pixels: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+    """A picture as a model that refers is shown it: pure green where it is to go on from nothing.
+
+    pixels: ``(1, 3, H, W)`` in 0 … 1.
+    unknown: ``(H, W)``, 1 where that is.
+    """
+    return torch.where(unknown == 1, GREEN[None, :, None, None], pixels)
 
 
 def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:

@@ -31,6 +31,17 @@ class AutoencoderTests(FamilyTests):
         for dtype in (torch.float64, torch.bfloat16):
             assert engine.to_stored(latents.to(dtype)).dtype == dtype, f"Engine.to_stored changes {dtype}"
 
+    def test_latents_go_to_other_software_and_come_back(self) -> None:
+        model, engine = self.model(), self.model().load().engine
+        latents = engine.unpack(model.reference.end, model.grid())
+        exchanged, side = engine.to_exchanged(latents), engine.exchanged_side
+        height, width = (8 * length // side for length in latents.shape[-2:])
+        assert tuple(exchanged.shape[-2:]) == (height, width), (
+            f"Engine.to_exchanged gives {tuple(exchanged.shape)}, where one latent has {side} pixels on each side by "
+            "Engine.exchanged_side"
+        )
+        within(off(engine.from_exchanged(exchanged), latents), 1e-5, "Engine.from_exchanged of Engine.to_exchanged")
+
     def test_it_makes_pixels_of_latents_and_latents_of_pixels(self) -> None:
         vae, latents = self._vae_and_latents()
         with torch.no_grad():

@@ -145,8 +145,8 @@ class WeightTests(FamilyTests):
         measured = _most_at_once(lambda: engine.embed(length * f"{self.prompt}, ", length))
         shapes = self._shapes()
         planned = max(shapes.text(part, torch.float32, length, None, int).peak for part in family.encoders)
-        # So small a text encoder takes little beside masks and scores, which a kernel may store or not.
-        assert measured / 2 <= planned <= 10 * measured, (
+        # So small a text encoder takes little beside masks and scores, of which kernels store all, some or none.
+        assert measured / 2 <= planned <= 20 * measured, (
             f"reading a prompt takes {measured} bytes, and {planned} are planned; look at Networks.read_text"
         )
 
