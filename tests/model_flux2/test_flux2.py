@@ -1,13 +1,16 @@
 """FLUX.2: a tiny klein of diffusers' own classes, loaded from its folder, against diffusers' pipeline."""
 
 import itertools
+import json
 import logging
+import shutil
+from pathlib import Path
 
 import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, ModelError
 from dit360_core.models.architecture import Guidance
 from dit360_core.models.families import architecture_of
 from dit360_core.pipeline.pipeline import Pipeline
@@ -223,6 +226,7 @@ def test_what_the_core_does_above_the_seam_works(klein, tmp_path):
     shown = klein.generate(**asked, image=plain, region="0,0,30")
     assert np.abs(pixels(shown) - pixels(plain))[24:40, :12].max() == 0
     assert shown.settings["used"]["reference"]
+    assert shown.settings["used"]["family"]["distribution"] == "dit360-model-flux2"
     assert np.abs(pixels(shown) - pixels(kept)).max() > 0
 
 
@@ -242,6 +246,14 @@ def short(tmp_path_factory):
     pipe = random_klein(layers=4)
     pipe.save_pretrained(place)
     return place, write_lora(place / "lora.safetensors", pipe.transformer, LAYERS)
+
+
+def test_a_tokenizer_that_cannot_fill_up_a_prompt_is_refused(short, tmp_path):
+    made = Path(shutil.copytree(short[0], tmp_path / "model"))
+    file = made / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pad_token": None}))
+    with pytest.raises(ModelError, match="tokenizer names no pad_token, with which prompts are filled up; download"):
+        dit360.load(str(made), device="cpu", precision="fp32")
 
 
 @pytest.mark.parametrize("lora_mode", ["fuse", "adapter"])

@@ -88,6 +88,14 @@ def architectures(registry: Registry | None = None) -> Iterator[Architecture]:
         yield found
 
 
+def brought_by(architecture: Architecture, registry: Registry) -> dict[str, str]:
+    """A family and the distribution that it comes with, for metadata."""
+    entries = (entry for entry in _entries(registry) if _loaded.get(entry.offer) is architecture)
+    entry = next(entries, None)
+    owner = {} if entry is None else {"distribution": entry.distribution, "version": entry.version}
+    return {"used": architecture.title, **owner}
+
+
 def _entries(registry: Registry) -> list[Entry]:
     """The core's own first: what nobody says anything of is taken for it."""
     entries = registry.entries("architecture")

@@ -311,6 +311,8 @@ def load_tokenizer(kind: TokenizerKind, folder: Path, positions: int | None = No
                 f"{folder} cannot be read as a tokenizer ({first_line(error)}); download it again."
             ) from error
     made.name_or_path = str(folder)
+    if made.pad_token_id is None:
+        raise ModelError(f"{folder} names no pad_token, with which prompts are filled up; download it again.")
     if positions is not None and made.model_max_length > positions:
         if made.model_max_length < 10**20:
             raise ModelError(

@@ -13,6 +13,7 @@ import torch
 from dit360_core.errors import Dit360Error, InputError, named, remedy
 from dit360_core.models.architecture import DENOISER
 from dit360_core.models.engine import Engine, Velocity
+from dit360_core.models.families import brought_by
 from dit360_core.options import DecodeOptions, SampleOptions, changed_options
 from dit360_core.panorama.gpano import MADE, Pose
 from dit360_core.pipeline.blank import guidance_notes
@@ -327,7 +328,7 @@ class Denoising:
         """
         asked, conditioning = request.options, request.conditioning
         return {
-            "family": self._loaded.engine.architecture.title,
+            "family": brought_by(self._loaded.engine.architecture, self._loaded.registry),
             **found.as_dict(),
             # Of no consequence where the start was given and no noise is added on the way.
             "seed": found.seed if request.noise is None or asked.scheduler_eta else asked.seed,
