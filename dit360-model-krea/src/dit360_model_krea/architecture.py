@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from dit360_core.models.family import (
+    DENOISER,
     Architecture,
     Facts,
     Guidance,
@@ -73,6 +74,13 @@ class Krea2(Architecture):
         if facts.guidance is Guidance.NONE:
             return attrs.evolve(model, steps=TURBO_STEPS, guidance=0.0, guidance_range=GUIDANCE_RANGE)
         return attrs.evolve(model, steps=BASE_STEPS, guidance=BASE_GUIDANCE, guidance_range=GUIDANCE_RANGE)
+
+    def other_names(self, part: str, name: str) -> tuple[str, ...]:
+        """Krea's own, which some folders have in diffusers' place."""
+        from dit360_model_krea.original_names import original_name  # a table that only other folders need
+
+        theirs = original_name(name) if part == DENOISER else None
+        return () if theirs is None else (theirs,)
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 

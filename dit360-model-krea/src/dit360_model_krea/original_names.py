@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import re
 
-UNUSED = (r"last\.up\.weight", r"last\.down\.weight")
-"""Patterns of tensors of Krea's files that diffusers has no place for."""
-
 _LAYERS = {
     "attn.to_q": "attn.wq", "attn.to_k": "attn.wk", "attn.to_v": "attn.wv", "attn.to_out.0": "attn.wo",
     "attn.to_gate": "attn.gate", "ff.gate": "mlp.gate", "ff.up": "mlp.up", "ff.down": "mlp.down",

@@ -8,6 +8,8 @@ TITLE = "Krea 2"
 PIPELINE = "Krea2Pipeline"
 TRANSFORMERS = ("Krea2Transformer2DModel",)
 TEXT = "text_encoder"
+UNUSED = (r"last\.up\.weight", r"last\.down\.weight")
+"""Patterns of tensors of Krea's own files that diffusers has no place for."""
 LONGEST_PROMPT = 512
 """Tokens of a prompt that the transformer sees at most, with those behind it (:data:`SUFFIX_TOKENS`)."""
 PREFIX_TOKENS, SUFFIX_TOKENS = 34, 5
@@ -22,6 +24,7 @@ PARTS = (
         short="transformer",
         option="transformer",
         blocks=("transformer_blocks",),
+        harmless=UNUSED,
     ),
     ONE_FRAME,
     Part(
