@@ -160,7 +160,8 @@ def test_a_seed_that_nobody_gives_is_the_same_in_every_run_and_another_for_each_
 def test_every_option_either_makes_another_picture_or_is_listed_as_one_that_does_not():
     """An option that is added must be put on one side or the other, or pictures that are done are taken for others."""
     shown = {
-        "model", "lora", "lora_strength", "lora_mode", "model_lora", "vae", "t5", "quantization_parts",
+        "model", "lora", "lora_strength", "lora_mode", "model_lora", "vae", "t5", "clip", "transformer",
+        "quantization_parts",
         "quantization_skip", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "true_guidance",
         "seed", "circular_padding", "circular_mode", "latent_rotation", "position_interpolation", "scheduler_type",
         "timestep_schedule", "scheduler_eta", "yaw_consistency", "cube_consistency", "denoise", "max_sequence_length",

@@ -210,18 +210,21 @@ MODELS = {
     "LoRA is no LoRA": (["--lora", "plain.safetensors"], r"plain\.safetensors holds no LoRA"),
     "autoencoder is not there": (
         ["--vae", "vae/ae.safetensors"],
-        r"There is no autoencoder vae/ae\.safetensors; give a diffusers folder, a safetensors file, or a Hub id",
+        r"There is no autoencoder vae/ae\.safetensors; give a diffusers folder, a file of weights, or a Hub id",
     ),
     "autoencoder is a pickle": (["--vae", "model.pt"], r"model\.pt is a pickle, which can run code"),
     "autoencoder is a text": (["--vae", "notes.txt"], r"notes\.txt is no safetensors file"),
-    "autoencoder is another file": (["--vae", "plain.safetensors"], "plain.* holds no autoencoder of FLUX but tensors"),
+    "autoencoder is another file": (
+        ["--vae", "plain.safetensors"],
+        "plain.* holds no autoencoder of FLUX.1 but",
+    ),
     "autoencoder is truncated": (["--vae", "cut.safetensors"], r"cut\.safetensors is damaged or cut off"),
     "autoencoder is an empty folder": (["--vae", "folder.jpg"], "folder.jpg holds no autoencoder as diffusers"),
-    "autoencoder is of another class": (["--vae", "whole"], r"whole.vae holds something else, and FLUX's autoenc"),
-    "T5 is not there": (["--t5", "./nowhere"], r"There is no T5 text encoder \./nowhere; give a diffusers folder"),
+    "autoencoder is of another class": (["--vae", "whole"], r"whole.vae makes latents of 4 channels, and this model"),
+    "T5 is not there": (["--t5", "./nowhere"], r"There is no T5 encoder \./nowhere; give a diffusers folder"),
     "T5 is a pickle": (["--t5", "model.bin"], r"model\.bin is a pickle, which can run code"),
-    "T5 is another file": (["--t5", "plain.safetensors"], "holds no T5 text encoder of FLUX but tensors of another"),
-    "T5 needs scales": (["--t5", "scaled.safetensors"], "mean nothing without their scales .*plain fp8"),
+    "T5 is another file": (["--t5", "plain.safetensors"], "holds no T5 encoder of FLUX.1 but tensors of another"),
+    "T5 is another's": (["--t5", "scaled.safetensors"], "makes text embeddings of 2 channels, and this model"),
 }
 
 UNCHECKED = {

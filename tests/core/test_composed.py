@@ -10,7 +10,9 @@ import pytest
 import torch
 from command_line import python
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-from dit360_core.models.flux import composed
+from dit360_core.models import composed
+from dit360_core.models.flux.autoencoder_names import original_name
+from dit360_core.models.flux.parts import REPLACEABLE
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
 from dit360_core.pipeline.loading import prepare
@@ -77,7 +79,7 @@ def test_the_names_of_the_files_below_are_those_that_diffusers_knows(tiny_folder
     back = convert_ldm_vae_checkpoint(in_their_names(weights["vae"]), config)
     assert back.keys() == weights["vae"].keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in weights["vae"].items())
-    theirs = {composed.original_name(name, 4) for name in weights["vae"]}
+    theirs = {original_name(name, 4) for name in weights["vae"]}
     assert theirs == in_their_names(weights["vae"]).keys()
 
 
@@ -124,20 +126,25 @@ def test_another_autoencoder_and_another_t5_change_the_picture(tmp_path, weights
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_a_file_in_fewer_bits_is_read_as_its_rounded_numbers(dtype, tmp_path, weights):
+    """A T5 in eight bits stays in them, and makes of a prompt what its numbers in full make."""
     rounded = {
         part: {name: (1.01 * tensor.float()).to(dtype) for name, tensor in tensors.items()}
         for part, tensors in weights.items()
     }
-    found = []
+    found, read = [], []
     for kept in (dtype, torch.float32):
         files = {
             part: file_of(tmp_path, {n: t.to(kept) for n, t in tensors.items()}, f"{kept}-{part}.safetensors")
             for part, tensors in rounded.items()
         }
-        pipe = dit360.load("tiny", precision="fp32", vae=files["vae"], t5=files["text_encoder_2"]).engine.pipe
-        found.append([*pipe.vae.parameters(), *pipe.text_encoder_2.parameters()])
+        pipe = dit360.load("tiny", precision="fp32", vae=files["vae"], t5=files["text_encoder_2"])
+        found.append(list(pipe.engine.pipe.vae.parameters()))
+        read.append(pipe.encode("a castle").positive.tokens)
+        packed = [part.part for part in pipe.state.quantized]
+        assert packed == (["text_encoder_2"] if kept.itemsize == 1 else [])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
     assert {tensor.dtype for tensor in found[0]} == {torch.float32}
+    assert torch.allclose(*read, atol=1e-5)
 
 
 def test_a_t5_of_a_file_is_quantized_while_it_is_loaded_and_read_again_after_eviction(tmp_path, weights):
@@ -227,7 +234,7 @@ def changed(folder, **values):
 
 
 VAE_FOLDERS = {
-    "another class": ({"_class_name": "AutoencoderTiny"}, "holds AutoencoderTiny, and FLUX's autoencoder is Autoe"),
+    "another class": ({"_class_name": "AutoencoderTiny"}, "describes AutoencoderTiny, and the vae of a FLUX"),
     "other channels": ({"latent_channels": 4}, "makes latents of 4 channels, and this model's transformer takes 16"),
     "another size": (
         {"block_out_channels": [16] * 3, "down_block_types": ["DownEncoderBlock2D"] * 3,
@@ -238,13 +245,13 @@ VAE_FOLDERS = {
         {"block_out_channels": [16, 32, 64]}, "down_block_types has 4 entries and block_out_channels 3"
     ),
     "nonsense": ({"latent_channels": "many"}, "says that latent_channels is 'many', which cannot be"),
-    "other weights": ({"block_out_channels": [16, 32, 64, 128]}, r"has the shape .* instead of"),
+    "other weights": ({"block_out_channels": [16, 32, 64, 128]}, r"are \[96, 64, 3, 3\], and must be \[128"),
 }  # fmt: skip
 T5_FOLDERS = {
-    "another class": ({"model_type": "umt5"}, "holds umt5, and FLUX's T5 text encoder is t5"),
+    "another class": ({"model_type": "umt5"}, "describes umt5, and the text_encoder_2 of a FLUX model is t5"),
     "other channels": ({"d_model": 64}, "makes text embeddings of 64 channels, and this model's transformer takes 128"),
     "fewer tokens": ({"vocab_size": 99}, "knows 99 tokens, and this model's tokenizer makes 1000"),
-    "other weights": ({"num_layers": 4}, r"lacks encoder\.block\.3\."),
+    "other weights": ({"num_layers": 4}, r"lacks 9 of its weights, 'encoder\.block\.3\."),
 }
 
 
@@ -274,17 +281,22 @@ TENSORS = {
                                 "makes latents of 4 channels, and this model's transformer takes 16"),
     "a VAE of other layers": ("vae", lambda w: {**w, "decoder.conv_out.weight": torch.zeros(3, 8, 3, 3)},
                               r"has the shape \[3, 8, 3, 3\] instead of \[3, 16, 3, 3\] for decoder\.conv_out"),
-    "a small VAE": ("vae", lambda w: {"decoder.layers.0.weight": torch.zeros(1)}, "holds no autoencoder of FLUX but"),
-    "an empty VAE": ("vae", lambda w: {}, "holds no autoencoder of FLUX but no tensors"),
+    "a small VAE": ("vae", lambda w: {"decoder.layers.0.weight": torch.zeros(1)}, "holds no autoencoder of FLUX.1 but"),
+    "an empty VAE": ("vae", lambda w: {}, "holds no autoencoder of FLUX.1 but no tensors"),
     "a T5 of fewer layers": ("t5", lambda w: {n: t for n, t in w.items() if "block.2" not in n},
-                             r"lacks encoder\.block\.2\.layer\.0.*no T5 text encoder for this model"),
+                             r"lacks encoder\.block\.2\.layer\.0.*no T5 encoder for this model"),
     "a T5 of more channels": ("t5", lambda w: {**w, "shared.weight": torch.zeros(1000, 256)},
                               "makes text embeddings of 256 channels, and this model's transformer takes 128"),
-    "a CLIP": ("t5", lambda w: {"text_model.final_layer_norm.bias": torch.zeros(1)}, "holds no T5 text encoder of"),
-    "a T5 with scales": ("t5", lambda w: {**w, Q.replace("weight", "scale_weight"): torch.ones(1)},
-                         r"mean nothing without their scales .*scale_weight\), which.*give a file in fp16"),
-    "a T5 marked as scaled": ("t5", lambda w: {**w, "scaled_fp8": torch.ones(2).to(torch.float8_e4m3fn)},
-                              "mean nothing without their scales"),
+    "a CLIP": ("t5", lambda w: {"text_model.final_layer_norm.bias": torch.zeros(1)}, "holds no T5 encoder of"),
+    "a T5 with scales of another number of rows": (
+        "t5",
+        lambda w: {**w, Q: w[Q].to(torch.float8_e4m3fn), Q.replace("weight", "scale_weight"): torch.ones(7)},
+        r"has scales .*SelfAttention\.q\.scale_weight of the shape \[7\] in F32, where one for all or one for each",
+    ),
+    "a T5 of Nunchaku": ("t5", lambda w: {**w, Q.replace("weight", "wscales"): torch.ones(1)},
+                         "is quantized by Nunchaku.*take its fp8 or GGUF file instead"),
+    "a T5 in nvfp4": ("t5", lambda w: {**w, Q.replace("weight", "weight_scale_2"): torch.ones(1)},
+                      "is quantized as nvfp4"),
     "a T5 in whole numbers": ("t5", lambda w: {**w, Q: torch.ones(128, 128, dtype=torch.int8)},
                               "holds 1 tensors of I8 .*which mean nothing without their scales"),
 }  # fmt: skip
@@ -292,7 +304,7 @@ TENSORS = {
 
 @pytest.mark.parametrize(("option", "change", "sentence"), TENSORS.values(), ids=TENSORS)
 def test_a_file_of_something_else_is_refused(option, change, sentence, tmp_path, weights, temporary):
-    tensors = change(weights[composed.REPLACEABLE[option]])
+    tensors = change(weights[REPLACEABLE[option]])
     refused(sentence, temporary, **{option: file_of(tmp_path, tensors)})
 
 
@@ -304,7 +316,7 @@ def test_the_folder_goes_with_the_pipeline_and_leaves_what_it_led_to(tmp_path, t
     before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
     (made,) = temporary.iterdir()
     own = {path.name for path in made.rglob("*") if path.is_file() and not path.is_symlink()}
-    assert own == {"config.json", FILES["vae"]}
+    assert own == {"config.json", "weights_from.json"}
     pipe.generate(**PICTURE)
     assert made.is_dir()
     del pipe
@@ -316,15 +328,13 @@ def test_the_folder_goes_with_the_pipeline_and_leaves_what_it_led_to(tmp_path, t
 def test_nothing_is_left_when_the_process_ends(tmp_path, tiny_folder, weights):
     (tmp_path / "for-the-time").mkdir()
     t5 = file_of(tmp_path, weights["text_encoder_2"])
-    # Comparing shapes is beside the point here, and imports torch.
     code = f"""
 from pathlib import Path
 from dit360_core import options
-from dit360_core.models.flux import composed
+from dit360_core.models.composed import compose, find
 from dit360_core.models.flux.architecture import FLUX
-composed._compare = lambda *_: {{}}
-kept = FLUX.compose(Path({str(tiny_folder)!r}), FLUX.find_replaced(options.LoadOptions(t5={t5!r})))
-print(kept.folder, (kept.folder / "text_encoder_2" / "model.safetensors").is_file())
+kept = compose(FLUX, Path({str(tiny_folder)!r}), find(FLUX, options.LoadOptions(t5={t5!r})))
+print(kept.folder, (kept.folder / "text_encoder_2" / "weights_from.json").is_file())
 """
     done = python(code, cwd=tmp_path, TMPDIR=tmp_path / "for-the-time")
     assert "dit360-model-" in done.stdout, done.stderr

@@ -94,7 +94,7 @@ def test_an_option_of_a_type_that_no_surface_shows_is_refused():
 
 
 def test_what_replaces_a_part_of_a_model_is_an_option_and_the_part_one_of_a_diffusers_folder(tiny_folder):
-    assert set(REPLACING) == {"vae", "t5"}
+    assert set(REPLACING) == {"transformer", "clip", "vae", "t5"}
     replaceable = architecture_of(tiny_folder).replaceable
     assert set(replaceable) == set(REPLACING)
     for part in replaceable.values():

@@ -16,7 +16,7 @@ OF_FLUX = re.compile(
 """Names of its parts, keys of their configurations, and its sizes."""
 
 THE_OPTION = re.compile(
-    r'^    t5: str \| None = option\(|^        help="(T5 text encoder instead of|What is quantized: )'
+    r'^    t5: str \| None = option\(|^        help="((T5|CLIP) text encoder instead of|What is quantized: )'
     r'|^QUANTIZED|^REPLACING = |^    "evict": '
 )
 """``--t5`` is a word of the users', which ``Architecture.replaceable`` and ``Part.option`` give a meaning."""

@@ -111,7 +111,7 @@ def _renamed(state: Mapping[str, torch.Tensor], kl: Any) -> dict[str, torch.Tens
 
     What is none of its tensors keeps its name. Its attention has Linear layers where ComfyUI's has 1×1 convolutions.
     """
-    from dit360_core.models.flux.composed import original_name
+    from dit360_core.models.flux.autoencoder_names import original_name
 
     wanted = {original_name(name, _LEVELS): (name, tensor.ndim) for name, tensor in kl.state_dict().items()}
     renamed = {}

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from dit360_core.errors import ModelError, named, remedy
-from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.schema import read_json
-from dit360_core.options import QUANTIZED_MEANS, REPLACING
+from dit360_core.options import QUANTIZED_MEANS
 
 if TYPE_CHECKING:
     import torch
 
     from dit360_core.models.weights.selection import Policy
-    from dit360_core.options import LoadOptions
     from dit360_core.plugins.offers import Attend, Model
 
 DENOISER = "transformer"
@@ -67,6 +64,9 @@ class Part:
     small: it is a hundredth of the weights, so it is never dropped and never brought by blocks.
     harmless: patterns of tensors in its files that it does not use.
     prefixes: what may stand before the names of its tensors, or be left out.
+    containers: what stands before the names of its tensors in files that may hold other parts, too.
+    signs: tensors of which one is in every file of such a part.
+    usual_file: what such a file is called.
     """
 
     name: str
@@ -80,6 +80,33 @@ class Part:
     small: bool = False
     harmless: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
+    containers: tuple[str, ...] = attrs.field()
+    signs: tuple[str, ...] = ()
+    usual_file: str = ""
+
+    @containers.default
+    def _by_role(self) -> tuple[str, ...]:
+        """ComfyUI's, and those of older files."""
+        return {
+            Role.DENOISER: ("model.diffusion_model.", "diffusion_model."),
+            Role.AUTOENCODER: ("vae.", "first_stage_model."),
+            Role.TEXT: (),
+        }[self.role]
+
+
+@attrs.frozen(kw_only=True)
+class Given:
+    """A part that was given.
+
+    option, name: how.
+    part: which.
+    path: its file, or the folder of the part; None: on the Hub.
+    """
+
+    option: str
+    name: str
+    part: Part
+    path: Path | None
 
 
 @attrs.frozen(kw_only=True)
@@ -211,6 +238,13 @@ class Architecture(abc.ABC):
     def check_folder(self, folder: Path) -> None:
         """Raises ModelError unless a folder holds a whole model of this family that can be loaded."""
 
+    def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
+        """Raises ModelError unless the folder of a part is that of such a part of this family.
+
+        weights: they must be there and whole.
+        """
+        self.read_config(part, folder)
+
     @abc.abstractmethod
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         """The configuration of a part in the part's folder, as far as its keys are known. Raises ModelError."""
@@ -240,27 +274,12 @@ class Architecture(abc.ABC):
 
     # ----------------------------------------------------------------------------------------------- replaced parts
 
-    def find_replaced(self, asked: LoadOptions) -> tuple[Any, ...]:
-        """The parts that options name, looked at as far as they are on this machine. Raises ModelError."""
-        for option in REPLACING:
-            if getattr(asked, option) and option not in self.replaceable:
-                raise ModelError(
-                    f"{named(option)} names a part for other models, and {self.title} takes none there; "
-                    f"{remedy('leave_out')}."
-                )
-        return ()
-
-    def check_replaced(self, replaced: Sequence[Any], folder: Path) -> None:  # noqa: B027 - right where none can be
+    def check_replaced(self, replaced: Sequence[Given], folder: Path) -> None:  # noqa: B027 - what files tell is compared
         """Raises ModelError for a part that makes or takes other numbers than the denoiser in ``folder``."""
 
-    def compose(self, folder: Path, replaced: Sequence[Any], *, weights: bool = True) -> ModelFiles:
-        """The model in ``folder`` with other parts in the place of its own; itself if there are none.
-
-        weights: False if only configurations will be looked at.
-
-        Raises ModelError.
-        """
-        return ModelFiles(folder)
+    def notes_on_replaced(self, replaced: Sequence[Given], folder: Path) -> Iterable[str]:
+        """What is odd about parts that were given, in sentences."""
+        return ()
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 

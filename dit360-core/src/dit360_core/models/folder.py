@@ -167,6 +167,15 @@ class ModelFolder:
             if file in files:
                 check_numbers(file, found)
 
+    def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
+        """Raises ModelError unless a folder is that of such a part.
+
+        weights: they must be there and whole.
+        """
+        self.read_config(part, folder)
+        if weights:
+            self.check_weights(part, folder)
+
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         """The configuration of a part in its folder, as far as dit360 knows its keys.
 

@@ -40,15 +40,27 @@ class LoadOptions:
         choices=LORA_MODES,
         named="lora_mode",
     )
+    transformer: str | None = option(
+        None,
+        help="Transformer instead of the model's own: a file of weights, a diffusers folder, or a Hub id.",
+        unset="the model's",
+        replaces_a_part=True,
+    )
+    clip: str | None = option(
+        None,
+        help="CLIP text encoder instead of the model's own: a file of weights, a diffusers folder, or a Hub id.",
+        unset="the model's",
+        replaces_a_part=True,
+    )
     vae: str | None = option(
         None,
-        help="Autoencoder instead of the model's own: a diffusers folder, a safetensors file, or a Hub id.",
+        help="Autoencoder instead of the model's own: a file of weights, a diffusers folder, or a Hub id.",
         unset="the model's",
         replaces_a_part=True,
     )
     t5: str | None = option(
         None,
-        help="T5 text encoder instead of the model's own: a diffusers folder, a safetensors file, or a Hub id.",
+        help="T5 text encoder instead of the model's own: a file of weights, a diffusers folder, or a Hub id.",
         unset="the model's",
         replaces_a_part=True,
     )

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.errors import BackendUnavailable, marked, named
-from dit360_core.models.architecture import Architecture, Facts
+from dit360_core.models.architecture import DENOISER, Architecture, Facts
+from dit360_core.models.composed import compose, find
 from dit360_core.models.families import architecture_of, expected, locate, shape_folder
 from dit360_core.models.lora import finding
 from dit360_core.models.settings import remembered_loras, with_settings
 from dit360_core.models.weights.files import ModelFiles
+from dit360_core.models.weights.forms.manifest import bytes_of_weights
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build
 from dit360_core.pipeline.signature import takes
 from dit360_core.planning.budget import fit, one
@@ -42,6 +44,7 @@ from dit360_core.system.memory import free_memory
 from dit360_core.system.naming import existing
 
 if TYPE_CHECKING:
+    from dit360_core.models.weights.forms.kept import Kept
     from dit360_core.models.weights.store import Stored
     from dit360_core.pipeline.pipeline import Pipeline
     from dit360_core.pipeline.prepared import Prepared
@@ -107,6 +110,7 @@ class _Preparation:
     asked: the options, from :meth:`_keep_to_memory` on with what memory decides.
     machine: from :meth:`_confirm` on as PyTorch sees it.
     machine_note: what there is to say of it.
+    kept_note: what there is to say of weights that stay as a file has them.
     """
 
     asked: LoadOptions
@@ -116,6 +120,7 @@ class _Preparation:
     shown: bool
     referring: bool
     machine_note: str = ""
+    kept_note: str = ""
     given: LoadOptions = attrs.field(init=False)
     model: Model = attrs.field(init=False)
     loras: tuple[LoraUse, ...] = attrs.field(init=False)
@@ -140,8 +145,9 @@ class _Preparation:
         self._check_with(facts)
         self._confirm()
         stored, quantization, quantizer = self._quantization(family, files.folder, by_name)
+        kept = self._kept(family, files.folder)
         kernels, attention, attend = self._attention(family, facts)
-        prepared = self._prepared(family, files, stored, quantization, quantizer, kernels, attention, attend)
+        prepared = self._prepared(family, files, stored, kept, quantization, quantizer, kernels, attention, attend)
         self._warn_of_memory(files)
         return prepared
 
@@ -157,7 +163,7 @@ class _Preparation:
         self.folder = locate(self.model.base, self.registry) if existing(self.model.base) else None
         self.lora_files = {lora.name: finding.locate(lora.name) for lora in self.loras if existing(lora.name)}
         self.family = expected(self.model, self.registry)
-        self.replaced = self.family.find_replaced(self.asked)
+        self.replaced = find(self.family, self.asked)
         if self.folder is not None:
             self.model = with_settings(self.model, self.folder, self.family)
             self.family.check_replaced(self.replaced, self.folder)
@@ -168,7 +174,7 @@ class _Preparation:
             return
         self._confirm()  # whose memory and speed decide
         folder = self.folder or shape_folder(self.model, self.registry)
-        files = architecture_of(folder, self.registry).compose(folder, self.replaced, weights=False)
+        files = compose(architecture_of(folder, self.registry), folder, self.replaced, weights=False)
         self.asked = within_budget(
             self.asked, self.picture, self.registry, self.machine, self.model, files, referring=self.referring
         )
@@ -224,8 +230,8 @@ class _Preparation:
             self.model = with_settings(self.model, folder, architecture_of(folder, self.registry))
         family = architecture_of(folder, self.registry)
         if family is not self.family:  # of a model on the Hub it is only known now
-            self.replaced = family.find_replaced(self.asked)
-        return family.compose(folder, self.replaced)
+            self.replaced = find(family, self.asked)
+        return compose(family, folder, self.replaced)
 
     # -------------------------------------------------------------------------------------------------- what is chosen
 
@@ -248,6 +254,22 @@ class _Preparation:
         )
         return stored, choice, quantizer
 
+    def _kept(self, family: Architecture, folder: Path) -> Mapping[str, Kept]:
+        """The parts that stay as their files have them in fewer bits: those that are not to be quantized anew."""
+        from dit360_core.models.weights.forms.kept import kept_parts  # imports torch, as above
+
+        asked, found = self.asked, kept_parts(family, folder)
+        if asked.quantization_mode not in ("none", "auto"):
+            anew = family.quantized_by(asked.quantization_parts)
+            found = {part: kept for part, kept in found.items() if part not in anew}
+        if self.loras and asked.lora_mode == "fuse" and DENOISER in found:
+            self.asked = attrs.evolve(asked, lora_mode="adapter")
+            self.kept_note = (
+                f"LoRAs stay beside the weights, which {found[DENOISER].file.name} has as {found[DENOISER].form}: "
+                "nothing is added to rounded weights"
+            )
+        return found
+
     def _attention(self, family: Architecture, facts: Facts) -> tuple[Kernels, Choice, Attend]:
         heads = facts.heads, facts.head_dim
         need = native_need(self.model, self.machine, self.precision, heads, family.longest_prompt)
@@ -259,6 +281,7 @@ class _Preparation:
         family: Architecture,
         files: ModelFiles,
         stored: Mapping[str, Stored],
+        kept: Mapping[str, Kept],
         quantization: Choice,
         quantizer: Any,
         kernels: Kernels,
@@ -272,6 +295,7 @@ class _Preparation:
             *([self.machine_note] if self.machine_note else []),
             *slicing_notes(attention, self.registry, self.asked.attention_slice_size),
             *self._fused_twice(fused_before),
+            *([self.kept_note] if self.kept_note else []),
             *files.notes,
         ]
         plan = make_plan(
@@ -294,6 +318,7 @@ class _Preparation:
             attend=attend,
             quantizer=quantizer,
             stored=stored,
+            kept=kept,
             machine=self.machine,
             registry=self.registry,
         )
@@ -310,7 +335,7 @@ class _Preparation:
         asked = self.asked
         if self.given.bounded:
             return
-        stored = sum(file.stat().st_size for file in files.folder.rglob("*.safetensors"))
+        stored = bytes_of_weights(files.folder)
         if asked.quantization_mode == "auto" or 4 * stored < free_memory("cpu"):
             return  # in float32 they may take twice as much as in their files
         sampling, decoding = self.picture or (SampleOptions(prompt="any"), DecodeOptions())

@@ -24,6 +24,7 @@ from dit360_core.models.residency.residency import Host, Residency
 from dit360_core.models.shapes.shapes import Shapes
 from dit360_core.models.weights.conversion import Converted
 from dit360_core.models.weights.files import ModelFiles
+from dit360_core.models.weights.forms.kept import Kept, load_kept
 from dit360_core.models.weights.parts import load_parts
 from dit360_core.models.weights.store import Stored, restore_part
 from dit360_core.models.weights.stream import Quantizing, load_part, survey
@@ -55,6 +56,7 @@ class Prepared:
     attend: that one.
     quantizer: what quantizes or restores weights; None: nothing is to be done.
     stored: the parts that are stored quantized, which it restores.
+    kept: the parts that stay as their files have them.
     host: who shares the device; weights are read into system memory and left there for it.
     """
 
@@ -66,6 +68,7 @@ class Prepared:
     attend: Attend
     quantizer: Any
     stored: Mapping[str, Stored]
+    kept: Mapping[str, Kept]
     machine: Machine
     registry: Registry
     host: Host | None = None
@@ -109,7 +112,7 @@ class Prepared:
         )
         loaded = Loaded(
             engine=engine, state=state, registry=self.registry, machine=self.machine, kernels=self.kernels, added=added,
-            make_shapes=partial(Shapes.of_files, self.architecture, self.files),
+            make_shapes=partial(Shapes.of_files, self.architecture, self.files), kept=self.kept,
         )  # fmt: skip
         residency.read = partial(self._read_again, loaded, strengths)
         if recorder is not None:
@@ -166,17 +169,21 @@ class Prepared:
         self, names: Collection[str], loras: tuple[Applied, ...]
     ) -> tuple[dict[str, Any], tuple[Converted, ...]]:
         """The parts that are quantized while they are loaded, or stored so."""
-        if self.quantizer is None:
-            return {}, ()
         dtype, device, home = torch_dtype(self.plan.precision), torch.device(self.plan.device), self._home()
-        networks, restore = self.architecture.networks, self.quantizer.restore if self.stored else None
+        networks = self.architecture.networks
         done = {
+            name: load_kept(networks, kept, self.folder / name, dtype, home=home)
+            for name, kept in self.kept.items()
+            if name in names
+        }
+        restore = self.quantizer.restore if self.stored else None
+        done |= {
             name: restore_part(networks, stored, self.folder / name, restore, dtype, device=device, home=home)
             for name, stored in self.stored.items()
             if name in names
         }
         # What is stored in full is quantized as well if a mode was named, and left as it is stored if none was.
-        if not self.stored or self.plan.options.quantization_mode != "none":
+        if self.quantizer is not None and (not self.stored or self.plan.options.quantization_mode != "none"):
             how = self.quantizing(loras, home)
             wanted = survey(self.folder, how)
             done |= {name: load_part(part, how, dtype) for name, part in wanted.items() if name in names}
@@ -197,7 +204,7 @@ class Prepared:
         return Quantizing(
             networks=self.architecture.networks,
             implementation=self.quantizer,
-            parts=tuple(part for part in wanted if part not in self.stored),
+            parts=tuple(part for part in wanted if part not in self.stored and part not in self.kept),
             device=torch.device(self.plan.device),
             home=home,
             skip=options.quantization_skip,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dit360_core.models.engine import Engine
     from dit360_core.models.shapes.shapes import Shapes
     from dit360_core.models.weights.conversion import Converted
+    from dit360_core.models.weights.forms.kept import Kept
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -140,6 +141,7 @@ class Loaded:
     kernels: of attention, each loaded once.
     added: LoRAs beside the ones that it was loaded with.
     make_shapes: gives the model's shapes, and is asked when they are first needed.
+    kept: the parts that are as their files have them.
     """
 
     engine: Engine
@@ -149,6 +151,7 @@ class Loaded:
     kernels: Kernels
     added: Added
     make_shapes: Callable[[], Shapes]
+    kept: Mapping[str, Kept] = attrs.field(factory=dict)
     _shapes: Shapes | None = None
 
     @property
@@ -168,6 +171,8 @@ class Loaded:
         shapes, plan = self._shapes, self.plan
         bits = {}
         for part in self.state.quantized:
+            if part.part in self.kept:
+                continue
             weights = sum(shapes.weights_of_layer(part.part, layer.name) for layer in part.layers)
             bits[part.part] = 8 * part.bytes / weights if weights else 16.0
         own = sampling.attention_backend not in ("pipeline", "auto")
@@ -176,8 +181,8 @@ class Loaded:
             shapes=shapes, facts=self.engine.facts,
             model=plan.model, machine=self.machine, precision=plan.precision, registry=self.registry,
             sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
-            lora=bool(self.state.loras), stored=bits, quantizer=plan.quantization.address, held=self._held(),
-            beside=beside_bytes(self.engine.denoiser), referring=referring,
+            lora=bool(self.state.loras), stored=bits, kept=self.kept, quantizer=plan.quantization.address,
+            held=self._held(), beside=beside_bytes(self.engine.denoiser), referring=referring,
         )  # fmt: skip
 
     def predict(self, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False) -> Prediction:

@@ -11,6 +11,7 @@ import attrs
 
 from dit360_core.errors import UnknownName, setting
 from dit360_core.models.architecture import AUTOENCODER, Architecture, Facts
+from dit360_core.models.composed import compose, find
 from dit360_core.models.families import architecture_of, expected, shape_folder
 from dit360_core.models.settings import with_settings
 from dit360_core.models.weights.files import ModelFiles, find_lora_file
@@ -36,6 +37,7 @@ from dit360_core.system.naming import existing
 
 if TYPE_CHECKING:
     from dit360_core.models.shapes.shapes import Quantized, Shapes
+    from dit360_core.models.weights.forms.kept import Kept
 
 log = logging.getLogger("dit360")
 
@@ -53,6 +55,7 @@ class Subject:
     """A model, a picture and a machine.
 
     stored: part → bits, where it is quantized already, by ``quantizer``.
+    kept: the parts that stay in the fewer bits of a file.
 
     beside: bytes of a LoRA that is kept beside the transformer's weights.
 
@@ -75,6 +78,7 @@ class Subject:
     lora: bool
     stored: Mapping[str, float] = attrs.field(factory=dict)
     quantizer: str | None = None
+    kept: Mapping[str, Kept] = attrs.field(factory=dict)
     beside: int = 0
     here: bool = True
     held: int = 0
@@ -185,9 +189,11 @@ def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
     from dit360_core.models.shapes.shapes import Quantized
 
     asked = options.quantization_mode not in ("none", "auto")
+    anew = subject.family.quantized_by(options.quantization_parts) if asked else ()
+    found = {part: _as_kept(subject, kept) for part, kept in subject.kept.items() if part not in anew}
     name = subject.quantizer or (options.quantization_mode if asked else None)
     if name is None:
-        return {}
+        return found
     scratch: Callable[[LayerNeed], int]
     try:
         entry = subject.registry.find("quantization", name)[0]
@@ -196,13 +202,23 @@ def _quantized(subject: Subject, options: LoadOptions) -> dict[str, Quantized]:
     except UnknownName:
         offer = Quantizer(name="unknown", api=1, bits=8.1, load=lambda: None)
         scratch = offer.scratch
-    parts = {*subject.stored, *(subject.family.quantized_by(options.quantization_parts) if asked else ())}
+    parts = {*subject.stored, *anew} - set(found)
 
     def how(part: str) -> Quantized:
         bits = subject.stored.get(part, offer.bits or 16)
         return Quantized(bits=bits, device=subject.machine.device, scratch=scratch, skip=options.quantization_skip)
 
-    return {part: how(part) for part in sorted(parts) if part in subject.shapes.there}
+    return {**found, **{part: how(part) for part in sorted(parts) if part in subject.shapes.there}}
+
+
+def _as_kept(subject: Subject, kept: Kept) -> Quantized:
+    """A part that stays as its file has it: the bits of its layers on the average."""
+    from dit360_core.models.shapes.shapes import Quantized
+    from dit360_core.models.weights.forms.kept import scratch
+
+    sizes = {name: subject.shapes.weights_of_layer(kept.part, name) for name in kept.layers}
+    bits = sum(kept.layers[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    return Quantized(bits=bits, device=subject.machine.device, scratch=scratch, layers=frozenset(kept.layers))
 
 
 def subject_of(
@@ -221,13 +237,13 @@ def subject_of(
     referring: a model that can be shown a picture is shown one.
     """
     model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
-    replaced = expected(model, registry).find_replaced(asked)
+    replaced = find(expected(model, registry), asked)
     folder = shape_folder(model, registry)
     family = architecture_of(folder, registry)
     model = with_settings(model, folder, family)
     found, here = (machine, True) if machine is not None else machine_for(asked)
     found = with_system_memory(found, asked, here=here)
-    whole = family.compose(folder, replaced, weights=False)
+    whole = compose(family, folder, replaced, weights=False)
     return subject_in(asked, sampling, decoding, registry, found, model, whole, here=here, referring=referring)
 
 
@@ -245,6 +261,7 @@ def subject_in(
 ) -> Subject:
     """The same where model, files and machine are known."""
     from dit360_core.models.shapes.shapes import Shapes
+    from dit360_core.models.weights.forms.kept import kept_parts
     from dit360_core.models.weights.store import stored_bits, stored_parts
 
     machine = with_system_memory(machine, asked, here=here)
@@ -269,6 +286,7 @@ def subject_in(
         lora=bool(lora_uses(asked, model)),
         stored=stored_bits(family, folder, shapes.weights_of_layer),
         quantizer=next((stored.address for stored in stored_parts(family, folder).values()), None),
+        kept=kept_parts(family, folder),
         beside=_beside(asked, model, family),
         here=here,
         held=bytes_before(machine.device),

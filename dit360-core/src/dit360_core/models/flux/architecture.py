@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
-from dit360_core.models.architecture import DENOISER, Architecture, Facts, Guidance, Networks, Target
+from dit360_core.models.architecture import (
+    AUTOENCODER,
+    DENOISER,
+    Architecture,
+    Facts,
+    Given,
+    Guidance,
+    Networks,
+    Target,
+)
+from dit360_core.models.flux.autoencoder_names import LEVELS, original_name
 from dit360_core.models.flux.channels import fills, latents, noise_of_a_fill
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
 from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
 from dit360_core.models.libraries import explain_broken_import
-from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
-
-if TYPE_CHECKING:
-    from dit360_core.models.flux.composed import Given
-    from dit360_core.models.weights.files import ModelFiles
 
 SCHNELL_STEPS = 4
 FILL_STEPS, FILL_GUIDANCE = 50, 30.0
@@ -47,6 +52,9 @@ class Flux(Architecture):
 
     def check_folder(self, folder: Path) -> None:
         attrs.evolve(self._files.FLUX_FOLDER, pipelines=self.pipelines).check(folder)
+
+    def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
+        self._files.FLUX_FOLDER.check_part(part, folder, weights=weights)
 
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return self._files.read_config(part, folder)  # type: ignore[no-any-return]
@@ -80,17 +88,17 @@ class Flux(Architecture):
 
     # ----------------------------------------------------------------------------------------------- replaced parts
 
-    def find_replaced(self, asked: LoadOptions) -> tuple[Given, ...]:
-        return self._files.find(asked)  # type: ignore[no-any-return]
-
     def check_replaced(self, replaced: Sequence[Given], folder: Path) -> None:
         self._files.check_fits(replaced, folder)
 
-    def compose(self, folder: Path, replaced: Sequence[Given], *, weights: bool = True) -> ModelFiles:
-        return self._files.compose(folder, replaced, self._empty, weights=weights)  # type: ignore[no-any-return]
+    def notes_on_replaced(self, replaced: Sequence[Given], folder: Path) -> Iterable[str]:
+        return self._files.notes(replaced, folder)  # type: ignore[no-any-return]
 
-    def _empty(self, part: str, folder: Path) -> Any:
-        return self.networks.empty(part, folder)
+    def other_names(self, part: str, name: str) -> tuple[str, ...]:
+        """Black Forest Labs' of the autoencoder; those of the transformer's layers are :meth:`target`'s."""
+        if part != AUTOENCODER:
+            return ()
+        return (original_name(name, LEVELS),)
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 

@@ -22,12 +22,16 @@ from dit360_core.plugins.offers import LayerNeed
 
 @attrs.frozen(kw_only=True)
 class Quantized:
-    """How a part's layers are quantized: bits of a weight, and bytes that a call takes for itself on a device."""
+    """How a part's layers are quantized: bits of a weight, and bytes that a call takes for itself on a device.
+
+    layers: which of them; None: those that the family's policy names.
+    """
 
     bits: float
     device: str
     scratch: Callable[[LayerNeed], int] = attrs.field(eq=False)
     skip: str = ""
+    layers: frozenset[str] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -204,7 +208,8 @@ class Shapes:
         for name, parameter in module.named_parameters():
             parameter.data = parameter.data.to(dtype_of(module, name, dtype))
         for name in self._layers(module, part, quantized):
-            _exchange(module, name, quantized)
+            if isinstance(module.get_submodule(name), torch.nn.Linear):
+                _exchange(module, name, quantized)
         with quiet():
             found = trace(lambda: run(module), module=module, size=size, packs=packs)
         more = sum(
@@ -229,6 +234,8 @@ class Shapes:
     def _layers(self, module: torch.nn.Module, part: str, quantized: Quantized | None) -> Mapping[str, bool]:
         if quantized is None or not self.architecture.part(part).option:
             return {}
+        if quantized.layers is not None:
+            return dict.fromkeys((name for name in quantized.layers if _there(module, name)), False)
         # A pattern of quantization_skip may be another part's.
         policy = self.architecture.networks.policy
         return selections({part: module}, quantized.skip, policy, checked=False)[part].layers
@@ -301,6 +308,14 @@ class _InFewerBits(torch.nn.Module):
         del taken
         count_operations(2 * tokens * self._inputs * self._outputs)
         return out
+
+
+def _there(module: torch.nn.Module, name: str) -> bool:
+    """Whether a module that may have fewer blocks has this layer."""
+    try:
+        return module.get_submodule(name) is not None
+    except AttributeError:
+        return False
 
 
 def _exchange(module: Any, name: str, quantized: Quantized | None) -> None:

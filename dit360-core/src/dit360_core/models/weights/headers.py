@@ -101,6 +101,13 @@ def header(file: Path) -> dict[str, Entry]:
     }
 
 
+def text_metadata(file: Path) -> dict[str, str]:
+    """What else the header of a safetensors file says, in texts."""
+    check_safetensors(file)
+    with safe_open(file, framework="numpy") as opened:
+        return dict(opened.metadata() or {})
+
+
 # ---------------------------------------------------------------------------------------------------------- the files
 
 

@@ -17,11 +17,23 @@ import torch
 from safetensors.torch import save_file
 
 from dit360_core.errors import Dit360Error, ModelError, first_line
-from dit360_core.models.architecture import DENOISER, Architecture, Networks
+from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture, Networks
 from dit360_core.models.weights.conversion import Converted, Layer, bytes_of, trial_tokens
 from dit360_core.models.weights.files import STORED
+from dit360_core.models.weights.forms.manifest import MANIFEST, manifest_in
+from dit360_core.models.weights.headers import STEMS
 from dit360_core.models.weights.schema import read_json
-from dit360_core.models.weights.stream import Part, Piece, Quantizing, assemble, converted, dtype_of, held, pieces
+from dit360_core.models.weights.stream import (
+    Part,
+    Piece,
+    Quantizing,
+    assemble,
+    converted,
+    dtype_of,
+    held,
+    pieces,
+    tensors_of,
+)
 from dit360_core.models.weights.tensors import Tensors
 from dit360_core.plugins.choosing import Choice
 from dit360_core.system.memory import is_out_of_memory
@@ -133,14 +145,20 @@ def copy_rest(architecture: Architecture, source: Path, target: Path, quantized:
     for part in architecture.folders:
         (target / part).mkdir()
         wanted = [
-            file for file in sorted((source / part).iterdir()) if file.suffix.lower() in _TEXTS and file.is_file()
+            file
+            for file in sorted((source / part).iterdir())
+            if file.suffix.lower() in _TEXTS and file.is_file() and file.name != MANIFEST
         ]
         if part in architecture.names and part in quantized:
             wanted = [file for file in wanted if not file.name.endswith(".safetensors.index.json")]
-        elif part in architecture.names:
+        from_a_file = part in architecture.names and manifest_in(source / part) is not None
+        if part in architecture.names and part not in quantized and not from_a_file:
             wanted += sorted(Tensors(source / part).files)
         for file in wanted:
             shutil.copyfile(file, target / part / file.name)
+        if from_a_file and part not in quantized:
+            stem = STEMS[0] if part in (DENOISER, AUTOENCODER) else STEMS[1]
+            _write_shards(target / part, stem, tensors_of(source / part).all())
 
 
 _TEXTS = (".json", ".txt", ".model", ".jinja")

@@ -18,6 +18,10 @@ import torch
 from dit360_core.errors import ModelError
 from dit360_core.models.architecture import Networks
 from dit360_core.models.weights.conversion import Converted, FusedLora, Layer, convert, place, quantized_output
+from dit360_core.models.weights.forms.manifest import manifest_in
+from dit360_core.models.weights.forms.packed import PackedEmbedding
+from dit360_core.models.weights.forms.reading import FileTensors
+from dit360_core.models.weights.forms.renaming import Wanted
 from dit360_core.models.weights.headers import check_names, sources
 from dit360_core.models.weights.selection import Selection, selections
 from dit360_core.models.weights.tensors import Tensors
@@ -89,10 +93,31 @@ class Part:
 
     name: str
     module: torch.nn.Module
-    tensors: Tensors
+    tensors: Tensors | FileTensors
     selection: Selection
     sources: Mapping[str, str] = attrs.field(factory=dict)
     additions: Additions | None = None
+
+
+def tensors_of(folder: Path) -> Tensors | FileTensors:
+    """The tensors of a part: in its folder, or in the file that a manifest there names."""
+    manifest = manifest_in(folder)
+    return Tensors(folder) if manifest is None else FileTensors(folder, manifest)
+
+
+def wanted_of(networks: Networks, name: str, folder: Path) -> Wanted:
+    """What a part wants of files, as the configuration in its folder says."""
+    module = networks.empty(name, folder)
+    shapes = {key: tuple(tensor.shape) for key, tensor in held(module).items()}
+    return Wanted(shapes=shapes, tied=_tied(module), as_read=functools.partial(networks.shape_read, name))
+
+
+def check_part(networks: Networks, name: str, folder: Path, told: Path) -> None:
+    """Raises ModelError unless the weights in the folder of a part are its own, by their names and shapes.
+
+    told: what the folder is called in a sentence.
+    """
+    part_of(networks, name, folder, networks.empty(name, folder), Selection(layers={}, left={}), told=told)
 
 
 def whole(networks: Networks, name: str, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
@@ -142,13 +167,16 @@ def part_of(
     module: torch.nn.Module,
     selection: Selection,
     additions: Additions | None = None,
+    *,
+    told: Path | None = None,
 ) -> Part:
     """One part of a model, in its folder; the headers of its files are compared with it.
 
     module: it, on meta.
+    told: what the folder is called in a sentence; None: as it is.
     """
     described = networks.architecture.part(name)
-    tensors = Tensors(folder)
+    tensors = tensors_of(folder)
     wanted = {key: tuple(tensor.shape) for key, tensor in held(module).items()}
     other_names = functools.partial(networks.architecture.other_names, name)
     renamed = sources(described.prefixes, wanted, tensors.names(), _tied(module), other_names)
@@ -156,7 +184,9 @@ def part_of(
     for key, source in renamed.items():
         if found[source] == (math.prod(wanted[key]),):
             found[source] = wanted[key]
-    check_names(described.harmless, folder, wanted, found, renamed, functools.partial(_in_blocks, described, module))
+    check_names(
+        described.harmless, told or folder, wanted, found, renamed, functools.partial(_in_blocks, described, module)
+    )
     return Part(name, module, tensors, selection, renamed, additions)
 
 
@@ -259,9 +289,7 @@ def assemble(
                 inner._parameters[leaf] = torch.nn.Parameter(piece.content, requires_grad=False)
             else:
                 inner._buffers[leaf] = piece.content
-    tie: Any = getattr(module, "tie_weights", None)
-    if tie is not None:
-        tie()
+    _tie(module)
     gaps = [name for name, tensor in module.named_parameters() if tensor.is_meta]
     if gaps:
         raise ModelError(
@@ -269,6 +297,20 @@ def assemble(
             "download the whole model."
         )
     return tuple(layers)
+
+
+def _tie(module: Any) -> None:
+    """Makes one of what is one: parameters, or a packed table that takes the place of one of them."""
+    pairs = [(one.rpartition(".")[0], other.rpartition(".")[0]) for one, other in _tied(module).items()]
+    packed = False
+    for one, other in pairs:
+        for here, there in ((one, other), (other, one)):
+            if isinstance(table := module.get_submodule(here), PackedEmbedding):
+                place(module, there, table)
+                packed = True
+    tie: Any = getattr(module, "tie_weights", None)
+    if tie is not None and not packed:
+        tie()
 
 
 def _weights(part: Part, name: str) -> int:

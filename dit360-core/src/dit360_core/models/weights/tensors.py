@@ -40,17 +40,17 @@ class Tensors:
         """name → shape, from the headers of the files alone."""
         found: dict[str, tuple[int, ...]] = {}
         for file in sorted(self.files):
-            with _opened(file) as opened:
-                found |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            with opened(file) as file_:
+                found |= {name: tuple(file_.get_slice(name).get_shape()) for name in file_.keys()}  # noqa: SIM118
         return {name: shape for name, shape in found.items() if self._files.get(name)}
 
     def all(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor, file by file, on the mapped files: see ``window`` of :meth:`read`."""
         for file in sorted(self.files):
-            with _opened(file) as opened:
-                for name in opened.keys():  # noqa: SIM118
+            with opened(file) as file_:
+                for name in file_.keys():  # noqa: SIM118
                     if self._files.get(name) == file:
-                        yield name, opened.get_tensor(name)
+                        yield name, file_.get_tensor(name)
 
     def read(self, name: str, *, window: bool = False) -> torch.Tensor:
         """One tensor, on the CPU. Raises ModelError if it is not there.
@@ -60,15 +60,16 @@ class Tensors:
         if name not in self._files:
             raise ModelError(f"{self.folder} lacks the tensor {name!r}, or holds another model's; download it again.")
         # Opened anew each time: what a mapping has shown stays in memory until it is closed.
-        with _opened(self._files[name]) as opened:
-            tensor: torch.Tensor = opened.get_tensor(name)
+        with opened(self._files[name]) as file_:
+            tensor: torch.Tensor = file_.get_tensor(name)
         return tensor if window else tensor.clone()
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def opened(file: Path) -> Iterator[Any]:
+    """A safetensors file. Raises ModelError for one that is damaged, in this block too."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            yield opened
+        with safe_open(file, framework="pt") as file_:
+            yield file_
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is damaged, or its index is another's ({error}); download it again.") from error

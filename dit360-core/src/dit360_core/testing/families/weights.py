@@ -12,6 +12,7 @@ from dit360_core.models.architecture import DENOISER
 from dit360_core.models.residency.placement import displace, place
 from dit360_core.models.shapes.shapes import Shapes
 from dit360_core.models.weights.bytes import tensor_bytes
+from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.selection import Policy, linear_layers, select_layers
 from dit360_core.pipeline.quantizing import quantize
 from dit360_core.sphere.grid import Grid
@@ -160,7 +161,7 @@ class WeightTests(FamilyTests):
 
     def _shapes(self) -> Shapes:
         model = self.model()
-        files = model.architecture.compose(model.folder, ())
+        files = ModelFiles(model.folder)
         return Shapes.of_files(model.architecture, files)
 
 
