@@ -44,7 +44,7 @@ help:
 
 install: .venv/.installed
 
-DISTRIBUTIONS := dit360-core dit360-attn-flash dit360-attn-xformers dit360-comfy \
+DISTRIBUTIONS := dit360-core dit360-attn-flash dit360-attn-xformers dit360-comfy dit360-format-gguf \
     dit360-model-flux2 dit360-model-krea dit360-model-qwen dit360-quant-bnb dit360-sched-ddim
 
 .venv/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)

@@ -22,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 KIT = ROOT / "gpu-kit"
 OURS = (
-    "dit360-core", "dit360-attn-flash", "dit360-attn-xformers", "dit360-model-flux2", "dit360-model-krea",
-    "dit360-model-qwen", "dit360-quant-bnb", "dit360-sched-ddim",
+    "dit360-core", "dit360-attn-flash", "dit360-attn-xformers", "dit360-format-gguf", "dit360-model-flux2",
+    "dit360-model-krea", "dit360-model-qwen", "dit360-quant-bnb", "dit360-sched-ddim",
 )  # fmt: skip
 BUILD = ("hatchling", "editables")
 BITS = "bitsandbytes"

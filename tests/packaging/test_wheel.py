@@ -81,6 +81,7 @@ EXTRAS = {
     "ddim": ["dit360-sched-ddim"],
     "flash": ["dit360-attn-flash"],
     "flux2": ["dit360-model-flux2"],
+    "gguf": ["dit360-format-gguf"],
     "int4": ["dit360-quant-bnb"],
     "klein": ["dit360-model-flux2"],
     "krea": ["dit360-model-krea"],

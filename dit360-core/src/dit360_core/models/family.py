@@ -40,6 +40,7 @@ from dit360_core.models.schemas import (
     text_config_of,
 )
 from dit360_core.models.tokenizers import TokenizerKind, longest_prompt
+from dit360_core.models.weights.forms.description import PLAIN, Described, WeightsFile
 from dit360_core.models.weights.schema import FLAG, Schema, Value, list_of, number, one_of, texts, whole
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "LANGUAGE_MODEL",
     "LAYERS",
     "ONE_FRAME",
+    "PLAIN",
     "SCHEDULER",
     "SHARE",
     "VOCABULARY",
@@ -61,6 +63,7 @@ __all__ = [
     "WRITTEN",
     "Architecture",
     "Blocks",
+    "Described",
     "Facts",
     "Flux",
     "Guidance",
@@ -75,6 +78,7 @@ __all__ = [
     "Target",
     "TokenizerKind",
     "Value",
+    "WeightsFile",
     "explain_broken_import",
     "flat",
     "index_of",

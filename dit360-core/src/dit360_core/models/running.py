@@ -15,6 +15,7 @@ from dit360_core.models.shift import FlowShift
 from dit360_core.models.text import hidden_states, language_model, padded, run_on_shapes
 from dit360_core.models.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.velocity import TokenVelocity
+from dit360_core.models.weights.forms.packed import Decode, Packed
 from dit360_core.models.weights.parts import explain_libraries
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.models.weights.selection import Policy
@@ -37,6 +38,7 @@ __all__ = [
     "Attention",
     "CannotTakeApart",
     "Convolution",
+    "Decode",
     "DiffusersNetworks",
     "Embedding",
     "Engine",
@@ -45,6 +47,7 @@ __all__ = [
     "KernelProcessor",
     "OneFrameEngine",
     "OneFrameNetworks",
+    "Packed",
     "PixelNorm",
     "Policy",
     "Projection",

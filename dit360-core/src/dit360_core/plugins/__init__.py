@@ -34,6 +34,7 @@ from dit360_core.plugins.offers import (
     TilingNeed,
     TilingSettings,
     TimeShift,
+    WeightsFormat,
 )
 from dit360_core.plugins.spacing import noise_levels
 from dit360_core.system.dtypes import torch_dtype
@@ -67,6 +68,7 @@ __all__ = [
     "TilingNeed",
     "TilingSettings",
     "TimeShift",
+    "WeightsFormat",
     "as_mask",
     "hookimpl",
     "named",

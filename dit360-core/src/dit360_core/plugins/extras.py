@@ -17,6 +17,7 @@ PREFIXES = {
     "scheduler": "dit360-sched-",
     "tiling": "dit360-tile-",
     "architecture": "dit360-model-",
+    "format": "dit360-format-",
     "model": "dit360-model-",
 }
 """Kind of offer → how the names of this project's distributions of that kind begin."""

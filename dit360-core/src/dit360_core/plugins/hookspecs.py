@@ -1,4 +1,4 @@
-"""What a plugin may offer: six hooks, each collecting offers of one kind.
+"""What a plugin may offer: seven hooks, each collecting offers of one kind.
 
 A plugin is any module named by an entry point of the group ``dit360``. It marks functions with ``@hookimpl`` and
 returns value objects from :mod:`dit360_core.plugins`; the core decides which of them is used::
@@ -14,7 +14,16 @@ from collections.abc import Iterable
 
 import pluggy
 
-from dit360_core.plugins.offers import AttentionBackend, Model, ModelFamily, Offer, Quantizer, Scheduler, Tiling
+from dit360_core.plugins.offers import (
+    AttentionBackend,
+    Model,
+    ModelFamily,
+    Offer,
+    Quantizer,
+    Scheduler,
+    Tiling,
+    WeightsFormat,
+)
 
 hookspec = pluggy.HookspecMarker("dit360")
 hookimpl = pluggy.HookimplMarker("dit360")
@@ -134,6 +143,23 @@ class Dit360Spec:
         """
 
     @hookspec
+    def dit360_formats(self) -> Iterable[WeightsFormat]:  # type: ignore[empty-body]
+        """Forms of files that hold weights.
+
+        Example::
+
+            from dit360_core.plugins import WeightsFormat, hookimpl
+
+            def load():
+                from my_format.file import MyFile     # a dit360_core.models.family.WeightsFile
+                return MyFile
+
+            @hookimpl
+            def dit360_formats():
+                yield WeightsFormat(name="mine", api=1, suffixes=(".mine",), load=load)
+        """
+
+    @hookspec
     def dit360_models(self) -> Iterable[Model]:  # type: ignore[empty-body]
         """Names for models.
 
@@ -153,6 +179,7 @@ KINDS: dict[str, tuple[str, type[Offer]]] = {
     "scheduler": ("dit360_schedulers", Scheduler),
     "tiling": ("dit360_tilings", Tiling),
     "architecture": ("dit360_architectures", ModelFamily),
+    "format": ("dit360_formats", WeightsFormat),
     "model": ("dit360_models", Model),
 }
 """Kind of offer → (the hook that collects it, the class its values must have)."""

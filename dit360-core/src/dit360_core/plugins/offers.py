@@ -442,6 +442,20 @@ class ModelFamily(Offer):
 
 
 @attrs.frozen(kw_only=True)
+class WeightsFormat(Offer):
+    """A form of files that hold weights.
+
+    suffixes: of their names, with the dot, in small letters.
+    load: gives what opens one by its path: the class or function of a :class:`dit360_core.models.family.WeightsFile`,
+    which reads a file's header without torch.
+    """
+
+    suffixes: tuple[str, ...] = attrs.field(converter=_texts)
+    # Untyped, since the rooms of models stand upon that of plugins.
+    load: Callable[[], Any] = attrs.field(validator=attrs.validators.is_callable())
+
+
+@attrs.frozen(kw_only=True)
 class Model(Offer):
     """A name for a base model, its LoRA and how they want to be asked.
 

@@ -308,7 +308,11 @@ def normal(name: str) -> str:
 
 def noun(kind: str) -> str:
     """What a kind of offer is called in a sentence."""
-    return {"attention": "attention backend", "architecture": "family of models"}.get(kind, kind)
+    return {
+        "attention": "attention backend",
+        "architecture": "family of models",
+        "format": "form of weights",
+    }.get(kind, kind)
 
 
 def _families(entries: Iterable[Entry]) -> set[str]:

@@ -1,5 +1,5 @@
 """What the core itself offers, through the same hooks as any plugin."""
 
-from dit360_core.plugins.builtin import architectures, attention, models, quantization, scheduler, tiling
+from dit360_core.plugins.builtin import architectures, attention, formats, models, quantization, scheduler, tiling
 
-PLUGINS = (attention, quantization, scheduler, tiling, architectures, models)
+PLUGINS = (attention, quantization, scheduler, tiling, architectures, formats, models)

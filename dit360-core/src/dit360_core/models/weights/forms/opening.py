@@ -4,31 +4,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, one_line
 from dit360_core.models.weights.forms.description import WeightsFile
-from dit360_core.models.weights.forms.safetensors_file import SafetensorsFile
 from dit360_core.models.weights.headers import refuse_pickle
+from dit360_core.plugins.choosing import judge
+from dit360_core.plugins.entries import CORE, Entry, by_priority
+from dit360_core.plugins.extras import extra_with
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.machine import Machine
 
-SAFETENSORS = "dit360-core:safetensors"
-_SAFE = (".safetensors", ".sft")
 
-
-def reader_of(file: Path) -> str:
-    """The address of the form that reads a file, by its name. Raises ModelError if none does."""
+def form_of(file: Path, registry: Registry | None = None) -> Entry:
+    """The form that reads a file, by its name. Raises ModelError if none does, or it cannot be used here."""
     refuse_pickle(file)
-    if file.suffix.lower() in _SAFE:
-        return SAFETENSORS
-    raise ModelError(f"{file} is no safetensors file; give one that ends with .safetensors.")
+    registry, suffix = registry or default_registry(), file.suffix.lower()
+    found = [entry for entry in sorted(registry.entries("format"), key=by_priority) if suffix in entry.offer.suffixes]
+    if not found:
+        extra = extra_with("format", suffix.removeprefix("."), core=CORE, here=registry.distributions())
+        if extra is not None:
+            raise ModelError(f'{file} is read by a plugin that is not installed: pip install "{CORE}[{extra}]".')
+        known = sorted({each for entry in registry.entries("format") for each in entry.offer.suffixes})
+        raise ModelError(
+            f"{file} is no safetensors file, and no other form of weights; give one of {', '.join(known)}."
+        )
+    usable = [entry for entry in found if not _reasons(entry)]
+    if not usable:
+        why = "; ".join(f"{reason}" for reason in _reasons(found[0]))
+        raise ModelError(f"{file} cannot be read here ({why}).")
+    return usable[0]
 
 
-def open_file(file: Path, reader: str | None = None) -> WeightsFile:
+def open_file(file: Path, reader: str | None = None, registry: Registry | None = None) -> WeightsFile:
     """A file of weights, of which the header is read.
 
     reader: address of the form; None: that of its name.
 
     Raises ModelError for a file that is damaged, or that no form reads.
     """
-    known = reader or reader_of(file)
-    if known == SAFETENSORS:
-        return SafetensorsFile(file)
-    raise ModelError(f"{file} is read by {known}, which is not installed.")
+    registry = registry or default_registry()
+    every = registry.entries("format")
+    entry = form_of(file, registry) if reader is None else next((e for e in every if e.address == reader), None)
+    if entry is None:
+        raise ModelError(f"{file} is read by {reader}, which is not installed any more; load the model anew.")
+    try:
+        return entry.offer.load()(file)  # type: ignore[no-any-return]
+    except (KeyboardInterrupt, ModelError):
+        raise
+    except BaseException as error:  # a plugin's, whatever it is
+        raise ModelError(
+            f"{file} cannot be read by {entry.origin} ({one_line(error)}); download it again, or tell its author."
+        ) from error
+
+
+def _reasons(entry: Entry) -> tuple[object, ...]:
+    # What is needed is looked up in metadata; no device decides.
+    return entry.refused or judge(entry, Machine(), None)

@@ -1,0 +1,31 @@
+"""What llama.cpp calls the tensors of a T5 encoder, whose GGUF files have its names and not the model's makers'.
+
+Source: gguf-py's ``TENSOR_NAMES`` of the architectures T5 and T5ENCODER.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_BLOCK = {
+    "attn_q": "layer.0.SelfAttention.q", "attn_k": "layer.0.SelfAttention.k", "attn_v": "layer.0.SelfAttention.v",
+    "attn_o": "layer.0.SelfAttention.o", "attn_rel_b": "layer.0.SelfAttention.relative_attention_bias",
+    "attn_norm": "layer.0.layer_norm", "ffn_gate": "layer.1.DenseReluDense.wi_0",
+    "ffn_up": "layer.1.DenseReluDense.wi_1", "ffn_down": "layer.1.DenseReluDense.wo", "ffn_norm": "layer.1.layer_norm",
+}  # fmt: skip
+_TOP = {"token_embd.weight": "shared.weight", "enc.output_norm.weight": "encoder.final_layer_norm.weight"}
+_SIGN = "enc.blk.0.attn_q.weight"
+
+
+def model_names(names: Iterable[str]) -> dict[str, str]:
+    """Name in the file → the model's, where all of the file has llama.cpp's; else the same."""
+    every = list(names)
+    return {name: _model_name(name) for name in every} if _SIGN in every else {name: name for name in every}
+
+
+def _model_name(name: str) -> str:
+    if match := re.fullmatch(r"enc\.blk\.(\d+)\.(\w+)\.weight", name):
+        layer = _BLOCK.get(match[2])
+        return name if layer is None else f"encoder.block.{match[1]}.{layer}.weight"
+    return _TOP.get(name, name)
