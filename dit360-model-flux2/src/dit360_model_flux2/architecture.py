@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from dit360_core.models.family import (
+    AUTOENCODER,
     Architecture,
     Facts,
     Guidance,
@@ -16,6 +17,7 @@ from dit360_core.models.family import (
     Networks,
     Target,
     explain_broken_import,
+    flux_autoencoder_name,
     index_of,
 )
 
@@ -42,6 +44,7 @@ class Flux2(Architecture):
     title = TITLE
     parts = PARTS
     others = ("tokenizer", "scheduler")
+    replaceable: ClassVar[Mapping[str, str]] = {each: each for each in ("transformer", "vae", "text_encoder")}
     longest_prompt = LONGEST_PROMPT
     # Of rank 32 in klein 4B: five double blocks of 14 and twenty single ones of 2 layers, of 3072 channels and more.
     usual_lora_bytes = 160 * 2**20
@@ -51,6 +54,9 @@ class Flux2(Architecture):
 
     def check_folder(self, folder: Path) -> None:
         folder_kind(folder).check(folder)
+
+    def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
+        folder_kind(folder.parent).check_part(part, folder, weights=weights)
 
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return folder_kind(folder.parent).read_config(part, folder)
@@ -76,6 +82,14 @@ class Flux2(Architecture):
         if facts.guidance is Guidance.NONE:
             return attrs.evolve(model, steps=DISTILLED_STEPS)
         return attrs.evolve(model, steps=BASE_STEPS, guidance=BASE_GUIDANCE)
+
+    def other_names(self, part: str, name: str) -> tuple[str, ...]:
+        """Black Forest Labs' of the autoencoder, who have the convolutions around latents within its halves."""
+        if part != AUTOENCODER:
+            return ()
+        if name.startswith(("quant_conv.", "post_quant_conv.")):
+            return (f"{'decoder' if name.startswith('post') else 'encoder'}.{name}",)
+        return (flux_autoencoder_name(name),)
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 

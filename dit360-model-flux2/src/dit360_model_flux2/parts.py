@@ -20,6 +20,8 @@ PARTS = (
         short="transformer",
         option="transformer",
         blocks=("transformer_blocks", "single_transformer_blocks"),
+        signs=("double_stream_modulation_img.lin.weight", "double_stream_modulation_img.linear.weight"),
+        usual_file="flux-2-klein-4b-fp8.safetensors",
     ),
     Part(
         name=AUTOENCODER,
@@ -28,6 +30,8 @@ PARTS = (
         short="autoencoder",
         wide_in_fp16=True,
         harmless=(r".*num_batches_tracked",),
+        signs=("bn.running_mean",),
+        usual_file="flux2-vae.safetensors",
     ),
     Part(
         name=TEXT,
@@ -42,6 +46,14 @@ PARTS = (
             r"(model\.|language_model\.)*layers\..*",
         ),
         prefixes=("model.", "model.language_model.", "language_model.model."),
+        containers=tuple(
+            f"text_encoders.{reader}.transformer." for reader in ("qwen3_4b", "qwen3_8b", "mistral3_24b")
+        ),
+        signs=tuple(
+            f"{before}layers.0.self_attn.q_proj.weight"
+            for before in ("", "model.", "model.language_model.", "language_model.model.", "language_model.")
+        ),
+        usual_file="qwen_3_4b.safetensors",
     ),
 )  # fmt: skip
 """In the order in which they are read."""

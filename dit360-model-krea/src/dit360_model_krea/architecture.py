@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from dit360_core.models.family import (
@@ -40,6 +40,7 @@ class Krea2(Architecture):
     title = TITLE
     parts = PARTS
     others = ("tokenizer", "scheduler")
+    replaceable: ClassVar[Mapping[str, str]] = {each: each for each in ("transformer", "vae", "text_encoder")}
     longest_prompt = LONGEST_PROMPT
     # Of rank 32: twenty-eight blocks of eight layers, of 6144 channels and more.
     usual_lora_bytes = 205 * 2**20
@@ -49,6 +50,9 @@ class Krea2(Architecture):
 
     def check_folder(self, folder: Path) -> None:
         FOLDER.check(folder)
+
+    def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
+        FOLDER.check_part(part, folder, weights=weights)
 
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         """The text encoder's tells which of its layers are read, which stands beside the folder."""

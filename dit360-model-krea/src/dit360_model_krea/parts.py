@@ -25,6 +25,8 @@ PARTS = (
         option="transformer",
         blocks=("transformer_blocks",),
         harmless=UNUSED,
+        signs=("blocks.0.attn.wq.weight", "transformer_blocks.0.attn.to_gate.weight"),
+        usual_file="krea2_turbo_fp8.safetensors",
     ),
     ONE_FRAME,
     Part(
@@ -39,6 +41,12 @@ PARTS = (
             r"lm_head\..*", r"(model\.)?visual\..*", r"(.*\.)?norm\.weight", r"(model\.|language_model\.)*layers\..*",
         ),
         prefixes=("model.", "language_model.", "model.language_model.", "language_model.model."),
+        containers=("text_encoders.qwen3vl_4b.transformer.", "text_encoders.qwen3vl_4b."),
+        signs=tuple(
+            f"{before}layers.0.self_attn.q_proj.weight"
+            for before in ("", "model.", "model.language_model.", "language_model.model.", "language_model.")
+        ),
+        usual_file="qwen3vl_4b.safetensors",
     ),
 )  # fmt: skip
 """In the order in which they are read."""

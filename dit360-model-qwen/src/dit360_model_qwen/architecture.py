@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from dit360_core.models.family import (
@@ -36,6 +36,7 @@ class QwenImage(Architecture):
     title = TITLE
     parts = PARTS
     others = ("tokenizer", "scheduler")
+    replaceable: ClassVar[Mapping[str, str]] = {each: each for each in ("transformer", "vae", "text_encoder")}
     longest_prompt = LONGEST_PROMPT
     # Of rank 128, in bf16: sixty blocks of eight layers from 3072 channels to as many and four to, or from, 12288.
     usual_lora_bytes = 2 * 60 * 128 * (8 * (3072 + 3072) + 4 * (3072 + 12288))
@@ -45,6 +46,9 @@ class QwenImage(Architecture):
 
     def check_folder(self, folder: Path) -> None:
         FOLDER.check(folder)
+
+    def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
+        FOLDER.check_part(part, folder, weights=weights)
 
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return FOLDER.read_config(part, folder)

@@ -16,6 +16,8 @@ PARTS = (
         short="transformer",
         option="transformer",
         blocks=("transformer_blocks",),
+        signs=("transformer_blocks.0.img_mod.1.weight",),
+        usual_file="qwen_image_2512_fp8_e4m3fn.safetensors",
     ),
     ONE_FRAME,
     Part(
@@ -29,6 +31,12 @@ PARTS = (
         harmless=(r"lm_head\..*", r"(model\.)?visual\..*"),
         # transformers has said where the language model lies in three ways.
         prefixes=("model.", "model.language_model.", "language_model.model."),
+        containers=("text_encoders.qwen25_7b.transformer.", "text_encoders.qwen25_7b."),
+        signs=tuple(
+            f"{before}layers.0.self_attn.q_proj.weight"
+            for before in ("", "model.", "model.language_model.", "language_model.model.", "language_model.")
+        ),
+        usual_file="qwen_2.5_vl_7b_fp8_scaled.safetensors",
     ),
 )
 """In the order in which they are read."""

@@ -366,6 +366,13 @@ class Networks(abc.ABC):
 
     # ------------------------------------------------------------------------------------------------------ adapting
 
+    def names_read(self, part: str, names: Sequence[str]) -> Mapping[str, str]:
+        """Name in a file → name here, for a part whose makers call its tensors otherwise, where a library knows how.
+
+        names: all of the part's in the file.
+        """
+        return {}
+
     def shape_read(self, part: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that :meth:`as_read` makes of a tensor of a part's files."""
         return shape

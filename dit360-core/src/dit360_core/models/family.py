@@ -19,6 +19,7 @@ from dit360_core.models.architecture import (
     index_of,
 )
 from dit360_core.models.flux.architecture import Flux
+from dit360_core.models.flux.autoencoder_names import original_name as flux_autoencoder_name
 from dit360_core.models.folder import ModelFolder, PartKind
 from dit360_core.models.libraries import explain_broken_import
 from dit360_core.models.lora.naming import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, same
@@ -81,6 +82,7 @@ __all__ = [
     "WeightsFile",
     "explain_broken_import",
     "flat",
+    "flux_autoencoder_name",
     "index_of",
     "list_of",
     "longest_prompt",

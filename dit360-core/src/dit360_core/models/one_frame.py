@@ -14,6 +14,9 @@ from dit360_core.models.folder import PartKind
 from dit360_core.models.schemas import SHARE, WIDEST, WIDTH, WRITTEN
 from dit360_core.models.weights.schema import FLAG, Schema, list_of, number, whole
 
+ORIGINAL = "decoder.middle.0.residual.2.weight"
+"""A tensor of its makers' files, which have other names than diffusers'."""
+
 ONE_FRAME = Part(
     name=AUTOENCODER,
     role=Role.AUTOENCODER,
@@ -22,6 +25,8 @@ ONE_FRAME = Part(
     wide_in_fp16=True,
     # What mixes frames.
     harmless=(r"(.*\.)?time_conv\..*",),
+    signs=("decoder.mid_block.resnets.0.conv1.weight", ORIGINAL),
+    usual_file="qwen_image_vae.safetensors",
 )
 """The autoencoder as a part of a model."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -11,7 +11,9 @@ import torch
 from dit360_core.models.architecture import AUTOENCODER
 from dit360_core.models.diffusers_networks import DiffusersNetworks
 from dit360_core.models.engine import Engine
+from dit360_core.models.one_frame import ORIGINAL
 from dit360_core.models.preview import fitted
+from dit360_core.models.weights.quiet import quiet
 from dit360_core.sphere.vae import one_frame_class, stored, stored_shape
 
 
@@ -24,6 +26,16 @@ class OneFrameNetworks(DiffusersNetworks):
     def made_autoencoder(self, config: Mapping[str, Any]) -> Any:
         """The autoencoder of its configuration."""
         return one_frame_class(self.autoencoder_class).from_config(config)
+
+    def names_read(self, part: str, names: Sequence[str]) -> Mapping[str, str]:
+        """Of Wan 2.1's autoencoder, which this is, in its makers' files: diffusers moves numbers of names about."""
+        if part != AUTOENCODER or ORIGINAL not in names:
+            return {}
+        with quiet():
+            from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+        convert: Any = convert_wan_vae_to_diffusers
+        return {name: here for here, name in convert({name: name for name in names}).items()}
 
     def shape_read(self, part: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         return stored_shape(shape) if part == AUTOENCODER else shape

@@ -64,6 +64,13 @@ class LoadOptions:
         unset="the model's",
         replaces_a_part=True,
     )
+    text_encoder: str | None = option(
+        None,
+        help="Text encoder instead of the model's own, where it has one alone: a file of weights, a diffusers folder, "
+        "or a Hub id.",
+        unset="the model's",
+        replaces_a_part=True,
+    )
     precision: str = option(
         "auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS, named="precision"
     )

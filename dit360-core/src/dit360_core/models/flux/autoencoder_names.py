@@ -9,7 +9,7 @@ LEVELS = 4
 """Of resolution, of which each but the first halves it."""
 
 
-def original_name(name: str, levels: int) -> str:
+def original_name(name: str, levels: int = LEVELS) -> str:
     """What a tensor of diffusers' AutoencoderKL is called in Black Forest Labs' files.
 
     levels: of resolution.

@@ -13,7 +13,7 @@ PARTS = (
         short="transformer",
         option="transformer",
         blocks=("transformer_blocks", "single_transformer_blocks"),
-        signs=("double_blocks.0.img_attn.qkv.weight", "transformer_blocks.0.attn.to_q.weight"),
+        signs=("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.norm.linear.weight"),
         usual_file="flux1-dev.safetensors",
     ),
     Part(

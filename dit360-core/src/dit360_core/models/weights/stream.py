@@ -109,7 +109,12 @@ def wanted_of(networks: Networks, name: str, folder: Path) -> Wanted:
     """What a part wants of files, as the configuration in its folder says."""
     module = networks.empty(name, folder)
     shapes = {key: tuple(tensor.shape) for key, tensor in held(module).items()}
-    return Wanted(shapes=shapes, tied=_tied(module), as_read=functools.partial(networks.shape_read, name))
+    return Wanted(
+        shapes=shapes,
+        tied=_tied(module),
+        as_read=functools.partial(networks.shape_read, name),
+        names_read=functools.partial(networks.names_read, name),
+    )
 
 
 def check_part(networks: Networks, name: str, folder: Path, told: Path) -> None:

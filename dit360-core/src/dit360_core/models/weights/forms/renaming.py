@@ -7,7 +7,7 @@ calls the layers that a LoRA changes is known to :meth:`Architecture.target`; a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -73,11 +73,13 @@ class Wanted:
     shapes: tensor → shape.
     tied: tensor → the one that it is one with.
     as_read: the shape of a tensor of files → that which it has once the part has read it.
+    names_read: names in a file → what those are called here that a library knows otherwise.
     """
 
     shapes: Mapping[str, Shape]
     tied: Mapping[str, str]
     as_read: Callable[[Shape], Shape]
+    names_read: Callable[[Sequence[str]], Mapping[str, str]]
 
 
 def prefix_of(part: Part, names: Iterable[str]) -> str:
@@ -93,6 +95,7 @@ def part_in_file(architecture: Architecture, part: Part, wanted: Wanted, tensors
     prefix = prefix_of(part, tensors)
     others = () if prefix else tuple(each for one in architecture.parts if one is not part for each in one.containers)
     inner = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix) and not name.startswith(others)}
+    inner = {here: inner[there] for there, here in _here(wanted, list(inner)).items()}
     recipes: dict[str, Recipe] = {}
     misshapen: dict[str, Shape] = {}
     used: set[str] = set()
@@ -130,6 +133,12 @@ def part_in_file(architecture: Architecture, part: Part, wanted: Wanted, tensors
         source for short, source in inner.items() if source not in used and not harmless(part.harmless, short)
     )
     return Found(prefix=prefix, recipes=recipes, missing=missing, misshapen=misshapen, strange=strange)
+
+
+def _here(wanted: Wanted, names: Sequence[str]) -> dict[str, str]:
+    """Name in the file → name here, or the same."""
+    known = wanted.names_read(names)
+    return {name: known.get(name, name) for name in names}
 
 
 def _flat(whole: Shape, right: Shape) -> bool:
