@@ -12,6 +12,7 @@ from dit360_core.models.family import (
     AUTOENCODER,
     Architecture,
     Facts,
+    FromShapes,
     Guidance,
     ModelFolder,
     Networks,
@@ -22,6 +23,7 @@ from dit360_core.models.family import (
 )
 
 from dit360_model_flux2.folder import FOLDERS, usual
+from dit360_model_flux2.from_shapes import from_shapes
 from dit360_model_flux2.parts import DEV, KLEIN, LONGEST_PROMPT, PARTS, TITLE
 
 if TYPE_CHECKING:
@@ -77,6 +79,13 @@ class Flux2(Architecture):
 
     def prompt_tokens(self, folder: Path) -> int:
         return LONGEST_PROMPT  # whatever the tokenizer says: a prompt is padded to so many
+
+    def from_shapes(self, shapes: Mapping[str, tuple[int, ...]], name: str) -> FromShapes | None:
+        return from_shapes(shapes, name)
+
+    @property
+    def usual_pipeline(self) -> str:
+        return KLEIN
 
     def usual(self, model: Model, facts: Facts) -> Model:
         if facts.guidance is Guidance.NONE:

@@ -12,6 +12,7 @@ from dit360_core.models.family import (
     DENOISER,
     Architecture,
     Facts,
+    FromShapes,
     Guidance,
     Networks,
     Target,
@@ -20,7 +21,8 @@ from dit360_core.models.family import (
 )
 
 from dit360_model_krea.folder import FOLDER, TOKENIZER, layers_read, usual
-from dit360_model_krea.parts import LONGEST_PROMPT, PARTS, TEXT, TITLE
+from dit360_model_krea.from_shapes import from_shapes
+from dit360_model_krea.parts import LONGEST_PROMPT, PARTS, PIPELINE, TEXT, TITLE
 
 if TYPE_CHECKING:
     from dit360_core.plugins import Model
@@ -73,6 +75,13 @@ class Krea2(Architecture):
 
     def prompt_tokens(self, folder: Path) -> int:
         return longest_prompt(TOKENIZER, folder / "tokenizer", LONGEST_PROMPT)
+
+    def from_shapes(self, shapes: Mapping[str, tuple[int, ...]], name: str) -> FromShapes | None:
+        return from_shapes(shapes, name)
+
+    @property
+    def usual_pipeline(self) -> str:
+        return PIPELINE
 
     def usual(self, model: Model, facts: Facts) -> Model:
         if facts.guidance is Guidance.NONE:

@@ -11,6 +11,7 @@ import attrs
 from dit360_core.models.family import (
     Architecture,
     Facts,
+    FromShapes,
     Guidance,
     Networks,
     Target,
@@ -19,8 +20,9 @@ from dit360_core.models.family import (
 )
 
 from dit360_model_qwen.folder import FOLDER, TOKENIZER, usual
+from dit360_model_qwen.from_shapes import from_shapes
 from dit360_model_qwen.parts import LONGEST_PROMPT, PARTS
-from dit360_model_qwen.pipelines import TITLE
+from dit360_model_qwen.pipelines import PIPELINES, TITLE
 
 if TYPE_CHECKING:
     from dit360_core.plugins import Model
@@ -65,6 +67,13 @@ class QwenImage(Architecture):
 
     def prompt_tokens(self, folder: Path) -> int:
         return longest_prompt(TOKENIZER, folder / "tokenizer", LONGEST_PROMPT)
+
+    def from_shapes(self, shapes: Mapping[str, tuple[int, ...]], name: str) -> FromShapes | None:
+        return from_shapes(shapes)
+
+    @property
+    def usual_pipeline(self) -> str:
+        return PIPELINES[0]
 
     def usual(self, model: Model, facts: Facts) -> Model:
         return attrs.evolve(model, steps=STEPS, guidance=GUIDANCE)

@@ -110,6 +110,22 @@ class Given:
 
 
 @attrs.frozen(kw_only=True)
+class FromShapes:
+    """What the tensors of a transformer tell of a model.
+
+    transformer: of its configuration.
+    scheduler: of the scheduler's, where that is another than the family's usual one.
+    index: of ``model_index.json``.
+    notes: what the tensors do not tell and was taken for granted, in sentences.
+    """
+
+    transformer: Mapping[str, Any]
+    scheduler: Mapping[str, Any] = attrs.field(factory=dict)
+    index: Mapping[str, Any] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class Facts:
     """What the configuration of a model says.
 
@@ -271,6 +287,19 @@ class Architecture(abc.ABC):
 
         facts: of its denoiser.
         """
+
+    def from_shapes(self, shapes: Mapping[str, tuple[int, ...]], name: str) -> FromShapes | None:
+        """What a transformer's tensors tell of the model; None: of none that can be run.
+
+        shapes: tensor, as any file may call it, without what stands before all names → shape.
+        name: of the file, without its ending.
+        """
+        return None
+
+    @property
+    def usual_pipeline(self) -> str:
+        """The class that ``model_index.json`` of such a model names."""
+        return ""
 
     # ----------------------------------------------------------------------------------------------- replaced parts
 

@@ -11,6 +11,7 @@ from dit360_core.models.architecture import (
     DENOISER,
     Architecture,
     Facts,
+    FromShapes,
     Guidance,
     Networks,
     Part,
@@ -40,6 +41,7 @@ from dit360_core.models.schemas import (
     odd_scheduler,
     text_config_of,
 )
+from dit360_core.models.shapes_told import blocks_in, first_of
 from dit360_core.models.tokenizers import TokenizerKind, longest_prompt
 from dit360_core.models.weights.forms.description import PLAIN, Described, WeightsFile
 from dit360_core.models.weights.schema import FLAG, Schema, Value, list_of, number, one_of, texts, whole
@@ -67,6 +69,7 @@ __all__ = [
     "Described",
     "Facts",
     "Flux",
+    "FromShapes",
     "Guidance",
     "LayerNames",
     "ModelFolder",
@@ -80,7 +83,9 @@ __all__ = [
     "TokenizerKind",
     "Value",
     "WeightsFile",
+    "blocks_in",
     "explain_broken_import",
+    "first_of",
     "flat",
     "flux_autoencoder_name",
     "index_of",

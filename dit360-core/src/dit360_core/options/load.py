@@ -71,6 +71,11 @@ class LoadOptions:
         unset="the model's",
         replaces_a_part=True,
     )
+    models_dir: str | None = option(
+        None,
+        help="Folder of models in which files are looked for that are given by their names alone.",
+        unset="DIT360_MODELS_DIR, and ComfyUI's of DIT360_COMFYUI",
+    )
     precision: str = option(
         "auto", help="Numbers to compute with; auto takes what is fast here.", choices=PRECISIONS, named="precision"
     )

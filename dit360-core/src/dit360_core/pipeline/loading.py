@@ -13,6 +13,7 @@ from dit360_core.errors import BackendUnavailable, marked, named
 from dit360_core.models.architecture import DENOISER, Architecture, Facts
 from dit360_core.models.composed import compose, find
 from dit360_core.models.families import architecture_of, expected, locate, shape_folder
+from dit360_core.models.from_files import FromFiles, from_files
 from dit360_core.models.lora import finding
 from dit360_core.models.settings import remembered_loras, with_settings
 from dit360_core.models.weights.files import ModelFiles
@@ -31,6 +32,7 @@ from dit360_core.planning.forecast import subject_in
 from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.kernels import Kernels, native_need, slicing_notes
 from dit360_core.planning.loras import LoraUse, lora_uses
+from dit360_core.planning.places import located
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.quantization import check_stored, choose_quantization, choose_stored
@@ -123,6 +125,7 @@ class _Preparation:
     kept_note: str = ""
     given: LoadOptions = attrs.field(init=False)
     model: Model = attrs.field(init=False)
+    of_files: FromFiles | None = attrs.field(init=False)
     loras: tuple[LoraUse, ...] = attrs.field(init=False)
     lora_files: dict[str, Path] = attrs.field(init=False)
     family: Architecture = attrs.field(init=False)
@@ -155,14 +158,21 @@ class _Preparation:
 
     def _find_names(self) -> None:
         sampling, decoding = self.picture or (None, None)
+        self.asked = located(self.asked)
         self.model = check_names(self.asked, sampling, self.registry, _is_there, decoding=decoding)
+        self.of_files = from_files(self.asked, self.registry, whole=True)
+        if self.of_files is not None:
+            self.asked, self.model = self.of_files.asked, self.of_files.model
         self.loras = lora_uses(self.asked, self.model)
 
     def _find_files(self) -> None:
         """Files that are here are looked at now, and others when they are fetched."""
-        self.folder = locate(self.model.base, self.registry) if existing(self.model.base) else None
+        if self.of_files is not None:
+            self.folder = self.of_files.files.folder
+        else:
+            self.folder = locate(self.model.base, self.registry) if existing(self.model.base) else None
         self.lora_files = {lora.name: finding.locate(lora.name) for lora in self.loras if existing(lora.name)}
-        self.family = expected(self.model, self.registry)
+        self.family = expected(self.model, self.registry) if self.of_files is None else self.of_files.family
         self.replaced = find(self.family, self.asked)
         if self.folder is not None:
             self.model = with_settings(self.model, self.folder, self.family)
@@ -231,7 +241,9 @@ class _Preparation:
         family = architecture_of(folder, self.registry)
         if family is not self.family:  # of a model on the Hub it is only known now
             self.replaced = find(family, self.asked)
-        return compose(family, folder, self.replaced)
+        files = compose(family, folder, self.replaced)
+        files.beneath = self.of_files  # whose folder it leads to
+        return files
 
     # -------------------------------------------------------------------------------------------------- what is chosen
 
@@ -296,6 +308,7 @@ class _Preparation:
             *slicing_notes(attention, self.registry, self.asked.attention_slice_size),
             *self._fused_twice(fused_before),
             *([self.kept_note] if self.kept_note else []),
+            *(self.of_files.notes if self.of_files is not None else ()),
             *files.notes,
         ]
         plan = make_plan(

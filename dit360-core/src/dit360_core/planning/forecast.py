@@ -13,6 +13,7 @@ from dit360_core.errors import UnknownName, setting
 from dit360_core.models.architecture import AUTOENCODER, Architecture, Facts
 from dit360_core.models.composed import compose, find
 from dit360_core.models.families import architecture_of, expected, shape_folder
+from dit360_core.models.from_files import from_files
 from dit360_core.models.settings import with_settings
 from dit360_core.models.weights.files import ModelFiles, find_lora_file
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, budget_of, check_size
@@ -21,6 +22,7 @@ from dit360_core.planning.cost import evaluations
 from dit360_core.planning.guidance import guidance_of
 from dit360_core.planning.kernels import native_need
 from dit360_core.planning.loras import lora_uses
+from dit360_core.planning.places import located
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
@@ -236,14 +238,21 @@ def subject_of(
     was named, a common CUDA card of that size.
     referring: a model that can be shown a picture is shown one.
     """
+    asked = located(asked)
     model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
-    replaced = find(expected(model, registry), asked)
-    folder = shape_folder(model, registry)
-    family = architecture_of(folder, registry)
-    model = with_settings(model, folder, family)
+    made = from_files(asked, registry, whole=False)
+    if made is not None:
+        asked, model, family, folder = made.asked, made.model, made.family, made.files.folder
+        replaced = find(family, asked)
+    else:
+        replaced = find(expected(model, registry), asked)
+        folder = shape_folder(model, registry)
+        family = architecture_of(folder, registry)
+        model = with_settings(model, folder, family)
     found, here = (machine, True) if machine is not None else machine_for(asked)
     found = with_system_memory(found, asked, here=here)
     whole = compose(family, folder, replaced, weights=False)
+    whole.beneath = made
     return subject_in(asked, sampling, decoding, registry, found, model, whole, here=here, referring=referring)
 
 

@@ -14,6 +14,7 @@ from dit360_core.models.architecture import (
     DENOISER,
     Architecture,
     Facts,
+    FromShapes,
     Given,
     Guidance,
     Networks,
@@ -21,6 +22,7 @@ from dit360_core.models.architecture import (
 )
 from dit360_core.models.flux.autoencoder_names import LEVELS, original_name
 from dit360_core.models.flux.channels import fills, latents, noise_of_a_fill
+from dit360_core.models.flux.from_shapes import from_shapes
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
 from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
 from dit360_core.models.libraries import explain_broken_import
@@ -71,6 +73,13 @@ class Flux(Architecture):
 
     def prompt_tokens(self, folder: Path) -> int:
         return self._files.prompt_tokens(folder, LONGEST_PROMPT)  # type: ignore[no-any-return]
+
+    def from_shapes(self, shapes: Mapping[str, tuple[int, ...]], name: str) -> FromShapes | None:
+        return from_shapes(shapes)
+
+    @property
+    def usual_pipeline(self) -> str:
+        return self.pipelines[0]
 
     def usual(self, model: Model, facts: Facts) -> Model:
         """One without guidance is FLUX.1-schnell, or made of it, and takes four steps; one that fills, FLUX.1-Fill."""

@@ -22,6 +22,8 @@ class ModelFiles:
         """notes: what is odd about the parts in it, in sentences."""
         self.folder = folder
         self.notes = tuple(notes)
+        self.beneath: object = None
+        """What must live as long as this does."""
         # Also at the end of the process.
         self._finalizer = weakref.finalize(self, _remove, folder, os.getpid()) if temporary else None
 
