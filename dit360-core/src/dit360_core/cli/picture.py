@@ -26,11 +26,20 @@ def view(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A panorama: JPEG, WebP or PNG.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A panorama (JPEG, WebP, PNG), or a file of weights.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Tell how well a panorama closes, its size and place on the sphere, its poles, and what made it."""
+    """Tell how well a panorama closes, its place on the sphere and what made it; or what a file of weights is."""
     with reporting():
+        from dit360_core.models.weights.forms.opening import looks_like_weights
+
+        if looks_like_weights(str(file)) and file.exists():
+            from dit360_core.cli.work import weights
+
+            weights.tell(file, as_json)
+            return
         from dit360_core.cli.work.picture import tell
 
         tell(file, as_json)

@@ -22,15 +22,11 @@ from dit360_core.models.settings import SETTINGS
 from dit360_core.models.weights.files import STORED, ModelFiles
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.manifest import Manifest, Origin
-from dit360_core.models.weights.forms.opening import form_of, open_file
+from dit360_core.models.weights.forms.opening import form_of, looks_like_weights, open_file
 from dit360_core.models.weights.forms.renaming import Found, part_in_file, prefix_of
-from dit360_core.models.weights.headers import PICKLED
 from dit360_core.models.weights.hub import SUBFOLDERS, explain_the_cache, fetch
 from dit360_core.models.weights.schema import read_json
 from dit360_core.options import REPLACING, LoadOptions
-from dit360_core.plugins.entries import CORE
-from dit360_core.plugins.extras import extra_with
-from dit360_core.plugins.registry import default_registry
 from dit360_core.system.naming import existing, looks_like_hub_id
 
 _SMALL = 64 * 2**20
@@ -64,7 +60,7 @@ def _find(architecture: Architecture, option: str, name: str) -> Given:
     given = Given(option=option, name=name, part=part, path=path)
     if path is None:
         # "vae/ae.safetensors" has the form of a Hub id and is none.
-        if looks_like_hub_id(name) and not _is_of_a_form(name):
+        if looks_like_hub_id(name) and not looks_like_weights(name):
             return given
         raise ModelError(
             f"There is no {part.words} {name}; give a diffusers folder, a file of weights, or a Hub id (owner/name)."
@@ -73,13 +69,6 @@ def _find(architecture: Architecture, option: str, name: str) -> Given:
         check_is_of(architecture, part, open_file(path))
         return given
     return attrs.evolve(given, path=_folder_of(architecture, given, path, weights=True))
-
-
-def _is_of_a_form(name: str) -> bool:
-    """Whether a name is that of a file of weights."""
-    suffix = Path(name).suffix.lower()
-    known = {each for entry in default_registry().entries("format") for each in entry.offer.suffixes}
-    return suffix in {*known, *PICKLED} or extra_with("format", suffix.removeprefix("."), core=CORE) is not None
 
 
 def check_is_of(architecture: Architecture, part: Part, file: WeightsFile) -> None:

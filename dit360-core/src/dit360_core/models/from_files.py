@@ -76,7 +76,7 @@ def from_files(asked: LoadOptions, registry: Registry, *, whole: bool) -> FromFi
     model, small = _small_files(family, told, registry, path)
     if alone and model.name == asked.model:
         return None  # the file takes the place of that model's own
-    asked = _with_parts(asked, family, file)
+    asked = attrs.evolve(_with_parts(asked, family, file), model=str(path))
     own = Path(model.base) if _has_weights(family, Path(model.base)) else None
     _check_whole(asked, family, path, own)
     made = ModelFiles(temporary_folder(), temporary=True)
@@ -91,7 +91,12 @@ def from_files(asked: LoadOptions, registry: Registry, *, whole: bool) -> FromFi
     except BaseException:
         made.remove()
         raise
-    return FromFiles(asked=asked, model=usual, files=made, family=family, notes=told.notes)
+    notes = told.notes
+    if own is None and not asked.lora:
+        notes += (
+            f"no LoRA for panoramas is given, without which most models paint flat pictures; {named('lora')} names one",
+        )
+    return FromFiles(asked=asked, model=usual, files=made, family=family, notes=notes)
 
 
 def family_of(file: WeightsFile, registry: Registry) -> tuple[Architecture, Part] | None:
@@ -110,6 +115,15 @@ def _family(file: WeightsFile, registry: Registry) -> tuple[Architecture, Part]:
         return found
     if any(".lora_" in name or "lora_up" in name or "lokr_" in name for name in file.tensors):
         raise ModelError(f"{file.file} is a LoRA and no model; give it with {named('lora')}.")
+    for family in architectures(registry):
+        for option, name in family.replaceable.items():
+            part = family.part(name)
+            prefix = prefix_of(part, file.tensors)
+            if any(prefix + sign in file.tensors for sign in part.signs):
+                raise ModelError(
+                    f"{file.file} holds a {part.words} and no transformer; give it with {named(option)}, and the "
+                    f"transformer with {named('model')}."
+                )
     titles = ", ".join(family.title for family in architectures(registry))
     first = next(iter(sorted(file.tensors)), "no tensors")
     raise ModelError(
@@ -126,7 +140,7 @@ def _shapes(part: Part, file: WeightsFile) -> dict[str, tuple[int, ...]]:
 def _small_files(family: Architecture, told: FromShapes, registry: Registry, path: Path) -> tuple[Model, Path]:
     """The named model of the family that is most like it, and the folder of its configurations."""
     alike = []
-    for model, folder in _known(family, registry):
+    for model, folder in known_models(family, registry):
         config = family.read_config(DENOISER, folder / DENOISER)
         if all(config.get(key) == told.transformer.get(key) for key in _WIDTHS if key in config):
             same = sum(config.get(key) == value for key, value in told.transformer.items())
@@ -140,7 +154,8 @@ def _small_files(family: Architecture, told: FromShapes, registry: Registry, pat
     return model, folder
 
 
-def _known(family: Architecture, registry: Registry) -> Iterator[tuple[Model, Path]]:
+def known_models(family: Architecture, registry: Registry) -> Iterator[tuple[Model, Path]]:
+    """The named models of a family whose configurations are here, and where."""
     for entry in registry.entries("model"):
         folder = existing(entry.offer.base) or (Path(entry.offer.shape) if entry.offer.shape else None)
         if folder is not None and not entry.refused and architecture_of(folder, registry) == family:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import ModelError, first_line, named
+from dit360_core.models.weights.forms.opening import looks_like_weights
 from dit360_core.options import REPLACING, LoadOptions
 from dit360_core.planning.loras import split
 from dit360_core.system.naming import existing
@@ -43,6 +44,9 @@ def located(asked: LoadOptions) -> LoadOptions:
         name = getattr(asked, option)
         if name and (path := _find(name, option, roots)) is not None:
             found[option] = str(path)
+        elif name and _is_missing(name):
+            folders = ", ".join(dict.fromkeys(str(root.folder) for root in roots if root.kind in ("", *_kinds(option))))
+            raise ModelError(f"There is no {name} here, and none in {folders or 'any folder of models'}; see its name.")
     loras = []
     for text in asked.lora:
         name, strength = split(text)
@@ -103,10 +107,19 @@ def _extra(file: Path) -> Iterator[_Root]:
                     yield _Root(folder, kind)
 
 
+def _kinds(option: str) -> tuple[str, ...]:
+    return _KINDS.get(option, _TEXTS)
+
+
+def _is_missing(name: str) -> bool:
+    """Whether a name is a file's, and of none that is here."""
+    return existing(name) is None and looks_like_weights(name)
+
+
 def _find(name: str, option: str, roots: Iterable[_Root]) -> Path | None:
     if existing(name) is not None or not Path(name).suffix or Path(name).is_absolute():
         return None
-    kinds = _KINDS.get(option, _TEXTS)
+    kinds = _kinds(option)
     hits = {path.resolve(): path for root in roots if root.kind in ("", *kinds) for path in _files(root.folder, name)}
     if len(hits) > 1:
         # Of the same name, that which lies in a folder for such files is meant.

@@ -103,13 +103,19 @@ def as_dict(
     width, height = subject.size
     return {
         "verdict": verdict.as_dict(asked),
-        "model": asked.model, "width": width, "height": height, "precision": subject.precision,
+        "model": _called(asked, subject), "width": width, "height": height, "precision": subject.precision,
         "device": subject.machine.device, "device_name": subject.machine.device_name, "here": subject.here,
+        "kept": {kept.part: kept.sentence() for kept in subject.kept.values()},
         "requested": changed_options(asked), "attention": subject.attention.address,
         "budget": None if fitted is None else fitted.budget,
         "speed": attrs.asdict(speed), "evaluations": subject.evaluations,
         **told(best), "others": [] if fitted is None else [told(each) for each in fitted.others[:ALTERNATIVES]],
     }  # fmt: skip
+
+
+def _called(asked: LoadOptions, subject: Subject) -> str:
+    """The model: where single files alone name one, by the file that says which it is."""
+    return subject.model.base if subject.model.name == "given" else asked.model
 
 
 def _show(
@@ -124,7 +130,9 @@ def _show(
 
     say(worded(verdict.sentence(asked)), "bold red" if verdict.fits is False else "bold")
     many = f"{subject.evaluations} evaluation{'' if subject.evaluations == 1 else 's'}"
-    say(f"{asked.model} at {width}×{height}, {many}, {subject.precision} on {where}")
+    say(f"{_called(asked, subject)} at {width}×{height}, {many}, {subject.precision} on {where}")
+    for kept in subject.kept.values():
+        say(f"{subject.family.part(kept.part).words}: {kept.sentence()}")
     if fitted is not None:
         say(f"{gib(fitted.budget)}, {fitted.preset}: {worded(best.sentence(asked))}")
     table = Table("phase", "weights", "on the way", "in all", "most of it", "time")

@@ -35,6 +35,11 @@ class Kept:
     layers: Mapping[str, float]
     forms: Mapping[str, int]
 
+    def sentence(self) -> str:
+        """The file and its forms, without an end."""
+        forms = ", ".join(f"{count} layers in {form}" for form, count in self.forms.items())
+        return f"{self.file.name} as it is, {forms}, {sum(self.layers.values()) / len(self.layers):.1f} bits a weight"
+
     @property
     def form(self) -> str:
         """That of most layers."""

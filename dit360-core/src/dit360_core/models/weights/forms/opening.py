@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dit360_core.errors import ModelError, one_line
 from dit360_core.models.weights.forms.description import WeightsFile
-from dit360_core.models.weights.headers import refuse_pickle
+from dit360_core.models.weights.headers import PICKLED, refuse_pickle
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.entries import CORE, Entry, by_priority
 from dit360_core.plugins.extras import extra_with
@@ -32,6 +32,13 @@ def form_of(file: Path, registry: Registry | None = None) -> Entry:
         why = "; ".join(f"{reason}" for reason in _reasons(found[0]))
         raise ModelError(f"{file} cannot be read here ({why}).")
     return usable[0]
+
+
+def looks_like_weights(name: str) -> bool:
+    """Whether a name is that of a file of weights, in a form that is read here or could be."""
+    suffix = Path(name).suffix.lower()
+    known = {each for entry in default_registry().entries("format") for each in entry.offer.suffixes}
+    return suffix in {*known, *PICKLED} or extra_with("format", suffix.removeprefix("."), core=CORE) is not None
 
 
 def open_file(file: Path, reader: str | None = None, registry: Registry | None = None) -> WeightsFile:
