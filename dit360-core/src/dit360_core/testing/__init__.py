@@ -2,6 +2,7 @@
 
 from dit360_core.testing.architecture import ArchitectureConformance
 from dit360_core.testing.attention import AttentionConformance
+from dit360_core.testing.formats import FormatConformance
 from dit360_core.testing.known_models import ModelConformance
 from dit360_core.testing.offering import OfferConformance
 from dit360_core.testing.quantization import QuantizerConformance
@@ -11,6 +12,7 @@ from dit360_core.testing.tiling import TilingConformance
 __all__ = [
     "ArchitectureConformance",
     "AttentionConformance",
+    "FormatConformance",
     "ModelConformance",
     "OfferConformance",
     "QuantizerConformance",
