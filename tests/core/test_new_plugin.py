@@ -25,6 +25,7 @@ FOLDERS = {
     "scheduler": "sched-mine-for-dit360",
     "tiling": "tiling-mine-for-dit360",
     "architecture": "arch-mine-for-dit360",
+    "format": "format-mine-for-dit360",
     "model": "elsewhere",
 }
 OPTIONS = {
@@ -34,6 +35,7 @@ OPTIONS = {
     "tiling": ["--tiling-backend", NAME, "--tiling-mode", "always"],
     # Untrained, so that it paints colourful noise.
     "architecture": ["--model", "tiny-model"],
+    "format": ["--transformer", "transformer.npz"],
     "model": ["--model", NAME],
 }
 ALONE = Registry(builtin=[], entry_points=[])
@@ -50,7 +52,7 @@ def made(tmp_path_factory):
 
 # One process for all of them, since imports cost seconds; each project's tests are started in its own folder.
 RUN = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, os, runpy, sys
 import pytest
 from dit360_core.cli import main
 
@@ -69,6 +71,11 @@ for kind, (folder, arguments) in asked.items():
         tests = captured(lambda: pytest.main(["-q", "-rs"]))
     if kind == "architecture":
         sys.modules["tiny"].pipeline().save_pretrained("tiny-model")
+    if kind == "format":
+        from dit360_core.plugins import EMBEDDED_MODEL
+        weights = EMBEDDED_MODEL + "/transformer/diffusion_pytorch_model.safetensors"
+        sys.argv = ["python", weights, "transformer.npz"]
+        runpy.run_module("format_mine_for_dit360", run_name="__main__")
     sys.argv = ["dit360", "generate", "a castle", "--width", "128", "--steps", "2", *arguments, "-o", kind + ".png"]
     picture = captured(main)
     sys.argv = ["dit360", "inspect", kind + ".png", "--json"]
@@ -131,6 +138,10 @@ def test_the_plugin_makes_a_picture(ran, kind):
     assert code == 0, said
     assert "Warning" not in said
     settings = json.loads(ran[kind]["inspect"][1])["settings"]
+    if kind == "format":
+        assert settings["used"]["transformer"] == "transformer.npz"
+        assert list(settings["used"]["quantization"]["parts"]["transformer"]["kernels"]) == ["int8 rows"]
+        return
     used = settings["used"]["model" if kind == "architecture" else kind]
     if kind == "model":
         assert used == NAME
