@@ -8,22 +8,26 @@ from importlib import metadata
 from pathlib import Path
 
 import attrs
+import numpy
 import pytest
 from command_line import dit360, install
 from dit360_core import LoadOptions, load
 from dit360_core.plugins import EMBEDDED_MODEL
+from dit360_core.plugins import registry as looking
 from dit360_core.plugins.hookspecs import KINDS
 from dit360_core.plugins.offers import Tiling
 from dit360_core.plugins.registry import Registry
 from dit360_core.testing import (
     ArchitectureConformance,
     AttentionConformance,
+    FormatConformance,
     ModelConformance,
     OfferConformance,
     QuantizerConformance,
     SchedulerConformance,
     TilingConformance,
 )
+from safetensors.torch import load_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml"))
@@ -33,10 +37,13 @@ ASKED = {
     "scheduler": ("scheduler-midpoint", "midpoint", "--scheduler-type"),
     "tiling": ("tiling-wide", "wide", "--tiling-backend"),
     "architecture": ("architecture-flux-quick", "a-quick-model", "--model"),
+    "format": ("format-npy", "weights.npy", "--transformer"),
     "model": ("model-tiny-night", "tiny-night", "--model"),
 }
 FAMILY = "flux-quick"
 """Of which a-quick-model is a folder."""
+OFFERED = {"architecture": FAMILY, "format": "npy"}
+"""Names of those offers that are not asked for by name."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,13 @@ def offer_of(kind):
     hook, _ = KINDS[kind]
     (offer,) = getattr(importlib.import_module(module_of(kind)), hook)()
     return offer
+
+
+def write_record(path, tensors):
+    """As the form of the examples has it."""
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    fields = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+    numpy.save(path, numpy.array(tuple(arrays.values()), fields))
 
 
 # ------------------------------------------------------------------------------------------------------------- short
@@ -106,18 +120,23 @@ def test_together_they_are_listed_as_available_and_nothing_failed(site, tmp_path
     assert listed.json["failures"] == []
     found = {(o["kind"], o["distribution"], o["name"]): o for o in listed.json["offers"]}
     for kind, (distribution, name, _) in ASKED.items():
-        offer = found[kind, distribution, FAMILY if kind == "architecture" else name]
+        offer = found[kind, distribution, OFFERED.get(kind, name)]
         assert offer["available"], offer["reasons"]
 
 
 @pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("kind", ASKED)
-def test_it_makes_a_picture(registry, kind, tiny_copy):
+def test_it_makes_a_picture(registry, kind, tiny_copy, monkeypatch):
     distribution, name, option = ASKED[kind]
     if kind == "architecture":
         index = tiny_copy / "model_index.json"
         index.write_text(index.read_text().replace("FluxPipeline", "QuickFluxPipeline"))
         name = str(tiny_copy)
+    if kind == "format":
+        name = str(tiny_copy / name)
+        write_record(name, load_file(tiny_copy / "transformer" / "diffusion_pytorch_model.safetensors"))
+        # A file is opened by what is installed in this environment.
+        monkeypatch.setattr(looking, "_default", registry)
     asked = {option.removeprefix("--").replace("-", "_"): name}
     loading = {field.name for field in attrs.fields(LoadOptions)}
     pipe = load(registry=registry, **{key: value for key, value in asked.items() if key in loading})
@@ -128,6 +147,10 @@ def test_it_makes_a_picture(registry, kind, tiny_copy):
     if kind == "architecture":
         assert pipe.engine.architecture.name == FAMILY
         assert pipe.plan.model.steps == 8
+        return
+    if kind == "format":
+        assert made.settings["used"]["transformer"] == name
+        assert made.image.tobytes() == load().generate("a castle", width=128, steps=2, seed=7).image.tobytes()
         return
     used = made.settings["used"][kind]
     if kind == "model":
@@ -179,6 +202,17 @@ class TestTiling(TilingConformance, OfferConformance):
 
     def load(self, settings):
         return self.offer().load(settings)
+
+
+@pytest.mark.usefixtures("importable")
+class TestFormat(FormatConformance):
+    module = module_of("format")
+
+    def offer(self):
+        return offer_of("format")
+
+    def write(self, path, tensors):
+        write_record(path, tensors)
 
 
 @pytest.mark.usefixtures("importable")
