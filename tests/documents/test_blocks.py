@@ -19,8 +19,10 @@ from pathlib import Path
 import attrs
 import pytest
 from command_line import dit360, environment, python
+from dit360_core.plugins import EMBEDDED_MODEL
 from lora_files import write
 from PIL import Image
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 # What is read by nobody who uses or changes the project: licences of others, and what tools write.
@@ -172,6 +174,22 @@ def width_of(folder):
     return config["num_attention_heads"] * config["attention_head_dim"]
 
 
+def write_gguf(file):
+    """The embedded model's transformer in eight bits, whatever bits a document speaks of."""
+    import gguf
+
+    eight, writer = gguf.GGMLQuantizationType.Q8_0, gguf.GGUFWriter(file, "flux")
+    for name, tensor in load_file(Path(EMBEDDED_MODEL, "transformer", "diffusion_pytorch_model.safetensors")).items():
+        if tensor.ndim == 2 and tensor.shape[1] % gguf.GGML_QUANT_SIZES[eight][0] == 0:
+            writer.add_tensor(name, gguf.quants.quantize(tensor.float().numpy(), eight), raw_dtype=eight)
+        else:
+            writer.add_tensor(name, tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def folder_of(block, within):
     folder = within / re.sub(r"\W", "-", str(block.document.relative_to(ROOT)))
     if not folder.is_dir():
@@ -185,6 +203,8 @@ def folder_of(block, within):
         mask = Image.new("L", (256, 128))
         mask.paste(255, (60, 40, 120, 90))
         mask.save(folder / "mask.png")
+        for name in set(re.findall(r"--transformer (\S+\.gguf)", block.document.read_text("utf-8"))):
+            write_gguf(folder / name)
         # What the commands of batches.md are given.
         lines = [line for other in BLOCKS if other.language == "jsonl" for line in other.text.splitlines()]
         (folder / "prompts.jsonl").write_text("\n".join(lines[:2]) + "\n")
