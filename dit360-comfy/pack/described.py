@@ -30,6 +30,7 @@ def described() -> dict[str, dict[str, Any]]:
         (choices, "_judged", choices.Choices(names=(_OFFER,), unavailable=_WHY)),
         (host, "in_comfyui", True),
         (host, "files", (_FILE,)),
+        (host, "weights", (_FILE,)),
         (host, "model_folders", {_FILE: Path()}),
     )
     with ExitStack() as stack:

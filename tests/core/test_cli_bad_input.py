@@ -189,7 +189,7 @@ MODELS = {
     "model is a .ckpt": (["--model", "model.ckpt"], r"model\.ckpt is a pickle, which can run code"),
     "model is a .pt": (["--model", "model.pt"], r"model\.pt is a pickle, which can run code"),
     "model is a .bin": (["--model", "model.bin"], r"model\.bin is a pickle, which can run code"),
-    "model is one safetensors file": (["--model", "plain.safetensors"], "is a single file; give the diffusers folder"),
+    "model is another file": (["--model", "plain.safetensors"], "holds no transformer of a family that is installed"),
     "model of the Hub, offline": (
         ["--model", "someone/something"],
         "someone/something is not complete in the local cache",

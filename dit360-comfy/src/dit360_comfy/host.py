@@ -108,6 +108,36 @@ def files(kind: str) -> tuple[str, ...]:
     return tuple(name for name in names if name.endswith(".safetensors"))
 
 
+def weights(*kinds: str) -> tuple[str, ...]:
+    """The files of weights of some of ComfyUI's kinds, in any form that dit360 reads, as ``kind/name``."""
+    if not in_comfyui():
+        return ()
+    import folder_paths
+    from dit360_core.plugins.registry import default_registry
+
+    endings = tuple(each for entry in default_registry().entries("format") for each in entry.offer.suffixes)
+    found: dict[str, None] = {}
+    for kind in kinds:
+        for root in folder_paths.folder_names_and_paths.get(kind, ([], ()))[0]:
+            for path in sorted(Path(root).rglob("*")):
+                if path.suffix.lower() in endings:
+                    found[f"{kind}/{path.relative_to(root).as_posix()}"] = None
+    return tuple(found)
+
+
+def weights_file(name: str) -> str:
+    """The full path of a file that :func:`weights` lists; anything else stays as it is."""
+    if not in_comfyui():
+        return name
+    import folder_paths
+
+    kind, _, rest = name.partition("/")
+    for root in folder_paths.folder_names_and_paths.get(kind, ([], ()))[0]:
+        if (Path(root) / rest).is_file():
+            return str(Path(root) / rest)
+    return name
+
+
 def file_of(kind: str, name: str) -> str:
     """The full path of a file that a drop-down names; anything else stays as it is."""
     if not in_comfyui():

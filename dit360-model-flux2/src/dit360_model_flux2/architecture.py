@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -48,14 +48,15 @@ class Flux2(Architecture):
     others = ("tokenizer", "scheduler")
     replaceable: ClassVar[Mapping[str, str]] = {each: each for each in ("transformer", "vae", "text_encoder")}
     longest_prompt = LONGEST_PROMPT
+    text_keys = ("joint_attention_dim",)
     # Of rank 32 in klein 4B: five double blocks of 14 and twenty single ones of 2 layers, of 3072 channels and more.
     usual_lora_bytes = 160 * 2**20
     lora_layers = "FLUX.2"
 
     # ------------------------------------------------------------------------------------------------------- files
 
-    def check_folder(self, folder: Path) -> None:
-        folder_kind(folder).check(folder)
+    def check_folder(self, folder: Path, *, without: Collection[str] = ()) -> None:
+        folder_kind(folder).check(folder, without=without)
 
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         folder_kind(folder.parent).check_part(part, folder, weights=weights)

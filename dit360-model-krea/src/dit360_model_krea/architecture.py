@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,14 +44,15 @@ class Krea2(Architecture):
     others = ("tokenizer", "scheduler")
     replaceable: ClassVar[Mapping[str, str]] = {each: each for each in ("transformer", "vae", "text_encoder")}
     longest_prompt = LONGEST_PROMPT
+    text_keys = ("text_hidden_dim", "num_text_layers")
     # Of rank 32: twenty-eight blocks of eight layers, of 6144 channels and more.
     usual_lora_bytes = 205 * 2**20
     lora_layers = TITLE
 
     # ------------------------------------------------------------------------------------------------------- files
 
-    def check_folder(self, folder: Path) -> None:
-        FOLDER.check(folder)
+    def check_folder(self, folder: Path, *, without: Collection[str] = ()) -> None:
+        FOLDER.check(folder, without=without)
 
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         FOLDER.check_part(part, folder, weights=weights)

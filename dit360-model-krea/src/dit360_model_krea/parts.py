@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from dit360_core.models.family import DENOISER, ONE_FRAME, Part, Role
 
 TITLE = "Krea 2"
@@ -28,7 +29,7 @@ PARTS = (
         signs=("blocks.0.attn.wq.weight", "transformer_blocks.0.attn.to_gate.weight"),
         usual_file="krea2_turbo_fp8.safetensors",
     ),
-    ONE_FRAME,
+    attrs.evolve(ONE_FRAME, usual_file="qwen_image_vae.safetensors"),
     Part(
         name=TEXT,
         role=Role.TEXT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,14 +40,15 @@ class QwenImage(Architecture):
     others = ("tokenizer", "scheduler")
     replaceable: ClassVar[Mapping[str, str]] = {each: each for each in ("transformer", "vae", "text_encoder")}
     longest_prompt = LONGEST_PROMPT
+    text_keys = ("joint_attention_dim",)
     # Of rank 128, in bf16: sixty blocks of eight layers from 3072 channels to as many and four to, or from, 12288.
     usual_lora_bytes = 2 * 60 * 128 * (8 * (3072 + 3072) + 4 * (3072 + 12288))
     lora_layers = TITLE
 
     # ------------------------------------------------------------------------------------------------------- files
 
-    def check_folder(self, folder: Path) -> None:
-        FOLDER.check(folder)
+    def check_folder(self, folder: Path, *, without: Collection[str] = ()) -> None:
+        FOLDER.check(folder, without=without)
 
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         FOLDER.check_part(part, folder, weights=weights)

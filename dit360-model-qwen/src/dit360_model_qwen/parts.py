@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from dit360_core.models.family import DENOISER, ONE_FRAME, Part, Role
 
 TEXT = "text_encoder"
@@ -19,7 +20,7 @@ PARTS = (
         signs=("transformer_blocks.0.img_mod.1.weight",),
         usual_file="qwen_image_2512_fp8_e4m3fn.safetensors",
     ),
-    ONE_FRAME,
+    attrs.evolve(ONE_FRAME, usual_file="qwen_image_vae.safetensors"),
     Part(
         name=TEXT,
         role=Role.TEXT,

@@ -17,6 +17,10 @@ from dit360_comfy.device import device, device_room
 from dit360_comfy.inputs import Control, Spec, asked, specs
 from dit360_comfy.nodes.base import Node
 
+FILES = "the files'"
+"""Choice of a model that is told by the file of its transformer."""
+_TRANSFORMERS, _TEXTS = ("diffusion_models", "unet", "unet_gguf", "checkpoints"), ("text_encoders", "clip", "clip_gguf")
+_PARTS = ("transformer", "clip", "t5", "text_encoder")
 OWN = "the model's"
 """Choice of a drop-down of files that leaves it to the model."""
 
@@ -84,23 +88,27 @@ class DiT360Loader(Node):
     RETURN_TYPES = ("DIT360_PIPE",)
     OUTPUT_TOOLTIPS = ("The model, for the other DiT360 nodes.",)
     FREE: ClassVar[tuple[str, ...]] = (
-        "model_path", "vae_path", "t5_path", "lora", "attention_backend", "quantization_mode", "vram",
+        "model_path", "vae_path", "t5_path", "lora", "attention_backend", "quantization_mode", "vram", *_PARTS,
     )  # fmt: skip
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
         known = choices("model")
-        models = [*known.names, *host.model_folders()]
+        models = [FILES, *known.names, *host.model_folders()]
 
         def of_files(kind: str, tooltip: str) -> Spec:
             return [OWN, *host.files(kind)], {"default": OWN, "tooltip": tooltip}
+
+        def of_weights(kinds: tuple[str, ...], tooltip: str) -> Spec:
+            return [OWN, *host.weights(*kinds)], {"default": OWN, "tooltip": tooltip, "advanced": True}
 
         return {
             "required": {
                 "model_path": (models, {
                     "default": "dit360",
-                    "tooltip": "A known model, or a diffusers folder in models/dit360 or models/diffusers. tiny is "
-                    "embedded: small pictures on any machine. For another folder or a Hub id: custom_model. "
+                    "tooltip": f"A known model, a diffusers folder in models/dit360 or models/diffusers, or {FILES}: "
+                    "transformer, vae_path and text encoders of single files. tiny is embedded: small pictures on any "
+                    "machine. For another folder or a Hub id: custom_model. "
                     f"{known.unavailable}".strip(),
                 }),
                 **specs(_REQUIRED),
@@ -117,7 +125,8 @@ class DiT360Loader(Node):
                 **specs(_OPTIONAL, advanced=[c.name for c in _OPTIONAL if c.name not in _FIRST]),
                 "custom_model": ("STRING", {
                     "default": "", "advanced": True,
-                    "tooltip": "Instead of model_path: a diffusers folder anywhere, or a Hub id (owner/name).",
+                    "tooltip": "Instead of model_path: a diffusers folder or a file of a whole model anywhere, or a "
+                    "Hub id (owner/name).",
                 }),
                 "lora": ([OWN, *host.files("loras")], {
                     "default": OWN, "advanced": True,
@@ -126,6 +135,11 @@ class DiT360Loader(Node):
                 }),
                 # Workflows keep values by their order: what is new comes last.
                 **specs((_MODEL_LORA,), advanced=[_MODEL_LORA.name]),
+                "transformer": of_weights(_TRANSFORMERS, "Transformer instead of the model's own: safetensors in full, "
+                    "fp8 or int8, or GGUF. With model_path at the files' a model of files alone, which need no other."),
+                "clip": of_weights(_TEXTS, "CLIP text encoder instead of the model's own."),
+                "t5": of_weights(_TEXTS, "T5 text encoder instead of the model's own, in any form; or t5_path."),
+                "text_encoder": of_weights(_TEXTS, "Text encoder instead of the own of a model that has one alone."),
             },
         }  # fmt: skip
 
@@ -163,7 +177,14 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
     Raises InputError.
     """
     found = asked((*_REQUIRED, *_OPTIONAL, _MODEL_LORA), given)
+    for option in _PARTS:
+        if given.get(option) not in (None, "", OWN):
+            found[option] = host.weights_file(given[option])
     found["model"] = given.get("custom_model") or _model(given.get("model_path") or "dit360")
+    if found["model"] == FILES:
+        if given.get("transformer", OWN) in ("", OWN):
+            raise InputError(f"model_path is {FILES!r}, and no transformer is chosen; choose its file.")
+        found["model"] = found.get("transformer", "tiny")  # one that is linked is known when the node runs
     for option, name, kind in (
         ("vae", "vae_path", "vae"),
         ("t5", "t5_path", "text_encoders"),

@@ -33,13 +33,6 @@ def inspect(
 ) -> None:
     """Tell how well a panorama closes, its place on the sphere and what made it; or what a file of weights is."""
     with reporting():
-        from dit360_core.models.weights.forms.opening import looks_like_weights
-
-        if looks_like_weights(str(file)) and file.exists():
-            from dit360_core.cli.work import weights
-
-            weights.tell(file, as_json)
-            return
-        from dit360_core.cli.work.picture import tell
+        from dit360_core.cli.work.inspecting import tell
 
         tell(file, as_json)

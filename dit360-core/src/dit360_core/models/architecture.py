@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -195,6 +195,8 @@ class Architecture(abc.ABC):
     """Option → the part that it names another for."""
     longest_prompt: ClassVar[int]
     """Tokens that a prompt is padded or cut to, at most."""
+    text_keys: ClassVar[tuple[str, ...]] = ()
+    """Of the denoiser's configuration, what says which text encoders it takes."""
     usual_lora_bytes: ClassVar[int]
     """Of a LoRA that is not here yet, for a plan."""
     lora_layers: ClassVar[str]
@@ -251,8 +253,11 @@ class Architecture(abc.ABC):
     # ------------------------------------------------------------------------------------------------------- files
 
     @abc.abstractmethod
-    def check_folder(self, folder: Path) -> None:
-        """Raises ModelError unless a folder holds a whole model of this family that can be loaded."""
+    def check_folder(self, folder: Path, *, without: Collection[str] = ()) -> None:
+        """Raises ModelError unless a folder holds a whole model of this family that can be loaded.
+
+        without: parts whose weights are not wanted, since others take their place.
+        """
 
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         """Raises ModelError unless the folder of a part is that of such a part of this family.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,20 +157,25 @@ def _read(file: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- a model's folder
 
 
-def model_files(registry: Registry | None = None) -> list[str]:
+def model_files(registry: Registry | None = None, *, without: Collection[str] = ()) -> list[str]:
     """Patterns of what is fetched of a model's repository.
+
+    without: parts of which only the configuration is wanted.
 
     Many hold their weights twice, once as a single file beside diffusers' folders; only the folders are wanted.
     """
     folders = dict.fromkeys(name for each in architectures(registry) for name in each.folders)
-    return [INDEX, "dit360.json", *(f"{name}/*" for name in folders)]
+    return [INDEX, "dit360.json", *(f"{name}/*.json" if name in without else f"{name}/*" for name in folders)]
 
 
-def check_model(folder: Path, registry: Registry | None = None) -> None:
-    """Raises ModelError unless a folder holds a whole model of a family that is known."""
+def check_model(folder: Path, registry: Registry | None = None, *, without: Collection[str] = ()) -> None:
+    """Raises ModelError unless a folder holds a whole model of a family that is known.
+
+    without: parts whose weights are not wanted.
+    """
     registry = registry or default_registry()
     _check_known(folder, registry)
-    architecture_of(folder, registry).check_folder(folder)
+    architecture_of(folder, registry).check_folder(folder, **({"without": without} if without else {}))
 
 
 def _check_installed(folder: Path, registry: Registry) -> None:
@@ -211,21 +216,24 @@ def _extra_for(pipeline: str, registry: Registry) -> str | None:
     return extra_beginning("architecture", pipeline, core=CORE, here=registry.distributions())
 
 
-def locate(base: str, registry: Registry | None = None) -> Path:
-    """The folder of a model given as folder or Hub id, checked. Raises ModelError."""
+def locate(base: str, registry: Registry | None = None, *, without: Collection[str] = ()) -> Path:
+    """The folder of a model given as folder or Hub id, checked. Raises ModelError.
+
+    without: parts whose weights are not wanted, since others take their place.
+    """
     from dit360_core.models.weights.hub import explain_the_cache, fetch  # its client is slow to import
 
     folder = existing(base)
     if folder is None and looks_like_hub_id(base):
         # Whose it is is seen before gigabytes come that nothing here can use.
         _check_known(fetch(base, [INDEX, f"{DENOISER}/config.json"]), registry or default_registry())
-        folder = fetch(base, model_files(registry))
+        folder = fetch(base, model_files(registry, without=without))
         with explain_the_cache(base):
-            check_model(folder, registry)
+            check_model(folder, registry, without=without)
         return folder
     if folder is None:
         raise ModelError(f"There is no folder {base}; give a diffusers folder, a Hub id, or a known model name.")
-    check_model(folder, registry)
+    check_model(folder, registry, without=without)
     return folder
 
 

@@ -6,7 +6,7 @@ Only what is known of a family reaches a library: pipelines, classes, and the ke
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,11 @@ class ModelFolder:
         """All folders."""
         return (*(part.name for part in self.parts), *self.tokenizers, "scheduler")
 
-    def check(self, folder: Path) -> None:
-        """Raises ModelError unless the folder is a complete model of diffusers with whole safetensors files."""
+    def check(self, folder: Path, *, without: Collection[str] = ()) -> None:
+        """Raises ModelError unless the folder is a complete model of diffusers with whole safetensors files.
+
+        without: parts whose weights are not wanted.
+        """
         refuse_single_file(folder)
         index = folder / "model_index.json"
         if not index.is_file():
@@ -99,7 +102,8 @@ class ModelFolder:
         for part, kind in self.tokenizers.items():
             check_vocabulary(kind, folder / part)
         for one in self.parts:
-            self.check_weights(one.name, folder / one.name)
+            if one.name not in without:
+                self.check_weights(one.name, folder / one.name)
         # What is whole by itself is compared, and what takes a process of its own comes last.
         self.together(folder, configs)
         self._tell_of_scheduler(folder / "scheduler" / "scheduler_config.json")

@@ -28,9 +28,6 @@ from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry
 from dit360_core.system.naming import existing
 
-_WIDTHS = ("joint_attention_dim", "pooled_projection_dim", "text_hidden_dim", "num_text_layers")
-"""Of a transformer's configuration, what its text encoders must make."""
-
 _OF_THE_SHAPE = ("width", "height", "circular_padding", "latent_rotation", "position_interpolation", "precision")
 """Of a named model, what goes for others of the same shape."""
 
@@ -142,7 +139,7 @@ def _small_files(family: Architecture, told: FromShapes, registry: Registry, pat
     alike = []
     for model, folder in known_models(family, registry):
         config = family.read_config(DENOISER, folder / DENOISER)
-        if all(config.get(key) == told.transformer.get(key) for key in _WIDTHS if key in config):
+        if all(config.get(key) == told.transformer.get(key) for key in family.text_keys if key in config):
             same = sum(config.get(key) == value for key, value in told.transformer.items())
             alike.append((same, model, folder))
     if not alike:

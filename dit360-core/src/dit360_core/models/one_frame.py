@@ -26,7 +26,6 @@ ONE_FRAME = Part(
     # What mixes frames.
     harmless=(r"(.*\.)?time_conv\..*",),
     signs=("decoder.mid_block.resnets.0.conv1.weight", ORIGINAL),
-    usual_file="qwen_image_vae.safetensors",
 )
 """The autoencoder as a part of a model."""
 

@@ -170,13 +170,20 @@ class _Preparation:
         if self.of_files is not None:
             self.folder = self.of_files.files.folder
         else:
-            self.folder = locate(self.model.base, self.registry) if existing(self.model.base) else None
+            self.folder = (
+                locate(self.model.base, self.registry, without=self._replacing()) if existing(self.model.base) else None
+            )
         self.lora_files = {lora.name: finding.locate(lora.name) for lora in self.loras if existing(lora.name)}
         self.family = expected(self.model, self.registry) if self.of_files is None else self.of_files.family
         self.replaced = find(self.family, self.asked)
         if self.folder is not None:
             self.model = with_settings(self.model, self.folder, self.family)
             self.family.check_replaced(self.replaced, self.folder)
+
+    def _replacing(self) -> frozenset[str]:
+        """The parts that others take the place of, as far as the family is known before the model is here."""
+        family = expected(self.model, self.registry)
+        return frozenset(part for option, part in family.replaceable.items() if getattr(self.asked, option))
 
     def _keep_to_memory(self) -> None:
         """What ``vram``, ``ram`` or ``preset`` decides."""
@@ -236,7 +243,7 @@ class _Preparation:
             self.lora_files[name] = finding.locate(name)
         folder = self.folder
         if folder is None:
-            folder = locate(self.model.base, self.registry)
+            folder = locate(self.model.base, self.registry, without=self._replacing())
             self.model = with_settings(self.model, folder, architecture_of(folder, self.registry))
         family = architecture_of(folder, self.registry)
         if family is not self.family:  # of a model on the Hub it is only known now

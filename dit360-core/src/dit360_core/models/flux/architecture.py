@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,14 +46,15 @@ class Flux(Architecture):
     others = (*TOKENIZERS, "scheduler")
     replaceable = REPLACEABLE
     longest_prompt = LONGEST_PROMPT
+    text_keys = ("joint_attention_dim", "pooled_projection_dim")
     # DiT360's, of rank 64: in 57 blocks four layers of 3072 channels, two factors each, in 16 bits.
     usual_lora_bytes = 57 * 4 * 2 * 64 * 3072 * 2
     lora_layers = "FLUX, CLIP or T5"
 
     # ------------------------------------------------------------------------------------------------------- files
 
-    def check_folder(self, folder: Path) -> None:
-        attrs.evolve(self._files.FLUX_FOLDER, pipelines=self.pipelines).check(folder)
+    def check_folder(self, folder: Path, *, without: Collection[str] = ()) -> None:
+        attrs.evolve(self._files.FLUX_FOLDER, pipelines=self.pipelines).check(folder, without=without)
 
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         self._files.FLUX_FOLDER.check_part(part, folder, weights=weights)
