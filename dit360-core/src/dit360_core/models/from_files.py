@@ -71,7 +71,9 @@ def from_files(asked: LoadOptions, registry: Registry, *, whole: bool) -> FromFi
     if told is None:
         raise ModelError(f"{path} is of no {family.title} that can be run here; give another.")
     model, small = _small_files(family, told, registry, path)
-    if alone and model.name == asked.model:
+    config = family.read_config(DENOISER, small / DENOISER)
+    same = all(config.get(key) in (None, value) for key, value in told.transformer.items())
+    if alone and same and model.name == asked.model:
         return None  # the file takes the place of that model's own
     asked = attrs.evolve(_with_parts(asked, family, file), model=str(path))
     own = Path(model.base) if _has_weights(family, Path(model.base)) else None
@@ -84,7 +86,10 @@ def from_files(asked: LoadOptions, registry: Registry, *, whole: bool) -> FromFi
         given = Model(
             name="given", api=1, base=str(made.folder), **{name: getattr(model, name) for name in _OF_THE_SHAPE}
         )
-        usual = attrs.evolve(with_settings(given, made.folder, family), base=str(path))
+        if same and own is not None:
+            usual = attrs.evolve(model, name="given", base=str(path), lora=None, shape=None)
+        else:
+            usual = attrs.evolve(with_settings(given, made.folder, family), base=str(path))
     except BaseException:
         made.remove()
         raise
