@@ -71,11 +71,13 @@ class Converted:
     """What became of one part of a model.
 
     left: layer → why it stayed as it was.
+    file: that has the layers so, and what reads it; empty: they were quantized here.
     """
 
     part: str
     layers: tuple[Layer, ...]
     left: Mapping[str, str]
+    file: str = ""
 
     @property
     def bytes_before(self) -> int:
@@ -102,6 +104,11 @@ class Converted:
     def sentence(self) -> str:
         """One line for the log."""
         kernels = ", ".join(f"{count} {kernel}" for kernel, count in self.kernels.items())
+        if self.file:
+            return (
+                f"{self.part}: {len(self.layers)} layers stay as in {self.file} ({kernels}); "
+                f"{megabytes(self.bytes)} instead of {megabytes(self.bytes_before)}"
+            )
         return (
             f"{self.part}: {len(self.layers)} layers quantized ({kernels}), {len(self.left)} left; "
             f"{megabytes(self.bytes_before)} → {megabytes(self.bytes)}; {self._errors_in_words()}"
@@ -118,6 +125,7 @@ class Converted:
         reasons = Counter(self.left.values())
         return {
             "layers": len(self.layers),
+            **({"file": self.file} if self.file else {}),
             "kernels": self.kernels,
             "left": dict(reasons),
             "bytes_before": self.bytes_before,

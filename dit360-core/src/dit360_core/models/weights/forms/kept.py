@@ -28,10 +28,12 @@ class Kept:
 
     layers: name → bits of a weight, scales included.
     forms: form → how many of them are in it.
+    reader: address of what reads the file.
     """
 
     part: str
     file: Path
+    reader: str
     layers: Mapping[str, float]
     forms: Mapping[str, int]
 
@@ -53,7 +55,7 @@ def kept_parts(architecture: Architecture, folder: Path) -> dict[str, Kept]:
         manifest = manifest_in(folder / part)
         if manifest is not None and (layers := _layers(manifest)):
             forms = Counter(manifest.tensors[f"{name}.weight"].form for name in layers)
-            found[part] = Kept(part=part, file=manifest.file, layers=layers, forms=dict(forms))
+            found[part] = Kept(part=part, file=manifest.file, reader=manifest.reader, layers=layers, forms=dict(forms))
     return found
 
 
@@ -118,4 +120,4 @@ def load_kept(
             yield Piece(name, tensor.to(home, wanted))
 
     layers = assemble(networks, module, kept.part, found(), dtype)
-    return module, Converted(part=kept.part, layers=layers, left={})
+    return module, Converted(part=kept.part, layers=layers, left={}, file=f"{kept.file.name}, read by {kept.reader}")

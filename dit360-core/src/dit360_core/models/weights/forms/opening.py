@@ -18,7 +18,9 @@ def form_of(file: Path, registry: Registry | None = None) -> Entry:
     """The form that reads a file, by its name. Raises ModelError if none does, or it cannot be used here."""
     refuse_pickle(file)
     registry, suffix = registry or default_registry(), file.suffix.lower()
-    found = [entry for entry in sorted(registry.entries("format"), key=by_priority) if suffix in entry.offer.suffixes]
+    # Nobody takes from the core what it reads itself.
+    ordered = sorted(registry.entries("format"), key=lambda entry: (entry.distribution != CORE, by_priority(entry)))
+    found = [entry for entry in ordered if suffix in entry.offer.suffixes]
     if not found:
         extra = extra_with("format", suffix.removeprefix("."), core=CORE, here=registry.distributions())
         if extra is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dit360_core.errors import ModelError
+from dit360_core.errors import ModelError, one_line
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.manifest import Manifest
 from dit360_core.models.weights.forms.opening import open_file
@@ -80,7 +80,15 @@ class FileTensors:
         return dense.reshape(recipe.shape)
 
     def _rows(self, rows: Rows) -> torch.Tensor | Packed:
-        whole = self._opened.read(rows.source)
+        try:
+            whole = self._opened.read(rows.source)
+        except (KeyboardInterrupt, MemoryError, ModelError):
+            raise
+        except BaseException as error:  # a plugin's, whatever it is
+            raise ModelError(
+                f"{self.manifest.file} cannot be read by {self.manifest.reader} ({one_line(error)}), at {rows.source}; "
+                "download it again, or tell its author."
+            ) from error
         if rows.end is None:
             return whole
         return whole.rows(rows.begin, rows.end) if isinstance(whole, Packed) else whole[rows.begin : rows.end]

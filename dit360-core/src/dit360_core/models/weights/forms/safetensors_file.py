@@ -25,6 +25,7 @@ _MARK, _NOTE = ".comfy_quant", "scaled_fp8"
 _FP8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
 _INT8_FORMAT = "int8_tensorwise"
 _LONGEST_MARK = 4096
+_LONGEST_NAME = 512
 _ELSEWHERE = (
     (r"\.(qweight|wscales|smooth_factor|smooth_factor_orig|proj_down|wzeros|wcscales|wtscale)$",
      "is quantized by Nunchaku (SVDQuant), which computes with kernels of its own"),
@@ -45,6 +46,9 @@ class SafetensorsFile:
         self.file = file
         self._entries = header(file)
         self.metadata: Mapping[str, str] = text_metadata(file)
+        odd = next((name for name in self._entries if not name.isprintable() or len(name) > _LONGEST_NAME), None)
+        if odd is not None:
+            raise ModelError(f"{file} has a tensor whose name cannot be shown ({odd!r:.80}); download it again.")
         self._refuse_others()
         self._told = dict(self._marks())
         self._scales: dict[str, str] = {}
@@ -120,10 +124,14 @@ class SafetensorsFile:
         format_ = told.get("format")
         if entry.dtype in PLAIN:
             return Described(form=entry.dtype, shape=shape, bytes=size)
+        if format_ is not None and format_ not in (*_FP8_FORMATS, _INT8_FORMAT):
+            raise ModelError(
+                f"{self.file} is quantized as {format_!r:.40} ({name}), and dit360 does not read that; {INSTEAD}."
+            )
         if scale is not None:
             self._check_scale(name, scale)
             size += self._entries[scale].end - self._entries[scale].begin
-        if entry.dtype in _FP8 and format_ in (None, *_FP8_FORMATS):
+        if entry.dtype in _FP8 and format_ in (None, *_FP8_FORMATS) and not told.get("convrot"):
             form = "fp8" if scale is None else "scaled fp8"
             return Described(form=form, shape=shape, bytes=size)
         if entry.dtype == "I8" and scale is not None and len(shape) == 2 and format_ in (None, _INT8_FORMAT):
@@ -131,8 +139,9 @@ class SafetensorsFile:
             form = "int8" if group is None else f"int8 turned by {group}"
             return Described(form=form, shape=shape, bytes=size)
         if format_ is not None:
+            held = f"{entry.dtype} of the shape {list(shape)} {'without' if scale is None else 'with'} a scale"
             raise ModelError(
-                f"{self.file} is quantized as {format_!r:.40} ({name}), and dit360 does not read that; {INSTEAD}."
+                f"{self.file} says that {name} is stored as {format_}, and holds {held}; download it again."
             )
         return Described(form=entry.dtype, shape=shape, bytes=size, known=False)
 
@@ -172,9 +181,9 @@ class SafetensorsFile:
         about = self.tensors[name]
         with opened(self.file) as file:
             tensor: torch.Tensor = file.get_tensor(name)
+            if not about.packed:
+                return tensor
             scale = file.get_tensor(self._scales[name]).float() if name in self._scales else None
-        if not about.packed:
-            return tensor
         tensors: tuple[torch.Tensor, ...] = (tensor,)
         if scale is not None:
             if not bool(scale.isfinite().all()):
