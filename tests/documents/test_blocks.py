@@ -174,6 +174,13 @@ def width_of(folder):
     return config["num_attention_heads"] * config["attention_head_dim"]
 
 
+PARTS = {
+    "ae.safetensors": "vae", "clip_l.safetensors": "text_encoder",
+    "t5xxl_fp8_e4m3fn_scaled.safetensors": "text_encoder_2",
+}  # fmt: skip
+"""Files that documents speak of → the parts of the embedded model that stand for them."""
+
+
 def write_gguf(file):
     """The embedded model's transformer in eight bits, whatever bits a document speaks of."""
     import gguf
@@ -205,6 +212,10 @@ def folder_of(block, within):
         mask.save(folder / "mask.png")
         for name in set(re.findall(r"--transformer (\S+\.gguf)", block.document.read_text("utf-8"))):
             write_gguf(folder / name)
+        for name, part in PARTS.items():  # of files.md
+            if name in block.document.read_text("utf-8"):
+                (own,) = Path(EMBEDDED_MODEL, part).glob("*.safetensors")
+                shutil.copyfile(own, folder / name)
         # What the commands of batches.md are given.
         lines = [line for other in BLOCKS if other.language == "jsonl" for line in other.text.splitlines()]
         (folder / "prompts.jsonl").write_text("\n".join(lines[:2]) + "\n")
