@@ -8,6 +8,8 @@ from called_nodes import HEIGHT, INPAINTING, SAMPLING, TINY, WIDTH, refused, reg
 from dit360_comfy.settings import recall
 from PIL import Image
 from random_families import random_klein, random_qwen
+from safetensors.torch import save_file
+from weight_files import part
 
 PROMPT = "a calm sea"
 
@@ -168,3 +170,24 @@ def test_a_guidance_that_the_model_makes_nothing_of_is_told(klein, caplog):
     ((tokens, settings),) = words
     sampled(pipe, [[tokens, {**settings, "guidance": 3.5}]], cfg_scale=1.0)
     assert "a guidance of 3.5, which is not used: this model has cfg_scale instead" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------------- single files
+
+
+def test_the_loader_takes_a_model_of_single_files(tiny_folder, tmp_path):
+    files = {"transformer": "transformer", "t5": "text_encoder_2", "clip": "text_encoder"}
+    given = {
+        option: save_as(tmp_path / f"{option}.safetensors", part(tiny_folder, name)) for option, name in files.items()
+    }
+    (pipe,) = run("DiT360Loader", **{**TINY, "model_path": "the files'"}, **given)
+    words = run("DiT360TextEncode", dit360_pipe=pipe, prompt=PROMPT, negative_prompt="", max_length=0)[0]
+    made = levels(decoded(pipe, sampled(pipe, words)))
+    right = dit360.load("tiny", device="cpu", precision="fp32").generate(PROMPT, width=WIDTH, steps=1, seed=5)
+    assert np.abs(made - np.asarray(right.image, dtype=float)).max() <= 1
+    assert "no transformer is chosen" in refused("DiT360Loader", **{**TINY, "model_path": "the files'"})
+
+
+def save_as(file, tensors):
+    save_file(tensors, file)
+    return str(file)
