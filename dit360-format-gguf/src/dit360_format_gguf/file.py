@@ -75,9 +75,10 @@ class GgufFile:
                 f"{', '.join(READ)}."
             )
         shape = self._shapes.get(self._names[name], entry.shape)
-        if math.prod(shape) != math.prod(entry.shape):
+        whole = all(type(length) is int and length > 0 for length in shape)
+        if not whole or math.prod(shape) != math.prod(entry.shape):
             raise ModelError(
-                f"{self.file} says that {name} has the shape {list(shape)}, and holds {math.prod(entry.shape)} "
+                f"{self.file} says that {name} has the shape {list(shape)!r:.80}, and holds {math.prod(entry.shape)} "
                 "numbers; download it again."
             )
         return Described(form=kind.name, shape=shape, bytes=count)

@@ -89,6 +89,8 @@ class _Reader:
         found: dict[str, tuple[int, tuple[int, ...], int]] = {}
         for _ in range(tensors):
             name = self._text(_LONGEST_NAME)
+            if not name.isprintable():
+                self._damaged(f"the name of a tensor cannot be shown ({name!r:.80})")
             dimensions = self._number("<I")
             if not 1 <= dimensions <= _MOST_DIMENSIONS:
                 self._damaged(f"{name} has {dimensions} dimensions")
