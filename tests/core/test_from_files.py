@@ -321,6 +321,36 @@ def test_comfyuis_file_of_paths_is_read_or_told(tmp_path, monkeypatch, text, tol
         located(LoadOptions())
 
 
+def test_the_other_parts_are_taken_where_they_lie_and_that_is_told(tmp_path, monkeypatch, caplog):
+    """FLUX.1-dev's own shapes; a text encoder of another model lies beside."""
+    shapes = Path(REGISTRY.find("model", "dit360")[0].offer.shape)
+    networks = architecture_of(shapes).networks
+    places = {
+        "transformer": ("diffusion_models", "flux1-dev"), "vae": ("vae", "ae"),
+        "text_encoder": ("text_encoders", "clip_l"), "text_encoder_2": ("text_encoders", "my-t5"),
+    }  # fmt: skip
+    for name, (folder, file) in places.items():
+        (tmp_path / "models" / folder).mkdir(parents=True, exist_ok=True)
+        headers_alone(tmp_path / "models" / folder / f"{file}.safetensors", networks.empty(name, shapes / name))
+    save_file({"model.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4)}, tmp_path / "models/text_encoders/l.sft")
+    (tmp_path / "models" / "vae" / "damaged.safetensors").write_text("no")
+    monkeypatch.setenv("DIT360_COMFYUI", str(tmp_path))
+    asked = LoadOptions(transformer="flux1-dev.safetensors", vram="8", device="cuda")
+    with caplog.at_level("WARNING", "dit360"):
+        subject = subject_of(asked, SampleOptions(prompt="any"), DecodeOptions(), REGISTRY)
+    assert set(subject.kept) == {"transformer", "text_encoder_2"}
+    told = " ".join(caplog.messages)
+    for file in ("ae", "clip_l", "my-t5"):
+        assert f"{file}.safetensors, which lies there and fits" in told
+    shutil.copyfile(tmp_path / "models" / "vae" / "ae.safetensors", tmp_path / "models" / "vae" / "ae2.safetensors")
+    shutil.copyfile(
+        tmp_path / "models/text_encoders/my-t5.safetensors", tmp_path / "models/text_encoders/t5-2.safetensors"
+    )
+    # An autoencoder has the usual name; none of the text encoders has.
+    with pytest.raises(ModelError, match=r"Several files fit as the T5 encoder \(.*name one with"):
+        subject_of(asked, SampleOptions(prompt="any"), DecodeOptions(), REGISTRY)
+
+
 def test_a_folder_that_is_not_there_is_told(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="there is no such folder"):
         located(LoadOptions(models_dir=str(tmp_path / "nowhere")))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from dit360_core.models.settings import with_settings
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.opening import open_file
-from dit360_core.models.weights.forms.renaming import prefix_of
+from dit360_core.models.weights.forms.renaming import part_in_file, prefix_of
 from dit360_core.models.weights.schema import read_json
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
@@ -50,10 +50,17 @@ class FromFiles:
     notes: tuple[str, ...]
 
 
-def from_files(asked: LoadOptions, registry: Registry, *, whole: bool) -> FromFiles | None:
+def from_files(
+    asked: LoadOptions,
+    registry: Registry,
+    *,
+    whole: bool,
+    beside: Callable[[str], Iterable[Path]] = lambda option: (),
+) -> FromFiles | None:
     """The model that options name by single files; None: they name one by a folder, a name or an id.
 
     whole: with its tokenizers, which a plan does not need.
+    beside: files in which a part may be that no option names, by the option.
 
     Raises ModelError for a file of something else, and for parts that are missing.
     """
@@ -77,6 +84,9 @@ def from_files(asked: LoadOptions, registry: Registry, *, whole: bool) -> FromFi
         return None  # the file takes the place of that model's own
     asked = attrs.evolve(_with_parts(asked, family, file), model=str(path))
     own = Path(model.base) if _has_weights(family, Path(model.base)) else None
+    taken: list[str] = []
+    if own is None:
+        asked, taken = _with_found(asked, family, small, beside)
     _check_whole(asked, family, path, own)
     made = ModelFiles(temporary_folder(), temporary=True)
     try:
@@ -93,7 +103,7 @@ def from_files(asked: LoadOptions, registry: Registry, *, whole: bool) -> FromFi
     except BaseException:
         made.remove()
         raise
-    notes = told.notes
+    notes = (*told.notes, *taken)
     if own is None and not asked.lora:
         notes += (
             f"no LoRA for panoramas is given, without which most models paint flat pictures; {named('lora')} names one",
@@ -178,6 +188,43 @@ def _with_parts(asked: LoadOptions, family: Architecture, file: WeightsFile) -> 
         if holds and not getattr(asked, option):
             found[option] = str(file.file)
     return attrs.evolve(asked, **found)
+
+
+def _with_found(
+    asked: LoadOptions, family: Architecture, small: Path, beside: Callable[[str], Iterable[Path]]
+) -> tuple[LoadOptions, list[str]]:
+    """The options with parts that nobody named and that lie where such parts do, and what to say of that.
+
+    Raises ModelError where several fit and none has the usual name.
+    """
+    from dit360_core.models.weights.stream import wanted_of  # imports torch, which only this needs
+
+    found: dict[str, Any] = {}
+    for option, name in family.replaceable.items():
+        if getattr(asked, option):
+            continue
+        part, wanted, fits = family.part(name), None, []
+        for path in beside(option):
+            try:
+                file = open_file(path)
+                if not any(prefix_of(part, file.tensors) + sign in file.tensors for sign in part.signs):
+                    continue
+                wanted = wanted or wanted_of(family.networks, name, small / name)
+                told = part_in_file(family, part, wanted, file.tensors)
+            except ModelError:
+                continue  # one that is damaged is nobody's choice
+            if not told.missing and not told.misshapen and not told.strange:
+                fits.append(path)
+        usual = [path for path in fits if path.name == part.usual_file]
+        if len(usual or fits) > 1:
+            some = ", ".join(path.name for path in fits[:3])
+            raise ModelError(f"Several files fit as the {part.words} ({some}); name one with {named(option)}.")
+        if usual or fits:
+            found[option] = str((usual or fits)[0])
+    return attrs.evolve(asked, **found), [
+        f"the {family.part(family.replaceable[option]).words} is {path}, which lies there and fits"
+        for option, path in found.items()
+    ]
 
 
 def _check_whole(asked: LoadOptions, family: Architecture, path: Path, own: Path | None) -> None:

@@ -32,7 +32,7 @@ from dit360_core.planning.forecast import subject_in
 from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.kernels import Kernels, native_need, slicing_notes
 from dit360_core.planning.loras import LoraUse, lora_uses
-from dit360_core.planning.places import located
+from dit360_core.planning.places import beside, located
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.quantization import check_stored, choose_quantization, choose_stored
@@ -160,7 +160,7 @@ class _Preparation:
         sampling, decoding = self.picture or (None, None)
         self.asked = located(self.asked)
         self.model = check_names(self.asked, sampling, self.registry, _is_there, decoding=decoding)
-        self.of_files = from_files(self.asked, self.registry, whole=True)
+        self.of_files = from_files(self.asked, self.registry, whole=True, beside=beside(self.asked))
         if self.of_files is not None:
             self.asked, self.model = self.of_files.asked, self.of_files.model
         self.loras = lora_uses(self.asked, self.model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dit360_core.errors import UnknownName, setting
+from dit360_core.errors import Sentence, UnknownName, setting
 from dit360_core.models.architecture import AUTOENCODER, Architecture, Facts
 from dit360_core.models.composed import compose, find
 from dit360_core.models.families import architecture_of, expected, shape_folder
@@ -22,7 +22,7 @@ from dit360_core.planning.cost import evaluations
 from dit360_core.planning.guidance import guidance_of
 from dit360_core.planning.kernels import native_need
 from dit360_core.planning.loras import lora_uses
-from dit360_core.planning.places import located
+from dit360_core.planning.places import beside, located
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
@@ -240,10 +240,12 @@ def subject_of(
     """
     asked = located(asked)
     model = check_names(asked, sampling, registry, lambda name: existing(name) is not None, decoding=decoding)
-    made = from_files(asked, registry, whole=False)
+    made = from_files(asked, registry, whole=False, beside=beside(asked))
     if made is not None:
         asked, model, family, folder = made.asked, made.model, made.family, made.files.folder
         replaced = find(family, asked)
+        for note in made.notes:
+            log.warning("%s", Sentence(note))
     else:
         replaced = find(expected(model, registry), asked)
         folder = shape_folder(model, registry)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,25 @@ def located(asked: LoadOptions) -> LoadOptions:
         path = _find(name, "lora", roots)
         loras.append(text if path is None else f"{path}" + ("" if strength is None else f":{strength:g}"))
     return attrs.evolve(asked, lora=tuple(loras), **found)
+
+
+def beside(asked: LoadOptions) -> Callable[[str], tuple[Path, ...]]:
+    """What gives, for an option that names a part, the files of weights in the folders where such parts lie."""
+
+    @functools.cache
+    def files(option: str) -> tuple[Path, ...]:
+        found: dict[Path, Path] = {}
+        for root in _roots(asked):
+            for at, inside, names in os.walk(root.folder, followlinks=True):
+                deep = len(Path(at).relative_to(root.folder).parts)
+                inside[:] = sorted(each for each in inside if not each.startswith(".")) if deep < _DEEPEST else []
+                here = {root.kind, *Path(at).relative_to(root.folder.parent).parts}
+                if here & set(_kinds(option)):
+                    for name in sorted(filter(looks_like_weights, names)):
+                        found.setdefault((Path(at) / name).resolve(), Path(at) / name)
+        return tuple(found.values())
+
+    return files
 
 
 @attrs.frozen

@@ -102,14 +102,16 @@ class PackedLinear(PackedLayer):
         self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        packed, bias = self.packed, None if self.bias is None else self.bias.to(x.dtype)
+        # Tensors and shapes alone: what is compiled makes no objects.
+        stored, bias = self._stored(), None if self.bias is None else self.bias.to(x.dtype)
         rows = max(1, AT_ONCE.get(x.device.type, AT_ONCE["else"]) // self.in_features)
         if rows >= self.out_features:
-            return multiply(x, packed.dense(x.dtype), bias)
+            return multiply(x, self._decode(stored, self._shape).to(x.dtype), bias)
         out = x.new_empty(*x.shape[:-1], self.out_features)
         for begin in range(0, self.out_features, rows):
             end = min(begin + rows, self.out_features)
-            out[..., begin:end] = multiply(x, packed.rows(begin, end).dense(x.dtype))
+            some = tuple(tensor[begin:end] for tensor in stored)
+            out[..., begin:end] = multiply(x, self._decode(some, (end - begin, self.in_features)).to(x.dtype))
         return out if bias is None else out.add_(bias)
 
 
