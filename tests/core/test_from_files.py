@@ -342,10 +342,9 @@ def test_the_other_parts_are_taken_where_they_lie_and_that_is_told(tmp_path, mon
     told = " ".join(caplog.messages)
     for file in ("ae", "clip_l", "my-t5"):
         assert f"{file}.safetensors, which lies there and fits" in told
-    shutil.copyfile(tmp_path / "models" / "vae" / "ae.safetensors", tmp_path / "models" / "vae" / "ae2.safetensors")
-    shutil.copyfile(
-        tmp_path / "models/text_encoders/my-t5.safetensors", tmp_path / "models/text_encoders/t5-2.safetensors"
-    )
+    models = tmp_path / "models"
+    (models / "vae" / "ae2.safetensors").hardlink_to(models / "vae" / "ae.safetensors")
+    (models / "text_encoders" / "t5-2.safetensors").hardlink_to(models / "text_encoders" / "my-t5.safetensors")
     # An autoencoder has the usual name; none of the text encoders has.
     with pytest.raises(ModelError, match=r"Several files fit as the T5 encoder \(.*name one with"):
         subject_of(asked, SampleOptions(prompt="any"), DecodeOptions(), REGISTRY)
