@@ -161,7 +161,8 @@ def test_every_option_either_makes_another_picture_or_is_listed_as_one_that_does
     """An option that is added must be put on one side or the other, or pictures that are done are taken for others."""
     shown = {
         "model", "lora", "lora_strength", "lora_mode", "model_lora", "vae", "t5", "clip", "transformer",
-        "quantization_parts",
+        "text_encoder", "models_dir",
+                "quantization_parts",
         "quantization_skip", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "true_guidance",
         "seed", "circular_padding", "circular_mode", "latent_rotation", "position_interpolation", "scheduler_type",
         "timestep_schedule", "scheduler_eta", "yaw_consistency", "cube_consistency", "denoise", "max_sequence_length",

@@ -61,6 +61,9 @@ class Flux2(Architecture):
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         folder_kind(folder.parent).check_part(part, folder, weights=weights)
 
+    def check_configs(self, folder: Path) -> None:
+        folder_kind(folder).check_configs(folder)
+
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return folder_kind(folder.parent).read_config(part, folder)
 

@@ -57,6 +57,9 @@ class Krea2(Architecture):
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         FOLDER.check_part(part, folder, weights=weights)
 
+    def check_configs(self, folder: Path) -> None:
+        FOLDER.check_configs(folder)
+
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         """The text encoder's tells which of its layers are read, which stands beside the folder."""
         config = FOLDER.read_config(part, folder)

@@ -53,6 +53,9 @@ class QwenImage(Architecture):
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         FOLDER.check_part(part, folder, weights=weights)
 
+    def check_configs(self, folder: Path) -> None:
+        FOLDER.check_configs(folder)
+
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return FOLDER.read_config(part, folder)
 

@@ -266,6 +266,11 @@ class Architecture(abc.ABC):
         """
         self.read_config(part, folder)
 
+    def check_configs(self, folder: Path) -> None:
+        """Raises ModelError for a folder whose configurations are of no model that can be run. It may lack weights."""
+        for part in self.names:
+            self.read_config(part, folder / part)
+
     @abc.abstractmethod
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         """The configuration of a part in the part's folder, as far as its keys are known. Raises ModelError."""

@@ -171,6 +171,10 @@ class ModelFolder:
             if file in files:
                 check_numbers(file, found)
 
+    def check_configs(self, folder: Path) -> None:
+        """Raises ModelError for configurations that are wrong, or right one by one and of different models."""
+        self.together(folder, {part: self.read_config(part, folder / part) for part in self.kinds})
+
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         """Raises ModelError unless a folder is that of such a part.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ def from_files(
     made = ModelFiles(temporary_folder(), temporary=True)
     try:
         _fill(family, made.folder, small, told, own)
+        with _told_of(path, made.folder):
+            family.check_configs(made.folder)
         if whole:
             _tokenizers(family, made.folder, small, model, path)
         given = Model(
@@ -234,6 +237,17 @@ def _check_whole(asked: LoadOptions, family: Architecture, path: Path, own: Path
     words = _and(f"the {part.words}" for part in missing.values())
     give = _and(f"{named(option)} ({part.usual_file})" for option, part in missing.items())
     raise ModelError(f"{path} is a {family.title} without {words}; give {give}, too.")
+
+
+@contextmanager
+def _told_of(path: Path, made: Path) -> Iterator[None]:
+    """What is wrong with a folder that was made of a file is told of the file."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(
+            f"{path} tells of a model that cannot be run: {error.sentence}".replace(str(made), "")
+        ) from error
 
 
 def _and(words: Iterable[str]) -> str:

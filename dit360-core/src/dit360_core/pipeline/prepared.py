@@ -154,7 +154,8 @@ class Prepared:
         for name, part in parts.items():
             if name not in done:
                 fuse(part, name, fused)
-            if plan.lora_mode == "adapter":
+            # What a file has in fewer bits takes nothing into it.
+            if plan.lora_mode == "adapter" or name in self.kept:
                 like = torch.empty(0, dtype=torch_dtype(plan.precision), device=self._home())
                 for applied in loras:
                     put_beside(part, name, applied.lora, applied.shared, like)
@@ -229,7 +230,7 @@ class Prepared:
             for part in sorted(file.parts - set(modules)):
                 modules[part] = self.architecture.networks.empty(part, self.folder / part)
             lora = fitted(file, modules)
-            if self.plan.lora_mode == "adapter":
+            if self.plan.lora_mode == "adapter" or set(lora.layers) & set(self.kept):
                 lora.check_beside()
             for part in lora.layers:
                 if part in self.stored and self.plan.lora_mode == "fuse":

@@ -59,6 +59,9 @@ class Flux(Architecture):
     def check_part(self, part: str, folder: Path, *, weights: bool) -> None:
         self._files.FLUX_FOLDER.check_part(part, folder, weights=weights)
 
+    def check_configs(self, folder: Path) -> None:
+        self._files.FLUX_FOLDER.check_configs(folder)
+
     def read_config(self, part: str, folder: Path) -> dict[str, Any]:
         return self._files.read_config(part, folder)  # type: ignore[no-any-return]
 
