@@ -246,7 +246,7 @@ def _told_of(path: Path, made: Path) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ModelError(
-            f"{path} tells of a model that cannot be run: {error.sentence}".replace(str(made), "")
+            f"{path} tells of a model that cannot be run: {error.sentence}".replace(f"{made}/", "the ")
         ) from error
 
 
