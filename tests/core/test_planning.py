@@ -460,5 +460,6 @@ def test_predicted_within_ten_percent(tmp_path):
 
 
 @on_linux
+@pytest.mark.long
 def test_fifty_pictures_leave_nothing_behind(tmp_path):
     assert last_line_of(_FIFTY_PICTURES, tmp_path) <= 1, "MiB more than before"

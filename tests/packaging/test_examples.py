@@ -114,6 +114,7 @@ def test_the_table_tells_how_to_try_it(kind):
 # -------------------------------------------------------------------------------------------------------------- used
 
 
+@pytest.mark.long
 def test_together_they_are_listed_as_available_and_nothing_failed(site, tmp_path):
     (listed,) = dit360(["backends", "--json"], cwd=tmp_path, fresh=True, PYTHONPATH=site)
     assert listed.code == 0, listed.err

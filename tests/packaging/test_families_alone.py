@@ -77,9 +77,8 @@ def alone(wheels, libraries, names, code, *arguments):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [name if name.endswith("flux2") else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_core_and_one_family_paint(wheels, libraries, tmp_path, name):
     extra, _, make = FAMILIES[name]
     getattr(random_families, make)().save_pretrained(tmp_path / "model")
