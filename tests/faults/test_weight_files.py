@@ -21,7 +21,7 @@ from dit360_core.errors import ModelError
 from dit360_core.models.weights.forms.opening import open_file
 from dit360_format_gguf.file import READ
 
-FEW, MANY = (int(os.environ.get("DIT360_HEADERS", number)) for number in (150, 10_000))
+FEW, MANY = (int(os.environ.get("DIT360_HEADERS", number)) for number in (300, 10_000))
 MB = 2**20
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
 EDGES = (0, 1, 2, 3, 5, 31, 32, 127, 128, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**47, 2**48, 2**53,
