@@ -358,12 +358,12 @@ def test_where_links_cannot_be_made_files_are_linked_otherwise_or_copied(tmp_pat
     file = tmp_path / "file"
     file.write_bytes(b"1234")
     monkeypatch.setattr("os.symlink", no)
-    composed._link(file, tmp_path / "hard")
+    composed.link(file, tmp_path / "hard")
     assert (tmp_path / "hard").samefile(file)
     monkeypatch.setattr("os.link", no)
-    composed._link(file, tmp_path / "copy")
+    composed.link(file, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"1234"
     assert not (tmp_path / "copy").samefile(file)
     monkeypatch.setattr(composed, "_SMALL", 3)
     with pytest.raises(dit360.ModelError, match="cannot be linked into"):
-        composed._link(file, tmp_path / "large")
+        composed.link(file, tmp_path / "large")

@@ -6,6 +6,7 @@ runs. Without ComfyUI nobody interrupts and nothing is shown, so that the nodes 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,9 @@ def files(kind: str) -> tuple[str, ...]:
     return tuple(name for name in names if name.endswith(".safetensors"))
 
 
+_DEEPEST = 6
+
+
 def weights(*kinds: str) -> tuple[str, ...]:
     """The files of weights of some of ComfyUI's kinds, in any form that dit360 reads, as ``kind/name``."""
     if not in_comfyui():
@@ -119,9 +123,11 @@ def weights(*kinds: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for kind in kinds:
         for root in folder_paths.folder_names_and_paths.get(kind, ([], ()))[0]:
-            for path in sorted(Path(root).rglob("*")):
-                if path.suffix.lower() in endings:
-                    found[f"{kind}/{path.relative_to(root).as_posix()}"] = None
+            # Links to other disks are followed, as in ComfyUI's own lists.
+            for at, inside, names in os.walk(root, followlinks=True):
+                inside[:] = sorted(inside) if len(Path(at).relative_to(root).parts) < _DEEPEST else []
+                for name in sorted(name for name in names if name.lower().endswith(endings)):
+                    found[f"{kind}/{(Path(at) / name).relative_to(root).as_posix()}"] = None
     return tuple(found)
 
 

@@ -192,6 +192,8 @@ def load_options(given: Mapping[str, Any], *, device: str, room: int) -> LoadOpt
     ):
         value = given.get(name)
         if value not in (None, "", OWN):
+            if option in found:
+                raise InputError(f"{option} and {name} both name a file; leave one of them at {OWN!r}.")
             found[option] = host.file_of(kind, value)
     if found.get("attention_slice_size", 0) < 0:
         del found["attention_slice_size"]

@@ -21,7 +21,7 @@ from dit360_core.models.architecture import Architecture, Given, Part
 from dit360_core.models.settings import SETTINGS
 from dit360_core.models.weights.files import STORED, ModelFiles
 from dit360_core.models.weights.forms.description import WeightsFile
-from dit360_core.models.weights.forms.manifest import Manifest, Origin
+from dit360_core.models.weights.forms.manifest import Manifest, Origin, state_of
 from dit360_core.models.weights.forms.opening import form_of, looks_like_weights, open_file
 from dit360_core.models.weights.forms.renaming import Found, part_in_file, prefix_of
 from dit360_core.models.weights.hub import SUBFOLDERS, explain_the_cache, fetch
@@ -157,7 +157,7 @@ def _fetched(architecture: Architecture, one: Given, *, weights: bool) -> Given:
 def _fill(architecture: Architecture, made: Path, folder: Path, given: Mapping[str, Given]) -> None:
     for name in ("model_index.json", SETTINGS):
         if (folder / name).is_file():
-            _link(folder / name, made / name)
+            link(folder / name, made / name)
     for part in architecture.folders:
         (made / part).mkdir()
         one = given.get(part)
@@ -172,7 +172,7 @@ def _fill(architecture: Architecture, made: Path, folder: Path, given: Mapping[s
             continue
         for file in sorted(source.iterdir() if source.is_dir() else ()):
             if file.is_file():
-                _link(file, made / part / file.name)
+                link(file, made / part / file.name)
         if one is not None and not _quantized(source) and any(source.glob("*.safetensors")):
             from dit360_core.models.weights.stream import check_part  # imports torch
 
@@ -206,8 +206,9 @@ def write_manifest(architecture: Architecture, part: Part, file: WeightsFile, fo
         origins[name] = Origin(recipe=recipe, form=first.form, shape=shape, bytes=_bytes(file, found, name))
     packed = {about.form for about in file.tensors.values() if about.packed}
     Manifest(
-        file=file.file.resolve(),
+        file=Path(os.path.abspath(file.file)),
         reader=form_of(file.file).address,
+        state=state_of(file.file),
         packed=tuple(sorted(packed)) if part.option else (),
         tensors=origins,
     ).write(folder)
@@ -245,7 +246,7 @@ def _check(
         )
 
 
-def _link(file: Path, target: Path) -> None:
+def link(file: Path, target: Path) -> None:
     """The file under another name, without a copy where that can be had."""
     file = file.resolve()  # a link may be relative to its folder
     for make in (os.symlink, os.link):  # Windows lets not everybody make the first; the second ends at a drive

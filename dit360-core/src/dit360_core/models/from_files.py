@@ -16,7 +16,7 @@ import attrs
 
 from dit360_core.errors import ModelError, named
 from dit360_core.models.architecture import DENOISER, Architecture, FromShapes, Part
-from dit360_core.models.composed import temporary_folder
+from dit360_core.models.composed import link, temporary_folder
 from dit360_core.models.families import architecture_of, architectures
 from dit360_core.models.settings import with_settings
 from dit360_core.models.weights.files import ModelFiles
@@ -103,6 +103,12 @@ def from_files(
             usual = attrs.evolve(model, name="given", base=str(path), lora=None, shape=None)
         else:
             usual = attrs.evolve(with_settings(given, made.folder, family), base=str(path))
+    except OSError as error:
+        made.remove()
+        raise ModelError(
+            f"The folder {made.folder} cannot be written ({error.strerror or error}); see that there is space, or name "
+            "another place with TMPDIR."
+        ) from error
     except BaseException:
         made.remove()
         raise
@@ -264,7 +270,7 @@ def _fill(family: Architecture, made: Path, small: Path, told: FromShapes, own: 
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         if own is not None and part != DENOISER:
             for file in (own / part).iterdir():
-                (made / part / file.name).symlink_to(file.resolve())
+                link(file, made / part / file.name)
         elif (small / part / name).is_file():
             _write(made / part / name, read_json(small / part / name))
     config = read_json(small / DENOISER / "config.json")

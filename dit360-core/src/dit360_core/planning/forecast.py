@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dit360_core.errors import Sentence, UnknownName, setting
-from dit360_core.models.architecture import AUTOENCODER, Architecture, Facts
+from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture, Facts
 from dit360_core.models.composed import compose, find
 from dit360_core.models.families import architecture_of, expected, shape_folder
 from dit360_core.models.from_files import from_files
@@ -281,6 +281,7 @@ def subject_in(
     shapes = Shapes.of_files(family, files)
     facts = family.facts(folder)
     heads = facts.heads, facts.head_dim
+    kept = kept_parts(family, folder)
     precision = precision_for(asked, model, machine)
     need = native_need(model, machine, precision, heads, family.longest_prompt)
     backend = asked.attention_backend if sampling.attention_backend == "pipeline" else sampling.attention_backend
@@ -297,12 +298,17 @@ def subject_in(
         lora=bool(lora_uses(asked, model)),
         stored=stored_bits(family, folder, shapes.weights_of_layer),
         quantizer=next((stored.address for stored in stored_parts(family, folder).values()), None),
-        kept=kept_parts(family, folder),
-        beside=_beside(asked, model, family),
+        kept=kept,
+        beside=_beside(_beside_kept(asked, kept), model, family),
         here=here,
         held=bytes_before(machine.device),
         referring=referring,
     )
+
+
+def _beside_kept(asked: LoadOptions, kept: Mapping[str, Kept]) -> LoadOptions:
+    """Beside a transformer that stays as its file has it, LoRAs stay whatever was asked for."""
+    return attrs.evolve(asked, lora_mode="adapter") if DENOISER in kept else asked
 
 
 def _beside(asked: LoadOptions, model: Model, family: Architecture) -> int:

@@ -29,6 +29,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "lora": ("loras",),
 }  # fmt: skip
 """Option → ComfyUI's folders for such files; those of text encoders are the rest."""
+_EVERY = {*_TRANSFORMERS, *_TEXTS, "vae", "loras"}
 _DEEPEST = 6
 
 
@@ -67,7 +68,8 @@ def beside(asked: LoadOptions) -> Callable[[str], tuple[Path, ...]]:
                 deep = len(Path(at).relative_to(root.folder).parts)
                 inside[:] = sorted(each for each in inside if not each.startswith(".")) if deep < _DEEPEST else []
                 here = {root.kind, *Path(at).relative_to(root.folder.parent).parts}
-                if here & set(_kinds(option)):
+                anywhere = not root.kind and not here & _EVERY
+                if anywhere or here & set(_kinds(option)):
                     for name in sorted(filter(looks_like_weights, names)):
                         found.setdefault((Path(at) / name).resolve(), Path(at) / name)
         return tuple(found.values())

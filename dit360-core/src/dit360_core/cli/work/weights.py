@@ -55,7 +55,8 @@ def _part_rows(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for note in part["notes"]:
         yield "", f"not told by the file: {note}"
     if part["fits"]:
-        yield "", f"fits {', '.join(part['fits'])}; give it with --{part['option']}".replace("_", "-")
+        option = str(part["option"]).replace("_", "-")
+        yield "", f"fits {', '.join(part['fits'])}; give it with --{option}"
     elif near := part["nearest"]:
         wrong = [f"lacks {name}" for name in near["lacks"]]
         wrong += [f"has {shape} for {name}" for name, shape in near["misshapen"].items()]

@@ -30,9 +30,8 @@ def check_fits(given: Sequence[Given], folder: Path) -> None:
     """
     transformer = folder / DENOISER
     for one in given:
-        if one.part.name == DENOISER and one.path is not None:
-            if one.path.is_file():
-                return  # it is compared with the configuration as a whole
+        # A single file is compared with the model's own configuration as a whole.
+        if one.part.name == DENOISER and one.path is not None and one.path.is_dir():
             transformer = one.path
     for one in given:
         if one.path is not None and one.part.name != DENOISER:

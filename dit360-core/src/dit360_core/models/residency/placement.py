@@ -54,6 +54,7 @@ def place_part(architecture: Architecture, name: str, part: Any, offload: str, d
         folder = None
         if offload == "disk":
             _check_room(part)
+            _apart(part)
             folder = tempfile.mkdtemp(prefix="dit360-")
             # The files go when the part does, or the process ends.
             weakref.finalize(part, shutil.rmtree, folder, ignore_errors=True)
@@ -73,6 +74,18 @@ def place_part(architecture: Architecture, name: str, part: Any, offload: str, d
             for module in part.modules():
                 if isinstance(module, torch.nn.Linear):
                     module.register_forward_pre_hook(_aligned)
+
+
+def _apart(part: torch.nn.Module) -> None:
+    """Gives each parameter memory of its own, without which safetensors writes no file: three layers of a LoRA that was
+    trained on one have one factor."""
+    seen: set[int] = set()
+    for parameter in part.parameters():
+        at = parameter.untyped_storage().data_ptr()
+        if parameter.numel() and at in seen:
+            parameter.data = parameter.data.clone()
+        else:
+            seen.add(at)
 
 
 ALIGNMENT = 64

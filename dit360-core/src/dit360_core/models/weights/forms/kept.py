@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import torch
 
+from dit360_core.errors import ModelError
 from dit360_core.models.architecture import Architecture, Networks
 from dit360_core.models.weights.conversion import Converted, Layer, bytes_of
 from dit360_core.models.weights.forms.manifest import Manifest, manifest_in
@@ -95,6 +96,8 @@ def load_kept(
             packed = tensors.packed(f"{name}.weight")
             if packed is None or not isinstance(like, torch.nn.Linear | torch.nn.Embedding):
                 continue
+            if packed.shape != tuple(like.weight.shape):
+                raise ModelError(f"{kept.file} holds another model's {name}; load the model anew.")
             wanted = dtype_of(module, f"{name}.weight", dtype)
             bias = tensors.read(f"{name}.bias").to(wanted) if f"{name}.bias" in tensors else None
             before = wanted.itemsize * (like.weight.numel() + (0 if bias is None else bias.numel()))

@@ -39,12 +39,14 @@ class Manifest:
 
     file: the file.
     reader: address of the form that reads it.
+    state: size and time of the last change of the file, in nanoseconds, when this was made.
     packed: forms in fewer bits that are kept as they are.
     tensors: name → its origin.
     """
 
     file: Path
     reader: str
+    state: tuple[int, int]
     packed: tuple[str, ...]
     tensors: Mapping[str, Origin]
 
@@ -54,6 +56,7 @@ class Manifest:
             "format": FORMAT,
             "file": str(self.file),
             "reader": self.reader,
+            "state": list(self.state),
             "packed": list(self.packed),
             "tensors": {
                 name: {
@@ -69,6 +72,15 @@ class Manifest:
         (folder / MANIFEST).write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
+def state_of(file: Path) -> tuple[int, int]:
+    """Size and time of the last change, in nanoseconds; zeros for a file that is not there."""
+    try:
+        told = file.stat()
+    except OSError:
+        return 0, 0
+    return told.st_size, told.st_mtime_ns
+
+
 def manifest_in(folder: Path) -> Manifest | None:
     """That of a part's folder; None: its weights are there. Raises ModelError for one that is damaged."""
     file = folder / MANIFEST
@@ -81,6 +93,7 @@ def manifest_in(folder: Path) -> Manifest | None:
         return Manifest(
             file=Path(told["file"]),
             reader=told["reader"],
+            state=(int(told["state"][0]), int(told["state"][1])),
             packed=tuple(told["packed"]),
             tensors={name: _origin(about) for name, about in told["tensors"].items()},
         )

@@ -11,7 +11,7 @@ import torch
 
 from dit360_core.errors import ModelError, one_line
 from dit360_core.models.weights.forms.description import WeightsFile
-from dit360_core.models.weights.forms.manifest import Manifest
+from dit360_core.models.weights.forms.manifest import Manifest, state_of
 from dit360_core.models.weights.forms.opening import open_file
 from dit360_core.models.weights.forms.packed import Packed, joined
 from dit360_core.models.weights.forms.renaming import Rows
@@ -25,6 +25,8 @@ class FileTensors:
 
     @functools.cached_property
     def _opened(self) -> WeightsFile:
+        if state_of(self.manifest.file) != self.manifest.state:
+            raise ModelError(f"{self.manifest.file} has changed since the model was loaded; load it anew.")
         return open_file(self.manifest.file, self.manifest.reader)
 
     @property

@@ -59,9 +59,9 @@ class SafetensorsFile:
         for name in self._entries:
             if name.endswith(_SCALES):
                 owner = f"{name.rpartition('.')[0]}.weight"
-                if owner in self._entries:
+                if owner in self._entries:  # one without is strange
                     self._scales[owner] = name
-                taken.add(name)
+                    taken.add(name)
             elif name.endswith(_OF_INPUTS) or name.endswith(_MARK) or name.rpartition(".")[2] == _NOTE:
                 taken.add(name)
         self.tensors: Mapping[str, Described] = {
@@ -123,6 +123,8 @@ class SafetensorsFile:
         told = self._told.get(name.removesuffix(".weight"), {}) if name.endswith(".weight") else {}
         format_ = told.get("format")
         if entry.dtype in PLAIN:
+            if scale is not None:
+                self._check_scale(name, scale)
             return Described(form=entry.dtype, shape=shape, bytes=size)
         if format_ is not None and format_ not in (*_FP8_FORMATS, _INT8_FORMAT):
             raise ModelError(
@@ -181,9 +183,12 @@ class SafetensorsFile:
         about = self.tensors[name]
         with opened(self.file) as file:
             tensor: torch.Tensor = file.get_tensor(name)
-            if not about.packed:
+            if not about.packed and name not in self._scales:
                 return tensor
             scale = file.get_tensor(self._scales[name]).float() if name in self._scales else None
+        if not about.packed and scale is not None:
+            wide: torch.Tensor = tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
+            return wide
         tensors: tuple[torch.Tensor, ...] = (tensor,)
         if scale is not None:
             if not bool(scale.isfinite().all()):
