@@ -383,6 +383,7 @@ def test_the_doctor_says_what_has_the_packs_place(comfy, put, state):
 # -------------------------------------------------------------------------------------------------- the command line
 
 
+@pytest.mark.long
 def test_the_command_line_installs_examines_and_uninstalls(base):
     done = dit360_comfy("install", "--comfyui", base, cwd=base)
     assert (done.returncode, done.stderr) == (0, "")

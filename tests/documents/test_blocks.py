@@ -332,6 +332,7 @@ def with_few_steps(text):
     return re.sub(r"(\.generate\((?![^)]*steps=)[^)]+)\)", r"\1, steps=2)", text)
 
 
+@pytest.mark.long
 def test_every_python_block_in_the_documents_runs(cache, tmp_path):
     """Those of one document one after the other, as who reads it would type them."""
     asked = [

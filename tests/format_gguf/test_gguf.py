@@ -166,6 +166,7 @@ def test_what_it_weighs_is_predicted(case):
     assert [phase.weights for phase in pipe.predict(width=64).phases] == 4 * [pytest.approx(whole, rel=0.1)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", [{"evict": "all"}, {"offload": "disk"}], ids=str)
 def test_where_weights_rest_does_not_change_the_picture(where, case):
     _, given, right, _ = case
@@ -184,6 +185,7 @@ def test_a_lora_stays_beside_the_blocks(case, words, tmp_path):
     assert torch.allclose(velocity(pipe, words), velocity(right, words), rtol=0, atol=CLOSE)
 
 
+@pytest.mark.long
 def test_blocks_can_be_quantized_anew(case, words):
     _, given, _, _ = case
     plain = {option: file.replace(".gguf", ".safetensors") for option, file in given.items()}
