@@ -47,7 +47,8 @@ def _half(numbers: Numbers) -> tuple[Numbers, Bytes]:
 
 def _over(numbers: Numbers, scale: Numbers) -> Numbers:
     """Rounded to whole numbers of scales, of which some are 0."""
-    return np.rint(np.divide(numbers, scale, out=np.zeros_like(numbers + scale), where=scale != 0))
+    found: Numbers = np.divide(numbers, scale, out=np.zeros_like(numbers + scale), where=scale != 0)
+    return np.rint(found, out=found)
 
 
 def _signed(blocks: Numbers, parts: int, levels: int, steps: int) -> tuple[Bytes, Numbers, Numbers]:
