@@ -93,7 +93,7 @@ def _write(prepared: Prepared, folder: Path, progress: Progress | None) -> State
     how = prepared.quantizing(loras, torch.device("cpu"))
     _check_all_stored(loras, how.parts, plan.options.quantization_parts)
     parts = survey(prepared.folder, how)
-    copy_rest(family, prepared.folder, folder, parts)
+    copy_rest(family, prepared.folder, folder, parts, torch_dtype(prepared.plan.precision))
     dtype = torch_dtype(plan.precision)
     converted = tuple(
         write_part(part, how, dtype, folder / name, plan.quantization, progress) for name, part in parts.items()

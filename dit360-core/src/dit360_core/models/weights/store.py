@@ -20,6 +20,7 @@ from dit360_core.errors import Dit360Error, ModelError, first_line
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture, Networks
 from dit360_core.models.weights.conversion import Converted, Layer, bytes_of, trial_tokens
 from dit360_core.models.weights.files import STORED
+from dit360_core.models.weights.forms.description import PLAIN
 from dit360_core.models.weights.forms.manifest import MANIFEST, manifest_in
 from dit360_core.models.weights.headers import STEMS
 from dit360_core.models.weights.schema import read_json
@@ -138,8 +139,13 @@ def _write_shards(folder: Path, stem: str, tensors: Iterable[tuple[str, torch.Te
     _write_json(folder / f"{stem}.safetensors.index.json", index)
 
 
-def copy_rest(architecture: Architecture, source: Path, target: Path, quantized: Iterable[str]) -> None:
-    """Everything of a model folder but the weights of the parts that are quantized."""
+def copy_rest(
+    architecture: Architecture, source: Path, target: Path, quantized: Iterable[str], dtype: torch.dtype
+) -> None:
+    """Everything of a model folder but the weights of the parts that are quantized.
+
+    dtype: of what a single file has in fewer bits, and is not quantized here.
+    """
     quantized = set(quantized)
     shutil.copyfile(source / "model_index.json", target / "model_index.json")
     for part in architecture.folders:
@@ -158,7 +164,15 @@ def copy_rest(architecture: Architecture, source: Path, target: Path, quantized:
             shutil.copyfile(file, target / part / file.name)
         if from_a_file and part not in quantized:
             stem = STEMS[0] if part in (DENOISER, AUTOENCODER) else STEMS[1]
-            _write_shards(target / part, stem, tensors_of(source / part).all())
+            _write_shards(target / part, stem, _turned_back(source / part, dtype))
+
+
+def _turned_back(part: Path, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a part that comes from a single file."""
+    manifest = manifest_in(part)
+    for name, tensor in tensors_of(part).all():
+        full = manifest is None or manifest.tensors[name].form in PLAIN
+        yield name, tensor if full else tensor.to(dtype)
 
 
 _TEXTS = (".json", ".txt", ".model", ".jinja")
