@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 from safetensors import SafetensorError, safe_open
 
-from dit360_core.errors import ModelError, named
+from dit360_core.errors import ModelError, named, one_line
 from dit360_core.models.weights.schema import read_json
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
@@ -56,7 +56,7 @@ def check_safetensors(file: Path) -> list[str]:
     except SafetensorError as error:
         if what := _something_else(file):
             raise ModelError(f"{file} {what}.") from error
-        raise Damaged(f"{file} is damaged or cut off ({error}); download it again.") from error
+        raise Damaged(f"{file} is damaged or cut off ({one_line(error)}); download it again.") from error
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror or error}); check its permissions.") from error
 
