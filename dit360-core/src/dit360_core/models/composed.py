@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -23,7 +24,7 @@ from dit360_core.models.weights.files import STORED, ModelFiles
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.manifest import Manifest, Origin, state_of
 from dit360_core.models.weights.forms.opening import form_of, looks_like_weights, open_file
-from dit360_core.models.weights.forms.renaming import Found, part_in_file, prefix_of
+from dit360_core.models.weights.forms.renaming import Found, holds, part_in_file
 from dit360_core.models.weights.hub import SUBFOLDERS, explain_the_cache, fetch
 from dit360_core.models.weights.schema import read_json
 from dit360_core.options import REPLACING, LoadOptions
@@ -76,13 +77,12 @@ def check_is_of(architecture: Architecture, part: Part, file: WeightsFile) -> No
 
     architecture: the family.
     """
-    prefix = prefix_of(part, file.tensors)
-    if any(f"{prefix}{sign}" in file.tensors for sign in part.signs):
+    if holds(part, file.tensors):
         return
     first = next(iter(sorted(file.tensors)), None)
-    holds = "no tensors" if first is None else f"tensors of another model, such as {first}"
+    there = "no tensors" if first is None else f"tensors of another model, such as {first}"
     usual = f"one such as {part.usual_file}" if part.usual_file else "another"
-    raise ModelError(f"{file.file} holds no {part.words} of {architecture.title} but {holds}; give {usual}.")
+    raise ModelError(f"{file.file} holds no {part.words} of {architecture.title} but {there}; give {usual}.")
 
 
 def _folder_of(architecture: Architecture, given: Given, folder: Path, *, weights: bool) -> Path:
@@ -118,8 +118,16 @@ def compose(architecture: Architecture, folder: Path, given: Sequence[Given], *,
     architecture.check_replaced(given, folder)
     notes = list(architecture.notes_on_replaced(given, folder))
     made = ModelFiles(temporary_folder(), temporary=True, notes=notes)
-    try:
+    with removed_on_failure(made):
         _fill(architecture, made.folder, folder, {one.part.name: one for one in given})
+    return made
+
+
+@contextmanager
+def removed_on_failure(made: ModelFiles) -> Iterator[None]:
+    """Removes the folder of a model if it cannot be filled. Raises ModelError where it cannot be written."""
+    try:
+        yield
     except OSError as error:
         made.remove()
         raise ModelError(
@@ -129,7 +137,6 @@ def compose(architecture: Architecture, folder: Path, given: Sequence[Given], *,
     except BaseException:
         made.remove()
         raise
-    return made
 
 
 def temporary_folder() -> Path:

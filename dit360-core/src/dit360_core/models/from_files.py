@@ -16,13 +16,13 @@ import attrs
 
 from dit360_core.errors import ModelError, named
 from dit360_core.models.architecture import DENOISER, Architecture, FromShapes, Part
-from dit360_core.models.composed import link, temporary_folder
+from dit360_core.models.composed import link, removed_on_failure, temporary_folder
 from dit360_core.models.families import architecture_of, architectures
 from dit360_core.models.settings import with_settings
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.opening import open_file
-from dit360_core.models.weights.forms.renaming import part_in_file, prefix_of
+from dit360_core.models.weights.forms.renaming import holds, part_in_file, prefix_of
 from dit360_core.models.weights.schema import read_json
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
@@ -90,7 +90,7 @@ def from_files(
         asked, taken = _with_found(asked, family, small, beside)
     _check_whole(asked, family, path, own)
     made = ModelFiles(temporary_folder(), temporary=True)
-    try:
+    with removed_on_failure(made):
         _fill(family, made.folder, small, told, own)
         with _told_of(path, made.folder):
             family.check_configs(made.folder)
@@ -103,15 +103,6 @@ def from_files(
             usual = attrs.evolve(model, name="given", base=str(path), lora=None, shape=None)
         else:
             usual = attrs.evolve(with_settings(given, made.folder, family), base=str(path))
-    except OSError as error:
-        made.remove()
-        raise ModelError(
-            f"The folder {made.folder} cannot be written ({error.strerror or error}); see that there is space, or name "
-            "another place with TMPDIR."
-        ) from error
-    except BaseException:
-        made.remove()
-        raise
     notes = (*told.notes, *taken)
     if own is None and not asked.lora:
         notes += (
@@ -124,8 +115,7 @@ def family_of(file: WeightsFile, registry: Registry) -> tuple[Architecture, Part
     """Whose transformer a file holds; None: nobody's that is known here."""
     for family in architectures(registry):
         part = family.part(DENOISER)
-        prefix = prefix_of(part, file.tensors)
-        if any(prefix + sign in file.tensors for sign in part.signs):
+        if holds(part, file.tensors):
             return family, part
     return None
 
@@ -139,8 +129,7 @@ def _family(file: WeightsFile, registry: Registry) -> tuple[Architecture, Part]:
     for family in architectures(registry):
         for option, name in family.replaceable.items():
             part = family.part(name)
-            prefix = prefix_of(part, file.tensors)
-            if any(prefix + sign in file.tensors for sign in part.signs):
+            if holds(part, file.tensors):
                 raise ModelError(
                     f"{file.file} holds a {part.words} and no transformer; give it with {named(option)}, and the "
                     f"transformer with {named('model')}."
@@ -192,9 +181,8 @@ def _with_parts(asked: LoadOptions, family: Architecture, file: WeightsFile) -> 
     found: dict[str, Any] = {}
     for option, name in family.replaceable.items():
         part = family.part(name)
-        prefix = prefix_of(part, file.tensors)
-        holds = name == DENOISER or (prefix and any(prefix + sign in file.tensors for sign in part.signs))
-        if holds and not getattr(asked, option):
+        held = name == DENOISER or (prefix_of(part, file.tensors) and holds(part, file.tensors))
+        if held and not getattr(asked, option):
             found[option] = str(file.file)
     return attrs.evolve(asked, **found)
 
@@ -216,7 +204,7 @@ def _with_found(
         for path in beside(option):
             try:
                 file = open_file(path)
-                if not any(prefix_of(part, file.tensors) + sign in file.tensors for sign in part.signs):
+                if not holds(part, file.tensors):
                     continue
                 wanted = wanted or wanted_of(family.networks, name, small / name)
                 told = part_in_file(family, part, wanted, file.tensors)

@@ -14,7 +14,7 @@ from dit360_core.models.families import architectures
 from dit360_core.models.from_files import family_of, known_models
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.opening import form_of, open_file
-from dit360_core.models.weights.forms.renaming import part_in_file, prefix_of
+from dit360_core.models.weights.forms.renaming import holds, part_in_file, prefix_of
 from dit360_core.plugins.registry import Registry
 
 _FACTOR = re.compile(r"\.(lora_[AB](\.[\w-]+)?\.weight|lora_(up|down)\.weight|lora\.(up|down)\.weight|lokr_|hada_w)")
@@ -60,9 +60,7 @@ def _parts(file: WeightsFile, registry: Registry) -> list[dict[str, Any]]:
     for family in [whose[0]] if whose is not None else list(architectures(registry)):
         for part in family.parts:
             prefix = prefix_of(part, file.tensors)
-            if (whose is None or part.name == DENOISER or prefix) and any(
-                prefix + s in file.tensors for s in part.signs
-            ):
+            if (whose is None or part.name == DENOISER or prefix) and holds(part, file.tensors):
                 found.append(_part(file, family, part, prefix, registry))
     # Families have parts of the same names; one that fits is no other's.
     return [part for part in found if part["fits"]] or found

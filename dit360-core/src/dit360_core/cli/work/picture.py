@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import typer
 from rich.console import Console
-from rich.table import Table
 
 from dit360_core.cli.output import harmless
+from dit360_core.cli.work.reports import print_report
 from dit360_core.panorama import viewer
 from dit360_core.panorama.picture import Panorama
 
@@ -32,15 +31,7 @@ def show(console: Console, file: Path, output: Path | None, open_viewer: bool, f
 def tell(file: Path, as_json: bool) -> None:
     """Prints a report on a picture: a table, or JSON."""
     report = _measured(Panorama.open(file))
-    if as_json:
-        typer.echo(harmless(json.dumps(report, indent=2, ensure_ascii=False)))
-        return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in _rows(report):
-        table.add_row(harmless(name), harmless(value))
-    Console(highlight=False, markup=False).print(table)
+    print_report(report, _rows(report), as_json=as_json)
 
 
 def _measured(panorama: Panorama, *, pixels: bool = True) -> dict[str, Any]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
-
-from dit360_core.cli.output import harmless
+from dit360_core.cli.work.reports import print_report
 from dit360_core.models.inspection import inspected
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.memory import gib
@@ -20,15 +15,7 @@ from dit360_core.system.memory import gib
 def tell(file: Path, as_json: bool) -> None:
     """Prints a report on a file of weights: a table, or JSON."""
     told = inspected(file, default_registry())
-    if as_json:
-        typer.echo(harmless(json.dumps(told, indent=2, ensure_ascii=False)))
-        return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in _rows(told):
-        table.add_row(harmless(name), harmless(value))
-    Console(highlight=False, markup=False).print(table)
+    print_report(told, _rows(told), as_json=as_json)
 
 
 def _rows(told: dict[str, Any]) -> Iterator[tuple[str, str]]:

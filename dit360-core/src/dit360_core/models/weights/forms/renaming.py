@@ -7,7 +7,7 @@ calls the layers that a LoRA changes is known to :meth:`Architecture.target`; a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -88,6 +88,12 @@ def prefix_of(part: Part, names: Iterable[str]) -> str:
     return next(
         (each for each in sorted(part.containers, key=len, reverse=True) if any(n.startswith(each) for n in there)), ""
     )
+
+
+def holds(part: Part, names: Collection[str]) -> bool:
+    """Whether one of the names that tell a part is among those of a file's tensors."""
+    prefix = prefix_of(part, names)
+    return any(prefix + sign in names for sign in part.signs)
 
 
 def part_in_file(architecture: Architecture, part: Part, wanted: Wanted, tensors: Mapping[str, Described]) -> Found:
