@@ -29,3 +29,21 @@ def _model_name(name: str) -> str:
         layer = _BLOCK.get(match[2])
         return name if layer is None else f"encoder.block.{match[1]}.{layer}.weight"
     return _TOP.get(name, name)
+
+
+T5_ENCODER = "t5encoder"
+"""llama.cpp's name of the architecture."""
+_SIGN_HERE = "encoder.block.0.layer.0.SelfAttention.q.weight"
+
+
+def written_names(names: Iterable[str]) -> dict[str, str]:
+    """Name of a tensor → what a GGUF file calls it: llama.cpp's of a T5 encoder, and else the same."""
+    every = list(names)
+    return {name: _llamas_name(name) for name in every} if _SIGN_HERE in every else {name: name for name in every}
+
+
+def _llamas_name(name: str) -> str:
+    if match := re.fullmatch(r"encoder\.block\.(\d+)\.([\w.]+)\.weight", name):
+        theirs = {layer: key for key, layer in _BLOCK.items()}.get(match[2])
+        return name if theirs is None else f"enc.blk.{match[1]}.{theirs}.weight"
+    return {here: there for there, here in _TOP.items()}.get(name, name)

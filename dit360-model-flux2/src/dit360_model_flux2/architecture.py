@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 from dit360_core.models.family import (
     AUTOENCODER,
+    DENOISER,
     Architecture,
     Facts,
     FromShapes,
     Guidance,
     ModelFolder,
     Networks,
+    Original,
     Target,
     explain_broken_import,
     flux_autoencoder_name,
@@ -24,6 +26,7 @@ from dit360_core.models.family import (
 
 from dit360_model_flux2.folder import FOLDERS, usual
 from dit360_model_flux2.from_shapes import from_shapes
+from dit360_model_flux2.original_names import ORIGINAL_NAMES
 from dit360_model_flux2.parts import DEV, KLEIN, LONGEST_PROMPT, PARTS, TITLE
 
 if TYPE_CHECKING:
@@ -103,6 +106,9 @@ class Flux2(Architecture):
         if name.startswith(("quant_conv.", "post_quant_conv.")):
             return (f"{'decoder' if name.startswith('post') else 'encoder'}.{name}",)
         return (flux_autoencoder_name(name),)
+
+    def originals(self, part: str, names: Collection[str]) -> tuple[Original, ...] | None:
+        return ORIGINAL_NAMES.originals(names) if part == DENOISER else None
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 

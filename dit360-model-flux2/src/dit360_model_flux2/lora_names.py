@@ -10,40 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dit360_core.models.family import Blocks, LayerNames, PartNames, flat, same
+from dit360_core.models.family import Blocks, LayerNames, PartNames, flat, looked_up, same
 
-_QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
-_ADDED_QKV = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+from dit360_model_flux2.original_names import (
+    ADDED_QKV,
+    DOUBLE,
+    DOUBLE_NORMS,
+    FINAL_MODULATION,
+    QKV,
+    SINGLE,
+    SINGLE_NORMS,
+    TOP,
+)
 
 # The names of Black Forest Labs (kohya, ComfyUI, AI-toolkit), and fused ones of diffusers.
 _DOUBLE: Mapping[str, tuple[str, ...]] = {
-    "img_attn_qkv": _QKV, "attn_to_qkv": _QKV, "txt_attn_qkv": _ADDED_QKV, "attn_to_added_qkv": _ADDED_QKV,
-    "img_attn_proj": ("attn.to_out.0",), "attn_to_out": ("attn.to_out.0",), "txt_attn_proj": ("attn.to_add_out",),
-    "img_mlp_0": ("ff.linear_in",), "img_mlp_2": ("ff.linear_out",),
-    "txt_mlp_0": ("ff_context.linear_in",), "txt_mlp_2": ("ff_context.linear_out",),
-    "img_attn_norm_query_norm": ("attn.norm_q",), "img_attn_norm_key_norm": ("attn.norm_k",),
-    "txt_attn_norm_query_norm": ("attn.norm_added_q",), "txt_attn_norm_key_norm": ("attn.norm_added_k",),
+    **looked_up(DOUBLE), **looked_up(DOUBLE_NORMS),
+    "attn_to_qkv": QKV, "attn_to_added_qkv": ADDED_QKV, "attn_to_out": ("attn.to_out.0",),
 }  # fmt: skip
-# Here, too, one layer makes q, k, v and what goes into the feed-forward part.
-_SINGLE: Mapping[str, tuple[str, ...]] = {
-    "linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",),
-    "norm_query_norm": ("attn.norm_q",), "norm_key_norm": ("attn.norm_k",),
-}  # fmt: skip
-_TOP: Mapping[str, str] = {
-    "img_in": "x_embedder", "txt_in": "context_embedder",
-    "time_in_in_layer": "time_guidance_embed.timestep_embedder.linear_1",
-    "time_in_out_layer": "time_guidance_embed.timestep_embedder.linear_2",
-    "guidance_in_in_layer": "time_guidance_embed.guidance_embedder.linear_1",
-    "guidance_in_out_layer": "time_guidance_embed.guidance_embedder.linear_2",
-    "double_stream_modulation_img_lin": "double_stream_modulation_img.linear",
-    "double_stream_modulation_txt_lin": "double_stream_modulation_txt.linear",
-    "single_stream_modulation_lin": "single_stream_modulation.linear",
-    "final_layer_linear": "proj_out",
-}  # fmt: skip
+_SINGLE: Mapping[str, tuple[str, ...]] = {**looked_up(SINGLE), **looked_up(SINGLE_NORMS)}
+_TOP = {name: here for name, (here,) in looked_up(TOP).items()}
 
 # diffusers' own names.
 _DOUBLE_OWN = (
-    *_QKV, *_ADDED_QKV, "attn.to_out.0", "attn.to_add_out", "ff.linear_in", "ff.linear_out", "ff_context.linear_in",
+    *QKV, *ADDED_QKV, "attn.to_out.0", "attn.to_add_out", "ff.linear_in", "ff.linear_out", "ff_context.linear_in",
     "ff_context.linear_out", "attn.norm_q", "attn.norm_k", "attn.norm_added_q", "attn.norm_added_k",
 )  # fmt: skip
 _SINGLE_OWN = ("attn.to_qkv_mlp_proj", "attn.to_out", "attn.norm_q", "attn.norm_k")
@@ -51,8 +41,7 @@ _TOP_OWN = (*_TOP.values(), "norm_out.linear")
 
 _TRANSFORMER = PartNames(
     whole={**_TOP, **flat(_TOP_OWN)},
-    # Its outputs are shift and scale, and here scale and shift.
-    swapped={"final_layer_adaLN_modulation_1": "norm_out.linear"},
+    swapped={name: here for name, (here,) in looked_up(FINAL_MODULATION).items()},
     blocks=(
         Blocks(pattern=r"double_blocks_(\d+)_(.+)", here="transformer_blocks.{}.", layers=_DOUBLE),
         Blocks(pattern=r"single_blocks_(\d+)_(.+)", here="single_transformer_blocks.{}.", layers=_SINGLE),

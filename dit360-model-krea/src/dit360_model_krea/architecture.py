@@ -15,6 +15,7 @@ from dit360_core.models.family import (
     FromShapes,
     Guidance,
     Networks,
+    Original,
     Target,
     explain_broken_import,
     longest_prompt,
@@ -98,6 +99,19 @@ class Krea2(Architecture):
 
         theirs = original_name(name) if part == DENOISER else None
         return () if theirs is None else (theirs,)
+
+    def originals(self, part: str, names: Collection[str]) -> tuple[Original, ...] | None:
+        """Krea's own, who has the vectors of a modulation one after the other."""
+        from dit360_model_krea.original_names import original_name  # as above
+
+        if part != DENOISER:
+            return None
+        theirs = {name: original_name(name) for name in names}
+        return tuple(
+            Original(name=there, tensors=(name,), flat=name.endswith("scale_shift_table"))
+            for name, there in theirs.items()
+            if there is not None
+        )
 
     # -------------------------------------------------------------------------------------------------------- LoRAs
 

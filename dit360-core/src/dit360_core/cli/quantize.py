@@ -18,6 +18,7 @@ from dit360_core.options import QUANTIZE_OPTIONS, LoadOptions, options_of
 _WITHOUT = ({*options_of(LoadOptions)} - QUANTIZE_OPTIONS) | {"model", "lora_mode"}
 _CALLED = {"quantization_mode": "--mode", "quantization_parts": "--parts", "quantization_skip": "--skip"}
 """Quantization is all that it does, so its flags say less."""
+_OUTPUT = "Folder to make, or a file for ComfyUI: x.safetensors, x.gguf."
 
 
 def command() -> Callable[..., None]:
@@ -30,7 +31,9 @@ def command() -> Callable[..., None]:
             run(console, model, output, options)
 
     quantize.__doc__ = (
-        "Quantize a model once and keep it, so that it starts fast and never needs the memory of the full weights."
+        "Quantize a model once and keep it, so that it starts fast and never needs the memory of the full weights.\n\n"
+        "A file holds one part: the transformer, or with --parts text the text encoder. Its modes are those of such "
+        "files: fp8, int8, int8-convrot and none in .safetensors; Q8_0, Q6_K, Q5_K, Q4_K and others in .gguf."
     )
     keyword = inspect.Parameter.KEYWORD_ONLY
     quantize.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -45,7 +48,15 @@ def command() -> Callable[..., None]:
             inspect.Parameter(
                 "output",
                 keyword,
-                annotation=Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)],
+                annotation=Annotated[
+                    Path,
+                    typer.Option(
+                        "--output",
+                        "-o",
+                        help="Folder to make, or a file for ComfyUI: x.safetensors, x.gguf.",
+                        show_default=False,
+                    ),
+                ],
             ),
             *parameters(LoadOptions, leave_out=_WITHOUT, called=_CALLED, required=("quantization_mode",)),
             inspect.Parameter(

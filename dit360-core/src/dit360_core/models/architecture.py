@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from dit360_core.models.original_names import Original, as_they_are
 from dit360_core.models.weights.schema import read_json
 from dit360_core.options import QUANTIZED_MEANS
 
@@ -332,6 +333,16 @@ class Architecture(abc.ABC):
         part, name: which. What is called so may be flat there, and has the part's shape here.
         """
         return ()
+
+    def originals(self, part: str, names: Collection[str]) -> tuple[Original, ...] | None:
+        """The tensors of a file that its makers, and other programs, would have of a part.
+
+        part: its name.
+        names: of all of its tensors here.
+
+        None: such a file cannot be written. Of a text encoder, whose layers behind the last that is read are not here.
+        """
+        return as_they_are(names) if part == DENOISER else None
 
     def first_inputs(self, part: str, layer: str, inputs: int) -> int | None:
         """How many inputs a layer has in other models of the family, where here it has more and these are the first.

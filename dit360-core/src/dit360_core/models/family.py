@@ -23,8 +23,9 @@ from dit360_core.models.flux.architecture import Flux
 from dit360_core.models.flux.autoencoder_names import original_name as flux_autoencoder_name
 from dit360_core.models.folder import ModelFolder, PartKind
 from dit360_core.models.libraries import explain_broken_import
-from dit360_core.models.lora.naming import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, same
+from dit360_core.models.lora.naming import DENOISER_PREFIXES, Blocks, LayerNames, PartNames, flat, looked_up, same
 from dit360_core.models.one_frame import ONE_FRAME, one_frame_channels, one_frame_kind
+from dit360_core.models.original_names import Layers, Original, OriginalBlocks, OriginalNames, as_they_are
 from dit360_core.models.schemas import (
     ACTIVATIONS,
     EPSILON,
@@ -72,8 +73,12 @@ __all__ = [
     "FromShapes",
     "Guidance",
     "LayerNames",
+    "Layers",
     "ModelFolder",
     "Networks",
+    "Original",
+    "OriginalBlocks",
+    "OriginalNames",
     "Part",
     "PartKind",
     "PartNames",
@@ -83,6 +88,7 @@ __all__ = [
     "TokenizerKind",
     "Value",
     "WeightsFile",
+    "as_they_are",
     "blocks_in",
     "explain_broken_import",
     "first_of",
@@ -91,6 +97,7 @@ __all__ = [
     "index_of",
     "list_of",
     "longest_prompt",
+    "looked_up",
     "number",
     "odd_language_model",
     "odd_scheduler",

@@ -18,7 +18,7 @@ from dit360_core.errors import ModelError, named
 from dit360_core.models.architecture import DENOISER, Architecture, FromShapes, Part
 from dit360_core.models.composed import link, removed_on_failure, temporary_folder
 from dit360_core.models.families import architecture_of, architectures
-from dit360_core.models.settings import with_settings
+from dit360_core.models.settings import SETTINGS, settings_in, with_settings
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.opening import open_file
@@ -102,13 +102,38 @@ def from_files(
         if same and own is not None:
             usual = attrs.evolve(model, name="given", base=str(path), lora=None, shape=None)
         else:
-            usual = attrs.evolve(with_settings(given, made.folder, family), base=str(path))
+            usual = attrs.evolve(_with_own_settings(given, made.folder, family, file), base=str(path))
     notes = (*told.notes, *taken)
-    if own is None and not asked.lora:
+    if own is None and not asked.lora and not settings_in(file).get("loras"):
         notes += (
             f"no LoRA for panoramas is given, without which most models paint flat pictures; {named('lora')} names one",
         )
     return FromFiles(asked=asked, model=usual, files=made, family=family, notes=notes)
+
+
+def _with_own_settings(given: Model, folder: Path, family: Architecture, file: WeightsFile) -> Model:
+    """A model as it is usually run, and as its file says, if that was written here."""
+    settings = {key: told for key, told in settings_in(file).items() if key != "loras"}  # see loras_in
+    if not settings:
+        return with_settings(given, folder, family)
+    _write(folder / SETTINGS, settings)
+    with _told_of(file.file, folder):
+        return with_settings(given, folder, family)
+
+
+def config_told(file: WeightsFile, family: Architecture, registry: Registry, name: str) -> Mapping[str, Any] | None:
+    """The configuration of a transformer as it will be found by its file alone; None: by no model that is known here.
+
+    name: of the file, without its ending.
+    """
+    told = family.from_shapes(_shapes(family.part(DENOISER), file), name)
+    if told is None:
+        return None
+    try:
+        _, small = _small_files(family, told, registry, file.file)
+    except ModelError:
+        return None
+    return {**family.read_config(DENOISER, small / DENOISER), **told.transformer}
 
 
 def family_of(file: WeightsFile, registry: Registry) -> tuple[Architecture, Part] | None:

@@ -15,6 +15,7 @@ from dit360_core.models.shift import FlowShift
 from dit360_core.models.text import hidden_states, language_model, padded, run_on_shapes
 from dit360_core.models.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.velocity import TokenVelocity
+from dit360_core.models.weights.forms.outgoing import About, Outgoing, WeightsWriter
 from dit360_core.models.weights.forms.packed import Decode, Packed
 from dit360_core.models.weights.parts import explain_libraries
 from dit360_core.models.weights.quiet import quiet
@@ -35,6 +36,7 @@ from dit360_core.sphere.vae import (
 )
 
 __all__ = [
+    "About",
     "Attention",
     "CannotTakeApart",
     "Convolution",
@@ -47,6 +49,7 @@ __all__ = [
     "KernelProcessor",
     "OneFrameEngine",
     "OneFrameNetworks",
+    "Outgoing",
     "Packed",
     "PixelNorm",
     "Policy",
@@ -57,6 +60,7 @@ __all__ = [
     "TellsSteps",
     "TokenVelocity",
     "Velocity",
+    "WeightsWriter",
     "all_claimed",
     "check_numbers",
     "check_numbers_of_tokens",

@@ -1,18 +1,21 @@
-"""What a model's folder tells in ``dit360.json``: what its name stood for, and the LoRAs in its weights."""
+"""What a folder tells in ``dit360.json``, and a single file in its header: what a model's name stood for, and LoRAs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from dit360_core.errors import InputError, ModelError
+from dit360_core.errors import InputError, ModelError, one_line
 from dit360_core.models.architecture import DENOISER, Architecture
+from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.schema import read_json, tell_others
 from dit360_core.plugins.defaults import check_defaults, lower_first
 from dit360_core.plugins.offers import Model
+from dit360_core.system.naming import existing
 
 SETTINGS = "dit360.json"
 """In a model's folder: what the name of the model that it was made from stood for."""
@@ -25,12 +28,63 @@ KEPT = (
 """Of a model, what its files do not tell."""
 
 
+IN_A_FILE = "dit360"
+"""In the header of a single file: the same, as JSON."""
+
+
 _WRITTEN = {"format", "made_from", "model", "loras", "lora"}
 """The keys of that file, beside the options that replace a part. ``lora`` is of folders that were written when there
 could be one."""
 
 
 _DAMAGED = "{} is damaged ({}); delete it to use defaults."
+
+
+def settings_of(
+    model: Model, made_from: str, loras: Iterable[Mapping[str, Any]], replaced: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What is kept of a model beside its weights.
+
+    made_from: its name or folder.
+    loras: in its weights.
+    replaced: option → what was given for a part.
+    """
+    return {
+        "format": 1,
+        "made_from": made_from,
+        "loras": list(loras),
+        **(replaced or {}),
+        "model": {name: getattr(model, name) for name in KEPT},
+    }
+
+
+def settings_in(file: WeightsFile) -> dict[str, Any]:
+    """What a single file that dit360 wrote keeps beside its weights; empty for any other. Raises ModelError."""
+    told = file.metadata.get(IN_A_FILE)
+    if told is None:
+        return {}
+    try:
+        found = json.loads(told)
+        if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+            raise ValueError("no settings of a model")
+        check_loras(found.get("loras", []))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{file.file} has a header that is damaged ({one_line(error)}); write it again.") from error
+    return found
+
+
+def without_folders(name: str) -> str:
+    """What a file or folder is called, and any other name as it is: for what is given away."""
+    return Path(name).name if existing(name) else name
+
+
+def check_loras(loras: Any) -> None:
+    """Raises ValueError for what does not tell of LoRAs."""
+    told = isinstance(loras, list) and all(
+        isinstance(lora, dict) and isinstance(lora.get("from"), str) for lora in loras
+    )
+    if not told:
+        raise ValueError(f"its loras are {loras!r:.60}")
 
 
 def with_settings(model: Model, folder: Path, architecture: Architecture) -> Model:
@@ -76,6 +130,8 @@ def remembered_loras(folder: Path) -> tuple[Mapping[str, Any], ...]:
     told = read_json(file) if file.is_file() else {}
     # Folders that were written when there could be one LoRA have it by itself.
     loras = told.get("loras", [] if told.get("lora") is None else [told["lora"]])
-    if not isinstance(loras, list) or not all(isinstance(lora, dict) and "from" in lora for lora in loras):
-        raise ModelError(f"{file} is damaged (its loras are {loras!r:.60}); quantize the model again.")
+    try:
+        check_loras(loras)
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged ({error}); quantize the model again.") from error
     return tuple(loras)

@@ -78,6 +78,13 @@ _PARTS = (
     f"whole parts that wait in system memory are {setting('offload', 'model')}, blocks {setting('offload', 'group')}"
 )
 
+_GGUF = (
+    f"that is of files: name such a file with {named('transformer')}, or write one with 'dit360 quantize' (-o x.gguf)"
+)
+_GGUF_TYPES = (
+    "q8_0", "q6_k", "q5_k", "q5_k_s", "q5_k_m", "q5_1", "q5_0", "q4_k", "q4_k_s", "q4_k_m", "q4_1", "q4_0", "q3_k",
+    "q3_k_s", "q3_k_m", "q2_k", "iq4_nl", "iq4_xs",
+)  # fmt: skip
 NEAR: Mapping[str, Mapping[str, str]] = {
     "scheduler": {
         "euler_a": _NOISE,
@@ -116,9 +123,7 @@ NEAR: Mapping[str, Mapping[str, str]] = {
         "nunchaku": _FOUR,
         "fp8_e5m2": "fp8 is e4m3 with a scale for each channel, which keeps more",
         "float8_e5m2": "fp8 is e4m3 with a scale for each channel, which keeps more",
-        "gguf": "such files are not read here, but by ComfyUI's nodes; int8 and int4 are of about their size",
-        "q8_0": "of that size is int8", "q4_0": "of that size is int4", "q4_k_m": "of that size is int4",
-        "q5_k_m": "int4 and int8 are next to it", "q6_k": "int8 is next to it",
+        "gguf": _GGUF, **dict.fromkeys(_GGUF_TYPES, _GGUF),
         "awq": "four bits are int4", "gptq": "four bits are int4",
         "bf16": f"that is no quantization; say {setting('precision', 'bf16')}",
         "fp16": f"that is no quantization; say {setting('precision', 'fp16')}",
@@ -211,5 +216,6 @@ def near(kind: str, name: str, choices: Iterable[str] = ()) -> str:
     said = _SAID.get(kind, {}).get(plain(name))
     if said is not None:
         return said
-    close = difflib.get_close_matches(name.lower(), list(choices), n=2)
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = [by_lower[each] for each in difflib.get_close_matches(name.lower(), list(by_lower), n=2)]
     return f"did you mean {' or '.join(close)}?" if close else ""

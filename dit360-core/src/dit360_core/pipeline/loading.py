@@ -31,7 +31,7 @@ from dit360_core.planning.checks import (
 from dit360_core.planning.forecast import subject_in
 from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.kernels import Kernels, native_need, slicing_notes
-from dit360_core.planning.loras import LoraUse, lora_uses
+from dit360_core.planning.loras import LoraUse, in_files, lora_uses
 from dit360_core.planning.places import beside, located
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
@@ -112,6 +112,7 @@ class _Preparation:
     asked: the options, from :meth:`_keep_to_memory` on with what memory decides.
     machine: from :meth:`_confirm` on as PyTorch sees it.
     machine_note: what there is to say of it.
+    in_files: the LoRAs that files of weights say they hold.
     kept_note: what there is to say of weights that stay as a file has them.
     """
 
@@ -130,6 +131,7 @@ class _Preparation:
     lora_files: dict[str, Path] = attrs.field(init=False)
     family: Architecture = attrs.field(init=False)
     replaced: tuple[Any, ...] = attrs.field(init=False)
+    in_files: tuple[Mapping[str, Any], ...] = attrs.field(init=False)
     folder: Path | None = attrs.field(init=False)
     precision: str = attrs.field(init=False)
 
@@ -179,6 +181,7 @@ class _Preparation:
         if self.folder is not None:
             self.model = with_settings(self.model, self.folder, self.family)
             self.family.check_replaced(self.replaced, self.folder)
+        self.in_files = in_files(self.replaced, self.loras, self.registry)
 
     def _replacing(self) -> frozenset[str]:
         """The parts that others take the place of, as far as the family is known before the model is here."""
@@ -309,7 +312,7 @@ class _Preparation:
     ) -> Prepared:
         from dit360_core.pipeline.prepared import Prepared  # imports torch, as above
 
-        fused_before = remembered_loras(files.folder)
+        fused_before = (*remembered_loras(files.folder), *self.in_files)
         notes = [
             *([self.machine_note] if self.machine_note else []),
             *slicing_notes(attention, self.registry, self.asked.attention_slice_size),

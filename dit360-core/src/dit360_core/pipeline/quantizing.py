@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from dit360_core.errors import InputError, ModelError, named, remedy, setting
 from dit360_core.models.lora.fusing import Applied
-from dit360_core.models.settings import KEPT, SETTINGS
+from dit360_core.models.settings import SETTINGS, settings_of
 from dit360_core.models.weights.store import copy_rest, write_part
 from dit360_core.models.weights.stream import survey
 from dit360_core.options import QUANTIZE_OPTIONS, LoadOptions, build, changed_options, options_of
@@ -20,8 +20,10 @@ from dit360_core.pipeline.loading import prepare
 from dit360_core.pipeline.prepared import Prepared, state_of
 from dit360_core.pipeline.signature import takes
 from dit360_core.pipeline.state import State
+from dit360_core.pipeline.writing import write_file
+from dit360_core.planning.written import check_target
 from dit360_core.plugins.registry import Registry, default_registry
-from dit360_core.system.atomic import check_new_folder, new_folder
+from dit360_core.system.atomic import new_folder
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import explain_full_memory
@@ -40,13 +42,18 @@ def quantize(
     progress: Progress | None = None,
     **options: Any,
 ) -> State:
-    """Writes a model, quantized by ``quantization_mode`` and with its LoRA fused, into a new folder ``output``.
+    """Writes a model, quantized by ``quantization_mode`` and with its LoRA fused, into a new folder or file.
 
-    The folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: one
+    A folder can be given as ``model`` from then on. Layers are read, quantized and written one after the other: one
     file of 2 GiB and one layer are in memory at a time. Returns what was done; ``quantized`` in it tells of each layer.
 
-    model: a known name, a diffusers folder, or a Hub id.
-    output: folder to make.
+    A file (``.safetensors``, and ``.gguf`` with its plugin) holds one part, the transformer unless
+    ``quantization_parts`` names the text encoder, in the names of the model's makers, so that ComfyUI and others read
+    it. Its modes are those of such files, such as fp8 or Q4_K; none writes it in full. One tensor is in memory at a
+    time.
+
+    model: a known name, a diffusers folder, a Hub id, or a file of weights.
+    output: folder or file to make.
     registry, machine: as for :func:`dit360_core.load`.
     progress: called after each layer with (part, layers done, layers in all).
 
@@ -59,18 +66,19 @@ def quantize(
         raise InputError(
             f"{', '.join(map(named, without))} has no effect on a model that is stored; give it when loading."
         )
-    target = Path(output)
-    check_new_folder(target)
-    if asked.quantization_mode == "none":
-        raise InputError(
-            f"{named('quantization_mode')} is none, so there is nothing to store; name one, such as int8 or int4."
-        )
     if asked.lora_mode == "adapter":
         raise InputError(
             f"{setting('lora_mode', 'adapter')} cannot be stored; {remedy('leave_out')} to fuse the LoRA, or give it "
             "when loading."
         )
-    prepared = prepare(asked, registry=registry or default_registry(), machine=machine)
+    target, registry = Path(output), registry or default_registry()
+    if (form := check_target(target, asked.quantization_mode, registry)) is not None:
+        return write_file(asked, target, form, registry=registry, machine=machine, progress=progress)
+    if asked.quantization_mode == "none":
+        raise InputError(
+            f"{named('quantization_mode')} is none, so there is nothing to store; name one, such as int8 or int4."
+        )
+    prepared = prepare(asked, registry=registry, machine=machine)
     if prepared.stored:
         given = {part: getattr(asked, option) for option, part in prepared.architecture.replaceable.items()}
         whole = next((name for part, name in given.items() if name and part in prepared.stored), model)
@@ -124,11 +132,6 @@ def _check_all_stored(loras: Iterable[Applied], parts: Collection[str], asked: s
 
 def _remember(state: State, folder: Path) -> None:
     plan = state.plan
-    told = {
-        "format": 1,
-        "made_from": plan.options.model if plan.model.name == "given" else plan.model.name,
-        "loras": state.loras_as_dicts(),
-        **plan.replaced(),
-        "model": {name: getattr(plan.model, name) for name in KEPT},
-    }
+    made_from = plan.options.model if plan.model.name == "given" else plan.model.name
+    told = settings_of(plan.model, made_from, state.loras_as_dicts(), plan.replaced())
     (folder / SETTINGS).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")

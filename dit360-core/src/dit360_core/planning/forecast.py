@@ -21,7 +21,7 @@ from dit360_core.planning.checks import check_names, padding_of, picture_size
 from dit360_core.planning.cost import evaluations
 from dit360_core.planning.guidance import guidance_of
 from dit360_core.planning.kernels import native_need
-from dit360_core.planning.loras import lora_uses
+from dit360_core.planning.loras import in_files, lora_uses
 from dit360_core.planning.places import beside, located
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
@@ -251,6 +251,7 @@ def subject_of(
         folder = shape_folder(model, registry)
         family = architecture_of(folder, registry)
         model = with_settings(model, folder, family)
+    in_files(replaced, lora_uses(asked, model), registry)
     found, here = (machine, True) if machine is not None else machine_for(asked)
     found = with_system_memory(found, asked, here=here)
     whole = compose(family, folder, replaced, weights=False)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from dit360_core.errors import InputError, named
+from dit360_core.errors import InputError, named, remedy, setting
+from dit360_core.models.architecture import Given
+from dit360_core.models.settings import settings_in, without_folders
+from dit360_core.models.weights.forms.opening import open_file
 from dit360_core.options import LARGEST_STRENGTH, LoadOptions
 from dit360_core.plugins.offers import Model
+from dit360_core.plugins.registry import Registry
 
 SEPARATOR = "|"
 """Between LoRAs in one text, as in a cell of a list: no file's name on Windows and hardly one elsewhere holds it."""
@@ -124,3 +128,26 @@ def _same(name: str, other: str) -> bool:
     if name == other:
         return True
     return is_there(name) and is_there(other) and Path(name).expanduser().samefile(Path(other).expanduser())
+
+
+def in_files(replaced: Iterable[Given], loras: Iterable[LoraUse], registry: Registry) -> tuple[Mapping[str, Any], ...]:
+    """The LoRAs that files of weights say they hold, where ``dit360 quantize`` wrote them.
+
+    replaced: the parts that were given.
+    loras: that are to be applied.
+
+    Raises InputError for one that would come into the weights a second time.
+    """
+    found = []
+    for given in replaced:
+        if given.path is None or not given.path.is_file():
+            continue
+        for there in settings_in(open_file(given.path, registry=registry)).get("loras", []):
+            found.append(there)
+            twice = next((lora for lora in loras if without_folders(lora.name) == there["from"]), None)
+            if twice is not None:
+                how = f"use {setting('model_lora', False)}" if twice.own else remedy("leave_out")
+                raise InputError(
+                    f"{given.path} already holds the LoRA {twice.name}, which would be added twice; {how}."
+                )
+    return tuple(found)

@@ -35,6 +35,7 @@ from dit360_core.plugins.offers import (
     TilingSettings,
     TimeShift,
     WeightsFormat,
+    WrittenForm,
 )
 from dit360_core.plugins.spacing import noise_levels
 from dit360_core.system.dtypes import torch_dtype
@@ -69,6 +70,7 @@ __all__ = [
     "TilingSettings",
     "TimeShift",
     "WeightsFormat",
+    "WrittenForm",
     "as_mask",
     "hookimpl",
     "named",

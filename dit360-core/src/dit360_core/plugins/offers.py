@@ -442,17 +442,45 @@ class ModelFamily(Offer):
 
 
 @attrs.frozen(kw_only=True)
+class WrittenForm:
+    """A form that matrices can have in files that are written.
+
+    name: as ``dit360 quantize --mode`` has it, such as ``Q4_K``.
+    bits: of a number, with scales.
+    every_layer: whether all Linear layers of a part must have it, those too that are better left in full.
+    """
+
+    name: str = attrs.field(validator=_TEXT)
+    bits: float = attrs.field(validator=_NUMBER)
+    every_layer: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+
+
+def _forms(given: Iterable[WrittenForm]) -> tuple[WrittenForm, ...]:
+    return tuple(given)
+
+
+@attrs.frozen(kw_only=True)
 class WeightsFormat(Offer):
     """A form of files that hold weights.
 
     suffixes: of their names, with the dot, in small letters.
     load: gives what opens one by its path: the class or function of a :class:`dit360_core.models.family.WeightsFile`,
     which reads a file's header without torch.
+    writes: the forms that matrices can have in files that it writes; empty: it writes none.
+    writer: gives what writes them, a :class:`dit360_core.models.running.WeightsWriter`; None: it writes none.
     """
 
     suffixes: tuple[str, ...] = attrs.field(converter=_texts)
     # Untyped, since the rooms of models stand upon that of plugins.
     load: Callable[[], Any] = attrs.field(validator=attrs.validators.is_callable())
+    writes: tuple[WrittenForm, ...] = attrs.field(
+        default=(),
+        converter=_forms,
+        validator=attrs.validators.deep_iterable(attrs.validators.instance_of(WrittenForm)),
+    )
+    writer: Callable[[], Any] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.is_callable())
+    )
 
 
 @attrs.frozen(kw_only=True)

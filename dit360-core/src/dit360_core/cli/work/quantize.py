@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dit360_core.options import LoadOptions, build
-from dit360_core.system.atomic import check_new_folder
+from dit360_core.cli.wording import worded
+from dit360_core.errors import marked
+from dit360_core.options import LoadOptions, build, flag
+from dit360_core.planning.written import check_target
+from dit360_core.plugins.registry import default_registry
 
 if TYPE_CHECKING:
     from dit360_core.pipeline.state import State
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 
 def run(console: Console, model: str, output: Path, options: dict[str, Any]) -> None:
     """Makes the folder and tells of it. Slips of the pen are told before torch is imported."""
-    build(LoadOptions, {"model": model, **options})
-    check_new_folder(output)
+    asked = build(LoadOptions, {"model": model, **options})
+    check_target(output, asked.quantization_mode, default_registry())
     _report(_quantized(console, model, output, options), output)
 
 
@@ -64,4 +67,17 @@ def _report(state: State, output: Path) -> None:
         )
     if state.lora_kept is not None:
         console.print(f"{state.lora_kept:.0%} of the LoRAs' effect is left by rounding.")
-    console.print(f"Saved {output}. Use it: dit360 generate PROMPT --model {output}", soft_wrap=True)
+    for note in (*state.plan.notes, *state.remarks):
+        told = worded(marked(note)).rstrip(".")
+        console.print(f"Note: {told}.", soft_wrap=True)
+    console.print(f"Saved {output}{_use(state, output)}", soft_wrap=True)
+
+
+def _use(state: State, output: Path) -> str:
+    """The end of a line: how to use what was written."""
+    from dit360_core.models.weights.conversion import megabytes
+
+    if output.is_dir():
+        return f". Use it: dit360 generate PROMPT --model {output}"
+    part, size = state.quantized[0], megabytes(output.stat().st_size)
+    return f" ({size}). Use it: dit360 generate PROMPT {flag(part.given_as)} {output}"

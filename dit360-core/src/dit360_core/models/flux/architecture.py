@@ -20,12 +20,14 @@ from dit360_core.models.architecture import (
     Networks,
     Target,
 )
+from dit360_core.models.flux import original_names
 from dit360_core.models.flux.autoencoder_names import LEVELS, original_name
 from dit360_core.models.flux.channels import fills, latents, noise_of_a_fill
 from dit360_core.models.flux.from_shapes import from_shapes
 from dit360_core.models.flux.lengths import LONGEST_PROMPT
-from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, TOKENIZERS, USUAL
+from dit360_core.models.flux.parts import PARTS, PIPELINES, REPLACEABLE, T5, TOKENIZERS, USUAL
 from dit360_core.models.libraries import explain_broken_import
+from dit360_core.models.original_names import Original, as_they_are
 from dit360_core.plugins.offers import Model
 
 SCHNELL_STEPS = 4
@@ -119,6 +121,12 @@ class Flux(Architecture):
         from dit360_core.models.flux import lora_names  # tables that only a LoRA's file needs
 
         return lora_names.find(name)
+
+    def originals(self, part: str, names: Collection[str]) -> tuple[Original, ...] | None:
+        """Black Forest Labs' of the transformer; T5 is whole here, and called alike everywhere."""
+        if part == DENOISER:
+            return original_names.ORIGINAL_NAMES.originals(names)
+        return as_they_are(names) if part == T5 else None
 
     def first_inputs(self, part: str, layer: str, inputs: int) -> int | None:
         """The noise comes first of what a model that fills takes, and is all that others take."""

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dit360_core.models.lora.naming import Blocks, LayerNames, PartNames, flat, same
+from dit360_core.models.flux.original_names import (
+    ADDED_QKV,
+    DOUBLE,
+    DOUBLE_NORMS,
+    FINAL_MODULATION,
+    QKV,
+    SINGLE,
+    SINGLE_NORMS,
+    TOP,
+)
+from dit360_core.models.lora.naming import Blocks, LayerNames, PartNames, flat, looked_up, same
 
 # ---------------------------------------------------------------------------------------------------------- prefixes
 
@@ -24,46 +34,26 @@ _T5_PREFIXES = (
 
 # ------------------------------------------------------------------------------------------------------- transformer
 
-_QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
-_ADDED_QKV = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
-
 # The names of Black Forest Labs (kohya, ComfyUI, AI-toolkit), those of XLabs' processors, and fused ones of diffusers.
 _DOUBLE: Mapping[str, tuple[str, ...]] = {
-    "img_attn_qkv": _QKV, "processor_qkv_lora1": _QKV, "attn_to_qkv": _QKV,
-    "txt_attn_qkv": _ADDED_QKV, "processor_qkv_lora2": _ADDED_QKV, "attn_to_added_qkv": _ADDED_QKV,
-    "img_attn_proj": ("attn.to_out.0",), "processor_proj_lora1": ("attn.to_out.0",), "attn_to_out": ("attn.to_out.0",),
-    "txt_attn_proj": ("attn.to_add_out",), "processor_proj_lora2": ("attn.to_add_out",),
-    "img_mlp_0": ("ff.net.0.proj",), "img_mlp_2": ("ff.net.2",),
-    "txt_mlp_0": ("ff_context.net.0.proj",), "txt_mlp_2": ("ff_context.net.2",),
-    "img_mod_lin": ("norm1.linear",), "txt_mod_lin": ("norm1_context.linear",),
-    "img_attn_norm_query_norm": ("attn.norm_q",), "img_attn_norm_key_norm": ("attn.norm_k",),
-    "txt_attn_norm_query_norm": ("attn.norm_added_q",), "txt_attn_norm_key_norm": ("attn.norm_added_k",),
+    **looked_up(DOUBLE), **looked_up(DOUBLE_NORMS),
+    "processor_qkv_lora1": QKV, "attn_to_qkv": QKV, "processor_qkv_lora2": ADDED_QKV, "attn_to_added_qkv": ADDED_QKV,
+    "processor_proj_lora1": ("attn.to_out.0",), "attn_to_out": ("attn.to_out.0",),
+    "processor_proj_lora2": ("attn.to_add_out",),
 }  # fmt: skip
 _SINGLE: Mapping[str, tuple[str, ...]] = {
-    "linear1": (*_QKV, "proj_mlp"), "linear2": ("proj_out",), "modulation_lin": ("norm.linear",),
-    "norm_query_norm": ("attn.norm_q",), "norm_key_norm": ("attn.norm_k",),
-    "processor_qkv_lora": _QKV, "processor_proj_lora": ("proj_out",), "attn_to_qkv": _QKV,
+    **looked_up(SINGLE), **looked_up(SINGLE_NORMS),
+    "processor_qkv_lora": QKV, "processor_proj_lora": ("proj_out",), "attn_to_qkv": QKV,
 }  # fmt: skip
-_TOP: Mapping[str, str] = {
-    "img_in": "x_embedder", "txt_in": "context_embedder",
-    "time_in_in_layer": "time_text_embed.timestep_embedder.linear_1",
-    "time_in_out_layer": "time_text_embed.timestep_embedder.linear_2",
-    "vector_in_in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in_out_layer": "time_text_embed.text_embedder.linear_2",
-    "guidance_in_in_layer": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in_out_layer": "time_text_embed.guidance_embedder.linear_2",
-    "final_layer_linear": "proj_out",
-}  # fmt: skip
-FINAL_MODULATION = "final_layer_adaLN_modulation_1"
-"""Its outputs are shift and scale; those of diffusers' ``norm_out.linear`` are scale and shift."""
+_TOP = {name: here for name, (here,) in looked_up(TOP).items()}
 
 # diffusers' own names.
 _DOUBLE_OWN = (
-    *_QKV, *_ADDED_QKV, "attn.to_out.0", "attn.to_add_out", "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj",
+    *QKV, *ADDED_QKV, "attn.to_out.0", "attn.to_add_out", "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj",
     "ff_context.net.2", "norm1.linear", "norm1_context.linear", "attn.norm_q", "attn.norm_k", "attn.norm_added_q",
     "attn.norm_added_k",
 )  # fmt: skip
-_SINGLE_OWN = (*_QKV, "proj_mlp", "proj_out", "norm.linear", "attn.norm_q", "attn.norm_k")
+_SINGLE_OWN = (*QKV, "proj_mlp", "proj_out", "norm.linear", "attn.norm_q", "attn.norm_k")
 _TOP_OWN = (*_TOP.values(), "norm_out.linear")
 
 _CLIP_LAYER = (
@@ -80,7 +70,7 @@ _T5_TOP = ("encoder.final_layer_norm", "shared")
 
 _TRANSFORMER = PartNames(
     whole={**_TOP, **flat(_TOP_OWN)},
-    swapped={FINAL_MODULATION: "norm_out.linear"},
+    swapped={name: here for name, (here,) in looked_up(FINAL_MODULATION).items()},
     blocks=(
         Blocks(pattern=r"double_blocks_(\d+)_(.+)", here="transformer_blocks.{}.", layers=_DOUBLE),
         Blocks(pattern=r"single_blocks_(\d+)_(.+)", here="single_transformer_blocks.{}.", layers=_SINGLE),

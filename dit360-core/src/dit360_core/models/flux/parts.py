@@ -5,6 +5,7 @@ from __future__ import annotations
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Part, Role
 from dit360_core.plugins.builtin.architectures import dit360_architectures
 
+T5 = "text_encoder_2"
 PARTS = (
     Part(
         name=DENOISER,
@@ -43,7 +44,7 @@ PARTS = (
         usual_file="clip_l.safetensors",
     ),
     Part(
-        name="text_encoder_2",
+        name=T5,
         role=Role.TEXT,
         words="T5 encoder",
         short="T5",
@@ -65,7 +66,7 @@ TOKENIZERS = ("tokenizer", "tokenizer_2")
 PIPELINES = tuple(next(iter(dit360_architectures())).pipelines)
 """That paint from a prompt, or fill a part of a picture, with the parts of a FluxPipeline: as the offer has them."""
 
-REPLACEABLE = {"transformer": DENOISER, "vae": AUTOENCODER, "clip": "text_encoder", "t5": "text_encoder_2"}
+REPLACEABLE = {"transformer": DENOISER, "vae": AUTOENCODER, "clip": "text_encoder", "t5": T5}
 """Option → the part of a model that it replaces."""
 
 USUAL = {"num_attention_heads": 24, "attention_head_dim": 128, "guidance_embeds": False}

@@ -13,7 +13,7 @@ import attrs
 
 from dit360_core.models.architecture import DENOISER, Target
 
-__all__ = ["DENOISER_PREFIXES", "Blocks", "LayerNames", "PartNames", "flat", "same"]
+__all__ = ["DENOISER_PREFIXES", "Blocks", "LayerNames", "PartNames", "flat", "looked_up", "same"]
 
 DENOISER_PREFIXES = (
     "lora_unet_", "lora_transformer_", "lycoris_unet_", "lycoris_transformer_", "lycoris_", "diffusion_model_",
@@ -32,6 +32,11 @@ def flat(names: Iterable[str]) -> dict[str, str]:
 def same(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The same for the layers of a block, each of which is one layer here."""
     return {key: (name,) for key, name in flat(names).items()}
+
+
+def looked_up(layers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Layers as their makers call them, under the names that are looked up."""
+    return {name.replace(".", "_"): modules for name, modules in layers.items()}
 
 
 @attrs.frozen(kw_only=True)

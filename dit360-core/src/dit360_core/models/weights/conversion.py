@@ -72,12 +72,14 @@ class Converted:
 
     left: layer → why it stayed as it was.
     file: that has the layers so, and what reads it; empty: they were quantized here.
+    given_as: option with which the file is given that the part was written into; empty: there is none.
     """
 
     part: str
     layers: tuple[Layer, ...]
     left: Mapping[str, str]
     file: str = ""
+    given_as: str = ""
 
     @property
     def bytes_before(self) -> int:

@@ -143,7 +143,7 @@ def whole(networks: Networks, name: str, folder: Path, dtype: torch.dtype) -> to
     def found() -> Iterator[Piece]:
         for source, tensor in part.tensors.all():
             for wanted in owners.get(source, ()):
-                kept = _shaped(networks.as_read(name, tensor), module, wanted)
+                kept = shaped(networks.as_read(name, tensor), module, wanted)
                 # Copied where it is a part of what was read, or all of that would stay.
                 kept = kept if kept.numel() == tensor.numel() else kept.clone(memory_format=torch.contiguous_format)
                 yield Piece(wanted, kept.to(dtype_of(module, wanted, dtype)) if kept.is_floating_point() else kept)
@@ -206,7 +206,7 @@ def _in_blocks(described: Any, module: torch.nn.Module, name: str) -> bool:
     return False
 
 
-def _shaped(tensor: torch.Tensor, module: torch.nn.Module, name: str) -> torch.Tensor:
+def shaped(tensor: torch.Tensor, module: torch.nn.Module, name: str) -> torch.Tensor:
     """A tensor of the files as a module holds it, where it is flat in the files and not here."""
     owner, _, leaf = name.rpartition(".")
     wanted = getattr(module.get_submodule(owner), leaf).shape
@@ -247,7 +247,7 @@ def pieces(part: Part, how: Quantizing, dtype: torch.dtype, *, plain: bool = Fal
         module, layer = convert(linear, how.implementation, name=name, one_token=one_token, lora=lora)
         yield Piece(name, module.to(how.home), layer)
     for name in others:
-        tensor = _shaped(part.tensors.read(part.sources.get(name, name)), part.module, name)
+        tensor = shaped(part.tensors.read(part.sources.get(name, name)), part.module, name)
         as_it_is = plain or not tensor.is_floating_point()
         wanted = tensor.dtype if as_it_is else dtype_of(part.module, name, dtype)
         owner, _, leaf = name.rpartition(".")

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dit360_core.errors import ModelError
-from dit360_core.models.weights.headers import tensor_files
+from dit360_core.models.weights.headers import header, tensor_files
 
 
 class Tensors:
@@ -43,6 +43,13 @@ class Tensors:
             with opened(file) as file_:
                 found |= {name: tuple(file_.get_slice(name).get_shape()) for name in file_.keys()}  # noqa: SIM118
         return {name: shape for name, shape in found.items() if self._files.get(name)}
+
+    def forms(self) -> dict[str, str]:
+        """name → what its numbers are stored as, in safetensors' words."""
+        found: dict[str, str] = {}
+        for file in sorted(self.files):
+            found |= {name: entry.dtype for name, entry in header(file).items() if self._files.get(name) == file}
+        return found
 
     def all(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor, file by file, on the mapped files: see ``window`` of :meth:`read`."""

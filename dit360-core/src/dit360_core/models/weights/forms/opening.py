@@ -36,10 +36,35 @@ def form_of(file: Path, registry: Registry | None = None) -> Entry:
     return usable[0]
 
 
-def looks_like_weights(name: str) -> bool:
+def form_written(target: Path, registry: Registry | None = None) -> Entry | None:
+    """The form that writes a file of such a name; None: it is the name of a folder.
+
+    Raises ModelError for the name of a file that is not written, or not here.
+    """
+    registry, suffix = registry or default_registry(), target.suffix.lower()
+    if suffix in PICKLED:
+        raise ModelError(
+            f"{target} would be a pickle, which can run code when it is opened; give the name of a .safetensors file, "
+            "or of a folder."
+        )
+    if not looks_like_weights(target.name, registry):
+        return None
+    entry = form_of(target, registry)
+    if entry.offer.writer is None:
+        written = sorted(
+            each for other in registry.entries("format") if other.offer.writer for each in other.offer.suffixes
+        )
+        raise ModelError(
+            f"{target} cannot be written: {entry.origin} only reads {suffix}; give one of {', '.join(written)}, or the "
+            "name of a folder."
+        )
+    return entry
+
+
+def looks_like_weights(name: str, registry: Registry | None = None) -> bool:
     """Whether a name is that of a file of weights, in a form that is read here or could be."""
     suffix = Path(name).suffix.lower()
-    known = {each for entry in default_registry().entries("format") for each in entry.offer.suffixes}
+    known = {each for entry in (registry or default_registry()).entries("format") for each in entry.offer.suffixes}
     return suffix in {*known, *PICKLED} or extra_with("format", suffix.removeprefix("."), core=CORE) is not None
 
 

@@ -45,6 +45,10 @@ class FileTensors:
         """name → shape."""
         return {name: origin.shape for name, origin in self.manifest.tensors.items()}
 
+    def forms(self) -> dict[str, str]:
+        """name → what its numbers are stored as in the file."""
+        return {name: origin.form for name, origin in self.manifest.tensors.items()}
+
     def all(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor, turned back where it is packed."""
         for name in self.manifest.tensors:

@@ -1,0 +1,54 @@
+"""Into what a model is written that is to be kept: a folder, or one file. It imports no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dit360_core.errors import InputError, setting
+from dit360_core.models.weights.forms.opening import form_written
+from dit360_core.options.aliases import near, ours
+from dit360_core.plugins.entries import Entry
+from dit360_core.plugins.offers import WrittenForm
+from dit360_core.plugins.registry import Registry
+from dit360_core.system.atomic import check_new_folder, check_writable
+
+_FILES = "files"
+"""Of a form of files nothing is said by another's name."""
+
+
+def check_target(target: Path, mode: str, registry: Registry) -> Entry | None:
+    """The form that writes a file of such a name; None: it is a folder.
+
+    mode: as in ``quantization_mode``.
+
+    Raises InputError for a place where nothing can be written or something is already, and for a mode that a file has
+    not; ModelError for a form that is not written here.
+    """
+    entry = form_written(target, registry)
+    if entry is None:
+        check_new_folder(target)
+    else:
+        if os.path.lexists(target) and not os.path.isdir(target):  # there is no way to replace it
+            raise InputError(f"Cannot write {target}: it exists already; choose another name, or delete it.")
+        check_writable(target, force=False)
+        written_form(mode, entry, target)
+    return entry
+
+
+def written_form(mode: str, entry: Entry, target: Path) -> WrittenForm | None:
+    """The form that a mode means in a file; None: all in full. Raises InputError for one that it has not.
+
+    entry: the form of the file.
+    """
+    forms: dict[str, WrittenForm] = {form.name: form for form in entry.offer.writes}
+    name = ours("quantization", mode, [*forms, "none"])
+    if name == "none":
+        return None
+    if name not in forms:
+        close = near(_FILES, mode, forms)
+        raise InputError(
+            f"{setting('quantization_mode', mode)} is none of {target.suffix} files, which have "
+            f"{', '.join([*forms, 'none'])}; {close or 'name one of these.'}"
+        )
+    return forms[name]
