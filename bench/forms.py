@@ -3,15 +3,15 @@
     python bench/forms.py                # the table, about ten minutes on two cores
     python bench/forms.py --quick        # one picture and a smaller transformer
 
-The embedded model's transformer is written in each form, and paints from it: PSNR against the picture of the weights as
-they are, and the error of the first velocity, relative (root mean square). Few of its rows are a multiple of 256
-numbers, as the K types ask; the others are stored in FALLBACK's types, as llama.cpp's and ComfyUI's converters do, so
-beside it stands the velocity of a transformer of FLUX's shape with random weights, whose rows nearly all are. That one
-is loaded, too, beside reading as many bytes in as many tensors by safetensors, in turn, both from files that the system
-holds in memory: the medians of the ratios and of the differences of their times; and the most memory that loading takes
-beyond what the process held when all was planned, over the size of the file. The part is loaded in bf16, so that all
-that is in 16 bits stays so; what is not packed at all lies on the mapped file, and is read as it is used. The K types
-are rounded to the nearest (``k_quants.py``); llama.cpp's own are better.
+The embedded model's transformer is written in each form by ``dit360 quantize``, and paints from it: PSNR against the
+picture of the weights as they are, and the error of the first velocity, relative (root mean square). Few of its rows
+are a multiple of 256 numbers, as the K types ask; the others are stored in the types next to them, as llama.cpp's and
+ComfyUI's converters do. So beside it stands the velocity of a transformer of FLUX's shape with random weights, whose
+rows nearly all are. That one is loaded, too, beside reading as many bytes in as many tensors by safetensors, in turn,
+both from files that the system holds in memory: the medians of the ratios and of the differences of their times; and
+the most memory that loading takes beyond what the process held when all was planned, over the size of the file. The
+part is loaded in bf16, so that all that is in 16 bits stays so; what is not packed at all lies on the mapped file, and
+is read as it is used. Plain fp8, which nobody should write, is written by the tests.
 """
 
 from __future__ import annotations
@@ -31,39 +31,36 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))  # whose writers of fi
 
 import attrs
 import dit360_core as dit360
-import gguf
 import numpy as np
 import torch
 import typer
 import weight_files
+from dit360_core.models.weights.forms.opening import open_file
 from dit360_core.options import LoadOptions
 from dit360_core.pipeline.loading import prepare
 from dit360_core.plugins import EMBEDDED_MODEL
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.memory import give_back_freed_memory
-from k_quants import BLOCK, FALLBACK, check, encoded
 from peak import in_a_process, memory, reset_peak
 from rich.console import Console
 from rich.progress import track
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scaled import make_model
-from weight_files import E4M3, Form, int8, matrices, plain_fp8, scaled_fp8
+from weight_files import E4M3, Form, matrices, plain_fp8
 
 PROMPTS = (
     "a castle above a meadow at sunset", "a lighthouse on a rocky coast at noon", "a village by a lake at night",
     "mountains behind a forest at dawn",
 )  # fmt: skip
 Tensors = dict[str, torch.Tensor]
-HALF = {"other": torch.bfloat16}
-SAFETENSORS = {
-    "bf16": Form(None, chosen=lambda name, tensor: False, **HALF),
-    "fp8": Form(plain_fp8(E4M3), **HALF),
-    "scaled fp8": Form(scaled_fp8(E4M3, "scale_weight", inputs="scale_input"), note=True, **HALF),
-    "int8": Form(int8(), marks="beside", **HALF),
-    "int8, turned": Form(int8(groups=(256, 64)), marks="beside", **HALF),
-}
+PLAIN_FP8 = "fp8"
 GGUF = ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
+FORMS = {
+    "bf16": "none", PLAIN_FP8: "", "scaled fp8": "fp8", "int8": "int8", "int8 turned": "int8-convrot",
+    **{kind: kind for kind in GGUF},
+}  # fmt: skip
+"""Form → the mode of ``dit360 quantize``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,43 +79,33 @@ class Written:
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def write(folder: Path, form: str, tensors: Tensors) -> Written:
-    """A transformer's tensors (float32) in a form."""
+def write(folder: Path, form: str, model: str, tensors: Tensors) -> Written:
+    """A model's transformer in a form.
+
+    model: its folder or name.
+    tensors: of it (float32).
+    """
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    name = form.replace(", ", "-").replace(" ", "-")
-    if form in SAFETENSORS:
-        file = folder / f"{name}.safetensors"
-        weight_files.write(file, tensors, SAFETENSORS[form])
-        held = load_file(file)
-        chosen = SAFETENSORS[form].chosen
-        inside = [key for key, tensor in tensors.items() if form == "bf16" or chosen(key, tensor)]
+    file = folder / f"{form.replace(' ', '-')}.{'gguf' if form in GGUF else 'safetensors'}"
+    if form == PLAIN_FP8:
+        weight_files.write(file, tensors, Form(plain_fp8(E4M3), other=torch.bfloat16))
+        inside = sum(tensor.numel() for name, tensor in tensors.items() if matrices(name, tensor))
     else:
-        file, inside = folder / f"{name}.gguf", []
-        stored: dict[str, tuple[Any, str]] = {}
-        for key, tensor in tensors.items():
-            kind, matrix = type_for(key, tensor, form), tensor.float().numpy()
-            if kind in FALLBACK:
-                stored[key] = encoded(matrix, kind), kind
-            else:
-                stored[key] = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType[kind]), kind
-            inside += [key] if kind == form else []
-        weight_files.write_gguf(file, stored)
-        held = {key: torch.from_numpy(np.ascontiguousarray(data)) for key, (data, _) in stored.items()}
+        mode, precision = ("none", form) if form == "bf16" else (FORMS[form], "auto")
+        state = dit360.quantize(model, file, quantization_mode=mode, precision=precision)
+        layers = {layer.name: layer.kernel for layer in state.quantized[0].layers}
+        described = open_file(file).tensors
+        inside = sum(
+            math.prod(about.shape)
+            for name, about in described.items()
+            if form == "bf16" or layers.get(name.removesuffix(".weight")) == mode
+        )
+    described = open_file(file).tensors
     # As many bytes in as many tensors, for safetensors to read.
-    save_file({key: each.reshape(-1).view(torch.uint8) for key, each in held.items()}, twin(file))
-    return Written(
-        file=file,
-        bits=8 * sum(each.nbytes for each in held.values()) / numbers,
-        share=sum(tensors[key].numel() for key in inside) / numbers,
-    )
-
-
-def type_for(name: str, tensor: torch.Tensor, wanted: str) -> str:
-    """GGUF's type of a tensor in a file of one."""
-    if not matrices(name, tensor):
-        return "F32"
-    kind = FALLBACK.get(wanted, wanted) if tensor.shape[1] % BLOCK else wanted
-    return kind if tensor.shape[1] % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][0] == 0 else "F16"
+    same = {name: torch.zeros(about.bytes, dtype=torch.uint8) for name, about in described.items()}
+    save_file(same, twin(file))
+    bits = 8 * sum(about.bytes for about in described.values()) / numbers
+    return Written(file=file, bits=bits, share=inside / numbers)
 
 
 def twin(file: Path) -> Path:
@@ -213,7 +200,6 @@ def main(
     console = Console(stderr=True)
     # Each tensor in memory of its own, new each time: else the C library now and then keeps some for the next run.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(64 * 1024)
-    check()
     prompts, size = (PROMPTS[:1], "narrow") if quick else (PROMPTS, "middle")
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as place:
@@ -221,13 +207,16 @@ def main(
         model = make_model(folder / "model", size)
         own = weight_files.part(EMBEDDED_MODEL, "transformer")
         large = {name: tensor.bfloat16().float() for name, tensor in weight_files.part(model, "transformer").items()}
-        for name in ("tiny", "large"):
+        for name in ("tiny", "large", "plain"):
             (folder / name).mkdir()
         right, first = painted({}, prompts, steps)
-        plain = write(folder / "large", "bf16", large)
+        plain = write(folder / "plain", "bf16", str(model), large)
         wanted = velocity(model, {"transformer": str(plain.file)})
-        for form in track([*SAFETENSORS, *GGUF], description="forms", console=console):
-            small, big = (write(folder / name, form, each) for name, each in (("tiny", own), ("large", large)))
+        for form in track(FORMS, description="forms", console=console):
+            small, big = (
+                write(folder / name, form, whose, each)
+                for name, whose, each in (("tiny", "tiny", own), ("large", str(model), large))
+            )
             pictures, velocities = painted({"transformer": str(small.file)}, prompts, steps)
             asked = {"model": str(model), "file": str(big.file), "warm": str(small.file), "rounds": rounds}
             rows[form] = {

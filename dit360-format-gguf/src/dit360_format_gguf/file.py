@@ -85,18 +85,13 @@ class GgufFile:
 
     def read(self, name: str) -> torch.Tensor | Packed:
         """A tensor, on the mapped file."""
-        import numpy
         import torch
-        from dit360_core.models.running import Packed
+        from dit360_core.models.running import Packed, mapped
 
         from dit360_format_gguf.decoding import decode
 
         entry, about = self._entries[name], self.tensors[name]
-        try:
-            mapped = numpy.memmap(self.file, numpy.uint8, "c", entry.begin, (about.bytes,))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.file} cannot be read ({error}); see that it is still there.") from error
-        flat = torch.from_numpy(mapped)
+        flat = mapped(self.file, entry.begin, about.bytes)
         kind = GGMLQuantizationType(entry.kind)
         if kind in _PLAIN:
             return flat.view(getattr(torch, _PLAIN[kind])).view(about.shape)

@@ -99,7 +99,7 @@ def from_files(
         given = Model(
             name="given", api=1, base=str(made.folder), **{name: getattr(model, name) for name in _OF_THE_SHAPE}
         )
-        if same and own is not None:
+        if same and own is not None and not settings_in(file):
             usual = attrs.evolve(model, name="given", base=str(path), lora=None, shape=None)
         else:
             usual = attrs.evolve(_with_own_settings(given, made.folder, family, file), base=str(path))

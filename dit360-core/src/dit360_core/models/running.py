@@ -15,6 +15,7 @@ from dit360_core.models.shift import FlowShift
 from dit360_core.models.text import hidden_states, language_model, padded, run_on_shapes
 from dit360_core.models.tokenizers import check_numbers_of_tokens, load_tokenizer
 from dit360_core.models.velocity import TokenVelocity
+from dit360_core.models.weights.forms.mapped import mapped
 from dit360_core.models.weights.forms.outgoing import About, Outgoing, WeightsWriter
 from dit360_core.models.weights.forms.packed import Decode, Packed
 from dit360_core.models.weights.parts import explain_libraries
@@ -71,6 +72,7 @@ __all__ = [
     "kernel_for",
     "language_model",
     "load_tokenizer",
+    "mapped",
     "one_frame",
     "padded",
     "pictures_of",

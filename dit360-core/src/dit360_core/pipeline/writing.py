@@ -118,6 +118,7 @@ class _Writing:
         self.uses = self._uses()
         self.loras = tuple(applied for _, applied in self.uses)
         self.remarks = [*self._changes_elsewhere()]
+        self.wanted = wanted_of(self.family.networks, described.name, self.folder)
         self.part = self._survey()
         self._changed = self.part.additions.layers(self.part.name) if self.part.additions else ()
         self._kept_forms = self.part.tensors.forms()
@@ -176,7 +177,8 @@ class _Writing:
         """The tensors of the file, each with whether its layer sees one token (None: it is stored in full), and the
         layers that are left in full, with the reason."""
         module = self.part.module
-        shapes = {name: tuple(tensor.shape) for name, tensor in held(module).items()}
+        tied = self.wanted.tied  # what is one here is written once
+        shapes = {name: tuple(tensor.shape) for name, tensor in held(module).items() if name not in tied}
         found: list[tuple[Outgoing, bool | None]] = []
         left: dict[str, str] = {}
         selection = self.part.selection
@@ -335,10 +337,9 @@ class _Writing:
 
     def _check_read_back(self, hidden: Path, target: Path) -> None:
         """Raises Dit360Error unless the file is found to hold the part, as whoever is given it will read it."""
-        wanted = wanted_of(self.family.networks, self.described.name, self.folder)
         try:
             file = open_file(hidden, self.entry.address, self.registry)
-            found = part_in_file(self.family, self.described, wanted, file.tensors)
+            found = part_in_file(self.family, self.described, self.wanted, file.tensors)
         except ModelError as error:
             raise Dit360Error(
                 f"{target} cannot be read back ({one_line(error)}); tell the author of {self.entry.origin}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
 import tempfile
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import attrs
 import torch
 from torch.nn.functional import linear as multiply
 
 from dit360_core.errors import Reason
 from dit360_core.models.weights.forms.description import PLAIN, Described, WeightsFile
+from dit360_core.models.weights.forms.outgoing import About, Outgoing
 from dit360_core.models.weights.forms.packed import AT_ONCE, Packed, PackedEmbedding, PackedLinear
 from dit360_core.models.weights.headers import PICKLED
 from dit360_core.plugins.choosing import judge
@@ -32,6 +35,8 @@ _DTYPES = dict(zip(PLAIN, (torch.float64, torch.float32, torch.float16, torch.bf
 _SLOW = ("torch", "diffusers", "transformers")
 _SLACK = 1.1
 """One scale of a whole matrix is held once for each of its rows."""
+_ROUNDED = 0.005
+"""The share that bf16 rounds away at most."""
 _HEADER = """
 import pathlib, sys
 import {module} as plugin
@@ -233,7 +238,74 @@ class FormatConformance(OfferConformance):
             assert isinstance(found, Exception), f"a file {about} is taken for one of this form"
             check_told(found, about, path)
 
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def test_forms_that_are_written_have_names_and_a_writer(self) -> None:
+        offer = self.offer()
+        names = [form.name for form in offer.writes]
+        assert len({name.lower() for name in names}) == len(names), f"writes has a name twice: {names}"
+        assert "none" not in names, "writes has none, which means in full everywhere"
+        assert not names or offer.writer is not None, f"writes has {names[0]}, and there is no writer"
+
+    def test_what_is_written_is_read_as_it_was_stored(self) -> None:
+        for form, outgoing, stored, path in self._written_forms():
+            file = self._open(path)
+            odd = sorted({one.name for one in outgoing}.symmetric_difference(file.tensors))
+            assert not odd, f"in {form}, {odd[0]} is lost, or is more than was written"
+            for one, right in zip(outgoing, stored, strict=True):
+                found = file.read(one.name)
+                shaped(_dense(found), _dense(right), f"{one.name} in {form}")
+                _alike(_dense(found).float(), _dense(right).float(), f"{one.name} in {form}")
+                told = file.tensors[one.name]
+                assert told.shape == one.shape, f"{one.name} in {form} is {told.shape} where {one.shape} belongs"
+
+    def test_what_is_written_is_near_to_the_numbers_and_as_small_as_is_said(self) -> None:
+        offer = self.offer()
+        given = self.tensors()
+        for form, outgoing, _, path in self._written_forms():
+            file, writer = self._open(path), offer.writer()
+            for one in outgoing:
+                about, right = file.tensors[one.name], given[one.name]
+                size = writer.bytes_of(one.form, one.shape)
+                assert abs(size - about.bytes) <= 4096, f"{one.name} takes {about.bytes} bytes, and {size} were said"
+                off = float((_dense(file.read(one.name)).double() - right.double()).norm() / right.double().norm())
+                most = _ROUNDED if one.form in PLAIN else 0.5
+                within(off, most, f"{one.name}, as a share,", one.form)
+                bits = next((each.bits for each in offer.writes if each.name == one.form), None)
+                if bits is not None and about.packed:
+                    within(8 * size / right.numel(), 1.15 * bits, f"the bits of {one.name}", form)
+
     # ------------------------------------------------------------------------------------------------ inner parts
+
+    def _written_forms(self) -> Iterator[tuple[str, list[Outgoing], list[torch.Tensor | Packed], Path]]:
+        """Files that the writer makes: in each of its forms, and in full. Each tensor is asked for once, in order."""
+        offer, given = self.offer(), self.tensors()
+        if offer.writer is None:
+            raise unittest.SkipTest("this form writes no files")
+        with self._written():  # where it can be read at all
+            pass
+        for form in [*(each.name for each in offer.writes), *_DTYPES]:
+            writer, read, outgoing = offer.writer(), list[str](), list[Outgoing]()
+            for name, tensor in given.items():
+                matrix = tensor.ndim == 2 and form not in PLAIN
+                kind = writer.form_for(form, tuple(tensor.shape)) if matrix else form if form in PLAIN else "F32"
+
+                asked = functools.partial(_counted, read, name, tensor)
+                outgoing.append(Outgoing(name=name, shape=tuple(tensor.shape), form=kind, read=asked))
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                # Of any name: it is given its own when all is well.
+                path = Path(folder) / "unfinished.part"
+                about = About(family="tried", part="transformer", form=form, metadata={"tried": "told"})
+                stored = [
+                    attrs.evolve(each, tensors=tuple(t.clone() for t in each.tensors))
+                    if isinstance(each, Packed)
+                    else each.clone()
+                    for each in writer.write(path, outgoing, about)
+                ]
+                assert len(stored) == len(outgoing), f"write gives {len(stored)} of {len(outgoing)} tensors in {form}"
+                assert read == list(given), f"in {form}, tensors are not asked for once and in order: {read}"
+                assert self._open(path).metadata.get("tried") == "told", f"in {form}, what the file tells is lost"
+                yield form, outgoing, stored, path
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[tuple[Path, Mapping[str, torch.Tensor]]]:
@@ -275,6 +347,11 @@ class FormatConformance(OfferConformance):
             return {name: _dense(file.read(name)).clone() for name, about in file.tensors.items() if about.known}
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises is looked at
             return error
+
+
+def _counted(read: list[str], name: str, tensor: torch.Tensor) -> torch.Tensor:
+    read.append(name)
+    return tensor.clone()
 
 
 def _dense(found: torch.Tensor | Packed) -> torch.Tensor:

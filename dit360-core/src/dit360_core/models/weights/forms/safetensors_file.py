@@ -178,14 +178,11 @@ class SafetensorsFile:
 
         from dit360_core.models.weights.forms.fp8_int8 import eight_bits, turned
         from dit360_core.models.weights.forms.packed import Packed
-        from dit360_core.models.weights.tensors import opened
 
-        about = self.tensors[name]
-        with opened(self.file) as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-            if not about.packed and name not in self._scales:
-                return tensor
-            scale = file.get_tensor(self._scales[name]).float() if name in self._scales else None
+        about, tensor = self.tensors[name], self._numbers(name)
+        if not about.packed and name not in self._scales:
+            return tensor
+        scale = self._numbers(self._scales[name]).float() if name in self._scales else None
         if not about.packed and scale is not None:
             wide: torch.Tensor = tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
             return wide
@@ -197,3 +194,12 @@ class SafetensorsFile:
         group = self._group(name) if name.endswith(".weight") else None
         decode = eight_bits if group is None else turned(group)
         return Packed(form=about.form, shape=about.shape, tensors=tensors, decode=decode)
+
+    def _numbers(self, name: str) -> torch.Tensor:
+        # By hand: opened by safetensors, the whole header is read for every tensor.
+        from dit360_core.models.weights.forms.mapped import DTYPES, numbers
+
+        entry = self._entries[name]
+        if entry.dtype not in DTYPES:
+            raise ModelError(f"{self.file} holds {name} in {entry.dtype}, which means nothing here; {INSTEAD}.")
+        return numbers(self.file, entry.begin, entry.shape, DTYPES[entry.dtype])

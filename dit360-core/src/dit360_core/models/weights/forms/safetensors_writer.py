@@ -16,13 +16,10 @@ import torch
 
 from dit360_core.models.weights.forms.description import PLAIN
 from dit360_core.models.weights.forms.fp8_int8 import eight_bits, hadamard, turned
+from dit360_core.models.weights.forms.mapped import DTYPES
 from dit360_core.models.weights.forms.outgoing import About, Outgoing
 from dit360_core.models.weights.forms.packed import Packed
 
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "I8": torch.int8, "U8": torch.uint8,
-}  # fmt: skip
 _GROUP = 256
 """Columns that are turned together, as ComfyUI has it; fewer where they do not fit."""
 _LEAST = 1e-12
@@ -36,7 +33,7 @@ class _Entry(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 class SafetensorsWriter:
@@ -56,7 +53,7 @@ class SafetensorsWriter:
             # Says that there are scales; that there are two numbers in it, that inputs are not to be rounded.
             entries.append(_Entry("scaled_fp8", "F8_E4M3", (2,)))
         # The widest first, so that each begins at a multiple of its size.
-        ordered = sorted(entries, key=lambda entry: (-_DTYPES[entry.dtype].itemsize, entry.name))
+        ordered = sorted(entries, key=lambda entry: (-DTYPES[entry.dtype].itemsize, entry.name))
         begin: dict[str, int] = {}
         at = 0
         for entry in ordered:
@@ -84,7 +81,7 @@ class SafetensorsWriter:
             for one in tensors:
                 numbers = one.read()
                 if one.form in PLAIN:
-                    plain = numbers.to(_DTYPES[one.form])
+                    plain = numbers.to(DTYPES[one.form])
                     put(one.name, plain)
                     yield plain
                     continue
