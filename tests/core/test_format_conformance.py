@@ -12,7 +12,8 @@ from dit360_core.models.weights.forms.description import PLAIN, Described
 from dit360_core.models.weights.forms.fp8_int8 import hadamard
 from dit360_core.models.weights.forms.packed import Packed
 from dit360_core.models.weights.forms.safetensors_file import SafetensorsFile
-from dit360_core.plugins import Reason, WeightsFormat
+from dit360_core.models.weights.forms.safetensors_writer import SafetensorsWriter
+from dit360_core.plugins import Reason, WeightsFormat, WrittenForm
 from dit360_core.plugins.builtin import formats
 from dit360_core.testing import FormatConformance
 from safetensors.torch import save_file
@@ -408,6 +409,94 @@ def test_a_form_that_believes_whatever_it_reads_fails(wrong, test, said):
     getattr(Tried(), READ)()
     with pytest.raises(AssertionError, match=said):
         getattr(Tried(), test)()
+
+
+class Writing(SafetensorsWriter):
+    """Right, but for what those below do to it."""
+
+
+class Losing(Writing):
+    def write(self, file, tensors, about):
+        yield from super().write(file, tensors[:-1], about)
+        yield tensors[-1].read()
+
+
+class Silent(Writing):
+    def write(self, file, tensors, about):
+        yield from super().write(file, tensors, attrs.evolve(about, metadata={}))
+
+
+class Twice(Writing):
+    def write(self, file, tensors, about):
+        tensors[0].read()
+        yield from super().write(file, tensors, about)
+
+
+class FromTheEnd(Writing):
+    def write(self, file, tensors, about):
+        yield from reversed([*super().write(file, tensors[::-1], about)])
+
+
+class Stingy(Writing):
+    def bytes_of(self, form, shape):
+        return super().bytes_of(form, shape) // 2
+
+
+class Loud(Writing):
+    """Numbers twice as large as they were."""
+
+    def write(self, file, tensors, about):
+        louder = [attrs.evolve(one, read=lambda one=one: 2 * one.read()) for one in tensors]
+        yield from super().write(file, louder, about)
+
+
+class Telling(Writing):
+    """Others than it has stored."""
+
+    def write(self, file, tensors, about):
+        for stored in super().write(file, tensors, about):
+            yield (
+                attrs.evolve(stored, tensors=(stored.tensors[0], stored.tensors[1] * 1.01))
+                if isinstance(stored, Packed)
+                else stored
+            )
+
+
+WRITTEN = "test_what_is_written_is_read_as_it_was_stored"
+NEAR = "test_what_is_written_is_near_to_the_numbers_and_as_small_as_is_said"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "test", "said"),
+    [
+        (Losing, WRITTEN, "norm.weight is lost, or is more than was written"),
+        (Silent, WRITTEN, "what the file tells is lost"),
+        (Twice, WRITTEN, "tensors are not asked for once and in order"),
+        (FromTheEnd, WRITTEN, "tensors are not asked for once and in order"),
+        (Stingy, NEAR, r"takes \d+ bytes, and \d+ were said"),
+        (Loud, NEAR, "as a share, is off by"),
+        (Telling, WRITTEN, "to_q.weight in fp8 is off by"),
+    ],
+)
+def test_a_writer_that_is_wrong_fails(wrong, test, said):
+    (own,) = formats.dit360_formats()
+    with pytest.raises(AssertionError, match=said):
+        getattr(tried(SafetensorsFile, writes=own.writes, writer=wrong), test)()
+
+
+@pytest.mark.parametrize(
+    ("writes", "said"),
+    [
+        ([("a", 4.0), ("A", 5.0)], "has a name twice"),
+        ([("none", 4.0)], "which means in full everywhere"),
+        ([("a", 4.0)], "there is no writer"),
+    ],
+)
+def test_forms_that_cannot_be_written_fail(writes, said):
+    writer = None if said == "there is no writer" else SafetensorsWriter
+    forms = [WrittenForm(name=name, bits=bits) for name, bits in writes]
+    with pytest.raises(AssertionError, match=said):
+        tried(SafetensorsFile, writes=forms, writer=writer).test_forms_that_are_written_have_names_and_a_writer()
 
 
 @pytest.mark.parametrize(

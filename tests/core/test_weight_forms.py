@@ -196,7 +196,7 @@ def test_a_layer_computes_by_pieces_what_it_computes_at_once(form, at_once, tmp_
     # In fewer bits the input decides, and of a layer that is moved or turned into another dtype the bits stay.
     there = layer.to(torch.bfloat16)
     assert there(x.bfloat16()).dtype == torch.bfloat16
-    for one, other in zip(there.packed.tensors, found.tensors, strict=True):
+    for one, other in zip(there._stored(), found.tensors, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one.view(torch.uint8), other.contiguous().view(torch.uint8))
 

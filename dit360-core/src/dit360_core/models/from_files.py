@@ -22,7 +22,7 @@ from dit360_core.models.settings import SETTINGS, settings_in, with_settings
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.opening import open_file
-from dit360_core.models.weights.forms.renaming import holds, part_in_file, prefix_of
+from dit360_core.models.weights.forms.renaming import holds, own_names, part_in_file, prefix_of
 from dit360_core.models.weights.schema import read_json
 from dit360_core.options import LoadOptions
 from dit360_core.plugins.offers import Model
@@ -75,7 +75,7 @@ def from_files(
         return None
     file = open_file(path, registry=registry)
     family, part = _family(file, registry)
-    told = family.from_shapes(_shapes(part, file), path.stem)
+    told = family.from_shapes(_shapes(family, part, file), path.stem)
     if told is None:
         raise ModelError(f"{path} is of no {family.title} that can be run here; give another.")
     model, small = _small_files(family, told, registry, path)
@@ -126,7 +126,7 @@ def config_told(file: WeightsFile, family: Architecture, registry: Registry, nam
 
     name: of the file, without its ending.
     """
-    told = family.from_shapes(_shapes(family.part(DENOISER), file), name)
+    told = family.from_shapes(_shapes(family, family.part(DENOISER), file), name)
     if told is None:
         return None
     try:
@@ -167,9 +167,8 @@ def _family(file: WeightsFile, registry: Registry) -> tuple[Architecture, Part]:
     )
 
 
-def _shapes(part: Part, file: WeightsFile) -> dict[str, tuple[int, ...]]:
-    prefix = prefix_of(part, file.tensors)
-    return {name[len(prefix) :]: about.shape for name, about in file.tensors.items() if name.startswith(prefix)}
+def _shapes(family: Architecture, part: Part, file: WeightsFile) -> dict[str, tuple[int, ...]]:
+    return {short: file.tensors[name].shape for short, name in own_names(family, part, file.tensors).items()}
 
 
 def _small_files(family: Architecture, told: FromShapes, registry: Registry, path: Path) -> tuple[Model, Path]:

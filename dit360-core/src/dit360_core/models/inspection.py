@@ -14,7 +14,7 @@ from dit360_core.models.families import architectures
 from dit360_core.models.from_files import family_of, known_models
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.opening import form_of, open_file
-from dit360_core.models.weights.forms.renaming import holds, part_in_file, prefix_of
+from dit360_core.models.weights.forms.renaming import holds, own_names, part_in_file, prefix_of
 from dit360_core.plugins.registry import Registry
 
 _FACTOR = re.compile(r"\.(lora_[AB](\.[\w-]+)?\.weight|lora_(up|down)\.weight|lora\.(up|down)\.weight|lokr_|hada_w)")
@@ -67,12 +67,7 @@ def _parts(file: WeightsFile, registry: Registry) -> list[dict[str, Any]]:
 
 
 def _part(file: WeightsFile, family: Architecture, part: Part, prefix: str, registry: Registry) -> dict[str, Any]:
-    others = tuple(each for one in family.parts if one is not part for each in one.containers)
-    mine = {
-        name: about
-        for name, about in file.tensors.items()
-        if name.startswith(prefix) and (prefix or not name.startswith(others))
-    }
+    mine = {short: file.tensors[name] for short, name in own_names(family, part, file.tensors).items()}
     bytes_, numbers = sum(a.bytes for a in mine.values()), sum(math.prod(a.shape) for a in mine.values())
     told: dict[str, Any] = {
         "family": family.title,
@@ -85,7 +80,7 @@ def _part(file: WeightsFile, family: Architecture, part: Part, prefix: str, regi
         "notes": [],
     }
     if part.name == DENOISER:
-        shapes = {name[len(prefix) :]: about.shape for name, about in mine.items()}
+        shapes = {short: about.shape for short, about in mine.items()}
         of_shapes = family.from_shapes(shapes, file.file.stem)
         told["configuration"] = None if of_shapes is None else dict(of_shapes.transformer)
         told["notes"] = [] if of_shapes is None else list(of_shapes.notes)

@@ -16,6 +16,7 @@ from dit360_core.models.weights.conversion import Converted, Layer, bytes_of
 from dit360_core.models.weights.forms.manifest import Manifest, manifest_in
 from dit360_core.models.weights.forms.packed import AT_ONCE, packed_layer
 from dit360_core.models.weights.forms.reading import FileTensors
+from dit360_core.models.weights.forms.trial import check_packed
 from dit360_core.models.weights.stream import Piece, assemble, dtype_of, held
 from dit360_core.plugins.offers import LayerNeed
 
@@ -91,6 +92,7 @@ def load_kept(
 
     def found() -> Iterator[Piece]:
         done: set[str] = set()
+        tried: set[str] = set()
         for name in kept.layers:
             like: Any = module.get_submodule(name)
             packed = tensors.packed(f"{name}.weight")
@@ -98,6 +100,9 @@ def load_kept(
                 continue
             if packed.shape != tuple(like.weight.shape):
                 raise ModelError(f"{kept.file} holds another model's {name}; load the model anew.")
+            if packed.form not in tried:
+                check_packed(packed, name, kept.file, kept.reader)
+                tried.add(packed.form)
             wanted = dtype_of(module, f"{name}.weight", dtype)
             bias = tensors.read(f"{name}.bias").to(wanted) if f"{name}.bias" in tensors else None
             before = wanted.itemsize * (like.weight.numel() + (0 if bias is None else bias.numel()))

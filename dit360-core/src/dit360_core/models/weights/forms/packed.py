@@ -86,11 +86,6 @@ class PackedLayer(torch.nn.Module):
             for tensor, (dtype, rest) in zip(bytes_, self._kinds, strict=True)
         )
 
-    @property
-    def packed(self) -> Packed:
-        """What it holds."""
-        return Packed(form=self.form, shape=self._shape, tensors=self._stored(), decode=self._decode)
-
 
 class PackedLinear(PackedLayer):
     """``y = x · Wᵀ + b`` of a packed W ``(out, in)``, in the dtype of x."""

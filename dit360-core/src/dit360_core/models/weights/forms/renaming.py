@@ -52,14 +52,12 @@ class Recipe:
 class Found:
     """What of a file is a part's.
 
-    prefix: what stands before the names of the part's tensors.
     recipes: tensor of the part → how it is made.
     missing: tensors of the part that the file lacks.
     misshapen: tensor of the part → the shape that the file has for it.
     strange: tensors of the file, among the part's, that it has no place for.
     """
 
-    prefix: str
     recipes: Mapping[str, Recipe]
     missing: tuple[str, ...]
     misshapen: Mapping[str, Shape]
@@ -96,11 +94,17 @@ def holds(part: Part, names: Collection[str]) -> bool:
     return any(prefix + sign in names for sign in part.signs)
 
 
+def own_names(architecture: Architecture, part: Part, names: Iterable[str]) -> dict[str, str]:
+    """Name without what stands before those of a part → name in the file, of the tensors that may be the part's."""
+    there = list(names)
+    prefix = prefix_of(part, there)
+    others = () if prefix else tuple(each for one in architecture.parts if one is not part for each in one.containers)
+    return {name[len(prefix) :]: name for name in there if name.startswith(prefix) and not name.startswith(others)}
+
+
 def part_in_file(architecture: Architecture, part: Part, wanted: Wanted, tensors: Mapping[str, Described]) -> Found:
     """How a part is made of a file."""
-    prefix = prefix_of(part, tensors)
-    others = () if prefix else tuple(each for one in architecture.parts if one is not part for each in one.containers)
-    inner = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix) and not name.startswith(others)}
+    inner = own_names(architecture, part, tensors)
     inner = {here: inner[there] for there, here in _here(wanted, list(inner)).items()}
     recipes: dict[str, Recipe] = {}
     misshapen: dict[str, Shape] = {}
@@ -138,7 +142,7 @@ def part_in_file(architecture: Architecture, part: Part, wanted: Wanted, tensors
     strange = tuple(
         source for short, source in inner.items() if source not in used and not harmless(part.harmless, short)
     )
-    return Found(prefix=prefix, recipes=recipes, missing=missing, misshapen=misshapen, strange=strange)
+    return Found(recipes=recipes, missing=missing, misshapen=misshapen, strange=strange)
 
 
 def _here(wanted: Wanted, names: Sequence[str]) -> dict[str, str]:
