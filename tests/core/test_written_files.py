@@ -382,6 +382,17 @@ def test_what_is_there_is_not_replaced(tmp_path):
     assert (tmp_path / "x.safetensors").read_text() == "mine"
 
 
+def test_a_file_whose_name_was_taken_meanwhile_is_not_lost(tmp_path, monkeypatch):
+    def taken(*told):
+        (tmp_path / "x.safetensors").write_text("theirs")
+
+    with pytest.raises(Dit360Error, match=r"x.safetensors: another program .* not lost, it is .*x-2.safetensors"):
+        dit360.quantize("tiny", tmp_path / "x.safetensors", quantization_mode="int8", progress=taken)
+    assert (tmp_path / "x.safetensors").read_text() == "theirs"
+    assert "img_in.weight" in load_file(tmp_path / "x-2.safetensors")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: attrs.make_class("U", ["free"])(1000) if path else usage)

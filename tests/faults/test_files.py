@@ -288,7 +288,7 @@ def both_first(module, name):
     setattr(module, name, look)
 
 both_first(panorama, "check_save")
-both_first(storing, "check_new_folder")
+both_first(storing, "check_target")
 told = []
 for command in commands:
     sys.argv, out, err, code = ["dit360", *command], io.StringIO(), io.StringIO(), 0

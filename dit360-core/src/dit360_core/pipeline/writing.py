@@ -161,7 +161,7 @@ class _Writing:
         outgoing, left = self._outgoing()
         self._check_room(target, sum(self.writer.bytes_of(one.form, one.shape) for one, _ in outgoing))
         given_as = next(option for option, part in self.family.replaceable.items() if part == self.described.name)
-        with write_atomic(target) as opened:
+        with write_atomic(target, beside=True) as opened:
             hidden = Path(opened.name)
             layers = self._written(hidden, outgoing, progress)
             self._check_read_back(hidden, target)

@@ -23,13 +23,14 @@ class NameTaken(InputError):
 
 
 @contextmanager
-def write_atomic(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
+def write_atomic(path: Path, *, force: bool = False, beside: bool = False) -> Iterator[IO[bytes]]:
     """Opens a file for writing that takes its name only when the block has ended without an exception.
 
     The bytes go to a hidden file in the same folder, are flushed to the disk, and take the name in one step.
     On any exception, KeyboardInterrupt among them, the hidden file is removed and what was at ``path`` stays
     as it was. Symbolic links are followed. ``force`` allows to replace an existing file; without it, of several
-    programs that write one name at once the first one gets it.
+    programs that write one name at once the first one gets it; ``beside``: the others get the first free name like it,
+    and Dit360Error says so.
 
     Raises NameTaken if the file exists and ``force`` is not given, InputError if its folder does not exist or cannot
     be written to, or if it is a device; Dit360Error if writing fails later, as on a full disk.
@@ -52,6 +53,8 @@ def write_atomic(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         if force:
             os.replace(part, target)
+        elif beside:
+            _give_name_or_one_like_it(part, target, path)
         else:
             _give_name(part, target)
     except FileExistsError as error:
@@ -89,6 +92,21 @@ def _give_name(part: Path, target: Path) -> None:
             raise
         return
     part.unlink()
+
+
+def _give_name_or_one_like_it(part: Path, target: Path, path: Path) -> None:
+    """Raises Dit360Error, once the file has another name, if its own has been taken since it was looked at."""
+    try:
+        _give_name(part, target)
+    except FileExistsError as error:
+        for name in names_beside(target, target.suffix):
+            with contextlib.suppress(FileExistsError):
+                _give_name(part, name)
+                break
+        raise Dit360Error(
+            f"Cannot write {path}: another program has made it meanwhile; this one is not lost, it is "
+            f"{path.with_name(name.name)}."
+        ) from error
 
 
 def _taken(path: Path) -> NameTaken:
