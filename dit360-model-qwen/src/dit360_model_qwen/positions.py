@@ -51,14 +51,15 @@ class PanoramaRope(QwenEmbedRope):
         At the spread 1 they are the transformer's own. At another, a direction has the position that it has in the
         picture whose positions these are, and so has the first word.
         """
-        rows, columns = _as_wide(grid.rows, grid), _as_wide(grid.columns, grid)
+        of_rows, of_columns = grid.counted
+        rows, columns = _as_wide(of_rows, grid), _as_wide(of_columns, grid)
         words = max(rows // 2, columns // 2)
-        if grid.spread == 1.0:
+        if grid.spread == 1.0 and grid.counted == (grid.rows, grid.columns):
             own, _ = self._of_shapes([[(1, grid.rows, grid.columns)]], device, 0)
             return Placed(turns=torch.view_as_real(own[grid.pad_index().to(device)]), words=words)
         ids = grid.position_ids().double()
-        ids[:, 1] -= _first(grid.rows, rows, grid)
-        ids[:, 2] -= _first(grid.columns, columns, grid)
+        ids[:, 1] -= _first(of_rows, rows, grid)
+        ids[:, 2] -= _first(of_columns, columns, grid)
         own_way: Any = self.rope_params
         turns = [own_way(ids[:, axis], dim, self.theta) for axis, dim in enumerate(self.axes_dim)]
         return Placed(turns=torch.view_as_real(torch.cat(turns, dim=1)).to(device, torch.float32), words=words)

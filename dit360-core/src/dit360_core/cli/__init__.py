@@ -14,7 +14,7 @@ from types import FrameType
 
 import typer
 
-from dit360_core.cli import batch, bench, doctor, generate, new_plugin, picture, plan, quantize, registered
+from dit360_core.cli import batch, bench, doctor, generate, new_plugin, picture, plan, quantize, registered, upscale
 from dit360_core.cli.output import TERMINATED, Terminated, show_what_can_be_shown
 from dit360_core.cli.usage import Command, Group
 
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate", cls=Command)(generate.command())
+app.command("upscale", cls=Command)(upscale.command())
 app.command("batch", cls=Command)(batch.command())
 app.command("plan", cls=Command)(plan.command())
 app.command("quantize", cls=Command)(quantize.command())

@@ -20,6 +20,7 @@ def parameters(
     leave_out: Collection[str] = (),
     called: Mapping[str, str] | None = None,
     required: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[inspect.Parameter]:
     """The flags of one option class, those first that must be given.
 
@@ -27,13 +28,23 @@ def parameters(
     leave_out: options without a flag here.
     called: option → its flag, where that is not :func:`dit360_core.options.flag`.
     required: options that must be given here, whatever their default.
+    defaults: option → its default here, where that is another.
     """
     found = [
-        _parameter(option, (called or {}).get(option.name, flag(option.name)), panel, option.name in required)
+        _parameter(
+            _with_default(option, defaults or {}),
+            (called or {}).get(option.name, flag(option.name)),
+            panel,
+            option.name in required,
+        )
         for option in options_of(cls).values()
         if option.name not in leave_out
     ]
     return sorted(found, key=lambda one: one.default is not inspect.Parameter.empty)
+
+
+def _with_default(option: Option, defaults: Mapping[str, Any]) -> Option:
+    return attrs.evolve(option, default=defaults[option.name]) if option.name in defaults else option
 
 
 def _parameter(option: Option, name: str, panel: str | None, required: bool) -> inspect.Parameter:

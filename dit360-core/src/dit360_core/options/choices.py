@@ -13,6 +13,7 @@ QUANTIZED_MEANS = {"t5": "text"}
 """A value of the same → the one that means as much."""
 TIMESTEP_SCHEDULES = ("linear", "quadratic", "cosine")
 CIRCULAR_MODES = ("pad", "bias")
+WINDOW_POSITIONS = ("own", "whole")
 TILING_MODES = ("auto", "always", "never")
 TILING_LEVELS = ("auto", "stored", "mixed", "recomputed", "offloaded")
 REFERENCES = ("auto", "never")

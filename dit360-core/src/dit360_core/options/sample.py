@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from dit360_core.errors import InputError, named, remedy
-from dit360_core.options.choices import CIRCULAR_MODES, TIMESTEP_SCHEDULES
+from dit360_core.options.choices import CIRCULAR_MODES, TIMESTEP_SCHEDULES, WINDOW_POSITIONS
 from dit360_core.options.declaring import option
-from dit360_core.options.sizes import check_size
+from dit360_core.options.sizes import SIZE_STEP, check_size
 
+LEAST = 4
+"""Tokens to a side of the smallest window."""
 MAX_SEED = 2**64 - 1
 ENCODED = ("prompt", "negative_prompt", "prompt_prefix", "max_sequence_length")
 """Options of a picture that are used when its prompt is read."""
+
+
+def _windows(given: Any) -> Any:
+    """``auto``, ``never``, or ``WIDTHxHEIGHT`` in the one way that it is written here."""
+    if not isinstance(given, str):
+        return given
+    text = given.strip().lower().replace("×", "x")
+    text = {"none": "never", "no": "never", "off": "never"}.get(text, text)
+    if text not in ("auto", "never"):
+        window_size(text)
+    return text
+
+
+def window_size(text: str) -> tuple[int, int]:
+    """(width, height) in pixels of windows.
+
+    text: ``WIDTHxHEIGHT``.
+
+    Raises InputError if it is something else.
+    """
+    sides = text.split("x")
+    numbers = [int(side) for side in sides if side.isascii() and side.isdigit() and len(side) < 6]
+    if len(sides) != 2 or len(numbers) != 2:
+        raise InputError(
+            f"{named('windows')} is {text[:40]!r}, but must be auto, never, or WIDTHxHEIGHT in pixels, such as "
+            "1024x1024."
+        )
+    if any(side % SIZE_STEP or side < LEAST * SIZE_STEP for side in numbers):
+        raise InputError(
+            f"{named('windows')} is {text}, but both sides must be multiples of {SIZE_STEP}, from "
+            f"{LEAST * SIZE_STEP} on."
+        )
+    return numbers[0], numbers[1]
 
 
 @attrs.frozen(kw_only=True)
@@ -103,6 +140,17 @@ class SampleOptions:
         help="How much of a given picture is made anew, in the steps asked for: 0 none of it, 1 all.",
         minimum=0.0,
         maximum=1.0,
+    )
+    windows: str = option(
+        "never",
+        help="See the picture in windows of WIDTHxHEIGHT pixels that are averaged at every step: memory is a window's, "
+        "and time grows with the picture's area. auto: of the model's own size, where the picture is larger.",
+        converter=_windows,
+    )
+    window_positions: str = option(
+        "own",
+        help="How the model is told where a window lies: not at all (own), or by its place in the whole.",
+        choices=WINDOW_POSITIONS,
     )
     attention_backend: str = option(
         "pipeline", help="Attention kernel for this picture only; pipeline: the loaded one.", offers="attention"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image
+
+from dit360_core.panorama.light import to_light, to_srgb
 
 
 def resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
@@ -20,3 +23,18 @@ def resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) ->
     for left in (margin, margin - image.width, margin + image.width):
         wide.paste(image, (left, 0))
     return wide.resize(size, how, box=(margin, 0, margin + image.width, image.height))
+
+
+def enlarged(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB panorama at another size, by Lanczos' filter in linear light, in which mixing is what a lens does.
+
+    image: in sRGB, twice as wide as high.
+    size: (width, height) in pixels.
+    """
+    if image.size == size:
+        return image
+    light = to_light(np.asarray(image, dtype=np.float32) / np.float32(255))
+    planes = [resized(Image.fromarray(plane), size, Image.Resampling.LANCZOS) for plane in np.moveaxis(light, -1, 0)]
+    # The filter goes beyond what there is, beside edges.
+    made = to_srgb(np.stack([np.asarray(plane) for plane in planes], axis=-1).clip(0, 1))
+    return Image.fromarray((made * 255).round().astype(np.uint8))

@@ -18,12 +18,14 @@ from dit360_core.options import DecodeOptions, SampleOptions, changed_options
 from dit360_core.panorama.gpano import MADE, Pose
 from dit360_core.pipeline.blank import guidance_notes
 from dit360_core.pipeline.filling import check_shown
+from dit360_core.pipeline.journal import check_room
 from dit360_core.pipeline.ladder import Ladder
 from dit360_core.pipeline.request import Request, Resolved
 from dit360_core.pipeline.sampling import Count, Wishes, chain, levels, solve, steps_of_a_whole
 from dit360_core.pipeline.solver_trial import rehearse
 from dit360_core.pipeline.stages import Latents, Stage, letting_go, stage
 from dit360_core.pipeline.state import Loaded
+from dit360_core.pipeline.windowed import WindowedVelocity
 from dit360_core.planning.cost import evaluations
 from dit360_core.planning.kernels import slicing_notes
 from dit360_core.plugins.choosing import Choice, select
@@ -36,6 +38,7 @@ from dit360_core.plugins.offers import (
     SchedulingNeed,
 )
 from dit360_core.plugins.slicing import sliced
+from dit360_core.sphere.grid import Grid
 from dit360_core.system.phases import PhaseKind
 
 log = logging.getLogger("dit360")
@@ -99,6 +102,9 @@ class Denoising:
         solver = self._solver(request, found)
         generator = torch.Generator("cpu").manual_seed(found.seed)
         noise = self._noise(request, found, generator)
+        if request.journal is not None:
+            numbers = 4 * engine.latent_channels * found.grid.real.tokens
+            check_room(request.journal.path, 1 + solver.evaluations, 4 * numbers)
         log.info("%s, %d steps, %d evaluations of the model", solver.choice.sentence(), found.steps, solver.evaluations)
         count = Count()
         doing = f"sampling {found.width}×{found.height}"
@@ -107,7 +113,8 @@ class Denoising:
         with stage(engine, plan, doing, solver.choice, kernel.choice, kind=PhaseKind.STEP) as working, torch.no_grad():
             ladder.run(lambda: engine.bring(DENOISER))
             result = self._solve(request, found, kernel, solver, noise, generator, ladder, count, working)
-        if count.calls != solver.evaluations:
+        # What a run that was stopped has computed is not computed again.
+        if request.journal is None and count.calls != solver.evaluations:
             self._warn_once(
                 solver.choice.origin,
                 f"The scheduler {solver.choice.origin} asked the model {count.calls} times and had told "
@@ -155,10 +162,8 @@ class Denoising:
             dtype=plan.precision,
             heads=facts.heads,
             head_dim=facts.head_dim,
-            length=found.seen.tokens
-            + request.conditioning.length
-            + (found.grid.real.tokens if request.reference is not None else 0),
-            key_bias=found.biased,
+            length=self._seen(found) * (1 if request.reference is None else 2) + request.conditioning.length,
+            key_bias=found.biased and (found.windows is None or found.windows.around),
         )
         of_pipeline = asked.attention_backend == "pipeline"
         requested = plan.attention.requested if of_pipeline else asked.attention_backend
@@ -181,7 +186,7 @@ class Denoising:
         settings = SchedulerSettings(
             shift=self._loaded.engine.shift(steps), timestep_schedule=asked.timestep_schedule, eta=asked.scheduler_eta
         )
-        need = SchedulingNeed(steps=steps, tokens=found.grid.tokens)
+        need = SchedulingNeed(steps=steps, tokens=found.tokens)
         choice, scheduler = select(
             "scheduler",
             asked.scheduler_type,
@@ -253,12 +258,12 @@ class Denoising:
     ) -> torch.Tensor:
         """The steps of a picture, which is told of after each."""
         asked, engine = request.options, self._loaded.engine
-        sigmas = levels(solver.scheduler, found.steps, found.grid.tokens, asked.scheduler_type, asked.denoise)
+        sigmas = levels(solver.scheduler, found.steps, found.tokens, asked.scheduler_type, asked.denoise)
         if request.image is not None:
             noise = (1.0 - sigmas[0]) * request.image.tensor.to(noise.device) + sigmas[0] * noise
         # The state is kept in float32 (or wider) whatever the model computes in: steps are small differences.
         x = engine.pack(noise.to(engine.device, torch.promote_types(engine.dtype, torch.float32)))
-        velocity = engine.velocity(found.grid, found.guidance.embedded, kernel.of_this_picture, biased=found.biased)
+        velocity, windowed = self._velocity(request, found, kernel)
         if ladder.slice_attention is not None:
             ladder.slice_attention = partial(self._slice, velocity, kernel)
         wishes = Wishes(
@@ -275,14 +280,36 @@ class Denoising:
             seen = engine.pack(request.reference.tensor.to(x))
             beside = seen if beside is None else torch.cat([beside, seen], dim=-1)
         model = chain(
-            engine, found.grid, velocity, request.conditioning, wishes, attempt, count, beside, request.hold, sigmas[0]
-        )
+            engine, found.grid, velocity, request.conditioning, wishes, attempt, count, beside, request.hold, sigmas[0],
+            each_question=None if windowed is None else windowed.next, journal=request.journal,
+        )  # fmt: skip
         for done, state, expected in solve(solver.scheduler, model, x, sigmas, generator):
             x = state
             engine.mark(f"step {done}")
             self._tell(request, found, done, expected, working, (solver.choice, kernel.choice))
         made = engine.unpack(x, found.grid).cpu()
         return made if request.hold is None else request.hold.settled(made)
+
+    @staticmethod
+    def _seen(found: Resolved) -> int:
+        """Tokens of the picture that attention has at once."""
+        return found.seen.tokens if found.windows is None else found.windows.tokens(found.seen.padding)
+
+    def _velocity(self, request: Request, found: Resolved, kernel: Kernel) -> tuple[Velocity, WindowedVelocity | None]:
+        """The denoiser as a function, and the same if it sees windows."""
+        engine = self._loaded.engine
+        if found.windows is None:
+            attend = kernel.of_this_picture
+            return engine.velocity(found.grid, found.guidance.embedded, attend, biased=found.biased), None
+        biased = found.biased and found.windows.around
+
+        def look(grid: Grid, attend: Attend | None) -> Velocity:
+            return engine.velocity(grid, found.guidance.embedded, attend, biased=biased)
+
+        windowed = WindowedVelocity(
+            look, found.grid, found.windows, request.options.window_positions, kernel.of_this_picture
+        )
+        return windowed, windowed
 
     def _tell(
         self,
@@ -336,7 +363,7 @@ class Denoising:
             "prompt_prefix": conditioning.prefix,
             **({"prompts": 1 + len(conditioning.others)} if conditioning.others else {}),
             "scheduler": solver.choice.as_dict(),
-            "evaluations": count.calls,
+            "evaluations": count.calls if request.journal is None else solver.evaluations,
             **({"negative_prompt": conditioning.negative_prompt} if found.guidance.away else {}),
             "denoise": asked.denoise,
             **({} if request.shown is None else {"filled": request.shown.share}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +40,7 @@ from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.editing.given import given as given_by
 from dit360_core.pipeline.editing.pasting import pasted
 from dit360_core.pipeline.holding import Hold
+from dit360_core.pipeline.journal import Journal
 from dit360_core.pipeline.ladder import Ladder
 from dit360_core.pipeline.prefix import prefixed, spaced
 from dit360_core.pipeline.report import measuring
@@ -46,8 +48,10 @@ from dit360_core.pipeline.request import Request
 from dit360_core.pipeline.signature import takes
 from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress, Shown, Tap, letting_go, stage
 from dit360_core.pipeline.state import Loaded, State
+from dit360_core.pipeline.upscaling import kept_in, larger
 from dit360_core.planning.checks import begun_with, check_filled, check_request, picture_size
 from dit360_core.planning.guidance import check_guidance, guidance_of, negative_prompt_of
+from dit360_core.planning.larger import asked_of
 from dit360_core.planning.plan import Plan
 from dit360_core.planning.prediction import Prediction
 from dit360_core.plugins.offers import Model
@@ -161,6 +165,68 @@ class Pipeline:
         asked = begun_with(asked, begun.size) if begun is not None else own.outline.begin(asked)
         if given is None:
             own.tell(asked)
+        request = partial(Request, options=asked, noise=latents, progress=progress, tap=tap)
+        return self._painted(own, begun, asked, decode_options, request)
+
+    @takes(SampleOptions, EditOptions, DecodeOptions, leave_out=("prompt", "width", "height"))
+    @letting_go
+    def upscale(
+        self,
+        image: Panorama | Image,
+        prompt: str | None = None,
+        *,
+        to: int,
+        mask: Image | None = None,
+        state: str | Path | None = None,
+        progress: Progress | None = None,
+        tap: Tap | None = None,
+        **options: Any,
+    ) -> Panorama:
+        """A panorama becomes a larger one with new detail, in time and memory that grow with its area only.
+
+        It is resampled, and a part of the way (``denoise``) is made anew in windows of the model's own size.
+
+        image: the panorama.
+        prompt: what it shows; None: what its metadata say.
+        to: width in pixels, a multiple of 32 above the panorama's.
+        mask: which part is made anew, as for :meth:`generate`; elsewhere it is only resampled.
+        state: file in which what was computed is kept until all is done: a run that was stopped goes on from there, and
+        comes to the same picture bit by bit. None: nothing is kept.
+        progress, tap: as for :meth:`generate`.
+        options: as for :meth:`generate`; ``denoise`` is 0.35 here, ``windows`` auto, and ``steps`` the model's own
+        times ``denoise`` where they are not given.
+
+        Raises InputError for a picture without a prompt, a size that is none, or the state of another run.
+        """
+        asked = asked_of(image, prompt, to, options, self.plan.model)
+        decoding, editing = own_options(DecodeOptions, options), own_options(EditOptions, options)
+        decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
+        own = given_by(larger(image, to), mask, None, edit_options)
+        asked = own.outline.begin(asked)
+        own.tell(asked)
+        started = attrs.evolve(asked, seed=secrets.randbits(32)) if asked.seed is None else asked
+        with kept_in(state, own, asked, self.state.as_dict(), {"seed": started.seed}) as journal:
+            if journal is not None:
+                started = attrs.evolve(asked, seed=journal.drawn["seed"])
+            request = partial(Request, options=started, progress=progress, tap=tap, journal=journal)
+            return self._painted(own, None, started, decode_options, request, journal)
+
+    def _painted(
+        self,
+        own: Given,
+        begun: Latents | None,
+        asked: SampleOptions,
+        decode_options: DecodeOptions,
+        request: Callable[..., Request],
+        journal: Journal | None = None,
+    ) -> Panorama:
+        """A picture of what is given.
+
+        begun: latents to begin with; None: the picture's that is given, if any.
+        request: makes a request of what is still to be found.
+        journal: of the run, if there is one.
+        """
+        decoding = attrs.asdict(decode_options)
         self.check(asked, decode_options, filled=own.keeps)
         referring = own.keeps and self._refers(own)
         with measuring(self._loaded, asked.log_memory_stats, asked, decode_options, referring=referring) as measured:
@@ -168,7 +234,7 @@ class Pipeline:
             own = own.at(size)
             canvas = canvas_of(own, size) if own.keeps else None
             if begun is None and (picture := canvas.picture if canvas is not None else own.image) is not None:
-                begun = self.encode_image(picture, **decoding)
+                begun = self._begun(picture, decoding, journal)
             hold = None
             if canvas is not None and begun is not None:
                 hold = Hold(latents=begun, keep=canvas.keep, told=canvas.told)
@@ -179,29 +245,37 @@ class Pipeline:
             if canvas is not None and referring:
                 reference = self._autoencoding.encode_pixels(canvas.on_green, build(DecodeOptions, decoding))
             conditioning = self._read(
-                prompt,
+                asked.prompt,
                 negative_prompt_of(asked, self.plan.model, self.engine.facts),
                 asked.max_sequence_length,
                 asked.prompt_prefix,
                 reference is not None,
             )
             sampled = self._denoising.sample(
-                Request(
+                request(
                     conditioning=conditioning,
-                    options=asked,
-                    noise=latents,
                     image=begun if asked.denoise < 1.0 else None,
                     shown=shown,
                     hold=hold,
                     reference=reference,
-                    progress=progress,
-                    tap=tap,
                 )
             )
             sampled = sampled.asked_too(changed_options(own.options))
             paste = None if canvas is None else partial(pasted, canvas=canvas, match=own.options.match_colours)
             panorama = self._autoencoding.decode(sampled, decode_options, paste)
         return measured.written(panorama)
+
+    def _begun(self, picture: Panorama, decoding: Mapping[str, Any], journal: Journal | None) -> Latents:
+        """The latents of a picture to begin with, which a run that goes on has already."""
+        if journal is None:
+            return self.encode_image(picture, **decoding)
+        shape = (1, self.engine.latent_channels, picture.height // 8, picture.width // 8)
+        kept = journal.latents(shape)
+        if kept is not None:
+            return Latents(tensor=kept, pose=attrs.evolve(picture.pose, others={}))
+        made = self.encode_image(picture, **decoding)
+        journal.keep_latents(made.tensor)
+        return made
 
     def _refers(self, own: Given) -> bool:
         """Whether the model is shown what is kept."""

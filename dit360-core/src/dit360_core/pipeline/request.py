@@ -11,14 +11,18 @@ import attrs
 from dit360_core.options import SampleOptions
 from dit360_core.planning.checks import padding_of, picture_size
 from dit360_core.planning.guidance import Guided, guidance_of
+from dit360_core.planning.windows import windows_of
 from dit360_core.plugins.offers import Model
 from dit360_core.sphere.grid import Grid
+from dit360_core.sphere.size import PATCH
+from dit360_core.sphere.windows import Windows
 
 if TYPE_CHECKING:
     import torch
 
     from dit360_core.models.architecture import Facts
     from dit360_core.pipeline.holding import Hold
+    from dit360_core.pipeline.journal import Journal
     from dit360_core.pipeline.stages import Conditioning, Latents, Progress, Shown, Tap
 
 
@@ -34,6 +38,7 @@ class Request:
     hold: what is kept of a picture; None: nothing.
     reference: a picture that a model which refers is shown; None: none.
     progress, tap: called after each step.
+    journal: which keeps what was computed; None: nothing is kept.
     """
 
     conditioning: Conditioning
@@ -45,6 +50,7 @@ class Request:
     reference: Latents | None = None
     progress: Progress | None = None
     tap: Tap | None = None
+    journal: Journal | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +63,7 @@ class Resolved:
     whole: the steps that it has where something is.
     guidance: what it comes to with the model.
     seed: drawn, where none was given.
+    windows: in which it is seen; None: it is seen at once.
     """
 
     width: int
@@ -70,6 +77,7 @@ class Resolved:
     guidance: Guided
     seed: int
     grid: Grid
+    windows: Windows | None
 
     @classmethod
     def of(cls, asked: SampleOptions, model: Model, facts: Facts) -> Resolved:
@@ -94,12 +102,18 @@ class Resolved:
             guidance=guidance_of(asked, model, facts),
             seed=secrets.randbits(32) if asked.seed is None else asked.seed,
             grid=Grid.of_picture(width, height, padding, model.width / width if interpolating else 1.0),
+            windows=windows_of(asked, model),
         )
 
     @property
     def biased(self) -> bool:
         """Whether the panorama wraps by weights on the keys instead of copies of columns."""
         return self.circular_mode == "bias"
+
+    @property
+    def tokens(self) -> int:
+        """Of the picture that the denoiser sees at once, pad columns included; mu is computed from this."""
+        return self.grid.tokens if self.windows is None else self.windows.tokens(self.grid.padding)
 
     @property
     def seen(self) -> Grid:
@@ -118,7 +132,12 @@ class Resolved:
             "circular_mode": self.circular_mode,
             "latent_rotation": self.rotating,
             "position_interpolation": self.interpolating,
+            **({} if self.windows is None else {"windows": self._windows_told(self.windows)}),
         }
+
+    @staticmethod
+    def _windows_told(windows: Windows) -> dict[str, int]:
+        return {"width": PATCH * windows.width, "height": PATCH * windows.height, "count": windows.count}
 
 
 def _own(given: bool | None, of_the_model: bool) -> bool:

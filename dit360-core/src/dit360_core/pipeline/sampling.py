@@ -4,6 +4,7 @@ A solver asks a :class:`~dit360_core.plugins.offers.FlowModel`, ``model(x, sigma
 for is a chain of such models, each of which asks the one that it was made of. In the order in which a question passes::
 
     Expecting       keeps the picture as it is expected, for previews
+    Recorded        answers of a run that was stopped are read, and new ones kept
     Held            a part of a picture stays as it is
     SmoothPoles     rows near the poles as smooth as their circles are small
     Reconciled      two views of the panorama agree          (two of each of those below)
@@ -32,6 +33,7 @@ from dit360_core.errors import Dit360Error
 from dit360_core.models.embedding import Embedding
 from dit360_core.models.engine import Engine, Velocity
 from dit360_core.pipeline.holding import Held, Hold
+from dit360_core.pipeline.journal import Journal, Recorded
 from dit360_core.pipeline.stages import Conditioning
 from dit360_core.planning.guidance import Guided
 from dit360_core.plugins.offers import FlowModel, SchedulerImplementation
@@ -242,11 +244,14 @@ class Expecting:
 
     model: FlowModel
     angle: Angle
+    each_question: Callable[[], None] | None = None
     _expected: torch.Tensor | None = None
     _fresh: bool = True
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         self.angle.next()
+        if self.each_question is not None:
+            self.each_question()
         v = self.model(x, sigma)
         if self._fresh:
             self._expected, self._fresh = x - sigma * v, False
@@ -272,6 +277,8 @@ def chain(
     beside: torch.Tensor | None = None,
     hold: Hold | None = None,
     start: float = 1.0,
+    each_question: Callable[[], None] | None = None,
+    journal: Journal | None = None,
 ) -> Expecting:
     """The denoiser as a solver asks it, for one picture.
 
@@ -283,6 +290,8 @@ def chain(
     beside: what a model that fills is shown.
     hold: what is kept of a picture; None: nothing.
     start: the noise level at which the run begins.
+    each_question: called before the solver's next question is answered.
+    journal: which has answers of a run that was stopped, and keeps those of this one.
     """
     count = count or Count()
     angle = Angle(columns=2 * grid.columns, rotating=wishes.rotating)
@@ -309,7 +318,9 @@ def chain(
         model = SmoothPoles(model, engine, grid, wishes.cube_consistency)
     if hold is not None:
         model = _held(engine, model, hold, start)
-    return Expecting(model, angle)
+    if journal is not None:
+        model = Recorded(model, journal)
+    return Expecting(model, angle, each_question)
 
 
 def _held(engine: Engine, model: FlowModel, hold: Hold, start: float) -> Held:

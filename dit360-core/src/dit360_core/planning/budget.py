@@ -279,8 +279,8 @@ def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subj
                 2.0 if setup.stores_scores and phase.name == PhaseKind.STEP else 1.0
             )
         if phase.name == PhaseKind.STEP:
-            computing *= subject.evaluations
-        times = subject.evaluations if phase.name == PhaseKind.STEP and setup.offload != "model" else 1
+            computing *= subject.looks
+        times = subject.looks if phase.name == PhaseKind.STEP and setup.offload != "model" else 1
         link = speed.disk if setup.offload == "disk" else speed.link / (3 if setup.offload == "sequential" else 1)
         moving = phase.moved * times / link
         if setup.evict == "all" or (setup.evict == "text" and phase.name == PhaseKind.TEXT):

@@ -26,12 +26,14 @@ from dit360_core.planning.places import beside, located
 from dit360_core.planning.precision import precision_for
 from dit360_core.planning.prediction import CUDA_CONTEXT, Prediction, Setup
 from dit360_core.planning.tiling import choose_tiling, tiling_settings
+from dit360_core.planning.windows import windows_of
 from dit360_core.plugins.choosing import judge
 from dit360_core.plugins.entries import Entry, by_priority
 from dit360_core.plugins.figures import claimed_scratch
 from dit360_core.plugins.offers import LayerNeed, Model, Quantizer
 from dit360_core.plugins.registry import Registry
 from dit360_core.sphere.size import tokens_of
+from dit360_core.sphere.windows import Windows
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import free_memory, gib, used_memory
@@ -48,6 +50,9 @@ HOST_SHARE = 0.9
 """Of system memory, for programs: the rest is the system's."""
 HOST_HELD = 2 * 2**30
 """What this program takes of system memory beside weights that wait there, with CUDA's libraries."""
+_AS_LARGE = 7
+"""Tensors of float32 as large as the state: itself, the noise and the picture begun with, what is expected, the mean of
+the windows and what becomes of it on the way."""
 PROGRAM = 600 * 2**20
 """What a process with the libraries takes, where it cannot be looked at."""
 
@@ -105,8 +110,15 @@ class Subject:
         """Of the image, with its pad columns and a picture that is shown, and of the prompt."""
         padding = 0 if self.sampling.circular_mode == "bias" else padding_of(self.sampling, self.model)
         text = self.sampling.max_sequence_length or self.shapes.longest_prompt
-        shown = tokens_of(*self.size) if self.referring and self.facts.refers else 0
-        return tokens_of(*self.size, padding) + shown, text
+        windows, refers = self.windows, self.referring and self.facts.refers
+        seen = tokens_of(*self.size, padding) if windows is None else windows.tokens(padding)
+        real = tokens_of(*self.size) if windows is None else windows.tokens()
+        return seen + (real if refers else 0), text
+
+    @property
+    def windows(self) -> Windows | None:
+        """In which the picture is seen; None: it is seen at once."""
+        return windows_of(self.sampling, self.model)
 
     @property
     def evaluations(self) -> int:
@@ -115,6 +127,11 @@ class Subject:
         found = () if asked.scheduler_type == "auto" else self.registry.find("scheduler", asked.scheduler_type)
         away = guidance_of(asked, self.model, self.facts).away
         return evaluations(asked, asked.steps or self.model.steps, found[0] if found else None, away=away)
+
+    @property
+    def looks(self) -> int:
+        """How often the denoiser runs for a picture: in each evaluation once for each window."""
+        return self.evaluations * (1 if self.windows is None else self.windows.count)
 
     @property
     def host_room(self) -> int | None:
@@ -174,11 +191,20 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
         height=height,
         tokens=subject.tokens,
         beside=subject.beside,
+        state=_state(subject),
         tiling=tiling,
         tiling_origin=chosen.origin,
         # Of a card that is not here nobody knows what is free.
         budget=budget if budget is not None or subject.here else UNLIMITED,
     )
+
+
+def _state(subject: Subject) -> int:
+    """Bytes of what a picture that is seen in windows has as large as itself while it is sampled."""
+    if subject.windows is None:
+        return 0
+    numbers = 4 * subject.facts.latent_channels * tokens_of(*subject.size)
+    return _AS_LARGE * 4 * numbers
 
 
 def _slices(subject: Subject, options: LoadOptions) -> int:

@@ -37,6 +37,7 @@ class Setup:
 
     tokens: of the image, pad columns included, and of the prompt.
     beside: bytes of a LoRA beside the transformer's weights.
+    state: bytes of a picture on its way, where more than a window of it is not seen at once.
     budget: bytes to keep to, everything included, or None.
     tiling: what will decode, None if it is not known.
     tiling_origin: its name, and whose it is.
@@ -53,6 +54,7 @@ class Setup:
     height: int
     tokens: tuple[int, int]
     beside: int = 0
+    state: int = 0
     tiling: TilingImplementation | None = None
     tiling_origin: str = ""
     budget: int | None = None
@@ -154,6 +156,7 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
             dtype, image, text, stores_scores=setup.stores_scores, slice_size=setup.slice_size,
             quantized=setup.quantized.get(DENOISER), size=size, packs=packs,
         )  # fmt: skip
+        step = attrs.evolve(step, peak=step.peak + setup.state)
         what = "attention scores" if setup.stores_scores and step.at.endswith("attn") else "activations"
         phases.append(phase(PhaseKind.STEP, [DENOISER], step, what, operations=step.operations))
     if AUTOENCODER in parts:

@@ -95,5 +95,37 @@ class Grid:
         ids[..., 2] = self._spread(self.sources())[None, :]
         return ids.reshape(-1, 3)
 
+    @property
+    def counted(self) -> tuple[int, int]:
+        """Rows and columns of the picture whose positions these are."""
+        return self.rows, self.columns
+
     def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
         return (numbers + 0.5) * self.spread - 0.5
+
+
+@attrs.define(unsafe_hash=True)
+class Window(Grid):
+    """A part of a panorama, as the denoiser sees it.
+
+    top, left: where its first row and column lie in the whole.
+    whole: rows and columns of that; None: it is numbered as a panorama of its own.
+    """
+
+    top: int = 0
+    left: int = 0
+    whole: tuple[int, int] | None = None
+
+    @property
+    def real(self) -> Grid:
+        return Window(self.rows, self.columns, 0, self.spread, self.top, self.left, self.whole)
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        return self.whole or (self.rows, self.columns)
+
+    def position_ids(self) -> torch.Tensor:
+        ids = super().position_ids()
+        ids[:, 1] += self.top * self.spread
+        ids[:, 2] += self.left * self.spread
+        return ids

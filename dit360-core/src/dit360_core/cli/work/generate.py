@@ -33,7 +33,7 @@ from dit360_core.options import (
     build,
     own_options,
 )
-from dit360_core.panorama.picture import check_save, rescue
+from dit360_core.panorama.picture import Panorama, check_save, rescue
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
 from dit360_core.plugins.guarding import undisturbed
@@ -87,16 +87,10 @@ def run(
             pipe = ready.load(recorder)
     loaded = time.perf_counter()
     asked = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
-    with _Bar(console) as advance, undisturbed():
+    with StepBar(console) as advance, undisturbed():
         panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance)
     done = time.perf_counter()
-    try:
-        panorama.save(output, force=force)
-    except Dit360Error as error:  # after minutes of computing: the disk is full, or another program took the name
-        kept = rescue(panorama, output)
-        if kept is None:
-            raise
-        raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
+    saved(panorama, output, force=force)
     used: Any = panorama.settings["used"]
     console.print(
         f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; "
@@ -116,6 +110,17 @@ def run(
         panorama.view(file=output)
 
 
+def saved(panorama: Panorama, output: Path, *, force: bool) -> None:
+    """Saves a picture, or tells where it is instead. Raises Dit360Error."""
+    try:
+        panorama.save(output, force=force)
+    except Dit360Error as error:  # after minutes of computing: the disk is full, or another program took the name
+        kept = rescue(panorama, output)
+        if kept is None:
+            raise
+        raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
+
+
 def _show_memory(console: Console, told: dict[str, Any]) -> None:
     """What each phase took, beside what was predicted."""
     reserved = any("reserved" in phase for phase in told["phases"])
@@ -133,7 +138,7 @@ def _show_memory(console: Console, told: dict[str, Any]) -> None:
     console.print(table)
 
 
-class _Bar:
+class StepBar:
     """A bar of sampling steps with the time that is left."""
 
     def __init__(self, console: Console) -> None:

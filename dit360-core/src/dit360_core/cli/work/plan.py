@@ -109,6 +109,7 @@ def as_dict(
         "requested": changed_options(asked), "attention": subject.attention.address,
         "budget": None if fitted is None else fitted.budget,
         "speed": attrs.asdict(speed), "evaluations": subject.evaluations,
+        **({} if subject.windows is None else {"windows": subject.windows.count}),
         **told(best), "others": [] if fitted is None else [told(each) for each in fitted.others[:ALTERNATIVES]],
     }  # fmt: skip
 
@@ -130,6 +131,8 @@ def _show(
 
     say(worded(verdict.sentence(asked)), "bold red" if verdict.fits is False else "bold")
     many = f"{subject.evaluations} evaluation{'' if subject.evaluations == 1 else 's'}"
+    if subject.windows is not None:
+        many += f" of {subject.windows.count} windows"
     say(f"{_called(asked, subject)} at {width}×{height}, {many}, {subject.precision} on {where}")
     for kept in subject.kept.values():
         say(f"{subject.family.part(kept.part).words}: {kept.sentence()}")
@@ -139,7 +142,7 @@ def _show(
     for phase in best.prediction.phases:
         total = gib(phase.total)
         peak = phase is best.prediction.peak
-        many = f" × {subject.evaluations}" if phase.name == PhaseKind.STEP else ""
+        many = f" × {subject.looks}" if phase.name == PhaseKind.STEP else ""
         table.add_row(
             phase.name + many, gib(phase.weights), gib(phase.working), f"[bold]{total}[/]" if peak else total,
             phase.dominated_by, duration(best.parts[phase.name]),

@@ -1,0 +1,79 @@
+"""Makes a picture larger, and keeps what was computed until that is done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from dit360_core.cli.work.generate import StepBar, saved
+from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, build, own_options
+from dit360_core.panorama.masks import open_mask
+from dit360_core.panorama.picture import Panorama, check_save
+from dit360_core.pipeline.loading import prepare
+from dit360_core.planning.larger import asked_of, check_larger, told_prompt
+from dit360_core.plugins.guarding import undisturbed
+from dit360_core.plugins.registry import default_registry
+from dit360_core.system.durations import duration
+
+STATE = ".state"
+"""After the name of the output: what was computed, until the picture is there."""
+
+
+def run(
+    console: Console,
+    file: Path,
+    prompt: str | None,
+    to: int,
+    output: Path | None,
+    mask: Path | None,
+    force: bool,
+    open_viewer: bool,
+    options: dict[str, Any],
+) -> None:
+    """Makes the picture and saves it. Everything that can be wrong is looked at in the order of its cost."""
+    of_the_model = own_options(LoadOptions, options)
+    loading = build(LoadOptions, of_the_model)
+    decoding = build(DecodeOptions, own_options(DecodeOptions, options))
+    build(EditOptions, own_options(EditOptions, options))
+    target = output if output is not None else file.with_name(f"{file.stem}-{to}{file.suffix}")
+    check_save(target, force=force)
+    picture = Panorama.open_whole(file)
+    check_larger(picture, to)
+    words = prompt if prompt is not None else told_prompt(picture)
+    hole = None if mask is None else open_mask(mask)
+    own = {name: value for name, value in options.items() if name not in of_the_model}
+    started = time.perf_counter()
+    with console.status(Text(f"Loading {loading.model} …")):
+        ready = prepare(loading, registry=default_registry())
+        asked = asked_of(picture, words, to, own, ready.plan.model)
+        ready = prepare(loading, registry=default_registry(), picture=(asked, decoding))
+        with undisturbed():
+            pipe = ready.load()
+    loaded = time.perf_counter()
+    state = target.with_name(target.name + STATE)
+    try:
+        with StepBar(console) as advance, undisturbed():
+            panorama = pipe.upscale(picture, words, to=to, mask=hole, state=state, progress=advance, **own)
+    except BaseException:
+        if state.exists():
+            console.print(
+                f"What is done is kept in {state}; run the same command again to go on.", markup=False, soft_wrap=True
+            )
+        raise
+    done = time.perf_counter()
+    saved(panorama, target, force=force)
+    used: Any = panorama.settings["used"]
+    windows = used.get("windows", {}).get("count", 1)
+    console.print(
+        f"Saved {target} ({panorama.width}×{panorama.height} of {picture.width}×{picture.height}, "
+        f"{windows} window{'' if windows == 1 else 's'}, seed {used['seed']}; loading {duration(loaded - started)}, "
+        f"making it {duration(done - loaded)})",
+        markup=False,
+        soft_wrap=True,
+    )
+    if open_viewer:
+        panorama.view(file=target)

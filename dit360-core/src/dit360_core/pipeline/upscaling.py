@@ -1,0 +1,66 @@
+"""What upscaling a panorama asks of the pipeline, and the state of a run that may be stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from PIL.Image import Image
+
+from dit360_core.errors import InputError
+from dit360_core.options import SampleOptions
+from dit360_core.panorama.picture import Panorama
+from dit360_core.panorama.resizing import enlarged
+from dit360_core.pipeline.editing.given import Given
+from dit360_core.pipeline.journal import Journal, journal
+
+_OF_THE_MODEL = ("model", "base", "device", "precision", "attention", "quantization", "loras", "added_loras")
+"""What of the model's state decides about numbers."""
+
+
+def larger(image: Panorama | Image, to: int) -> Panorama:
+    """A panorama at a larger size.
+
+    to: width in pixels.
+    """
+    panorama = image if isinstance(image, Panorama) else Panorama(image=image)
+    if panorama.area is not None:
+        raise InputError("Only a part of the sphere is shown in the picture; make the rest first.")
+    hole = panorama.hole
+    return attrs.evolve(
+        panorama,
+        image=enlarged(panorama.image, (to, to // 2)),
+        hole=None if hole is None else hole.resize((to, to // 2)),
+        coded=None,
+        file="",
+    )
+
+
+@contextlib.contextmanager
+def kept_in(
+    state: str | Path | None, own: Given, asked: SampleOptions, model: Mapping[str, Any], drawn: Mapping[str, Any]
+) -> Iterator[Journal | None]:
+    """The state of a run in a file; None: none is kept.
+
+    own: what is given.
+    asked: of the picture, the seed as it was given.
+    model: what is told of it in metadata.
+    drawn: for this run, if it does not go on.
+    """
+    if state is None:
+        yield None
+        return
+    assert own.image is not None
+    told = {
+        "picture": hashlib.sha256(own.image.image.tobytes()).hexdigest(),
+        "mask": "" if own.mask is None else hashlib.sha256(own.mask.tobytes()).hexdigest(),
+        **{name: model.get(name) for name in _OF_THE_MODEL},
+        **attrs.asdict(asked),
+        **attrs.asdict(own.options),
+    }
+    with journal(Path(state), told, drawn) as found:
+        yield found

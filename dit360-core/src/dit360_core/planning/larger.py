@@ -1,0 +1,66 @@
+"""What is asked of a larger picture that is made of a panorama. It imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from PIL.Image import Image
+
+from dit360_core.errors import InputError, named
+from dit360_core.options import DecodeOptions, EditOptions, SampleOptions, build, own_options
+from dit360_core.panorama.picture import Panorama
+from dit360_core.plugins.offers import Model
+
+MOST = 16384
+"""Pixels of the widest picture."""
+DENOISE = 0.35
+"""The share of the way that is made anew: enough for detail, too little for other things than there are."""
+LEAST_STEPS = 4
+
+
+def asked_of(
+    image: Panorama | Image, prompt: str | None, to: int, options: Mapping[str, Any], model: Model
+) -> SampleOptions:
+    """The options of the larger picture.
+
+    image, prompt, to, options: as for :meth:`Pipeline.upscale`.
+    model: gives the steps of a whole run.
+
+    Raises InputError for a picture without a prompt, and for a size that is none.
+    """
+    check_larger(image, to)
+    words = prompt if prompt is not None else told_prompt(image)
+    own = {
+        name: value
+        for name, value in options.items()
+        if name not in own_options(DecodeOptions, options) | own_options(EditOptions, options)
+    }
+    given = {"denoise": DENOISE, "windows": "auto", **own, "prompt": words, "width": to}
+    asked = build(SampleOptions, given, beside=DecodeOptions)
+    if asked.steps is None:
+        asked = attrs.evolve(asked, steps=max(LEAST_STEPS, math.ceil(model.steps * asked.denoise)))
+    return asked
+
+
+def check_larger(image: Panorama | Image, to: int) -> None:
+    """Raises InputError for a width that no larger picture can have.
+
+    to: in pixels.
+    """
+    if to % 32:
+        raise InputError(f"{named('to')} is {to}, but must be a multiple of 32; take {max(32, round(to / 32) * 32)}.")
+    if to > MOST:
+        raise InputError(f"{named('to')} is {to}, but must be at most {MOST}.")
+    if to <= image.width:
+        raise InputError(f"{named('to')} is {to}, and the picture is {image.width} wide already; name a larger width.")
+
+
+def told_prompt(image: Panorama | Image) -> str:
+    """The prompt that a picture's metadata tell. Raises InputError if they tell none."""
+    found = image.settings.get("prompt") if isinstance(image, Panorama) else None
+    if not isinstance(found, str) or not found.strip():
+        raise InputError("The picture does not say what it shows; give a prompt, such as 'a castle at sunset'.")
+    return found

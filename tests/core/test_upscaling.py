@@ -1,0 +1,259 @@
+"""Larger pictures: detail in windows, and runs that are stopped and go on to the same picture, bit by bit."""
+
+import json
+import random
+
+import dit360_core as dit360
+import numpy as np
+import pytest
+import torch
+from command_line import dit360 as run_in
+from dit360_core.errors import InputError
+from dit360_core.panorama.light import to_light, to_srgb
+from dit360_core.panorama.resizing import enlarged, resized
+from dit360_core.pipeline.journal import Recorded, journal
+from PIL import Image
+
+ASKED = {"to": 256, "seed": 3, "steps": 3, "windows": "128x64"}
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def small(tiny):
+    return tiny.generate("a castle above a meadow at sunset", width=128, steps=4, seed=1)
+
+
+@pytest.fixture(scope="module")
+def large(tiny, small):
+    return tiny.upscale(small, **ASKED)
+
+
+def pixels(panorama):
+    return np.asarray(panorama.image)
+
+
+# ------------------------------------------------------------------------------------------------------ resampling
+
+
+def test_light_is_that_of_srgb():
+    """Values of IEC 61966-2-1."""
+    known = {0.0: 0.0, 0.04045: 0.0031308, 0.5: 0.2140411, 0.75: 0.5225216, 1.0: 1.0}
+    coded = np.array(list(known), np.float32)
+    assert np.abs(to_light(coded) - list(known.values())).max() < 1e-6
+    assert np.abs(to_srgb(to_light(np.linspace(0, 1, 257, dtype=np.float32))) - np.linspace(0, 1, 257)).max() < 1e-5
+
+
+def test_black_and_white_mix_to_half_of_the_light_and_not_of_the_numbers():
+    lines = np.zeros((64, 128, 3), np.uint8)
+    lines[:, ::2] = 255
+    mixed = np.asarray(enlarged(Image.fromarray(lines), (16, 8)))
+    assert abs(int(mixed.mean()) - 188) <= 1
+
+
+def test_what_is_one_place_stays_one_place():
+    x = np.linspace(0, 2 * np.pi, 129)[:-1]
+    wave = np.stack([(0.5 + 0.4 * np.sin(x + turn)) * np.ones((64, 1)) for turn in (0, 1, 2)], axis=-1)
+    image = Image.fromarray((255 * wave).round().astype(np.uint8))
+    made = np.asarray(enlarged(image, (512, 256))).astype(int)
+    rolled = np.asarray(enlarged(Image.fromarray(np.roll(np.asarray(image), 32, 1)), (512, 256))).astype(int)
+    assert np.abs(np.roll(made, 128, 1) - rolled).max() <= 1
+    assert np.abs(made[:, 0] - made[:, -1]).max() <= 4
+    assert enlarged(image, image.size) is image
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_a_larger_picture_is_the_same_with_new_detail(large, small):
+    assert large.size == (256, 128)
+    used, requested = large.settings["used"], large.settings["requested"]
+    assert large.settings["prompt"] == small.settings["prompt"]
+    assert (used["windows"]["count"], used["denoise"], requested["windows"]) == (9, 0.35, "128x64")
+    plain = np.asarray(resized(small.image, (256, 128), Image.Resampling.LANCZOS)).astype(float)
+    off = np.abs(pixels(large).astype(float) - plain).mean()
+    assert 0.3 < off < 25
+
+
+def test_nothing_is_made_anew_where_the_mask_is_black(tiny, small):
+    mask = Image.new("L", (128, 64))
+    mask.paste(255, (0, 0, 64, 64))
+    made = pixels(tiny.upscale(small, mask=mask, **ASKED)).astype(int)
+    plain = np.asarray(enlarged(small.image, (256, 128))).astype(int)
+    assert np.abs(made - plain)[44:84, 170:215].max() == 0
+    assert np.abs(made - plain)[44:84, 40:90].max() > 2
+
+
+def test_steps_are_the_models_own_times_the_share(tiny, small):
+    asked = {name: value for name, value in ASKED.items() if name != "steps"}
+    assert tiny.upscale(small, **asked, denoise=0.2).settings["used"]["steps"] == 6
+
+
+# ---------------------------------------------------------------------------------------------------------- stopped
+
+
+@pytest.mark.parametrize("scheduler", ["flow_match", "dpmpp_2m", "unipc", "heun"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_picture(scheduler, tiny, small, tmp_path):
+    state = tmp_path / "x.state"
+    more = {**ASKED, "scheduler_type": scheduler}
+    whole = pixels(tiny.upscale(small, **more))
+    for after in (1, 2):
+
+        def stop(done, steps, after=after):
+            if done == after:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            tiny.upscale(small, state=state, progress=stop, **more)
+    asked = count_of(tiny)
+    assert np.array_equal(pixels(tiny.upscale(small, state=state, **more)), whole)
+    assert asked() < (30 if scheduler == "heun" else 20)
+    assert not state.exists()
+
+
+def count_of(pipe):
+    """How often the denoiser runs from now on."""
+    calls = []
+    hook = pipe.engine.denoiser.register_forward_hook(lambda *_: calls.append(1))
+
+    def counted():
+        hook.remove()
+        return len(calls)
+
+    return counted
+
+
+def test_cut_off_at_any_byte_it_goes_on_to_the_same_picture(tiny, small, large, tmp_path):
+    """As a process that is killed leaves it."""
+    state = tmp_path / "x.state"
+
+    def stop(done, steps):
+        if done == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        tiny.upscale(small, state=state, progress=stop, **ASKED)
+    whole = state.read_bytes()
+    draw = random.Random(5)
+    for cut in (0, 3, 15, 40, *(draw.randrange(len(whole)) for _ in range(16))):
+        state.write_bytes(whole[:cut])
+        assert np.array_equal(pixels(tiny.upscale(small, state=state, **ASKED)), pixels(large)), cut
+    damaged = bytearray(whole)
+    damaged[-20000] ^= 255
+    state.write_bytes(bytes(damaged))
+    assert np.array_equal(pixels(tiny.upscale(small, state=state, **ASKED)), pixels(large))
+
+
+def test_the_seed_that_was_drawn_is_kept(tiny, small, tmp_path):
+    state = tmp_path / "x.state"
+    more = {name: value for name, value in ASKED.items() if name != "seed"}
+
+    def stop(done, steps):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        tiny.upscale(small, state=state, progress=stop, **more)
+    drawn = json.loads(state.read_bytes().split(b"\n")[1])["drawn"]["seed"]
+    assert tiny.upscale(small, state=state, **more).settings["used"]["seed"] == drawn
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"prompt": "a desert"}, "of another prompt"),
+        ({"steps": 4}, "of another steps"),
+        ({"to": 512}, "of another height and picture and width"),
+        ({"seed": 4}, "of another seed"),
+    ],
+)
+def test_the_state_of_another_run_is_told_and_stays(changed, said, tiny, small, tmp_path):
+    state = tmp_path / "x.state"
+
+    def stop(done, steps):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        tiny.upscale(small, state=state, progress=stop, **ASKED)
+    before = state.read_bytes()
+    with pytest.raises(InputError, match=said):
+        tiny.upscale(small, state=state, **{**ASKED, **changed})
+    assert state.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text", [b"something else\n", b"dit360 state 1\nnonsense\n", b"dit360 state 1\n[]\n", b"\0" * 99]
+)
+def test_another_file_in_the_place_of_the_state_is_not_touched(text, tiny, small, tmp_path):
+    state = tmp_path / "x.state"
+    state.write_bytes(text)
+    with pytest.raises(InputError, match=r"x.state is no state of a run"):
+        tiny.upscale(small, state=state, **ASKED)
+    assert state.read_bytes() == text
+
+
+def test_two_programs_do_not_write_one_state(tmp_path):
+    pytest.importorskip("fcntl", reason="this system keeps no program away from a file")
+    with journal(tmp_path / "x", {}, {}), pytest.raises(InputError, match="Another program is writing"):
+        journal(tmp_path / "x", {}, {}).__enter__()
+
+
+def test_answers_are_given_again_in_their_order(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    answers = [torch.randn(1, 4, 3, generator=draw) for _ in range(4)]
+    given = iter(answers)
+
+    def stopped():
+        with journal(tmp_path / "x", {"a": 1}, {}) as kept:
+            kept.keep_latents(torch.zeros(2))
+            model = Recorded(lambda x, sigma: next(given), kept)
+            for _ in range(3):
+                model(torch.zeros(1, 4, 3), 0.5)
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        stopped()
+    with journal(tmp_path / "x", {"a": 1}, {}) as kept:
+        model = Recorded(lambda x, sigma: next(given), kept)
+        found = [model(torch.zeros(1, 4, 3), 0.5) for _ in range(4)]
+        assert model.replayed == 3
+    assert all(torch.equal(one, other) for one, other in zip(found, answers, strict=True))
+
+
+def test_a_disk_that_is_too_small_is_told_before_it_begins(tiny, small, tmp_path, monkeypatch):
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    with pytest.raises(InputError, match=r"The state of this run takes .* are free there"):
+        tiny.upscale(small, state=tmp_path / "x.state", **ASKED)
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_what_cannot_be_made_larger_is_one_sentence(tiny, small):
+    bare = dit360.Panorama(small.image)
+    for given, asked, said in (
+        (small, {"to": 100}, r"to is 100, but must be a multiple of 32; take 96"),
+        (small, {"to": 128}, "the picture is 128 wide already"),
+        (small, {"to": 32768}, "at most 16384"),
+        (bare, {"to": 256}, "The picture does not say what it shows; give a prompt"),
+        (small, {"to": 256, "windows": "5x5"}, "windows is 5x5"),
+    ):
+        with pytest.raises(InputError, match=said):
+            tiny.upscale(given, **asked)
+
+
+def test_by_the_command_line(small, tmp_path):
+    small.save(tmp_path / "s.png")
+    more = ["--steps", "2", "--windows", "128x64", "--seed", "1"]
+    (done, again) = run_in(
+        ["upscale", "s.png", "--to", "256", *more], ["upscale", "s.png", "--to", "256", *more], cwd=tmp_path
+    )
+    assert done.code == 0, done.err
+    assert "Saved s-256.png (256×128 of 128×64, 9 windows, seed 1" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s-256.png", "s.png"]
+    assert again.code == 2
+    assert "exists already" in again.err
