@@ -17,7 +17,8 @@ from dit360_core.models.weights.forms.fp8_int8 import eight_bits
 from dit360_core.models.weights.forms.packed import Packed
 from dit360_core.pipeline import writing
 from dit360_core.plugins.builtin import formats
-from dit360_core.plugins.registry import default_registry
+from dit360_core.plugins.registry import Registry, default_registry
+from invented_plugins import installed, offering
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from weight_files import E4M3, hadamard, meant, original_names, part
@@ -186,7 +187,8 @@ def test_a_lora_is_in_the_weights_and_the_file_tells_of_it(tmp_path, plain):
     panorama = pipe.generate(**PICTURE)
     assert psnr(np.asarray(panorama.image).astype(float), fused) > 60
     (told,) = panorama.settings["used"]["loras_in_stored_weights"]
-    assert (told["from"], told["strength"]) == ("mine.safetensors", 0.5)
+    assert (told["from"], told["strength"], told["mode"]) == ("mine.safetensors", 0.5, "fuse")
+    assert (told["modules"], told["tensors_used"], told["tensors"]) == (3, 6, 6)
     assert any("mine.safetensors is in the stored weights" in line for line in pipe.state.sentences())
 
 
@@ -196,7 +198,11 @@ def test_a_lora_that_is_in_the_file_is_not_added_twice(tmp_path):
     written(file, "int8", lora=(lora,))
     with pytest.raises(InputError, match=r"already holds the LoRA .*mine.safetensors, which would be added twice"):
         dit360.load("tiny", transformer=str(file), lora=(lora,))
-    other = write_lora(tmp_path / "other.safetensors", layers=LAYERS[:1])
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copyfile(lora, tmp_path / "elsewhere" / "another-name.safetensors")
+    with pytest.raises(InputError, match=r"another-name.safetensors, which would be added twice"):
+        dit360.load("tiny", transformer=str(file), lora=(str(tmp_path / "elsewhere" / "another-name.safetensors"),))
+    other = write_lora(tmp_path / "elsewhere" / "mine.safetensors", layers=LAYERS[:1])
     pipe = dit360.load("tiny", **FULL, transformer=str(file), lora=(other,))
     assert any("comes on top of it" in note for note in pipe.state.warnings())
 
@@ -276,7 +282,18 @@ def others(place, folder):
 
 
 @pytest.mark.parametrize(
-    "said", ["{", "[]", '{"model": 3}', '{"model": {}, "loras": 3}', '{"model": {"steps": "many"}}', "[" * 100_000]
+    "said",
+    [
+        '{"model": {}, "loras": [{"from": "a\\u001b[31mb"}]}',
+        '{"model": {}, "loras": [{"from": "a", "strength": "many"}]}',
+        '{"model": {}, "loras": [{"from": "a", "strength": NaN}]}',
+        "{",
+        "[]",
+        '{"model": 3}',
+        '{"model": {}, "loras": 3}',
+        '{"model": {"steps": "many"}}',
+        "[" * 100_000,
+    ],
 )
 def test_a_header_that_tells_nonsense_is_told_in_one_sentence(said, tmp_path, own, tiny_folder):
     save_file(own, tmp_path / "odd.safetensors", metadata={"dit360": said})
@@ -347,16 +364,18 @@ def test_other_families_have_their_makers_names(family, tmp_path):
 def test_the_command_writes_and_tells_how_to_use_it(tmp_path):
     (told,) = run_in(["quantize", "tiny", "-o", "x.safetensors", "--mode", "INT8"], cwd=tmp_path)
     assert told.code == 0, told.err
-    assert "Use it: dit360 generate PROMPT --transformer x.safetensors" in told.out
+    assert "Use it: dit360 generate PROMPT --model tiny --transformer x.safetensors" in told.out
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("x.safetensors", {"quantization_mode": "Q4_K"}, "have fp8, int8, int8-convrot, none"),
+        ("x.safetensors", {"quantization_mode": "Q4_K"}, "cannot be written with .*: fp8, int8, int8-convrot, none"),
+        ("x.safetensors", {"quantization_mode": "fp8", "quantization_skip": "*.proj_mlp"}, "cannot be used with fp8"),
+        (".safetensors", {"quantization_mode": "int8"}, "is an ending without a name"),
         ("x.safetensors", {"quantization_mode": "int8_convro"}, "did you mean int8-convrot"),
-        ("x.safetensors", {"quantization_mode": "auto"}, "is none of .safetensors files"),
+        ("x.safetensors", {"quantization_mode": "auto"}, "A .safetensors file cannot be written with"),
         ("x.safetensors", {"quantization_mode": "int8", "lora_mode": "adapter"}, "cannot be stored"),
         ("x.safetensors", {"quantization_mode": "none", "quantization_skip": "*"}, "has no effect on a file in full"),
         (
@@ -398,6 +417,50 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path, m
     monkeypatch.setattr(shutil, "disk_usage", lambda path: attrs.make_class("U", ["free"])(1000) if path else usage)
     with pytest.raises(InputError, match=r"would take .* are free there"):
         written(tmp_path / "x.safetensors", "int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_too_large_for_the_precision_are_told(tmp_path, tiny_folder):
+    place = tmp_path / "model"
+    shutil.copytree(tiny_folder, place)
+    tensors = {name: tensor.float() for name, tensor in load_file(place / "transformer" / FILE).items()}
+    tensors["proj_out.weight"][0, 0] = 1e5
+    save_file(tensors, place / "transformer" / FILE)
+    with pytest.raises(InputError, match=r"final_layer.linear.weight has numbers that are too large for F16"):
+        written(tmp_path / "x.safetensors", "none", str(place), precision="fp16")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_lora_that_is_lost_in_16_bits_is_told(tmp_path):
+    lora = write_lora(tmp_path / "weak.safetensors", scale=1e-8)
+    with pytest.raises(ModelError, match=r"weak.safetensors changes no number of this file"):
+        written(tmp_path / "x.safetensors", "none", lora=(lora,), precision="fp16")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_file_tells_of_the_loras_of_its_own_part_alone(tmp_path):
+    lora = write_lora(tmp_path / "mine.safetensors")
+    written(tmp_path / "c.safetensors", "int8", lora=(lora,))
+    written(tmp_path / "t5.safetensors", "fp8", transformer=str(tmp_path / "c.safetensors"), quantization_parts="text")
+    assert loras_in(tmp_path / "t5.safetensors") == []
+    written(tmp_path / "d.safetensors", "none", transformer=str(tmp_path / "c.safetensors"))
+    assert [told["from"] for told in loras_in(tmp_path / "d.safetensors")] == ["mine.safetensors"]
+
+
+def loras_in(file):
+    with safe_open(file, framework="np") as opened:
+        return json.loads(opened.metadata()["dit360"])["loras"]
+
+
+def test_the_models_own_lora_is_not_added_to_a_file_that_has_it(tmp_path, tiny_folder):
+    """Which is told, since it is what everybody means."""
+    lora = write_lora(tmp_path / "own.safetensors")
+    model = attrs.evolve(default_registry().find("model", "tiny")[0].offer, name="with-own", lora=lora)
+    registry = Registry(entry_points=installed("kit", offering(model)))
+    dit360.quantize("with-own", tmp_path / "x.safetensors", quantization_mode="int8", registry=registry)
+    pipe = dit360.load("with-own", **FULL, transformer=str(tmp_path / "x.safetensors"), registry=registry)
+    assert pipe.state.loras == ()
+    assert any("already holds the model's LoRA" in note for note in pipe.state.warnings())
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("odd")])
@@ -444,6 +507,58 @@ def test_every_tensor_of_a_part_has_a_name_in_files(tiny_folder):
     with pytest.raises(KeyError, match="strange"):
         FLUX.originals("transformer", [*names, "strange.weight"])
     assert FLUX.originals("vae", names) is None
+
+
+class Faulty:
+    """A writer that is right but for what those below do."""
+
+    def __init__(self):
+        self.inner = next(iter(formats.dit360_formats())).writer()
+        self.form_for, self.bytes_of = self.inner.form_for, self.inner.bytes_of
+
+    def write(self, file, tensors, about):
+        yield from self.inner.write(file, tensors, about)
+
+
+class TooFew(Faulty):
+    def write(self, file, tensors, about):
+        yield from self.inner.write(file, tensors[:-1], about)
+
+
+class Ahead(Faulty):
+    def write(self, file, tensors, about):
+        yield from list(self.inner.write(file, tensors, about))
+
+
+class Raising(Faulty):
+    def __init__(self):
+        raise RuntimeError("boom")
+
+
+class Dividing(Faulty):
+    def __init__(self):
+        super().__init__()
+        self.form_for = lambda form, shape: 1 / 0
+
+
+class Zeroing(Faulty):
+    def write(self, file, tensors, about):
+        yield from self.inner.write(file, tensors, about)
+        size = file.stat().st_size
+        with file.open("r+b") as opened:
+            opened.seek(size - 4000)
+            opened.write(bytes(4000))
+
+
+@pytest.mark.parametrize("writer", [TooFew, Ahead, Raising, Dividing, Zeroing])
+def test_a_writer_that_is_wrong_is_told_and_no_file_is_left(writer, tmp_path, monkeypatch, capfd):
+    (entry,) = (each for each in default_registry().entries("format") if each.name == "safetensors")
+    wrong = attrs.evolve(entry, offer=attrs.evolve(entry.offer, writer=writer))
+    monkeypatch.setattr("dit360_core.planning.written.form_written", lambda target, registry: wrong)
+    with pytest.raises(Dit360Error, match=r"tell (its|the) author"):
+        written(tmp_path / "x.safetensors", "int8")
+    assert not list(tmp_path.iterdir())
+    assert "Exception ignored" not in capfd.readouterr().err
 
 
 def test_zeros_are_stored_as_zeros(tmp_path):

@@ -69,7 +69,7 @@ def _best_pairs(pieces: Tensor, levels: int, least: int, tries: int) -> tuple[Te
         determinant = count * squares - sums.square()
         slope = _over(count * products - total * sums, determinant)
         start = _over(squares * total - sums * products, determinant)
-        above = (start > 0) | (determinant == 0)  # of which there is no offset
+        above = (start > 0) | (determinant == 0)  # offsets cannot be negative
         slope, start = torch.where(above, _over(products, squares), slope), torch.where(above, 0, start)
         off = slope * (slope * squares + 2 * start * sums - 2 * products) + start * (count * start - 2 * total)
         better = (off < best) & (slope > 0)
@@ -92,7 +92,7 @@ def _half(numbers: Tensor) -> Tensor:
 
 
 def _signed(blocks: Tensor, parts: int, levels: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of types without an offset: the scale of the scales, the scales, and the numbers, which begin at 0.
+    """For types without an offset: the scale of the scales, the scales, and the numbers, which begin at 0.
 
     parts: of a block.
     levels, steps: a number lies in ±levels, and a scale in ±steps.
@@ -114,7 +114,7 @@ def _signed(blocks: Tensor, parts: int, levels: int, steps: int) -> tuple[Tensor
 def _offset(
     blocks: Tensor, parts: int, levels: int, steps: int, least: int, tries: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of types with one: the scales of scales and of offsets, scales, offsets, and numbers from 0 to levels."""
+    """For types with an offset: scales of scales and of offsets, scales, offsets, and numbers from 0 to levels."""
     cut = blocks.view(len(blocks), parts, -1)
     scales, offsets = _best_pairs(cut, levels, least, tries)
     of_scales, of_offsets = (_half(each.amax(1, keepdim=True) / steps) for each in (scales, offsets))

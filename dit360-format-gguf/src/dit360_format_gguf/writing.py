@@ -37,6 +37,11 @@ class GgufWriter:
         block, width = GGML_QUANT_SIZES[_kind(form, shape)]
         return math.prod(shape) // block * width
 
+    def notes(self, about: About) -> Iterator[str]:
+        """What ComfyUI will say: it reads the architectures of a list, which has no other."""
+        if about.part == "transformer" and about.family not in _ARCHITECTURES:
+            yield f"ComfyUI-GGUF knows no architecture {about.family!r}, and does not read this file"
+
     def write(self, file: Path, tensors: Sequence[Outgoing], about: About) -> Iterator[torch.Tensor | Packed]:
         names = written_names([one.name for one in tensors])
         t5 = any(name != names[name] for name in names)
@@ -57,7 +62,9 @@ class GgufWriter:
             for one in tensors:
                 stored, data = _stored(one.read(), one.form, one.shape)
                 writer.write_tensor_data(data)
+                del data
                 yield stored
+                del stored
 
 
 _NO_NUMBERS: Any = None

@@ -108,6 +108,7 @@ class Flux2(Architecture):
         return (flux_autoencoder_name(name),)
 
     def originals(self, part: str, names: Collection[str]) -> tuple[Original, ...] | None:
+        """Black Forest Labs' of the transformer."""
         return ORIGINAL_NAMES.originals(names) if part == DENOISER else None
 
     # -------------------------------------------------------------------------------------------------------- LoRAs

@@ -53,7 +53,7 @@ def command() -> Callable[..., None]:
                     typer.Option(
                         "--output",
                         "-o",
-                        help="Folder to make, or a file for ComfyUI: x.safetensors, x.gguf.",
+                        help=_OUTPUT,
                         show_default=False,
                     ),
                 ],

@@ -340,7 +340,7 @@ class Architecture(abc.ABC):
         part: its name.
         names: of all of its tensors here.
 
-        None: such a file cannot be written. Of a text encoder, whose layers behind the last that is read are not here.
+        None if no such file can be written, as of a text encoder of which only the first layers are loaded.
         """
         return as_they_are(names) if part == DENOISER else None
 

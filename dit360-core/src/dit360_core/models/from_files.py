@@ -99,12 +99,12 @@ def from_files(
         given = Model(
             name="given", api=1, base=str(made.folder), **{name: getattr(model, name) for name in _OF_THE_SHAPE}
         )
-        if same and own is not None and not settings_in(file):
+        if same and own is not None and not settings_in(file)["model"]:
             usual = attrs.evolve(model, name="given", base=str(path), lora=None, shape=None)
         else:
             usual = attrs.evolve(_with_own_settings(given, made.folder, family, file), base=str(path))
     notes = (*told.notes, *taken)
-    if own is None and not asked.lora and not settings_in(file).get("loras"):
+    if own is None and not asked.lora and not settings_in(file)["loras"]:
         notes += (
             f"no LoRA for panoramas is given, without which most models paint flat pictures; {named('lora')} names one",
         )
@@ -113,8 +113,8 @@ def from_files(
 
 def _with_own_settings(given: Model, folder: Path, family: Architecture, file: WeightsFile) -> Model:
     """A model as it is usually run, and as its file says, if that was written here."""
-    settings = {key: told for key, told in settings_in(file).items() if key != "loras"}  # see loras_in
-    if not settings:
+    settings = {key: told for key, told in settings_in(file).items() if key != "loras"}  # see planning.loras.in_files
+    if not settings["model"]:
         return with_settings(given, folder, family)
     _write(folder / SETTINGS, settings)
     with _told_of(file.file, folder):
@@ -122,8 +122,10 @@ def _with_own_settings(given: Model, folder: Path, family: Architecture, file: W
 
 
 def config_told(file: WeightsFile, family: Architecture, registry: Registry, name: str) -> Mapping[str, Any] | None:
-    """The configuration of a transformer as it will be found by its file alone; None: by no model that is known here.
+    """The configuration of a transformer as it will be found by its file alone; None: no model here is like it.
 
+    file: opened, of the family.
+    registry: of the plugins, whose models are looked at.
     name: of the file, without its ending.
     """
     told = family.from_shapes(_shapes(family, family.part(DENOISER), file), name)

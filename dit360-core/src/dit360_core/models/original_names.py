@@ -22,7 +22,7 @@ class Original:
     """A tensor of the makers' file.
 
     name: there.
-    tensors: of the part here, whose rows lie below each other in it.
+    tensors: of the part here, which are joined along their rows in it.
     halves_swapped: whether the two halves of its rows are in the other order there.
     flat: whether it has one axis there.
     """

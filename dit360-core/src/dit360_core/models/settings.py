@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import attrs
@@ -15,7 +18,7 @@ from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.schema import read_json, tell_others
 from dit360_core.plugins.defaults import check_defaults, lower_first
 from dit360_core.plugins.offers import Model
-from dit360_core.system.naming import existing
+from dit360_core.system.naming import existing, looks_like_hub_id
 
 SETTINGS = "dit360.json"
 """In a model's folder: what the name of the model that it was made from stood for."""
@@ -28,6 +31,13 @@ KEPT = (
 """Of a model, what its files do not tell."""
 
 
+HASH = "sha256"
+"""Key of what is told of a LoRA: its file's."""
+_OF_A_LORA: Mapping[str, tuple[type, ...]] = {
+    "from": (str,), "strength": (int, float), "own": (bool,), "modules": (int,), "tensors_used": (int,),
+    "tensors": (int,), "mode": (str,), HASH: (str,),
+}  # fmt: skip
+_LONGEST_NAME = 300
 IN_A_FILE = "dit360"
 """In the header of a single file: the same, as JSON."""
 
@@ -45,6 +55,7 @@ def settings_of(
 ) -> dict[str, Any]:
     """What is kept of a model beside its weights.
 
+    model: with its defaults.
     made_from: its name or folder.
     loras: in its weights.
     replaced: option → what was given for a part.
@@ -59,27 +70,67 @@ def settings_of(
 
 
 def settings_in(file: WeightsFile) -> dict[str, Any]:
-    """What a single file that dit360 wrote keeps beside its weights; empty for any other. Raises ModelError."""
-    told = file.metadata.get(IN_A_FILE)
-    if told is None:
-        return {}
+    """What a single file that dit360 wrote keeps beside its weights: ``model`` and ``loras``, empty for any other.
+
+    file: opened; it may come from anybody.
+
+    Raises ModelError for what is none of that.
+    """
+    text = file.metadata.get(IN_A_FILE)
+    if text is None:
+        return {"model": {}, "loras": []}
     try:
-        found = json.loads(told)
-        if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        told = json.loads(text)
+        if not isinstance(told, dict) or not isinstance(told.get("model"), dict):
             raise ValueError("no settings of a model")
-        check_loras(found.get("loras", []))
+        loras = told.get("loras", [])
+        check_loras(loras)
+        return {**told, "loras": [_lora(each) for each in loras]}
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file.file} has a header that is damaged ({one_line(error)}); write it again.") from error
+
+
+def _lora(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of one LoRA, as far as it means something. Raises ValueError for what it cannot mean."""
+    found = {name: told[name] for name in _OF_A_LORA if name in told}
+    for name, value in found.items():
+        kinds = _OF_A_LORA[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"its LoRA has the {name} {value!r:.40}")
+        if isinstance(value, str) and not (value.isprintable() and len(value) <= _LONGEST_NAME):
+            raise ValueError(f"its LoRA has a {name} that cannot be shown")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"its LoRA has the {name} {value}")
     return found
 
 
 def without_folders(name: str) -> str:
-    """What a file or folder is called, and any other name as it is: for what is given away."""
-    return Path(name).name if existing(name) else name
+    """A Hub id as it is, and of anything else its last part: for what is given away.
+
+    name: of a model or LoRA, as it was given.
+    """
+    if looks_like_hub_id(name) and not existing(name):
+        return name
+    return PureWindowsPath(name).name or name
+
+
+@functools.lru_cache(maxsize=16)
+def _hashed(file: Path, state: tuple[int, int]) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def hash_of(file: Path) -> str:
+    """SHA-256 of a file, by which it is known whatever it is called."""
+    told = file.stat()
+    return _hashed(file.resolve(), (told.st_size, told.st_mtime_ns))
 
 
 def check_loras(loras: Any) -> None:
-    """Raises ValueError for what does not tell of LoRAs."""
+    """Raises ValueError for what does not tell of LoRAs.
+
+    loras: as JSON has it.
+    """
     told = isinstance(loras, list) and all(
         isinstance(lora, dict) and isinstance(lora.get("from"), str) for lora in loras
     )

@@ -31,7 +31,7 @@ from dit360_core.planning.checks import (
 from dit360_core.planning.forecast import subject_in
 from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.kernels import Kernels, native_need, slicing_notes
-from dit360_core.planning.loras import LoraUse, in_files, lora_uses
+from dit360_core.planning.loras import InFiles, LoraUse, in_files, lora_uses
 from dit360_core.planning.places import beside, located
 from dit360_core.planning.plan import make_plan
 from dit360_core.planning.precision import precision_for
@@ -131,7 +131,7 @@ class _Preparation:
     lora_files: dict[str, Path] = attrs.field(init=False)
     family: Architecture = attrs.field(init=False)
     replaced: tuple[Any, ...] = attrs.field(init=False)
-    in_files: tuple[Mapping[str, Any], ...] = attrs.field(init=False)
+    in_files: InFiles = attrs.field(init=False)
     folder: Path | None = attrs.field(init=False)
     precision: str = attrs.field(init=False)
 
@@ -182,6 +182,9 @@ class _Preparation:
             self.model = with_settings(self.model, self.folder, self.family)
             self.family.check_replaced(self.replaced, self.folder)
         self.in_files = in_files(self.replaced, self.loras, self.registry)
+        if self.in_files.note:
+            self.asked = attrs.evolve(self.asked, model_lora=False)
+            self.loras = lora_uses(self.asked, self.model)
 
     def _replacing(self) -> frozenset[str]:
         """The parts that others take the place of, as far as the family is known before the model is here."""
@@ -312,12 +315,12 @@ class _Preparation:
     ) -> Prepared:
         from dit360_core.pipeline.prepared import Prepared  # imports torch, as above
 
-        fused_before = (*remembered_loras(files.folder), *self.in_files)
+        fused_before = (*remembered_loras(files.folder), *self.in_files.told)
         notes = [
             *([self.machine_note] if self.machine_note else []),
             *slicing_notes(attention, self.registry, self.asked.attention_slice_size),
             *self._fused_twice(fused_before),
-            *([self.kept_note] if self.kept_note else []),
+            *(note for note in (self.kept_note, self.in_files.note) if note),
             *(self.of_files.notes if self.of_files is not None else ()),
             *files.notes,
         ]

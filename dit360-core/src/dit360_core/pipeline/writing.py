@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import torch
@@ -19,9 +21,10 @@ from dit360_core.models.architecture import Part as Described
 from dit360_core.models.from_files import config_told
 from dit360_core.models.lora.fusing import Applied, Fusion
 from dit360_core.models.original_names import Original
-from dit360_core.models.settings import IN_A_FILE, settings_of, without_folders
+from dit360_core.models.settings import HASH, IN_A_FILE, hash_of, settings_in, settings_of, without_folders
 from dit360_core.models.weights.conversion import WRONG, Converted, Layer, trial_tokens
-from dit360_core.models.weights.forms.description import PLAIN
+from dit360_core.models.weights.forms.description import PLAIN, WeightsFile
+from dit360_core.models.weights.forms.mapped import DTYPES
 from dit360_core.models.weights.forms.opening import open_file
 from dit360_core.models.weights.forms.outgoing import About, Outgoing, WeightsWriter
 from dit360_core.models.weights.forms.packed import Packed, PackedLinear
@@ -42,6 +45,7 @@ from dit360_core.system.atomic import write_atomic
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import explain_full_memory, give_back_freed_memory
 
+Made = TypeVar("Made")
 _IN_FULL = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 _WIDEST = ("F64", "F32", "BF16", "F16")
 _ROWS = 512
@@ -60,7 +64,7 @@ def write_file(
     """Writes a part of a model, with its LoRA fused, into one file. Returns what was done.
 
     asked: as for :func:`dit360_core.quantize`; ``quantization_parts`` ``both`` is the transformer alone.
-    target: the file, of whose name no other is there.
+    target: path of the new file, which must not exist.
     entry: the form that writes it.
     registry, machine, progress: as for :func:`dit360_core.quantize`.
 
@@ -69,6 +73,11 @@ def write_file(
     form = written_form(asked.quantization_mode, entry, target)
     if form is None and asked.quantization_skip:
         raise InputError(f"{named('quantization_skip')} has no effect on a file in full; leave it out, or name a mode.")
+    if form is not None and form.every_layer and asked.quantization_skip:
+        raise InputError(
+            f"{named('quantization_skip')} cannot be used with {form.name}, since ComfyUI takes every layer of such a "
+            f"file for {form.name}; leave it out, or choose another {named('quantization_mode')}."
+        )
     plain = attrs.evolve(asked, quantization_mode="none", quantization_parts="both", quantization_skip="")
     prepared = prepare(plain, registry=registry, machine=machine)
     if prepared.stored:
@@ -114,7 +123,7 @@ class _Writing:
             prepared, described, form, entry, registry,
         )  # fmt: skip
         self.family, self.folder = prepared.architecture, prepared.folder / described.name
-        self.writer: WeightsWriter = entry.offer.writer()
+        self.writer: WeightsWriter = _of_a_plugin(entry, lambda: entry.offer.writer())
         self.uses = self._uses()
         self.loras = tuple(applied for _, applied in self.uses)
         self.remarks = [*self._changes_elsewhere()]
@@ -122,6 +131,8 @@ class _Writing:
         self.part = self._survey()
         self._changed = self.part.additions.layers(self.part.name) if self.part.additions else ()
         self._kept_forms = self.part.tensors.forms()
+        self._moved = False
+        """Whether a LoRA has changed a number that is stored in full."""
         self._now: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     def _uses(self) -> list[tuple[LoraUse, Applied]]:
@@ -129,7 +140,9 @@ class _Writing:
         found = []
         for use, applied in zip(self.prepared.plan.loras, self.prepared.loras(), strict=True):
             if applied.lora.of(self.described.name):
-                found.append((use, applied))
+                lora = applied.lora
+                counted = attrs.evolve(use, modules=lora.modules, used=lora.used, tensors=lora.tensors)
+                found.append((counted, applied))
             elif not use.own:
                 raise InputError(
                     f"{applied.lora.file} changes nothing of the {self.described.short}, which the file is to hold; "
@@ -159,12 +172,13 @@ class _Writing:
 
     def run(self, target: Path, progress: Callable[[str, int, int], None] | None) -> State:
         outgoing, left = self._outgoing()
-        self._check_room(target, sum(self.writer.bytes_of(one.form, one.shape) for one, _ in outgoing))
+        size = sum(self._bytes_of(one.outgoing) for one in outgoing)
+        self._check_room(target, size)
         given_as = next(option for option, part in self.family.replaceable.items() if part == self.described.name)
         with write_atomic(target, beside=True) as opened:
             hidden = Path(opened.name)
-            layers = self._written(hidden, outgoing, progress)
-            self._check_read_back(hidden, target)
+            layers, checksums = self._written(hidden, outgoing, progress)
+            self._check_read_back(hidden, target, [one.outgoing.name for one in outgoing], checksums)
             plan = attrs.evolve(
                 self.prepared.plan,
                 notes=(*self.prepared.plan.notes, *self.remarks),
@@ -173,13 +187,12 @@ class _Writing:
             done = Converted(part=self.described.name, layers=layers, left=left, given_as=given_as)
             return state_of(plan, self.loras, (done,))
 
-    def _outgoing(self) -> tuple[list[tuple[Outgoing, bool | None]], dict[str, str]]:
-        """The tensors of the file, each with whether its layer sees one token (None: it is stored in full), and the
-        layers that are left in full, with the reason."""
+    def _outgoing(self) -> tuple[list[_Tensor], dict[str, str]]:
+        """The tensors of the file, and the layers that are left in full, with the reason."""
         module = self.part.module
         tied = self.wanted.tied  # what is one here is written once
         shapes = {name: tuple(tensor.shape) for name, tensor in held(module).items() if name not in tied}
-        found: list[tuple[Outgoing, bool | None]] = []
+        found: list[_Tensor] = []
         left: dict[str, str] = {}
         selection = self.part.selection
         for original in self._originals(shapes):
@@ -190,16 +203,17 @@ class _Writing:
             if self.form is not None and leaf == "weight" and len(shape) == 2:
                 why = next((selection.left[layer] for layer in layers if layer in selection.left), None)
                 if why is None and all(layer in selection.layers for layer in layers):
-                    form = self.writer.form_for(self.form.name, shape)
+                    form = self._form_for(self.form.name, shape)
                 elif why is not None:
                     left[original.name.removesuffix(".weight")] = why
-            one_token = None if form is None else all(selection.layers[layer] for layer in layers)
-            read = functools.partial(self._read, original, shape)
-            outgoing = Outgoing(name=original.name, shape=shape, form=form or self._in_full(original), read=read)
-            if form is not None and outgoing.form in PLAIN:
-                left[original.name.removesuffix(".weight")] = "its rows have no place in the form"
-                one_token = None
-            found.append((outgoing, one_token))
+            packed = form is not None and form not in PLAIN
+            stored_as = form or self._in_full(original)
+            read = functools.partial(self._read, original, shape, DTYPES[stored_as] if stored_as in PLAIN else None)
+            outgoing = Outgoing(name=original.name, shape=shape, form=stored_as, read=read)
+            if form in PLAIN:
+                left[original.name.removesuffix(".weight")] = "its row length does not fit the format's block size"
+            one_token = packed and all(selection.layers[layer] for layer in layers)
+            found.append(_Tensor(outgoing=outgoing, layer=layers[0], packed=packed, one_token=one_token))
         return found, left
 
     def _originals(self, shapes: Mapping[str, Any]) -> tuple[Original, ...]:
@@ -237,8 +251,11 @@ class _Writing:
         forms = {self._kept_forms.get(self.part.sources.get(name, name), "BF16") for name in original.tensors}
         return next((form for form in _WIDEST if form in forms), "BF16")
 
-    def _read(self, original: Original, shape: tuple[int, ...]) -> torch.Tensor:
-        """The numbers of a tensor of the file, its LoRAs in them."""
+    def _read(self, original: Original, shape: tuple[int, ...], dtype: torch.dtype | None) -> torch.Tensor:
+        """The numbers of a tensor of the file, its LoRAs in them.
+
+        dtype: that it is stored in; None: in fewer bits.
+        """
         part, pieces, added = self.part, [], []
         for name in original.tensors:
             tensor = shaped(part.tensors.read(part.sources.get(name, name), window=True), part.module, name)
@@ -247,6 +264,8 @@ class _Writing:
                 old = tensor.float()
                 tensor = part.additions.added(old, part.name, layer, leaf)
                 added.append(tensor - old)
+                if dtype is not None:
+                    self._moved |= not torch.equal(tensor.to(dtype), old.to(dtype))
             elif self._changed:
                 added.append(torch.zeros(()).expand(tensor.shape))
             pieces.append(tensor)
@@ -271,104 +290,175 @@ class _Writing:
     # -------------------------------------------------------------------------------------------------------- writing
 
     def _written(
-        self,
-        hidden: Path,
-        outgoing: Sequence[tuple[Outgoing, bool | None]],
-        progress: Callable[[str, int, int], None] | None,
-    ) -> tuple[Layer, ...]:
+        self, hidden: Path, tensors: Sequence[_Tensor], progress: Callable[[str, int, int], None] | None
+    ) -> tuple[tuple[Layer, ...], list[int]]:
+        """The layers in fewer bits, and a checksum of what was stored of every tensor."""
         about = About(
             family=self.family.name,
             part=self.described.name,
-            form=self.form.name if self.form is not None else outgoing[0][0].form,
+            form=self.form.name if self.form is not None else _most(one.outgoing.form for one in tensors),
             metadata={IN_A_FILE: json.dumps(self._told(), ensure_ascii=False)},
         )
-        total = sum(one_token is not None for _, one_token in outgoing)
+        self.remarks += _of_a_plugin(self.entry, lambda: list(getattr(self.writer, "notes", lambda about: ())(about)))
+        total = sum(one.packed for one in tensors)
         layers: list[Layer] = []
-        written = self.writer.write(hidden, [one for one, _ in outgoing], about)
-        for (one, one_token), stored in zip(outgoing, _guarded(written, self.entry), strict=True):
-            assert self._now is not None
-            (numbers, delta), self._now = self._now, None
-            if one_token is not None:
-                layers.append(self._layer(one, one_token, stored, numbers, delta))
-                if progress is not None:
+        checksums: list[int] = []
+        written = iter(self.writer.write(hidden, [one.outgoing for one in tensors], about))
+        try:
+            for one in tensors:
+                stored = _of_a_plugin(self.entry, lambda: next(written, None))
+                if stored is None or self._now is None:
+                    raise Dit360Error(
+                        f"{self.entry.origin} does not write {one.outgoing.name} when it is its turn; tell its author."
+                    )
+                (numbers, delta), self._now = self._now, None
+                if one.packed:
+                    layers.append(self._layer(one, stored, numbers, delta))
+                else:
+                    self._check_finite(one, stored)
+                checksums.append(_checksum(stored))
+                # Before the next is read: one tensor is in memory at a time.
+                del numbers, delta, stored
+                if one.packed and progress is not None:
                     progress(self.described.name, len(layers), total)
+            _of_a_plugin(self.entry, lambda: next(written, None))  # what it does after the last
+        finally:
+            close = getattr(written, "close", None)
+            if close is not None:
+                close()
         if self.part.additions is not None:
             self.part.additions.check(self.part.name)
+            if not self._moved and not any(layer.lora_kept is not None for layer in layers):
+                files = " and ".join(str(applied.lora.file) for applied in self.loras if applied.strength)
+                if files:
+                    raise ModelError(f"{files} changes no number of this file; give another {named('precision')}.")
         give_back_freed_memory("cpu")
-        return tuple(layers)
+        return tuple(layers), checksums
+
+    def _check_finite(self, one: _Tensor, stored: torch.Tensor | Packed) -> None:
+        """Raises InputError for a tensor in full whose numbers are too large for what it is stored as."""
+        if isinstance(stored, Packed):
+            raise Dit360Error(f"{self.entry.origin} wrote {one.outgoing.name} in fewer bits; tell its author.")
+        if not bool(stored.isfinite().all()):
+            raise InputError(
+                f"{one.outgoing.name} has numbers that are too large for {one.outgoing.form}; choose another "
+                f"{named('precision')} or {named('quantization_mode')}."
+            )
 
     def _layer(
-        self,
-        one: Outgoing,
-        one_token: bool,
-        stored: torch.Tensor | Packed,
-        numbers: torch.Tensor,
-        delta: torch.Tensor | None,
+        self, one: _Tensor, stored: torch.Tensor | Packed, numbers: torch.Tensor, delta: torch.Tensor | None
     ) -> Layer:
-        name = one.name.removesuffix(".weight")
+        outgoing = one.outgoing
         if not isinstance(stored, Packed):
-            raise Dit360Error(f"{self.entry.origin} wrote {one.name} in full and not as {one.form}; tell its author.")
-        x = trial_tokens(one.shape[1], torch.float32, "cpu")
+            raise Dit360Error(
+                f"{self.entry.origin} wrote {outgoing.name} in full and not as {outgoing.form}; tell its author."
+            )
+        x = trial_tokens(outgoing.shape[1], torch.float32, "cpu")
         right = multiply(x, numbers.float()).double()
         off = float((PackedLinear(stored, None)(x).double() - right).norm() / right.norm()) if right.any() else 0.0
         if not off < WRONG:
             raise InputError(
-                f"The layer {name} would be off by {off:.0%} in {one.form}, where {WRONG:.0%} is allowed; choose "
-                f"another {named('quantization_mode')}, or leave it out with {named('quantization_skip')}."
+                f"The layer {one.layer} would be off by {off:.0%} in {outgoing.form}, where {WRONG:.0%} is allowed; "
+                f"choose another {named('quantization_mode')}, or leave it out with {named('quantization_skip')}."
             )
         precision = _IN_FULL.get(self.prepared.plan.precision, "F32")
         return Layer(
-            name=name,
-            kernel=one.form,
-            one_token=one_token,
+            name=outgoing.name.removesuffix(".weight"),
+            kernel=outgoing.form,
+            one_token=one.one_token,
             bytes_before=numbers.numel() * (4 if precision == "F32" else 2),
-            bytes=self.writer.bytes_of(one.form, one.shape),
+            bytes=self._bytes_of(outgoing),
             error=off,
             lora_kept=None if delta is None else _share_kept(stored, numbers, delta),
         )
 
+    def _form_for(self, form: str, shape: tuple[int, ...]) -> str:
+        return _of_a_plugin(self.entry, lambda: self.writer.form_for(form, shape))
+
+    def _bytes_of(self, one: Outgoing) -> int:
+        return _of_a_plugin(self.entry, lambda: int(self.writer.bytes_of(one.form, one.shape)))
+
     def _told(self) -> dict[str, Any]:
         """What the file says of itself. A file is given away, so that no folder of this machine is named in it."""
         plan = self.prepared.plan
-        loras = [{**use.as_dict(), "from": without_folders(use.name)} for use, _ in self.uses]
-        before = [{**lora, "from": without_folders(str(lora["from"]))} for lora in plan.fused_before]
+        loras = [
+            {**use.as_dict(), "from": without_folders(use.name), "mode": "fuse", HASH: hash_of(applied.lora.file)}
+            for use, applied in self.uses
+        ]
+        # Those that are there already are of the file that the part came from, and of no other part's.
+        before: list[Mapping[str, Any]] = []
+        if isinstance(self.part.tensors, FileTensors):
+            source = self.part.tensors.manifest
+            before = settings_in(open_file(source.file, source.reader, self.registry))["loras"]
         origin = plan.options.model if plan.model.name == "given" else plan.model.name
         return settings_of(plan.model, without_folders(origin), [*before, *loras])
 
-    def _check_read_back(self, hidden: Path, target: Path) -> None:
-        """Raises Dit360Error unless the file is found to hold the part, as whoever is given it will read it."""
+    def _check_read_back(self, hidden: Path, target: Path, names: Sequence[str], checksums: Sequence[int]) -> None:
+        """Raises Dit360Error unless the file holds the part, bit by bit as it was stored, for whoever reads it."""
         try:
             file = open_file(hidden, self.entry.address, self.registry)
             found = part_in_file(self.family, self.described, self.wanted, file.tensors)
+            odd = [*found.missing, *found.misshapen, *found.strange]
+            odd += [
+                name for name, right in zip(names, checksums, strict=True) if _checksum(file.read(name)) != right
+            ]  # fmt: skip
         except ModelError as error:
             raise Dit360Error(
                 f"{target} cannot be read back ({one_line(error)}); tell the author of {self.entry.origin}."
             ) from error
-        odd = [*found.missing, *found.misshapen, *found.strange]
         if odd:
             raise Dit360Error(
-                f"{target} does not hold the {self.described.words} when it is read back ({odd[0]}); tell the author "
-                f"of {self.entry.origin}."
+                f"{target} is not read back as it was written ({odd[0]}); tell the author of {self.entry.origin}."
             )
         if self.described.name == DENOISER:
-            config = self.family.read_config(DENOISER, self.folder)
-            told = config_told(file, self.family, self.registry, target.stem)
-            lost = [
-                key
-                for key, value in config.items()
-                if value is not None and (told is None or told.get(key) not in (None, value))
+            self.remarks += self._lost(file, target)
+
+    def _lost(self, file: WeightsFile, target: Path) -> list[str]:
+        """What nobody will know of the model who has its file alone."""
+        config = self.family.read_config(DENOISER, self.folder)
+        told = config_told(file, self.family, self.registry, target.stem)
+        if told is None:
+            return [
+                f"no model that is known here is like this one; give the file as {named('transformer')} with its model"
             ]
-            if lost:
-                self.remarks.append(
-                    f"the file alone does not tell {' and '.join(lost[:3])} of this model; give it as "
-                    f"{named('transformer')} with the model that it was made of"
-                )
+        lost = [key for key, value in config.items() if value is not None and told.get(key) not in (None, value)]
+        if not lost:
+            return []
+        return [
+            f"the file alone does not tell {' and '.join(lost[:3])} of this model; give it as {named('transformer')} "
+            "with the model that it was made of"
+        ]
 
 
-def _guarded(written: Iterator[torch.Tensor | Packed], entry: Entry) -> Iterator[torch.Tensor | Packed]:
-    """Raises Dit360Error for what goes wrong in a plugin."""
+@attrs.frozen(kw_only=True, eq=False)
+class _Tensor:
+    """A tensor on its way into the file.
+
+    layer: of the part, which it belongs to, or the first of several.
+    packed: whether it is stored in fewer bits.
+    one_token: whether the layer sees one token a picture.
+    """
+
+    outgoing: Outgoing
+    layer: str
+    packed: bool
+    one_token: bool
+
+
+def _most(forms: Iterable[str]) -> str:
+    return Counter(forms).most_common(1)[0][0]
+
+
+def _checksum(stored: torch.Tensor | Packed) -> int:
+    """Of the numbers as they are stored; of scales, which writers and readers hold in several ways, none is taken."""
+    tensor = stored.tensors[0] if isinstance(stored, Packed) else stored
+    return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+def _of_a_plugin(entry: Entry, call: Callable[[], Made]) -> Made:
+    """What a writer gives. Raises Dit360Error for what goes wrong in it."""
     try:
-        yield from written
+        return call()
     except (KeyboardInterrupt, MemoryError, OSError, Dit360Error):
         raise
     except BaseException as error:  # a plugin's, whatever it is

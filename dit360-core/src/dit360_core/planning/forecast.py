@@ -277,7 +277,9 @@ def subject_of(
         folder = shape_folder(model, registry)
         family = architecture_of(folder, registry)
         model = with_settings(model, folder, family)
-    in_files(replaced, lora_uses(asked, model), registry)
+    if (held := in_files(replaced, lora_uses(asked, model), registry)).note:
+        log.warning("%s", Sentence(held.note))
+        asked = attrs.evolve(asked, model_lora=False)
     found, here = (machine, True) if machine is not None else machine_for(asked)
     found = with_system_memory(found, asked, here=here)
     whole = compose(family, folder, replaced, weights=False)

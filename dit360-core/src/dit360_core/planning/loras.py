@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import attrs
 
-from dit360_core.errors import InputError, named, remedy, setting
+from dit360_core.errors import InputError, ModelError, named, remedy
 from dit360_core.models.architecture import Given
-from dit360_core.models.settings import settings_in, without_folders
+from dit360_core.models.lora.finding import locate
+from dit360_core.models.settings import HASH, hash_of, settings_in
 from dit360_core.models.weights.forms.opening import open_file
 from dit360_core.options import LARGEST_STRENGTH, LoadOptions
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry
+from dit360_core.system.naming import existing
 
 SEPARATOR = "|"
 """Between LoRAs in one text, as in a cell of a list: no file's name on Windows and hardly one elsewhere holds it."""
@@ -130,24 +133,50 @@ def _same(name: str, other: str) -> bool:
     return is_there(name) and is_there(other) and Path(name).expanduser().samefile(Path(other).expanduser())
 
 
-def in_files(replaced: Iterable[Given], loras: Iterable[LoraUse], registry: Registry) -> tuple[Mapping[str, Any], ...]:
-    """The LoRAs that files of weights say they hold, where ``dit360 quantize`` wrote them.
+@attrs.frozen(kw_only=True)
+class InFiles:
+    """LoRAs that files of weights say they hold, where ``dit360 quantize`` wrote them.
+
+    told: what is told of each.
+    note: that the model's own is one of them, and is not added again; empty if it is not.
+    """
+
+    told: tuple[Mapping[str, Any], ...] = ()
+    note: str = ""
+
+
+def in_files(replaced: Iterable[Given], loras: Iterable[LoraUse], registry: Registry) -> InFiles:
+    """What the files of parts say of LoRAs in them.
 
     replaced: the parts that were given.
     loras: that are to be applied.
+    registry: of the forms of files.
 
-    Raises InputError for one that would come into the weights a second time.
+    Raises InputError for a LoRA that somebody names and that is there already.
     """
-    found = []
+    found: list[Mapping[str, Any]] = []
+    note = ""
     for given in replaced:
         if given.path is None or not given.path.is_file():
             continue
-        for there in settings_in(open_file(given.path, registry=registry)).get("loras", []):
+        for there in settings_in(open_file(given.path, registry=registry))["loras"]:
             found.append(there)
-            twice = next((lora for lora in loras if without_folders(lora.name) == there["from"]), None)
-            if twice is not None:
-                how = f"use {setting('model_lora', False)}" if twice.own else remedy("leave_out")
+            twice = next((lora for lora in loras if _is(lora.name, there)), None)
+            if twice is None:
+                continue
+            if not twice.own:
                 raise InputError(
-                    f"{given.path} already holds the LoRA {twice.name}, which would be added twice; {how}."
+                    f"{given.path} already holds the LoRA {twice.name}, which would be added twice; "
+                    f"{remedy('leave_out')}."
                 )
-    return tuple(found)
+            note = f"{given.path.name} already holds the model's LoRA {twice.name}, which is not added again"
+    return InFiles(told=tuple(found), note=note)
+
+
+def _is(name: str, told: Mapping[str, Any]) -> bool:
+    """Whether a LoRA is the one that a file tells of: by its contents, or by its name on the Hub."""
+    if existing(name) is None:
+        return bool(name == told["from"])
+    with contextlib.suppress(ModelError, OSError):  # told of by whoever reads it
+        return HASH in told and bool(hash_of(locate(name)) == told[HASH])
+    return False

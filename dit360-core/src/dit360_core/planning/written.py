@@ -22,8 +22,11 @@ def check_target(target: Path, mode: str, registry: Registry) -> Entry | None:
 
     mode: as in ``quantization_mode``.
 
-    Raises InputError for a place where nothing can be written or something is already, and for a mode that a file has
-    not; ModelError for a form that is not written here.
+    target: folder or file, which must not exist.
+    registry: of the forms of files.
+
+    Raises InputError for a place where nothing can be written or something is already, and for a mode that this type of
+    file does not support; ModelError for a type that is not written here.
     """
     entry = form_written(target, registry)
     if entry is None:
@@ -37,7 +40,10 @@ def check_target(target: Path, mode: str, registry: Registry) -> Entry | None:
 
 
 def written_form(mode: str, entry: Entry, target: Path) -> WrittenForm | None:
-    """The form that a mode means in a file; None: all in full. Raises InputError for one that it has not.
+    """The form that a mode means in a file; None: all in full. Raises InputError for one that it does not support.
+
+    mode: as in ``quantization_mode``.
+    target: the file.
 
     entry: the form of the file.
     """
@@ -48,7 +54,7 @@ def written_form(mode: str, entry: Entry, target: Path) -> WrittenForm | None:
     if name not in forms:
         close = near(_FILES, mode, forms)
         raise InputError(
-            f"{setting('quantization_mode', mode)} is none of {target.suffix} files, which have "
-            f"{', '.join([*forms, 'none'])}; {close or 'name one of these.'}"
+            f"A {target.suffix} file cannot be written with {setting('quantization_mode', mode)}; "
+            f"{close or 'choose one of these'}: {', '.join([*forms, 'none'])}."
         )
     return forms[name]

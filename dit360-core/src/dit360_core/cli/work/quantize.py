@@ -79,5 +79,8 @@ def _use(state: State, output: Path) -> str:
 
     if output.is_dir():
         return f". Use it: dit360 generate PROMPT --model {output}"
-    part, size = state.quantized[0], megabytes(output.stat().st_size)
-    return f" ({size}). Use it: dit360 generate PROMPT {flag(part.given_as)} {output}"
+    part, size, options = state.quantized[0], megabytes(output.stat().st_size), state.plan.options
+    model = Path(options.model)
+    # A model of single files is named by its transformer, which this may be.
+    named = "" if model.is_file() else f"--model {options.model} "
+    return f" ({size}). Use it: dit360 generate PROMPT {named}{flag(part.given_as)} {output}"

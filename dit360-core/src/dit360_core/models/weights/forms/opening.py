@@ -39,9 +39,14 @@ def form_of(file: Path, registry: Registry | None = None) -> Entry:
 def form_written(target: Path, registry: Registry | None = None) -> Entry | None:
     """The form that writes a file of such a name; None: it is the name of a folder.
 
+    target: file or folder.
+    registry: of the forms of files; None: those that are installed.
+
     Raises ModelError for the name of a file that is not written, or not here.
     """
     registry, suffix = registry or default_registry(), target.suffix.lower()
+    if target.name.lower() in {each for entry in registry.entries("format") for each in entry.offer.suffixes}:
+        raise ModelError(f"{target} is an ending without a name; name the file, such as model{target.name}.")
     if suffix in PICKLED:
         raise ModelError(
             f"{target} would be a pickle, which can run code when it is opened; give the name of a .safetensors file, "

@@ -49,16 +49,29 @@ class WeightsWriter(Protocol):
     """Writes files of one form of weights."""
 
     def form_for(self, form: str, shape: tuple[int, ...]) -> str:
-        """The form that a matrix gets where ``form`` is wanted, in which its rows may have no place."""
+        """The form of a matrix where ``form`` is wanted: another one if its rows do not fit.
+
+        form: one of those that are offered.
+        shape: ``(rows, columns)``.
+        """
         ...
 
     def bytes_of(self, form: str, shape: tuple[int, ...]) -> int:
-        """Bytes of a tensor in a form, with its scales."""
+        """Bytes of a tensor in a form, with its scales.
+
+        form: one of those that are offered, or of ``PLAIN``.
+        shape: of the tensor.
+        """
         ...
 
     def write(self, file: Path, tensors: Sequence[Outgoing], about: About) -> Iterator[torch.Tensor | Packed]:
-        """Writes a file, and gives each tensor as it is now stored once it is written, in their order.
+        """Writes a file, and yields each tensor as it is now stored, in order, before the next is read.
 
-        No more than one tensor is in memory at a time. Raises OSError where the disk is full.
+        file: of a temporary name, which is to be replaced.
+        tensors: in the order in which they are read.
+        about: what the header says.
+
+        It keeps no tensor that it has yielded. It may also have a method ``notes(about)``: sentences about a file that
+        somebody should know. Raises OSError where the disk is full.
         """
         ...

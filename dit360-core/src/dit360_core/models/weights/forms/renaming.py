@@ -95,7 +95,11 @@ def holds(part: Part, names: Collection[str]) -> bool:
 
 
 def own_names(architecture: Architecture, part: Part, names: Iterable[str]) -> dict[str, str]:
-    """Name without what stands before those of a part → name in the file, of the tensors that may be the part's."""
+    """Name without what stands before those of a part → name in the file, of the tensors that may be the part's.
+
+    architecture, part: whose.
+    names: of all tensors of the file.
+    """
     there = list(names)
     prefix = prefix_of(part, there)
     others = () if prefix else tuple(each for one in architecture.parts if one is not part for each in one.containers)

@@ -83,7 +83,9 @@ class SafetensorsWriter:
                 if one.form in PLAIN:
                     plain = numbers.to(DTYPES[one.form])
                     put(one.name, plain)
+                    del numbers
                     yield plain
+                    del plain
                     continue
                 packed = _packed(numbers.float(), one.form)
                 layer = one.name.removesuffix(".weight")
@@ -93,7 +95,9 @@ class SafetensorsWriter:
                 else:
                     put(f"{layer}.weight_scale", packed.tensors[1])
                     put(f"{layer}.comfy_quant", _mark(one.form, one.shape))
+                del numbers
                 yield packed
+                del packed
 
 
 def _group(shape: tuple[int, ...]) -> int | None:

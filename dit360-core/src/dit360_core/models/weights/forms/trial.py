@@ -16,7 +16,7 @@ _CLOSE = 1e-5
 
 
 def check_packed(packed: Packed, name: str, file: Path, reader: str) -> None:
-    """Raises ModelError unless the first rows of a matrix are turned back as in any call that may follow.
+    """Raises ModelError unless the first rows of a matrix are turned back to the same numbers every time.
 
     name: of the matrix.
     file: where it is.
@@ -44,7 +44,7 @@ def _wrong(packed: Packed) -> str:
         return f"it makes {tuple(numbers.shape)} {numbers.dtype} of {packed.shape}"
     numbers = numbers.float().clone()
     if not bool(numbers.isfinite().all()):
-        return "numbers come out that are not finite"
+        return "numbers come out that are not finite, as of a damaged file"
     room = _CLOSE * float(numbers.abs().max())
     again = packed.decode(packed.tensors, packed.shape).float()
     if not bool(((again - numbers).abs() <= room).all()):
