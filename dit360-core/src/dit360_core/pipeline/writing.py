@@ -28,6 +28,7 @@ from dit360_core.models.weights.forms.mapped import DTYPES
 from dit360_core.models.weights.forms.opening import open_file
 from dit360_core.models.weights.forms.outgoing import About, Outgoing, WeightsWriter
 from dit360_core.models.weights.forms.packed import Packed, PackedLinear
+from dit360_core.models.weights.forms.reading import FileTensors
 from dit360_core.models.weights.forms.renaming import part_in_file
 from dit360_core.models.weights.selection import Policy, selections
 from dit360_core.models.weights.stream import Part, held, part_of, shaped, wanted_of
