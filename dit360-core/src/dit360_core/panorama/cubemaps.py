@@ -62,9 +62,7 @@ LAYOUTS: Mapping[str, Layout] = {
             axes=(_RIGHT, _UP, _AHEAD),
         ),
         # x ahead, y to the right, z up: pictures of the horizon lie on their sides.
-        Layout(
-            name="unreal", faces=("PosX", "NegX", "PosY", "NegY", "PosZ", "NegZ"), axes=(_AHEAD, _RIGHT, _UP)
-        ),
+        Layout(name="unreal", faces=("PosX", "NegX", "PosY", "NegY", "PosZ", "NegZ"), axes=(_AHEAD, _RIGHT, _UP)),
         # The world's own direction, −z ahead, is looked up in a cube map of the other hand: its faces are mirrored.
         Layout(name="godot", faces=("X+", "X-", "Y+", "Y-", "Z+", "Z-"), axes=(_RIGHT, _UP, _BEHIND)),
     )
@@ -114,10 +112,10 @@ def check_faces(faces: Mapping[str, Image.Image], layout: Layout) -> int:
     missing = [name for name in layout.row if name not in faces]
     if missing or len(faces) != 6:
         others = [name for name in faces if name not in layout.row]
-        wrong = f"{', '.join(missing)} missing" if missing else f"{', '.join(others)} too many"
+        wrong = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(others)} beside them"
         raise InputError(
-            f"A cube map of layout {layout.name} has the six faces {', '.join(layout.row)}, and here {wrong}; give them "
-            "all."
+            f"A cube map of layout {layout.name} has the six faces {', '.join(layout.row)}; this one {wrong}; give "
+            "all of them."
         )
     for name, face in faces.items():
         if face.width != face.height:
@@ -154,8 +152,8 @@ def taken_apart(picture: Image.Image, layout: Layout) -> tuple[str, dict[str, Im
     form = next((form for form, (across, down) in _SHAPES.items() if _is(picture.size, across, down)), None)
     if form is None:
         raise InputError(
-            f"A cross is 4×3 faces and a strip 6×1, but this picture has {picture.width}×{picture.height} pixels, which "
-            "is neither; crop it, or give a folder or six files."
+            f"A cross is 4×3 faces and a strip 6×1, but this picture has {picture.width}×{picture.height} pixels, "
+            "which is neither; crop it, or give a folder or six files."
         )
     size = picture.width // _SHAPES[form][0]
     return form, {

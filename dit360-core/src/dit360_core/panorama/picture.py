@@ -176,9 +176,9 @@ class Panorama:
         Raises InputError if a number is out of its range.
         """
         camera = Camera(width=width, height=height, fov=fov, yaw=yaw, pitch=pitch, roll=roll)
-        # Not py360convert's bilinear e2p: tests/core/test_exported_views.py measures both against an analytic sphere.
-        # Where it is smooth they are alike, and with finer detail this one is some 10 dB nearer, at the meridian and the
-        # poles as elsewhere.
+        # Not py360convert's bilinear e2p: tests/core/test_projecting.py measures both against an analytic sphere. Where
+        # that is smooth they are alike; with finer detail this one is some 10 dB nearer, at the meridian and the poles
+        # as elsewhere.
         from dit360_core.panorama.projecting import view  # with torch
 
         return view(self.image, camera)

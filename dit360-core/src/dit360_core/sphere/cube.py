@@ -1,8 +1,8 @@
 """A cube around the sphere: six square pictures of 90° each, from a panorama and back.
 
 A cube map has coordinates of its own, (x, y, z), and the faces +x, −x, +y, −y, +z, −z, in this order everywhere here.
-Which row and column of a face shows which direction is from the OpenGL 4.6 core specification, table 8.19, which Direct3D,
-Vulkan and WebGL share. How those coordinates lie in the world is an engine's own choice: ``axes`` here.
+Which row and column of a face shows which direction is from the OpenGL 4.6 core specification, table 8.19, which
+Direct3D, Vulkan and WebGL share. How those coordinates lie in the world is an engine's own choice: ``axes`` here.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def face_size(height: int) -> int:
     height: of the panorama, in pixels.
 
     A face is a gnomonic projection, whose scale is 1 at its middle and larger everywhere else (Snyder 1987, "Map
-    Projections – A Working Manual", p. 164: 1/cos² of the distance along it, 1/cos across). So its pixels are coarsest in
-    the middle, 2/n radians, and there they are to be no coarser than the panorama's π/H. GPUs compress 4×4 pixels at once.
+    Projections – A Working Manual", p. 164: 1/cos² of the distance along it, 1/cos across). So its pixels are coarsest
+    in the middle, 2/n radians, and there they are to be no coarser than the panorama's π/H. GPUs compress 4×4 pixels at
+    once.
     """
     return 4 * math.ceil(2 * height / math.pi / 4)
 
@@ -119,10 +120,10 @@ def _in_atlas(looking: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _atlas(faces: torch.Tensor) -> torch.Tensor:
-    """``(C, 6·(n + 2m), n + 2m)``: the faces below each other, each with m pixels around it of what its plane shows there.
+    """``(C, 6·(n + 2m), n + 2m)``: the faces below each other, each with m pixels around it that its plane shows there.
 
-    That is its neighbours', so that a panorama has no line where they meet. They in turn know what is half a pixel beyond
-    their outermost centres from their neighbours: at first it is guessed from slopes, and then from what was found.
+    They are its neighbours', so that a panorama has no line where two meet. Those in turn know what is half a pixel
+    beyond their outermost centres from their neighbours: at first it is guessed from slopes, then from what was found.
     """
     size, wide = faces.shape[-1], faces.shape[-1] + 2 * MARGIN
     places = 2 * (centres(wide, 1) - MARGIN) / size - 1

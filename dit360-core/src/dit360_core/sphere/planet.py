@@ -1,4 +1,4 @@
-"""A little planet: the sphere seen from above in a stereographic projection, the ground in the middle, the sky around it."""
+"""A little planet: the sphere from above in a stereographic projection, the ground in the middle, the sky around it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def planet_size(height: int, fov: float) -> int:
     height: of the panorama, in pixels.
     fov: degrees over the picture's side.
 
-    The scale of a stereographic projection is 1 in its middle and larger everywhere else (Snyder 1987, "Map Projections – A
-    Working Manual", p. 157: 2/(1 + cos c) at the distance c).
+    The scale of a stereographic projection is 1 in its middle and larger everywhere else (Snyder 1987, "Map Projections
+    – A Working Manual", p. 157: 2/(1 + cos c) at the distance c).
     """
     return max(1, math.ceil(2 * edge(fov) * height / math.pi))
 
@@ -50,8 +50,8 @@ def edge(fov: float) -> float:
     """
     if not 0 < fov < 360:
         raise InputError(
-            f"{setting('fov', f'{fov:g}')} is none of a little planet, which shows above 0 and below 360 degrees over its "
-            "side; 270 is usual."
+            f"{setting('fov', f'{fov:g}')} is none of a little planet, which shows above 0 and below 360 degrees over "
+            "its side; 270 is usual."
         )
     return 2 * math.tan(math.radians(fov) / 4)
 
