@@ -81,8 +81,8 @@ def read_faces(paths: Sequence[Path], layout: str | None = None) -> Faces:
         return _one(paths[0], asked)
     if len(paths) != 6:
         raise InputError(
-            f"A cube map is one folder, six files, or one picture that is a cross or a strip, and here are {len(paths)} "
-            "files; give one of these."
+            f"A cube map is one folder, six files, or one picture that is a cross or a strip, and here are "
+            f"{len(paths)} files; give one of these."
         )
     return _six(paths, asked, "The six files")
 
@@ -182,8 +182,9 @@ def _chosen(asked: Layout | None, exported: Mapping[str, Any], path: Path) -> tu
     """(the layout, why it is taken)."""
     told = exported.get("layout")
     if asked is None:
-        known = isinstance(told, str) and told in LAYOUTS
-        return (LAYOUTS[told], "told by the files") if known else (LAYOUTS["plain"], "as nothing says another")
+        if isinstance(told, str) and told in LAYOUTS:
+            return LAYOUTS[told], "told by the files"
+        return LAYOUTS["plain"], "as nothing says another"
     if isinstance(told, str) and told != asked.name:
         warnings.warn(
             f"{path} says that its layout is {told}, and it is read as {setting('layout', asked.name)}.", stacklevel=4

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from dit360_core.sphere.views import MARGIN, at, centres, drawn, extended, sample, samples_for
+from dit360_core.sphere.views import MARGIN, MOST_SAMPLES, at, centres, drawn, extended, sample, samples_for
 
 Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 """The directions of a cube map's x, y and z on the sphere: (right, up, ahead) of each, one of them ±1."""
@@ -74,9 +74,13 @@ def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:
     height: of the panorama, in pixels.
     axes: how the cube lies on the sphere.
     """
-    size = faces.shape[-1]
     # At the middle of a face's edge its pixels are half as wide as in its middle.
-    samples = samples_for(2 * math.pi / height / (2 / size), least=2)
+    finer = 2 * math.pi / height / (2 / faces.shape[-1])
+    if finer > MOST_SAMPLES:
+        # Averaged before is as good as sampled more often.
+        small = max(1, round(faces.shape[-1] * MOST_SAMPLES / finer))
+        faces, finer = F.interpolate(faces, (small, small), mode="area"), MOST_SAMPLES
+    size, samples = faces.shape[-1], samples_for(finer, least=2)
     atlas, turn = _atlas(faces), torch.tensor(axes, dtype=torch.float64)
     columns = centres(2 * height, samples)[None]
     rows = max(1, _BAND // (columns.numel() * samples))
@@ -103,7 +107,7 @@ def _on_plane(face: int, across: torch.Tensor, down: torch.Tensor) -> torch.Tens
 
     across, down: −1 … 1 on the face, and beyond.
     """
-    along, below, middle = _FRAMES[face]
+    along, below, middle = _FRAMES[face].unbind()
     return across[..., None] * along + down[..., None] * below + middle
 
 
