@@ -14,6 +14,8 @@ Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 FORMS = ("faces", "cross", "strip")
 """Six files, the horizontal cross of 4×3 faces, or six faces side by side."""
+SHAPES = {"cross": (4, 3), "strip": (6, 1)}
+"""Form → how many faces across and down."""
 LARGEST = 16_384
 """Pixels along the side of a face that graphics devices hold."""
 
@@ -149,20 +151,17 @@ def taken_apart(picture: Image.Image, layout: Layout) -> tuple[str, dict[str, Im
 
     Raises InputError for a picture of another shape.
     """
-    form = next((form for form, (across, down) in _SHAPES.items() if _is(picture.size, across, down)), None)
+    form = next((form for form, (across, down) in SHAPES.items() if _is(picture.size, across, down)), None)
     if form is None:
         raise InputError(
             f"A cross is 4×3 faces and a strip 6×1, but this picture has {picture.width}×{picture.height} pixels, "
             "which is neither; crop it, or give a folder or six files."
         )
-    size = picture.width // _SHAPES[form][0]
+    size = picture.width // SHAPES[form][0]
     return form, {
         name: picture.crop((column * size, row * size, (column + 1) * size, (row + 1) * size))
         for name, (column, row) in _places(form, layout).items()
     }
-
-
-_SHAPES = {"cross": (4, 3), "strip": (6, 1)}
 
 
 def _is(size: tuple[int, int], across: int, down: int) -> bool:

@@ -10,12 +10,13 @@ import attrs
 from PIL import Image
 
 from dit360_core.errors import InputError, named, setting
-from dit360_core.panorama.cubemaps import FORMS, LARGEST, LAYOUTS, check_size, laid_out, layout_of
+from dit360_core.panorama.cubemaps import FORMS, LARGEST, LAYOUTS, SHAPES, check_size, laid_out, layout_of
 from dit360_core.panorama.gpano import properties_of
 from dit360_core.panorama.metadata import build_flat_xmp
 from dit360_core.panorama.picture import (
     FORMATS,
     Panorama,
+    check_holds,
     check_quality,
     check_save,
     encoded_with,
@@ -138,11 +139,7 @@ def pictures_of(panorama: Panorama, export: Export) -> dict[str, Image.Image]:
 
     Raises InputError for a part of a panorama.
     """
-    if panorama.area is not None:
-        raise InputError(
-            f"Only a whole panorama can be exported, but {in_words(panorama)}, and the rest is black; fill it up "
-            f"first, by giving it as {named('photo')} to generate."
-        )
+    _check_whole(panorama)
     if export.to == "view":
         eye = export.camera(panorama.height)
         looks = {"yaw": eye.yaw, "pitch": eye.pitch, "roll": eye.roll, "fov": eye.fov}
@@ -165,8 +162,12 @@ def write(
     Raises InputError as check_target and pictures_of do; Dit360Error where writing fails.
     """
     check_target(export, out, quality=quality, force=force)
-    pictures = pictures_of(panorama, export)
+    _check_whole(panorama)
     files = _files(export, out)
+    size = _size(panorama, export)
+    for path in files.values():
+        check_holds(FORMATS[path.suffix.lower()], size, f"the {export.to}")
+    pictures = pictures_of(panorama, export)
     data = {
         name: encoded_with(
             build_flat_xmp(_settings(panorama, export, name, picture)),
@@ -186,6 +187,29 @@ def write(
             with write_atomic(path, force=force) as file:
                 file.write(data[name])
     return {path: pictures[name] for name, path in files.items()}
+
+
+def _check_whole(panorama: Panorama) -> None:
+    if panorama.area is not None:
+        raise InputError(
+            f"Only a whole panorama can be exported, but {in_words(panorama)}, and the rest is black; fill it up "
+            f"first, by giving it as {named('photo')} to generate."
+        )
+
+
+def _size(panorama: Panorama, export: Export) -> tuple[int, int]:
+    """(width, height) in pixels of what will be made."""
+    from dit360_core.panorama import projecting  # with torch
+
+    if export.to == "view":
+        eye = export.camera(panorama.height)
+        return eye.width, eye.height
+    if export.to == "little-planet":
+        side = export.size or projecting.planet_size(panorama.height, export.degrees)
+        return side, side
+    side = export.size or projecting.face_size(panorama.height)
+    across, down = SHAPES.get(export.to, (1, 1))
+    return across * side, down * side
 
 
 def _files(export: Export, out: Path) -> dict[str, Path]:

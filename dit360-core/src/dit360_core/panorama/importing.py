@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 from PIL import Image
 
-from dit360_core.errors import InputError, named, setting
-from dit360_core.panorama.cubemaps import LAYOUTS, OTHER_NAMES, Layout, check_faces, layout_of, taken_apart
+from dit360_core.errors import InputError, named
+from dit360_core.panorama.cubemaps import LAYOUTS, OTHER_NAMES, SHAPES, Layout, check_faces, layout_of, taken_apart
 from dit360_core.panorama.exporting import TOLD
 from dit360_core.panorama.gpano import MADE, Pose, read_pose
 from dit360_core.panorama.opening import Opened, read_metadata, read_picture
@@ -50,8 +50,7 @@ class Faces:
         """Columns of the panorama that they were exported from in the size that they have; None: nobody says."""
         origin = self.exported.get("from")
         told = origin.get("width") if isinstance(origin, dict) else None
-        sides = {"faces": 1, "cross": 4, "strip": 6}
-        same = self.exported.get("width") == self.size * sides[self.form]
+        same = self.exported.get("width") == self.size * SHAPES.get(self.form, (1, 1))[0]
         return told if same and isinstance(told, int) and told > 0 and told % 2 == 0 else None
 
     @property
@@ -186,9 +185,7 @@ def _chosen(asked: Layout | None, exported: Mapping[str, Any], path: Path) -> tu
             return LAYOUTS[told], "told by the files"
         return LAYOUTS["plain"], "as nothing says another"
     if isinstance(told, str) and told != asked.name:
-        warnings.warn(
-            f"{path} says that its layout is {told}, and it is read as {setting('layout', asked.name)}.", stacklevel=4
-        )
+        warnings.warn(f"{path} says that its layout is {told}, and it is read as {asked.name}.", stacklevel=4)
     return asked, "asked"
 
 

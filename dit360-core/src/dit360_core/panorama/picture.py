@@ -22,7 +22,7 @@ from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 from dit360_core.errors import Dit360Error, InputError, named
 from dit360_core.panorama import metrics
 from dit360_core.panorama.colours import to_srgb
-from dit360_core.panorama.cubemaps import LARGEST, check_faces, check_size, check_width, layout_of
+from dit360_core.panorama.cubemaps import check_faces, check_size, check_width, layout_of
 from dit360_core.panorama.gpano import MADE, Area, Pose, place, read_pose
 from dit360_core.panorama.metadata import build_xmp, to_json
 from dit360_core.panorama.metrics import Blocks, Poles, Seam
@@ -191,13 +191,12 @@ class Panorama:
 
         Raises InputError for a part of a panorama, a layout that there is not, or a size that is none.
         """
-        of, side = layout_of(layout), size
+        of = layout_of(layout)
         self._check_whole()
         # With torch.
         from dit360_core.panorama import projecting
-        from dit360_core.sphere.cube import face_size
 
-        side = min(LARGEST, face_size(self.height)) if side is None else side
+        side = projecting.face_size(self.height) if size is None else size
         check_size(side)
         made = dict(zip(of.faces, projecting.faces(self.image, side, of.axes), strict=True))
         return {name: made[name] for name in of.row}
@@ -246,9 +245,8 @@ class Panorama:
             raise InputError(f"{named('yaw')} is {yaw}, but must be a number of degrees.")
         # With torch.
         from dit360_core.panorama import projecting
-        from dit360_core.sphere.planet import planet_size
 
-        side = min(LARGEST, planet_size(self.height, fov)) if size is None else size
+        side = projecting.planet_size(self.height, fov) if size is None else size
         check_size(side)
         return projecting.little_planet(self.image, side, fov, yaw)
 
@@ -474,11 +472,7 @@ def encoded_with(packet: bytes, shown: Image.Image, format_name: str, quality: i
     what: it is, for the error.
     """
     check_quality(quality)
-    if max(shown.size) > _LONGEST_SIDE[format_name]:
-        raise InputError(
-            f"{format_name} holds at most {_LONGEST_SIDE[format_name]} pixels a side, but {what} is "
-            f"{max(shown.size)} wide; save it as .png."
-        )
+    check_holds(format_name, shown.size, what)
     buffer = io.BytesIO()
     if format_name == "PNG":
         # Pillow drops `xmp` for PNG without a word. The chunk's name and being uncompressed are from the XMP
@@ -491,6 +485,20 @@ def encoded_with(packet: bytes, shown: Image.Image, format_name: str, quality: i
     else:
         shown.save(buffer, "JPEG", quality=quality, subsampling=0, xmp=packet)
     return buffer.getvalue()
+
+
+def check_holds(format_name: str, size: tuple[int, int], what: str) -> None:
+    """Raises InputError if a format cannot hold so large a picture.
+
+    format_name: in Pillow's words, as in FORMATS.
+    size: (width, height) in pixels.
+    what: it is, for the error.
+    """
+    if max(size) > _LONGEST_SIDE[format_name]:
+        raise InputError(
+            f"{format_name} holds at most {_LONGEST_SIDE[format_name]} pixels a side, but {what} is {max(size)} wide; "
+            "save it as .png."
+        )
 
 
 def check_quality(quality: int) -> None:

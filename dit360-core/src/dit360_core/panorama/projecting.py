@@ -8,9 +8,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dit360_core.panorama.cubemaps import Axes
+from dit360_core.panorama.cubemaps import LARGEST, Axes
 from dit360_core.sphere import cube, planet, views
 from dit360_core.sphere.camera import Camera
+
+
+def face_size(height: int) -> int:
+    """The side of faces, in pixels, that lose nothing of a panorama, as far as graphics devices hold them.
+
+    height: of the panorama, in pixels.
+    """
+    return min(LARGEST, cube.face_size(height))
+
+
+def planet_size(height: int, fov: float) -> int:
+    """The side of a little planet, in pixels, that loses nothing of a panorama, as far as graphics devices hold it.
+
+    height: of the panorama, in pixels.
+    fov: degrees over it.
+    """
+    return min(LARGEST, planet.planet_size(height, fov))
 
 
 def faces(panorama: Image.Image, size: int, axes: Axes) -> list[Image.Image]:
