@@ -136,10 +136,9 @@ def laid_out(faces: Mapping[str, Image.Image], form: str, layout: Layout) -> Ima
     form: ``cross`` or ``strip``.
     """
     size = check_faces(faces, layout)
-    places = _places(form, layout)
-    across, down = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
+    across, down = SHAPES[form]
     whole = Image.new("RGB", (across * size, down * size))
-    for name, (column, row) in places.items():
+    for name, (column, row) in places(form, layout).items():
         whole.paste(faces[name], (column * size, row * size))
     return whole
 
@@ -151,25 +150,36 @@ def taken_apart(picture: Image.Image, layout: Layout) -> tuple[str, dict[str, Im
 
     Raises InputError for a picture of another shape.
     """
-    form = next((form for form, (across, down) in SHAPES.items() if _is(picture.size, across, down)), None)
-    if form is None:
-        raise InputError(
-            f"A cross is 4×3 faces and a strip 6×1, but this picture has {picture.width}×{picture.height} pixels, "
-            "which is neither; crop it, or give a folder or six files."
-        )
+    form = form_of(picture.size)
     size = picture.width // SHAPES[form][0]
     return form, {
         name: picture.crop((column * size, row * size, (column + 1) * size, (row + 1) * size))
-        for name, (column, row) in _places(form, layout).items()
+        for name, (column, row) in places(form, layout).items()
     }
 
 
-def _is(size: tuple[int, int], across: int, down: int) -> bool:
-    return size[0] * down == size[1] * across and size[0] % across == 0
+def form_of(size: tuple[int, int]) -> str:
+    """``cross`` or ``strip``, as the shape of a picture of six faces tells.
+
+    size: (width, height) in pixels.
+
+    Raises InputError for another shape.
+    """
+    width, height = size
+    for form, (across, down) in SHAPES.items():
+        if width * down == height * across and width % across == 0:
+            return form
+    raise InputError(
+        f"A cross is 4×3 faces and a strip 6×1, but this picture has {width}×{height} pixels, which is neither; crop "
+        "it, or give six faces."
+    )
 
 
-def _places(form: str, layout: Layout) -> dict[str, tuple[int, int]]:
-    """Column and row of each face."""
+def places(form: str, layout: Layout) -> dict[str, tuple[int, int]]:
+    """Column and row of each face in a picture of all six.
+
+    form: ``cross`` or ``strip``.
+    """
     if form == "strip":
         return {name: (column, 0) for column, name in enumerate(layout.row)}
     return dict(zip(layout.faces, _CROSS, strict=True))
