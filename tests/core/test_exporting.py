@@ -326,6 +326,12 @@ def test_a_face_with_transparency_is_told(tmp_path):
         read_faces([tmp_path / "s.png"])
 
 
+def test_a_panorama_with_transparency_is_told(tmp_path):
+    clear = attrs.evolve(LABELLED, hole=Image.new("L", LABELLED.size, 255))
+    with pytest.warns(UserWarning, match=re.escape("harbour.png is transparent in places, which is left out")):
+        write(clear, Export(to="view", width=8), tmp_path / "v.png")
+
+
 def test_force_replaces_six_faces_and_nothing_else_in_their_folder(tmp_path):
     out = tmp_path / "sky"
     write(LABELLED, Export(to="faces", size=8), out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -163,6 +164,8 @@ def write(
     """
     check_target(export, out, quality=quality, force=force)
     _check_whole(panorama)
+    if panorama.hole is not None:
+        warnings.warn(f"{panorama.file or 'The panorama'} is transparent in places, which is left out.", stacklevel=2)
     files = _files(export, out)
     size = _size(panorama, export)
     for path in files.values():
