@@ -31,6 +31,8 @@ _FRAMES = torch.tensor(
 )
 """Of each face, in the cube's coordinates: which way its columns go, which way its rows go, and where it is."""
 
+_ALIKE = 1.25
+"""Pixels of a face's middle along one of a panorama, up to which they are of one size."""
 _BAND = 2**21
 """Samples of a band of rows, so that what they need on the way stays small."""
 
@@ -74,13 +76,16 @@ def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:
     height: of the panorama, in pixels.
     axes: how the cube lies on the sphere.
     """
-    # At the middle of a face's edge its pixels are half as wide as in its middle.
-    finer = 2 * math.pi / height / (2 / faces.shape[-1])
+    finer = math.pi / height / (2 / faces.shape[-1])
+    # Where pixels are about as fine as in the middle of a face, one sample is nearer to what the faces were made of than
+    # the mean of four, by 2 dB and more (tests/core/test_projecting.py); coarser ones are means, or would shimmer. At
+    # the middle of a face's edge its pixels are half as wide.
+    finer = 1.0 if finer < _ALIKE else 2 * finer
     if finer > MOST_SAMPLES:
         # Averaged before is as good as sampled more often.
         small = max(1, round(faces.shape[-1] * MOST_SAMPLES / finer))
         faces, finer = F.interpolate(faces, (small, small), mode="area"), MOST_SAMPLES
-    size, samples = faces.shape[-1], samples_for(finer, least=2)
+    size, samples = faces.shape[-1], samples_for(finer)
     atlas, turn = _atlas(faces), torch.tensor(axes, dtype=torch.float64)
     columns = centres(2 * height, samples)[None]
     rows = max(1, _BAND // (columns.numel() * samples))
