@@ -77,9 +77,9 @@ def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:
     axes: how the cube lies on the sphere.
     """
     finer = math.pi / height / (2 / faces.shape[-1])
-    # Where pixels are about as fine as in the middle of a face, one sample is nearer to what the faces were made of than
-    # the mean of four, by 2 dB and more (tests/core/test_projecting.py); coarser ones are means, or would shimmer. At
-    # the middle of a face's edge its pixels are half as wide.
+    # Where pixels are about as fine as in the middle of a face, one sample is nearer to what the faces were made of
+    # than the mean of four, by 2 dB and more (tests/core/test_projecting.py); coarser ones are means, or would shimmer.
+    # At the middle of a face's edge its pixels are half as wide.
     finer = 1.0 if finer < _ALIKE else 2 * finer
     if finer > MOST_SAMPLES:
         # Averaged before is as good as sampled more often.
