@@ -337,7 +337,7 @@ def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(light,
 @pytest.mark.long
 def test_a_plain_backends_list_and_every_help_need_no_torch(tmp_path):
     torch_free = [["backends"], ["backends", "--json"], ["doctor"], ["--help"], ["--version"]]
-    helped = ("generate", "backends", "doctor", "view", "inspect", "new-plugin")
+    helped = ("generate", "backends", "doctor", "view", "inspect", "export", "import", "new-plugin")
     torch_free += [[command, "--help"] for command in helped]
     nobody = {"DIT360_DISABLED_PLUGINS": ",".join(other_plugins())}
     for command, told in zip(torch_free, dit360(*torch_free, cwd=tmp_path, without=HEAVY, **nobody), strict=True):

@@ -85,7 +85,7 @@ def test_what_is_slow_is_not_imported_at_the_front(house):
     libraries = {"torch", "diffusers", "transformers", "accelerate", "huggingface_hub", "numpy", "PIL"}
     for module in ("dit360_core", "dit360_core.cli", "dit360_core.cli.work.registered", "dit360_core.plugins"):
         assert not libraries & {name.split(".")[0] for name in house.brought_in(module)}, module
-    for module in ("generate", "plan", "quantize", "batch", "bench"):
+    for module in ("generate", "plan", "quantize", "batch", "bench", "export"):
         found = {name.split(".")[0] for name in house.brought_in(f"dit360_core.cli.work.{module}")}
         assert not found & {"torch", "diffusers", "transformers", "accelerate"}, module
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit360_comfy.nodes import (
+    cubes,
     decode,
     inpaint,
     loader,
@@ -24,7 +25,7 @@ from dit360_comfy.nodes import (
 )
 
 _MODULES = (
-    loader, lora, prompt, sampler, decode, parts, photo, region, inpaint, paste, views, process, preview, native,
+    loader, lora, prompt, sampler, decode, parts, photo, region, inpaint, paste, views, cubes, process, preview, native,
     report, memory,
 )  # fmt: skip
 

@@ -14,7 +14,19 @@ from types import FrameType
 
 import typer
 
-from dit360_core.cli import batch, bench, doctor, generate, new_plugin, picture, plan, quantize, registered, upscale
+from dit360_core.cli import (
+    batch,
+    bench,
+    doctor,
+    export,
+    generate,
+    new_plugin,
+    picture,
+    plan,
+    quantize,
+    registered,
+    upscale,
+)
 from dit360_core.cli.output import TERMINATED, Terminated, show_what_can_be_shown
 from dit360_core.cli.usage import Command, Group
 
@@ -35,6 +47,8 @@ app.command("bench", cls=Command)(bench.command())
 app.command("backends", cls=Command)(registered.backends)
 app.command("doctor", cls=Command)(doctor.doctor)
 app.command("view", cls=Command)(picture.view)
+app.command("export", cls=Command)(export.export)
+app.command("import", cls=Command)(export.import_)
 app.command("inspect", cls=Command)(picture.inspect)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
 

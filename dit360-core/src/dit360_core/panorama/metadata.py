@@ -90,6 +90,19 @@ def build_xmp(
         # Others' words about the picture, not ours.
         gpano = properties_of((width, height), area, attrs.evolve(pose, others={}))
         packet = _packet(gpano, settings)
+    return _fitted(gpano, settings, packet)
+
+
+def build_flat_xmp(settings: Mapping[str, object]) -> bytes:
+    """The XMP packet of a picture that is no panorama, such as a face of a cube: no GPano, the rest as in build_xmp.
+
+    settings: anything that JSON can hold.
+    """
+    return _fitted({}, settings, _packet({}, settings))
+
+
+def _fitted(gpano: Mapping[str, str], settings: Mapping[str, object], packet: bytes) -> bytes:
+    """The packet, or a shorter one where it would be too long."""
     if len(packet) <= MAX_PACKET_BYTES:
         return packet
     fits: bytes | None = None

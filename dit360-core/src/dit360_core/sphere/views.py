@@ -7,6 +7,7 @@ square, so the first one's centre lies half a pixel inside the picture's edge.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ def rays(camera: Camera, samples: int = 1) -> torch.Tensor:
 
     samples: along either side of a pixel.
     """
-    x, y = (_centres(size, samples) - size / 2 for size in (camera.width, camera.height))
+    x, y = (centres(size, samples) - size / 2 for size in (camera.width, camera.height))
     plane = torch.stack(
         [
             (x * camera.pixel).expand(len(y), -1),
@@ -67,7 +68,7 @@ def directions(height: int, samples: int = 1) -> torch.Tensor:
     height: of the panorama, in pixels.
     samples: along either side of a pixel.
     """
-    return at(_centres(height, samples)[:, None], _centres(2 * height, samples)[None], height)
+    return at(centres(height, samples)[:, None], centres(2 * height, samples)[None], height)
 
 
 def at(rows: torch.Tensor, columns: torch.Tensor, height: int) -> torch.Tensor:
@@ -97,14 +98,27 @@ def view(panorama: torch.Tensor, camera: Camera) -> torch.Tensor:
 
     panorama: ``(C, H, 2H)`` of floating-point numbers; longitude wraps, and beyond a pole lies the other side.
     """
-    height = panorama.shape[-2]
     # A pixel that covers several of the panorama's is the mean of as many samples, or it would shimmer.
-    samples = _samples(camera.pixel * height / math.pi)
-    looking = rays(camera, samples)
-    row, column = place_of(looking, height)
-    places = torch.stack([column + _MARGIN, row + _MARGIN], dim=-1)
-    found = _sample(_beyond_the_edges(panorama), places.reshape(-1, 2)).T.reshape(-1, *places.shape[:2])
-    return F.avg_pool2d(found[None], samples)[0].to(panorama.dtype)
+    samples = samples_for(camera.pixel * panorama.shape[-2] / math.pi)
+    return drawn(panorama, [rays(camera, samples)], samples)
+
+
+def drawn(panorama: torch.Tensor, looking: Iterable[torch.Tensor], samples: int = 1) -> torch.Tensor:
+    """A picture whose pixels look in any directions: ``(C, height, width)``, in the dtype of the panorama.
+
+    panorama: ``(C, H, 2H)`` of floating-point numbers; longitude wraps, and beyond a pole lies the other side.
+    looking: the directions of its samples in bands of whole pixels from the top, ``(rows·samples, width·samples, 3)``
+    each.
+    samples: along either side of a pixel, which is their mean.
+    """
+    edged, height = _beyond_the_edges(panorama), panorama.shape[-2]
+    found = []
+    for band in looking:
+        row, column = place_of(band, height)
+        places = torch.stack([column + MARGIN, row + MARGIN], dim=-1)
+        seen = sample(edged, places.reshape(-1, 2)).T.reshape(-1, *places.shape[:2])
+        found.append(F.avg_pool2d(seen[None], samples)[0].to(panorama.dtype))
+    return torch.cat(found, dim=1)
 
 
 def onto_sphere(picture: torch.Tensor, camera: Camera, height: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,8 +137,8 @@ def onto_sphere(picture: torch.Tensor, camera: Camera, height: int) -> tuple[tor
         )
     dtype = picture.dtype
     picture, shrunk = _no_finer(picture, math.pi / height / camera.pixel / FINER)
-    samples = _samples(math.pi / height / camera.pixel * float(shrunk.max()), least=2)
-    edged = _extended(picture)
+    samples = samples_for(math.pi / height / camera.pixel * float(shrunk.max()), least=2)
+    edged = extended(picture)
     near = _near(camera, height)
     total, covered = torch.zeros(len(near), picture.shape[0]), torch.zeros(len(near))
     rows, columns = near // (2 * height), near % (2 * height)
@@ -132,7 +146,7 @@ def onto_sphere(picture: torch.Tensor, camera: Camera, height: int) -> tuple[tor
         for across in range(samples):
             seen = at(rows + (down + 0.5) / samples, columns + (across + 0.5) / samples, height)
             places, inside = project(camera, seen)
-            total[inside] += _sample(edged, places[inside] * shrunk + _MARGIN)
+            total[inside] += sample(edged, places[inside] * shrunk + MARGIN)
             covered[inside] += 1
     shown = torch.zeros(2 * height**2, picture.shape[0])
     share = torch.zeros(2 * height**2)
@@ -163,16 +177,16 @@ def _near(camera: Camera, height: int) -> torch.Tensor:
     return (directions(height).float() @ ahead >= most).flatten().nonzero().flatten()
 
 
-_MARGIN = 3
+MARGIN = 3
 """Pixels around a picture from which bicubic interpolation at its edges takes what is missing."""
 
 
-def _samples(pixels: float, least: int = 1) -> int:
+def samples_for(pixels: float, least: int = 1) -> int:
     """Along either side, for a pixel that is as wide as so many of the other picture's."""
     return min(MOST_SAMPLES, max(least, math.ceil(pixels)))
 
 
-def _centres(size: int, samples: int) -> torch.Tensor:
+def centres(size: int, samples: int) -> torch.Tensor:
     """``(size·samples,)`` float64: centres of samples, in pixels from the edge."""
     return (torch.arange(size * samples, dtype=torch.float64) + 0.5) / samples
 
@@ -181,25 +195,25 @@ def _beyond_the_edges(panorama: torch.Tensor) -> torch.Tensor:
     """With a margin on each side: the other end in longitude, and beyond a pole the rows on the other side."""
     width = panorama.shape[-1]
     turned = panorama.roll(width // 2, -1)
-    tall = torch.cat([turned[:, :_MARGIN].flip(1), panorama, turned[:, -_MARGIN:].flip(1)], dim=1)
-    return torch.cat([tall[..., -_MARGIN:], tall, tall[..., :_MARGIN]], dim=2)
+    tall = torch.cat([turned[:, :MARGIN].flip(1), panorama, turned[:, -MARGIN:].flip(1)], dim=1)
+    return torch.cat([tall[..., -MARGIN:], tall, tall[..., :MARGIN]], dim=2)
 
 
-def _extended(picture: torch.Tensor) -> torch.Tensor:
+def extended(picture: torch.Tensor) -> torch.Tensor:
     """With a margin on each side in which ramps go on, so that half a pixel beyond the outermost centres is known."""
     for side in (-1, -2):
         first, last = picture.narrow(side, 0, 1), picture.narrow(side, picture.shape[side] - 1, 1)
         more = min(1, picture.shape[side] - 1)
         before = first - picture.narrow(side, more, 1)
         behind = last - picture.narrow(side, picture.shape[side] - 1 - more, 1)
-        steps = range(1, _MARGIN + 1)
+        steps = range(1, MARGIN + 1)
         picture = torch.cat(
             [*(first + n * before for n in reversed(steps)), picture, *(last + n * behind for n in steps)], dim=side
         )
     return picture
 
 
-def _sample(picture: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def sample(picture: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """``(n, C)`` float32: a picture ``(C, h, w)`` at places ``(n, 2)`` in pixels from its edges, bicubic.
 
     Keys 1981 with a = −1/2 ("Catmull-Rom"), which keeps straight ramps straight; PyTorch's own has −3/4 and does not.

@@ -119,7 +119,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     if not settings:
         return [*rows, ("made by", "unknown: the file holds no settings of dit360")]
     rows += [(name, str(settings[name])) for name in ("prompt", "negative_prompt") if settings.get(name)]
-    for section in ("requested", "used", "versions"):
+    for section in ("requested", "used", "versions", "imported"):
         content = settings.get(section) or {}
         if not isinstance(content, dict):
             rows.append((section, _short(content)))
