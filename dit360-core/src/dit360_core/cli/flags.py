@@ -36,6 +36,22 @@ def parameters(
     return sorted(found, key=lambda one: one.default is not inspect.Parameter.empty)
 
 
+def saving_parameters() -> list[inspect.Parameter]:
+    """The flags that say how a picture's file is written, beside its format."""
+    bits = typer.Option(
+        "--bits", help="A channel, of PNG: 8 or 16.", metavar="8|16", show_default="8; 16 in TIFF and OpenEXR"
+    )
+    expand = typer.Option(
+        "--expand-highlights",
+        help="In OpenEXR, make what is bright brighter than white, for image-based lighting: an invention.",
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter("bits", keyword, default=None, annotation=Annotated[int | None, bits]),
+        inspect.Parameter("expand_highlights", keyword, default=False, annotation=Annotated[bool, expand]),
+    ]
+
+
 def _parameter(option: Option, name: str, panel: str | None, required: bool) -> inspect.Parameter:
     """One option as a parameter that typer understands: name, type, help with its range, default."""
     several = option.kind is tuple

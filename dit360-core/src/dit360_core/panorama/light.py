@@ -1,0 +1,81 @@
+"""From colours as sRGB codes them to linear light and back, and highlights beyond white for image-based lighting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+KNEE = 0.5
+"""Linear light up to which :func:`expand_highlights` changes nothing: level 188 of 255."""
+PEAK = 16.0
+"""Linear light that white becomes: four stops."""
+
+
+def to_light(coded: NDArray[Any]) -> NDArray[np.float32]:
+    """Linear light, 0 … 1, of the same shape: the inverse transfer function of IEC 61966-2-1 (sRGB).
+
+    coded: as sRGB codes it, 0 … 1; what is outside is cut.
+    """
+    v = np.clip(np.asarray(coded, np.float32), 0, 1)
+    return np.where(v <= 0.04045, v / np.float32(12.92), ((v + np.float32(0.055)) / np.float32(1.055)) ** 2.4).astype(
+        np.float32, copy=False
+    )
+
+
+def to_srgb_code(light: NDArray[Any]) -> NDArray[np.float32]:
+    """As sRGB codes it, 0 … 1, of the same shape: the transfer function of IEC 61966-2-1.
+
+    light: linear, 0 … 1; what is outside is cut.
+    """
+    v = np.clip(np.asarray(light, np.float32), 0, 1)
+    coded = np.where(v <= 0.0031308, v * np.float32(12.92), np.float32(1.055) * v ** (1 / 2.4) - np.float32(0.055))
+    return coded.astype(np.float32, copy=False)
+
+
+def expand_highlights(light: NDArray[Any], knee: float = KNEE, peak: float = PEAK) -> NDArray[np.float32]:
+    """Linear light whose highlights are made as bright as they might have been: an invention, for lighting scenes.
+
+    light: ``(…, 3)``, linear, 0 … 1.
+    knee: light, above 0 and below 1, up to which nothing changes.
+    peak: light, above 1, that white becomes.
+
+    The inverse of :func:`compress_highlights`, on the largest of the three channels m; all three are multiplied by the
+    same factor, so that hues stay. With u = (m − knee) / (1 − knee) and w = (peak − knee) / (1 − knee), m becomes
+    knee + (1 − knee) · t, where t = 2u / (1 − u + √((1 − u)² + 4u/w²)) is the positive root of the operator's equation
+    t(1 + t/w²) / (1 + t) = u.
+    """
+    light = np.asarray(light, np.float32)
+    largest = light.max(-1, keepdims=True)
+    u = np.clip((largest - knee) / (1 - knee), 0, 1)
+    w = (peak - knee) / (1 - knee)
+    t = 2 * u / (1 - u + np.sqrt((1 - u) ** 2 + 4 * u / w**2))
+    return _scaled(light, largest, knee, t)
+
+
+def compress_highlights(light: NDArray[Any], knee: float = KNEE, peak: float = PEAK) -> NDArray[np.float32]:
+    """Linear light, 0 … 1, of one that reaches up to ``peak``: the curve that :func:`expand_highlights` undoes.
+
+    light: ``(…, 3)``, linear, 0 … peak.
+    knee, peak: as they were for that.
+
+    Reinhard's operator with a white point (Reinhard, Stark, Shirley, Ferwerda, "Photographic Tone Reproduction for
+    Digital Images", SIGGRAPH 2002, equation 4), t(1 + t/w²) / (1 + t), between the knee and the peak, on the largest of
+    the three channels. Its slope is 1 at the knee, so that the curve has no corner there.
+    """
+    light = np.asarray(light, np.float32)
+    largest = light.max(-1, keepdims=True)
+    t = np.clip((largest - knee) / (1 - knee), 0, None)
+    w = (peak - knee) / (1 - knee)
+    return _scaled(light, largest, knee, t * (1 + t / w**2) / (1 + t))
+
+
+def _scaled(
+    light: NDArray[np.float32], largest: NDArray[np.float32], knee: float, beyond: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The light, its largest channel now knee + (1 − knee) · beyond where it was above the knee."""
+    high = largest > knee
+    factor = np.where(high, (knee + (1 - knee) * beyond) / np.where(high, largest, 1), 1)
+    scaled: NDArray[np.float32] = (light * factor).astype(np.float32, copy=False)
+    return scaled
