@@ -23,15 +23,20 @@ class Separate(Exception):
     """The planes of its colours lie one after the other, of which Pillow mixes up those of 16 bits."""
 
 
+def has_16_bits(file: ImageFile) -> bool:
+    """Whether a picture, its header read and not yet its pixels, has 16 bits a channel."""
+    modes = [_mode(tile.args) for tile in file.tile]
+    return bool(modes) and all(";16" in mode for mode in modes)
+
+
 def is_deep(file: ImageFile) -> bool:
     """Whether a picture, its header read, has 16 bits a channel in grey or RGB, which can be had. Raises Separate."""
-    modes = [_mode(tile.args) for tile in file.tile]
-    if not modes or not all(";16" in mode for mode in modes):
+    if not has_16_bits(file):
         if _separate(file):
             raise Separate
         return False
     # Colours that are multiplied by their opacity are divided while they are decoded, each half by itself.
-    return not modes[0].startswith("RGBa") and file.mode in ("RGB", "RGBA", "I;16", "I;16B")
+    return not _mode(file.tile[0].args).startswith("RGBa") and file.mode in ("RGB", "RGBA", "I;16", "I;16B")
 
 
 def decoded(file: ImageFile, again: Callable[[], ImageFile]) -> NDArray[np.uint16]:

@@ -153,7 +153,8 @@ def read_pixels(stream: IO[bytes], header: Header) -> Read:
 
     header: as :func:`read_header` gave it.
     """
-    import Imath  # comes with OpenEXR, an extra
+    # An extra, see formats.py.
+    import Imath
     import OpenEXR
 
     width, height = header.size

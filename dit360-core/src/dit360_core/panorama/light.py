@@ -30,7 +30,8 @@ def to_srgb_code(light: NDArray[Any]) -> NDArray[np.float32]:
     light: linear, 0 … 1; what is outside is cut.
     """
     v = np.clip(np.asarray(light, np.float32), 0, 1)
-    coded = np.where(v <= 0.0031308, v * np.float32(12.92), np.float32(1.055) * v ** (1 / 2.4) - np.float32(0.055))
+    # So written that white is 1 to the last bit.
+    coded = np.where(v <= 0.0031308, v * np.float32(12.92), np.float32(1.055) * (v ** (1 / 2.4) - 1) + 1)
     return coded.astype(np.float32, copy=False)
 
 

@@ -20,7 +20,7 @@ from PIL.ImageFile import ImageFile
 from dit360_core.errors import InputError
 from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.containers import JPEG_MARK, PNG_MARK, Around, around, decodable
-from dit360_core.panorama.deep import Separate, decoded, is_deep
+from dit360_core.panorama.deep import Separate, decoded, has_16_bits, is_deep
 from dit360_core.panorama.exr import EXR_MARK, CannotRead, Header, read_header, read_pixels
 from dit360_core.panorama.formats import OPENEXR, check_library
 from dit360_core.panorama.levels import Floats, eight_bits, floats_of
@@ -82,6 +82,7 @@ def read_picture(path: Path) -> Opened:
             return _read_exr(path, stream)
         file = _decoder(path, stream)
         try:
+            cut = has_16_bits(file)
             deep = decoded(file, lambda: _decoder(path, stream)) if is_deep(file) else None
             file.load()
             told = around(file, stream)
@@ -107,11 +108,15 @@ def read_picture(path: Path) -> Opened:
     if deep is not None:
         floats, upright = _shown(deep, turn)
     image, profile, unused = to_srgb(upright, told.profile) if told.profile else (upright.convert("RGB"), "", "")
-    if floats is not None and told.profile and image is not upright and not unused:
+    if (
+        floats is not None
+        and told.profile
+        and not np.array_equal(np.asarray(image), np.asarray(upright.convert("RGB")))
+    ):
         # Little CMS converts 8 bits here.
         sentences.append(f"opens with 8 of its 16 bits a channel, as its colours are converted from {profile}.")
         floats = None
-    if ";16" in mode and deep is None:
+    if cut and deep is None:
         sentences.append("opens with 8 of its 16 bits a channel.")
     if _has_more(file):
         sentences.append("holds several pictures, of which the first is taken.")
@@ -189,6 +194,10 @@ def read_greys(path: Path) -> Image.Image:
     Raises InputError as :func:`read_picture` does, but not for 16 bits.
     """
     with _file(path) as stream:
+        if _is_exr(stream):
+            raise InputError(
+                f"Cannot open {path}: it is not a JPEG, PNG, WebP, AVIF or TIFF picture; convert it first."
+            )
         file = _decoder(path, stream)
         try:
             is_deep(file)  # which tells of planes that cannot be read
