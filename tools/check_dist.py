@@ -29,6 +29,8 @@ MADE_WITH = {
     "bnb": (["--quantization-mode", "int4"], ("quantization", "dit360-quant-bnb")),
     "ddim": (["--scheduler-type", "ddim", "--scheduler-eta", "0.3"], ("scheduler", "dit360-sched-ddim")),
     # No CUDA device is expected: the kernels are asked for, and the core's takes their place with a warning.
+    "exr": (["--expand-highlights"],),
+    "formats": ([],),
     "flash": (["--attention-backend", "flash"], ("attention", CORE)),
     "int4": (["--quantization-mode", "int4-double"], ("quantization", "dit360-quant-bnb")),
     "xformers": (["--attention-backend", "xformers"], ("attention", CORE)),
@@ -68,7 +70,8 @@ def check_picture(environment: Environment, extra: str) -> float:
         environment.run(dit360, "batch", "list.txt", "-o", "pictures", "--engine", "ray", "--workers", "1")
         (picture,) = (environment.work / "pictures").glob("*.jpg")
     else:
-        picture = environment.work / "castle.jpg"
+        # Of the libraries of files that is what they bring.
+        picture = environment.work / f"castle{ {'exr': '.exr', 'formats': '.exr', 'tiff': '.tif'}.get(extra, '.jpg') }"
         environment.run(dit360, "generate", PROMPT, "--seed", "7", *arguments, "-o", picture)
     told = json.loads(environment.run(dit360, "inspect", "--json", picture))
     for kind, distribution in expected:

@@ -1,5 +1,6 @@
 """Pictures of strangers with more than 8 bits a channel: one sentence, little memory, and what is read is right."""
 
+import contextlib
 import io
 import re
 import struct
@@ -60,6 +61,15 @@ def large_exr():
     return exr().replace(struct.pack("<4i", 0, 0, 63, 31), struct.pack("<4i", 0, 0, 59_999, 29_999))
 
 
+def large_tiff():
+    data = tiff(compression="zlib")
+    for tag, number, large in ((256, 64, 60_000), (257, 32, 30_000)):
+        before, after = (struct.pack("<HHII", tag, 4, 1, value) for value in (number, large))
+        assert before in data
+        data = data.replace(before, after)
+    return data
+
+
 def deep_exr():
     depths = np.empty((8, 16), dtype=object)
     for at in np.ndindex(8, 16):
@@ -87,7 +97,7 @@ UNSAFE = r"it has \d+×\d+ pixels, more than the 179 million that are opened una
 DAMAGED = r"the picture is damaged or cannot be read \(.*\); make or download it again"
 REFUSED = {
     "large.exr": (large_exr(), UNSAFE),
-    "large.tif": (tiff(np.zeros((1, 2, 3), np.uint16)).replace(struct.pack("<HHII", 256, 4, 1, 2), b"?"), DAMAGED),
+    "large.tif": (large_tiff(), UNSAFE),
     "deep.exr": (deep_exr(), "it is a deep picture, with several depths in a pixel; flatten it first"),
     "parts.exr": (two_parts(), r"it holds 2 pictures \(parts\); save one of them by itself"),
     "cube.exr": (exr(envmap=OpenEXR.ENVMAP_CUBE), "it is a cube map; convert it to latitude and longitude first"),
@@ -176,10 +186,8 @@ def test_a_file_cut_or_changed_anywhere_raises_nothing_but_input_errors(tmp_path
         path.write_bytes(changed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
+            with contextlib.suppress(InputError):
                 Panorama.open(path)
-            except InputError as error:
-                assert "Cannot open" in str(error) or "twice as wide" in str(error)
             read_metadata(path)
 
 
@@ -344,7 +352,9 @@ def test_primaries_of_an_exr_are_converted(tmp_path):
     wide = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290)  # BT.2020, whose white is that of sRGB
     panorama = opened(tmp_path, "a", exr({"RGB": grey}, chromaticities=wide))
     assert np.abs(to_light(panorama.floats) - grey).max() < 1e-3
-    red = opened(tmp_path, "b", exr({"RGB": LIGHT * [0.4, 0, 0]}, chromaticities=wide), "outside of what a screen")
+    red = opened(
+        tmp_path, "b", exr({"RGB": LIGHT * np.float32([0.4, 0, 0])}, chromaticities=wide), "outside of what a screen"
+    )
     assert "linear light" in red.profile
 
 
@@ -365,9 +375,8 @@ def test_photos_and_masks_are_read_of_them(tmp_path):
     for name, data in WHOLE.items():
         (tmp_path / name).write_bytes(data)
         assert Photo.open(tmp_path / name, fov=60).image.size == (64, 32)
-    (tmp_path / "mask.tif").write_bytes(
-        tiff(np.where(np.arange(64) < 32, 0, 65_535).astype(np.uint16)[None].repeat(32, 0))
-    )
+    half = np.where(np.arange(64) < 32, 0, 65_535).astype(np.uint16)
+    (tmp_path / "mask.tif").write_bytes(tiff(half[None].repeat(32, 0)))
     assert np.asarray(open_mask(tmp_path / "mask.tif"))[:, [0, 63]].mean(0).tolist() == [0, 255]
     with pytest.raises(InputError, match="not a JPEG, PNG, WebP, AVIF or TIFF picture"):
         open_mask(tmp_path / "a.exr")

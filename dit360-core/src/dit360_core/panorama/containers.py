@@ -1,4 +1,4 @@
-"""What lies around the pixels in a JPEG, PNG or WebP file: XMP packets, the colour profile, EXIF.
+"""What lies around the pixels in a JPEG, PNG, WebP, AVIF or TIFF file: XMP packets, the colour profile, EXIF.
 
 Of PNG it is read here, and not taken from Pillow's ``info``: there a chunk of text that somebody calls ``xmp``,
 ``icc_profile`` or ``interlace`` stands where the picture's own would.
