@@ -81,3 +81,8 @@ def test_strips_cover_every_row_once():
     for height, width in ((1, 2), (4096, 8192), (3000, 1), (5, 10**7)):
         rows = [row for strip in strips(height, width) for row in range(height)[strip]]
         assert rows == list(range(height))
+
+
+def test_what_is_saturated_does_not_begin_to_shine():
+    assert np.array_equal(expand_highlights(np.eye(3, dtype=np.float32)[[0, 2]]), np.eye(3, dtype=np.float32)[[0, 2]])
+    assert expand_highlights(np.float32([[1, 1, 1]])).max() == pytest.approx(PEAK, rel=1e-5)

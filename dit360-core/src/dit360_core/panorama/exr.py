@@ -35,8 +35,8 @@ DISPLAY_REFERRED = (
     "scene-referred: no real light intensities, nothing brighter than white was ever known."
 )
 EXPANDED = (
-    " Highlights above {knee:g} were expanded up to {peak:g} by the inverse of Reinhard's operator (2002, eq. 4): "
-    "invented, for image-based lighting."
+    " Highlights of a luminance above {knee:g} were expanded up to {peak:g} by the inverse of Reinhard's operator "
+    "(2002, eq. 4): invented, for image-based lighting."
 )
 OF_EIGHT_BITS = " It was made of a picture with 8 bits a channel."
 

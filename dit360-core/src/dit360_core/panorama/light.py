@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 KNEE = 0.5
-"""Linear light up to which :func:`expand_highlights` changes nothing: level 188 of 255."""
+"""Luminance up to which :func:`expand_highlights` changes nothing: a grey of level 188 of 255."""
 PEAK = 16.0
 """Linear light that white becomes: four stops."""
+_LUMINANCE = np.array([[0.2126], [0.7152], [0.0722]], np.float32)
+"""Of the primaries of sRGB, IEC 61966-2-1."""
 
 
 def to_light(coded: NDArray[Any]) -> NDArray[np.float32]:
@@ -39,20 +41,20 @@ def expand_highlights(light: NDArray[Any], knee: float = KNEE, peak: float = PEA
     """Linear light whose highlights are made as bright as they might have been: an invention, for lighting scenes.
 
     light: ``(…, 3)``, linear, 0 … 1.
-    knee: light, above 0 and below 1, up to which nothing changes.
-    peak: light, above 1, that white becomes.
+    knee: luminance, above 0 and below 1, up to which nothing changes.
+    peak: luminance, above 1, that white becomes.
 
-    The inverse of :func:`compress_highlights`, on the largest of the three channels m; all three are multiplied by the
-    same factor, so that hues stay. With u = (m − knee) / (1 − knee) and w = (peak − knee) / (1 − knee), m becomes
-    knee + (1 − knee) · t, where t = 2u / (1 − u + √((1 − u)² + 4u/w²)) is the positive root of the operator's equation
-    t(1 + t/w²) / (1 + t) = u.
+    The inverse of :func:`compress_highlights`, on the luminance Y; all three channels are multiplied by one factor, so
+    that hues stay and a red coat does not begin to shine. With u = (Y − knee) / (1 − knee) and w = (peak − knee) /
+    (1 − knee), Y becomes knee + (1 − knee) · t, where t = 2u / (1 − u + √((1 − u)² + 4u/w²)) is the positive root of
+    the operator's equation t(1 + t/w²) / (1 + t) = u.
     """
     light = np.asarray(light, np.float32)
-    largest = light.max(-1, keepdims=True)
-    u = np.clip((largest - knee) / (1 - knee), 0, 1)
+    luminance = light @ _LUMINANCE
+    u = np.clip((luminance - knee) / (1 - knee), 0, 1)
     w = (peak - knee) / (1 - knee)
     t = 2 * u / (1 - u + np.sqrt((1 - u) ** 2 + 4 * u / w**2))
-    return _scaled(light, largest, knee, t)
+    return _scaled(light, luminance, knee, t)
 
 
 def compress_highlights(light: NDArray[Any], knee: float = KNEE, peak: float = PEAK) -> NDArray[np.float32]:
@@ -62,21 +64,21 @@ def compress_highlights(light: NDArray[Any], knee: float = KNEE, peak: float = P
     knee, peak: as they were for that.
 
     Reinhard's operator with a white point (Reinhard, Stark, Shirley, Ferwerda, "Photographic Tone Reproduction for
-    Digital Images", SIGGRAPH 2002, equation 4), t(1 + t/w²) / (1 + t), between the knee and the peak, on the largest of
-    the three channels. Its slope is 1 at the knee, so that the curve has no corner there.
+    Digital Images", SIGGRAPH 2002, equation 4), t(1 + t/w²) / (1 + t), between the knee and the peak, on the luminance.
+    Its slope is 1 at the knee, so that the curve has no corner there.
     """
     light = np.asarray(light, np.float32)
-    largest = light.max(-1, keepdims=True)
-    t = np.clip((largest - knee) / (1 - knee), 0, None)
+    luminance = light @ _LUMINANCE
+    t = np.clip((luminance - knee) / (1 - knee), 0, None)
     w = (peak - knee) / (1 - knee)
-    return _scaled(light, largest, knee, t * (1 + t / w**2) / (1 + t))
+    return _scaled(light, luminance, knee, t * (1 + t / w**2) / (1 + t))
 
 
 def _scaled(
-    light: NDArray[np.float32], largest: NDArray[np.float32], knee: float, beyond: NDArray[np.float32]
+    light: NDArray[np.float32], luminance: NDArray[np.float32], knee: float, beyond: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The light, its largest channel now knee + (1 − knee) · beyond where it was above the knee."""
-    high = largest > knee
-    factor = np.where(high, (knee + (1 - knee) * beyond) / np.where(high, largest, 1), 1)
+    """The light, its luminance now knee + (1 − knee) · beyond where it was above the knee."""
+    high = luminance > knee
+    factor = np.where(high, (knee + (1 - knee) * beyond) / np.where(high, luminance, 1), 1)
     scaled: NDArray[np.float32] = (light * factor).astype(np.float32, copy=False)
     return scaled
