@@ -41,6 +41,9 @@ MADE_WITH = {
     ),
 }
 
+# Of the picture, for extras that bring a library of files.
+ENDINGS = {"exr": ".exr", "formats": ".exr", "tiff": ".tif"}
+
 
 def extras(wheel: Path) -> list[str]:
     return metadata_of(wheel, "Provides-Extra")
@@ -70,8 +73,7 @@ def check_picture(environment: Environment, extra: str) -> float:
         environment.run(dit360, "batch", "list.txt", "-o", "pictures", "--engine", "ray", "--workers", "1")
         (picture,) = (environment.work / "pictures").glob("*.jpg")
     else:
-        # Of the libraries of files that is what they bring.
-        picture = environment.work / f"castle{ {'exr': '.exr', 'formats': '.exr', 'tiff': '.tif'}.get(extra, '.jpg') }"
+        picture = environment.work / f"castle{ENDINGS.get(extra, '.jpg')}"
         environment.run(dit360, "generate", PROMPT, "--seed", "7", *arguments, "-o", picture)
     told = json.loads(environment.run(dit360, "inspect", "--json", picture))
     for kind, distribution in expected:

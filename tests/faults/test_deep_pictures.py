@@ -286,6 +286,18 @@ def test_colours_of_another_profile_are_converted_with_8_bits_and_told(tmp_path)
     assert panorama.profile == "Display P3"
 
 
+@pytest.mark.skipif("a.avif" not in WHOLE, reason="this Pillow has no AVIF")
+def test_colours_of_an_avif_that_are_others_are_converted_or_told(tmp_path):
+    data = WHOLE["a.avif"]
+    said = b"colrnclx" + struct.pack(">HH", 1, 13)
+    assert data.count(said) == 1
+    assert opened(tmp_path, "a", data).profile == ""
+    wide = data.replace(said, said[:8] + struct.pack(">HH", 12, 13))
+    assert opened(tmp_path, "b", wide).profile == "Display P3"
+    bright = data.replace(said, said[:8] + struct.pack(">HH", 9, 16))
+    opened(tmp_path, "c", bright, r"brighter than a screen's white \(PQ\)")
+
+
 def test_8_bits_palettes_and_inks_in_tiff_are_read(tmp_path):
     levels = LEVELS[..., :3].astype(np.uint8)
     panorama = opened(tmp_path, "a", tiff(levels))

@@ -12,6 +12,7 @@ import io
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -29,6 +30,7 @@ EXR_MARK = b"\x76\x2f\x31\x01"
 _REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _KNEE, _PEAK = "dit360HighlightKnee", "dit360HighlightPeak"
 _MOST_CHANNELS = 64
+_LISTENING = threading.Lock()
 
 DISPLAY_REFERRED = (
     "Display-referred: the linear light (IEC 61966-2-1 decoded) of a picture made for a screen, 1.0 is its white. Not "
@@ -239,7 +241,8 @@ def _expanded(knee: Any, peak: Any) -> tuple[float, float] | None:
 @contextlib.contextmanager
 def _unheard() -> Iterator[None]:
     """What OpenEXR itself prints of a damaged file is not shown; what else is printed meanwhile comes after it."""
-    with tempfile.TemporaryFile() as kept:
+    # One at a time: another would take the first one's file for standard error.
+    with _LISTENING, tempfile.TemporaryFile() as kept:
         try:
             before = os.dup(2)
         except OSError:  # it is closed, so that nothing is printed anyhow
