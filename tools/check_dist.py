@@ -28,9 +28,8 @@ SEAM = 3.0
 MADE_WITH = {
     "bnb": (["--quantization-mode", "int4"], ("quantization", "dit360-quant-bnb")),
     "ddim": (["--scheduler-type", "ddim", "--scheduler-eta", "0.3"], ("scheduler", "dit360-sched-ddim")),
-    # No CUDA device is expected: the kernels are asked for, and the core's takes their place with a warning.
     "exr": (["--expand-highlights"],),
-    "formats": ([],),
+    # No CUDA device is expected: the kernels are asked for, and the core's takes their place with a warning.
     "flash": (["--attention-backend", "flash"], ("attention", CORE)),
     "int4": (["--quantization-mode", "int4-double"], ("quantization", "dit360-quant-bnb")),
     "xformers": (["--attention-backend", "xformers"], ("attention", CORE)),

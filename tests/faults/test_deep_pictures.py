@@ -161,15 +161,20 @@ def test_a_deep_picture_that_cannot_be_opened_is_one_sentence(told, command, nam
 def test_a_damaged_exr_prints_nothing_beside_the_sentence(desk):
     # The library writes to the process's own standard error, which Python's does not catch.
     said = python(
+        "import os\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
         "from dit360_core.panorama.picture import Panorama\n"
-        "for name in ('cut.exr', 'head.exr', 'renamed.exr'):\n"
-        "    try: Panorama.open(name)\n"
-        "    except ValueError as error: print(error)\n",
+        "def told(name):\n"
+        "    try: return Panorama.open(name)\n"
+        "    except ValueError as error: return error\n"
+        "with ThreadPoolExecutor(4) as threads:\n"
+        "    print(*threads.map(told, ('cut.exr', 'head.exr', 'renamed.exr') * 8), sep='\\n')\n"
+        "os.write(2, b'afterwards')\n",
         cwd=desk,
         fresh=True,
     )
-    assert said.stdout.count("Cannot open") == 3, said
-    assert said.stderr == ""
+    assert said.stdout.count("Cannot open") == 24, said
+    assert said.stderr == "afterwards"
 
 
 @pytest.mark.parametrize("name", WHOLE)
