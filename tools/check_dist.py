@@ -28,6 +28,7 @@ SEAM = 3.0
 MADE_WITH = {
     "bnb": (["--quantization-mode", "int4"], ("quantization", "dit360-quant-bnb")),
     "ddim": (["--scheduler-type", "ddim", "--scheduler-eta", "0.3"], ("scheduler", "dit360-sched-ddim")),
+    "exr": (["--expand-highlights"],),
     # No CUDA device is expected: the kernels are asked for, and the core's takes their place with a warning.
     "flash": (["--attention-backend", "flash"], ("attention", CORE)),
     "int4": (["--quantization-mode", "int4-double"], ("quantization", "dit360-quant-bnb")),
@@ -38,6 +39,9 @@ MADE_WITH = {
         ("scheduler", "dit360-sched-ddim"),
     ),
 }
+
+# Of the picture, for extras that bring a library of files.
+ENDINGS = {"exr": ".exr", "formats": ".exr", "tiff": ".tif"}
 
 
 def extras(wheel: Path) -> list[str]:
@@ -68,7 +72,7 @@ def check_picture(environment: Environment, extra: str) -> float:
         environment.run(dit360, "batch", "list.txt", "-o", "pictures", "--engine", "ray", "--workers", "1")
         (picture,) = (environment.work / "pictures").glob("*.jpg")
     else:
-        picture = environment.work / "castle.jpg"
+        picture = environment.work / f"castle{ENDINGS.get(extra, '.jpg')}"
         environment.run(dit360, "generate", PROMPT, "--seed", "7", *arguments, "-o", picture)
     told = json.loads(environment.run(dit360, "inspect", "--json", picture))
     for kind, distribution in expected:

@@ -15,6 +15,7 @@ from dit360_core.batching.folder import Folder
 from dit360_core.batching.items import SAME_PICTURE, TILES, Batchwide, read_items
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions
+from dit360_core.panorama.formats import Saving
 from dit360_core.panorama.picture import Panorama
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -761,12 +762,12 @@ def test_ray_that_is_slow_to_start_is_started_again_and_told_in_a_sentence_in_th
 
     monkeypatch.setattr(ray, "init", init)
     most = TRIES - 1
-    OnRay(LoadOptions(), quality=90)._connect()
+    OnRay(LoadOptions(), saving=Saving(quality=90))._connect()
     assert late == [("local",)] * most
     assert caplog.text.count("it is started again") == most
     most = 2 * TRIES
     with pytest.raises(Dit360Error, match=r"Ray cannot be started on this machine \(.*timed out.*engine=local"):
-        OnRay(LoadOptions(), quality=90)._connect()
+        OnRay(LoadOptions(), saving=Saving(quality=90))._connect()
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from dit360_core.panorama.gpano import Area
 from dit360_core.panorama.masks import as_mask
 from dit360_core.panorama.metrics import seam_ratio
 from dit360_core.panorama.photos import Photo, Place
-from dit360_core.panorama.picture import FORMATS, Panorama, encoded
+from dit360_core.panorama.picture import Panorama, encoded
 from dit360_core.pipeline.editing.canvas import canvas_of
 from dit360_core.pipeline.editing.given import given
 from dit360_core.pipeline.editing.pasting import pasted
@@ -342,7 +342,7 @@ def edited(tiny):
 
 
 def test_an_edit_keeps_the_core_bit_for_bit_and_makes_the_rest(edited):
-    read = Image.open(io.BytesIO(encoded(edited, FORMATS[".png"], 90)))
+    read = Image.open(io.BytesIO(encoded(edited, "PNG", 90)))
     found = canvas(mask=HOLE)
     core, hole = (found.paste == 1).numpy(), np.asarray(HOLE) == 255
     assert core.mean() > 0.5

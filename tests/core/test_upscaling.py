@@ -9,7 +9,7 @@ import pytest
 import torch
 from command_line import dit360 as run_in
 from dit360_core.errors import InputError
-from dit360_core.panorama.light import to_light, to_srgb
+from dit360_core.panorama.light import to_light, to_srgb_code
 from dit360_core.panorama.resizing import enlarged, resized
 from dit360_core.pipeline.journal import Recorded, journal
 from PIL import Image
@@ -43,7 +43,9 @@ def test_light_is_that_of_srgb():
     known = {0.0: 0.0, 0.04045: 0.0031308, 0.5: 0.2140411, 0.75: 0.5225216, 1.0: 1.0}
     coded = np.array(list(known), np.float32)
     assert np.abs(to_light(coded) - list(known.values())).max() < 1e-6
-    assert np.abs(to_srgb(to_light(np.linspace(0, 1, 257, dtype=np.float32))) - np.linspace(0, 1, 257)).max() < 1e-5
+    assert (
+        np.abs(to_srgb_code(to_light(np.linspace(0, 1, 257, dtype=np.float32))) - np.linspace(0, 1, 257)).max() < 1e-5
+    )
 
 
 def test_black_and_white_mix_to_half_of_the_light_and_not_of_the_numbers():

@@ -50,7 +50,7 @@ UNSAFE = (
     r"DIT360_MAX_PIXELS={1} in the environment and run this again"
 )
 DAMAGED = r"the picture is damaged or cannot be read \({}.*\); make or download it again"
-NONE = "it is not a JPEG, PNG or WebP picture; convert it first"
+NONE = "it is not a JPEG, PNG, WebP, AVIF, TIFF or OpenEXR picture; convert it first"
 DEVICE = "it is a device or a pipe, and no file; save the picture first"
 LAUGHS = b'<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "' + b"&a;" * 99 + b'">]><x>&b;</x>'
 
@@ -75,7 +75,7 @@ REFUSED = {
     ),
     "cut.jpg": (None, DAMAGED.format("image file is truncated")),
     "gif.png": (None, NONE),
-    "tiff.png": (None, NONE),
+    "bmp.png": (None, NONE),
     "svg.png": (b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="4"/>', NONE),
     "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 4\n", NONE),
     "empty.png": (b"", NONE),
@@ -138,7 +138,7 @@ def desk(tmp_path_factory):
             (desk / name).write_bytes(data)
     grey = Image.effect_noise((64, 32), 90).convert("RGB")
     grey.save(desk / "gif.png", "GIF")
-    grey.save(desk / "tiff.png", "TIFF")
+    grey.save(desk / "bmp.png", "BMP")
     grey.save(desk / "cut.jpg")
     (desk / "cut.jpg").write_bytes((desk / "cut.jpg").read_bytes()[:-200])
     (desk / "folder.png").mkdir()

@@ -88,6 +88,9 @@ EXTRAS = {
     "qwen": ["dit360-model-qwen"],
     "xformers": ["dit360-attn-xformers[xformers]"],
     "ray": ["ray>=2.48"],
+    "exr": ["openexr>=3.5"],
+    "tiff": ["tifffile>=2024.8.10"],
+    "formats": ["openexr>=3.5", "tifffile>=2024.8.10"],
     "all": sorted(name for name in DISTRIBUTIONS if name != "dit360-core"),
 }
 
@@ -99,9 +102,9 @@ def test_extras_of_the_core_bring_what_they_are_called_by(dist):
 
 
 def test_every_distribution_is_an_extra():
-    """So "all" is all extras, but Ray, which is not of this project, and the kernels that choose a torch."""
+    """So "all" is all extras, but Ray and libraries of files, which are others', and kernels that choose a torch."""
     brought = {Requirement(text).name for extra in EXTRAS.keys() - {"all"} for text in EXTRAS[extra]}
-    assert brought == {*EXTRAS["all"], "ray"}
+    assert brought == {*EXTRAS["all"], "ray", "openexr", "tifffile"}
 
 
 def test_every_extra_can_be_had_from_these_wheels(dist):

@@ -10,6 +10,7 @@ from dit360_core.batching.items import Item
 from dit360_core.batching.painting import Painted, Painter, job_of, largest
 from dit360_core.errors import InputError, Sentence
 from dit360_core.options import LoadOptions
+from dit360_core.panorama.formats import Saving
 from dit360_core.pipeline.stages import Progress
 from dit360_core.plugins.registry import Registry
 
@@ -21,10 +22,10 @@ class InProcess:
     """An engine. One model, one picture at a time."""
 
     def __init__(
-        self, loading: LoadOptions, *, quality: int, registry: Registry | None = None, advance: Advance | None = None
+        self, loading: LoadOptions, *, saving: Saving, registry: Registry | None = None, advance: Advance | None = None
     ) -> None:
         self._loading = loading
-        self._quality = quality
+        self._saving = saving
         self._registry = registry
         self._advance = advance
         self._painter: Painter | None = None
@@ -46,7 +47,7 @@ class InProcess:
         """The pictures as they are made."""
         for item in items:
             try:
-                job = job_of(item, self._quality)
+                job = job_of(item, self._saving)
             except InputError as error:
                 yield Painted(item=item, error=Sentence(error.sentence))
                 continue

@@ -29,8 +29,8 @@ from dit360_core.options import (
     options_of,
     own_options,
 )
+from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.photos import parsed
-from dit360_core.panorama.picture import FORMATS
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
 from dit360_core.system.naming import file_within, slug_of
@@ -61,9 +61,8 @@ ran out of memory may go on with the same pictures; and those that ``auto`` may 
 compared (:func:`dit360_core.batching.painting.identity`). Tiles are in it after all where they are not exact."""
 
 OTHER_ENDINGS = frozenset({
-    ".apng", ".avif", ".bmp", ".csv", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".htm", ".html", ".ico",
-    ".jfif", ".jp2", ".jpe", ".json", ".jsonl", ".jxl", ".mp4", ".pdf", ".ppm", ".psd", ".raw", ".svg", ".tga", ".tif",
-    ".tiff", ".txt", ".webm", ".zip",
+    ".apng", ".bmp", ".csv", ".dng", ".gif", ".hdr", ".heic", ".heif", ".htm", ".html", ".ico", ".jfif", ".jp2",
+    ".jpe", ".json", ".jsonl", ".jxl", ".mp4", ".pdf", ".ppm", ".psd", ".raw", ".svg", ".tga", ".txt", ".webm", ".zip",
 })  # fmt: skip
 """Endings of a name that ask for another format than there is, and are refused; any other is a part of the name."""
 

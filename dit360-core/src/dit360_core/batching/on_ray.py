@@ -23,6 +23,7 @@ from dit360_core.batching.items import Item
 from dit360_core.batching.painting import Job, Painted, Painter, job_of, largest
 from dit360_core.errors import Dit360Error, InputError, Sentence, first_line, named, setting
 from dit360_core.options import LoadOptions
+from dit360_core.panorama.formats import Saving
 from dit360_core.system.installed import installed_version
 
 log = logging.getLogger("dit360")
@@ -106,10 +107,10 @@ class OnRay:
     """
 
     def __init__(
-        self, loading: LoadOptions, *, quality: int, workers: int | None = None, address: str | None = None
+        self, loading: LoadOptions, *, saving: Saving, workers: int | None = None, address: str | None = None
     ) -> None:
         self._loading = loading
-        self._quality = quality
+        self._saving = saving
         self._wanted = workers
         self._address = address
         self._hired: list[_Hired] = []
@@ -153,7 +154,7 @@ class OnRay:
             while queue and idle:
                 hired, item = idle.popleft(), queue.popleft()
                 try:
-                    busy[hired.actor.paint.remote(job_of(item, self._quality))] = (hired, item)
+                    busy[hired.actor.paint.remote(job_of(item, self._saving))] = (hired, item)
                 except InputError as error:
                     idle.append(hired)
                     yield Painted(item=item, error=Sentence(error.sentence))

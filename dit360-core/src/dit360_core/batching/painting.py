@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,7 +14,8 @@ from dit360_core.batching.items import SAME_PICTURE, Item, digest
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build
-from dit360_core.panorama.picture import FORMATS, encoded
+from dit360_core.panorama.formats import Saving, format_of
+from dit360_core.panorama.picture import encoded
 from dit360_core.pipeline.editing.given import Given, Outline
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
@@ -36,7 +36,7 @@ class Job:
     """One picture to make, complete in itself: it may be done on another machine."""
 
     item: Item
-    quality: int
+    saving: Saving
     given: Given | None = None
 
 
@@ -125,7 +125,7 @@ class Painter:
                         progress=progress,
                     )
                 panorama = attrs.evolve(panorama, settings={**panorama.settings, "batch": {"key": job.item.key}})
-                data = encoded(panorama, FORMATS[PurePosixPath(job.item.name).suffix.lower()], job.quality)
+                data = encoded(panorama, format_of(job.item.name), **attrs.asdict(job.saving))
             except Exception as error:
                 log.debug("%s", job.item.name, exc_info=True)
                 sentence = Sentence(error.sentence if isinstance(error, Dit360Error) else one_line(error))
@@ -140,14 +140,14 @@ class Painter:
         )
 
 
-def job_of(item: Item, quality: int) -> Job:
+def job_of(item: Item, saving: Saving) -> Job:
     """Raises InputError if what it is made from cannot be opened, or is another than it was."""
     if not item.files.paths:
-        return Job(item=item, quality=quality)
+        return Job(item=item, saving=saving)
     for path, before in zip(item.files.paths, item.digests, strict=True):
         if digest(path) != before:
             raise InputError(f"The file {path} has been changed since the list was read; run the command again.")
-    return Job(item=item, quality=quality, given=item.files.open())
+    return Job(item=item, saving=saving, given=item.files.open())
 
 
 def sized(item: Item, outline_of: Callable[[Files], Outline]) -> Item:

@@ -32,7 +32,7 @@ from dit360_core.options import (
     options_of,
     own_options,
 )
-from dit360_core.panorama.picture import FORMATS
+from dit360_core.panorama.formats import FORMATS, Saving, check_format, format_of
 from dit360_core.planning.checks import check_names
 from dit360_core.planning.loras import lora_uses
 from dit360_core.plugins.offers import Model
@@ -89,6 +89,8 @@ class Batch:
         *,
         format: str = "jpg",
         quality: int = 95,
+        bits: int | None = None,
+        expand_highlights: bool = False,
         engine: str = "local",
         workers: int | None = None,
         ray_address: str | None = None,
@@ -101,8 +103,10 @@ class Batch:
         source: .txt with a prompt in each line, .jsonl or .csv with any option of a picture, ``name``, ``image``,
         ``mask`` and ``photo``.
         folder: where the pictures go.
-        format: jpg, png or webp, of pictures whose line names no file.
-        quality: 1 … 100, of JPEG and WebP.
+        format: jpg, png, webp, avif, tif or exr, of pictures whose line names no file.
+        quality: 1 … 100, of JPEG, WebP and AVIF.
+        bits: a channel, 8 or 16 for PNG; None: 8, and 16 in TIFF and OpenEXR.
+        expand_highlights: make bright parts brighter than white, in OpenEXR.
         engine: local, or ray.
         workers: of Ray; None: as many as there are GPUs, or machines if there are none.
         ray_address: of a cluster of Ray; None: one on this machine.
@@ -114,7 +118,7 @@ class Batch:
         Raises InputError with the line that is wrong, before anything heavy is imported.
         """
         self.source, self.folder = Path(source), Folder(Path(folder))
-        self._quality, self._force = quality, force
+        self._saving, self._force = Saving(quality=quality, bits=bits, expand_highlights=expand_highlights), force
         self._registry = registry or default_registry()
         of_a_picture = {name for cls in OF_A_PICTURE for name in options_of(cls)}
         # What both have, such as attention_backend, is the model's: it is loaded for these pictures alone.
@@ -148,6 +152,9 @@ class Batch:
         self._wrong = common.wrong
         self.items = list(read_items(self.source, common))
         self._check_names()
+        for item in self.items:
+            kind = format_of(item.name)
+            self._in_line(item, functools.partial(check_format, kind, bits=bits, expand_highlights=expand_highlights))
         self._done, missing = self.folder.sort(self.items, force=force)
         # Not the pictures themselves: a list may name thousands.
         outline_of = functools.cache(lambda files: files.open().outline)
@@ -214,8 +221,8 @@ class Batch:
 
     def _engine(self, advance: Advance | None) -> Engine:
         if self._engine_name == "local":
-            return InProcess(self.loading, quality=self._quality, registry=self._registry, advance=advance)
-        return OnRay(self.loading, quality=self._quality, workers=self._workers, address=self._address)
+            return InProcess(self.loading, saving=self._saving, registry=self._registry, advance=advance)
+        return OnRay(self.loading, saving=self._saving, workers=self._workers, address=self._address)
 
     def _contents(self) -> dict[str, str]:
         """Fingerprints of the local files that the model is made of: other weights make other pictures."""

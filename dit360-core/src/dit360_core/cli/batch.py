@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dit360_core.cli.flags import parameters
+from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
 
@@ -29,6 +29,8 @@ def command() -> Callable[..., None]:
         output: Path,
         format: str,
         quality: int,
+        bits: int | None,
+        expand_highlights: bool,
         engine: str,
         workers: int | None,
         ray_address: str | None,
@@ -46,6 +48,8 @@ def command() -> Callable[..., None]:
                 output,
                 format=format,
                 quality=quality,
+                bits=bits,
+                expand_highlights=expand_highlights,
                 engine=engine,
                 workers=workers,
                 ray_address=ray_address,
@@ -78,9 +82,15 @@ def command() -> Callable[..., None]:
         ),
         "format": (
             "jpg",
-            Annotated[str, typer.Option("--format", help="Of pictures whose line names none.", metavar="jpg|png|webp")],
+            Annotated[
+                str,
+                typer.Option(
+                    "--format", help="Of pictures whose line names none.", metavar="jpg|png|webp|avif|tif|exr"
+                ),
+            ],
         ),
-        "quality": (95, Annotated[int, typer.Option("--quality", help="Of JPEG and WebP.", min=1, max=100)]),
+        "quality": (95, Annotated[int, typer.Option("--quality", help="Of JPEG, WebP and AVIF.", min=1, max=100)]),
+        **{one.name: (one.default, one.annotation) for one in saving_parameters()},
         "engine": (
             "local",
             Annotated[str, typer.Option("--engine", help="Who makes them: this process, or Ray.", metavar="local|ray")],

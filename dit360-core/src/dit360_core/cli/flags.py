@@ -47,6 +47,22 @@ def _with_default(option: Option, defaults: Mapping[str, Any]) -> Option:
     return attrs.evolve(option, default=defaults[option.name]) if option.name in defaults else option
 
 
+def saving_parameters() -> list[inspect.Parameter]:
+    """The flags that say how a picture's file is written, beside its format."""
+    bits = typer.Option(
+        "--bits", help="A channel, of PNG: 8 or 16.", metavar="8|16", show_default="8; 16 in TIFF and OpenEXR"
+    )
+    expand = typer.Option(
+        "--expand-highlights",
+        help="In OpenEXR, make what is bright brighter than white, for image-based lighting: an invention.",
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter("bits", keyword, default=None, annotation=Annotated[int | None, bits]),
+        inspect.Parameter("expand_highlights", keyword, default=False, annotation=Annotated[bool, expand]),
+    ]
+
+
 def _parameter(option: Option, name: str, panel: str | None, required: bool) -> inspect.Parameter:
     """One option as a parameter that typer understands: name, type, help with its range, default."""
     several = option.kind is tuple

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dit360_core.cli.flags import parameters
+from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
 
@@ -27,6 +27,8 @@ def command() -> Callable[..., None]:
         image: Path | None,
         mask: Path | None,
         photo: list[str] | None,
+        bits: int | None,
+        expand_highlights: bool,
         force: bool,
         open_viewer: bool,
         profile: Path | None,
@@ -36,9 +38,12 @@ def command() -> Callable[..., None]:
         with reporting(logging.INFO if verbose else logging.WARNING) as console:
             from dit360_core.cli.work.generate import run
 
-            run(console, prompt, output, image, mask, photo or (), force, open_viewer, profile, options)
+            saving = {"bits": bits, "expand_highlights": expand_highlights, "force": force}
+            run(console, prompt, output, image, mask, photo or (), saving, open_viewer, profile, options)
 
-    generate.__doc__ = "Make a panorama from a prompt and save it (JPEG, WebP or PNG, by the file's ending)."
+    generate.__doc__ = (
+        "Make a panorama from a prompt and save it (JPEG, WebP, PNG, AVIF, TIFF or OpenEXR, by the file's ending)."
+    )
     keyword = inspect.Parameter.KEYWORD_ONLY
     generate.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -91,6 +96,7 @@ def command() -> Callable[..., None]:
                     ),
                 ],
             ),
+            *saving_parameters(),
             inspect.Parameter(
                 "force",
                 keyword,

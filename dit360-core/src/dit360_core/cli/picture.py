@@ -11,7 +11,7 @@ from dit360_core.cli.output import reporting
 
 
 def view(
-    file: Annotated[Path, typer.Argument(help="A panorama: JPEG, WebP or PNG.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A panorama (JPEG, PNG, WebP, AVIF, TIFF, EXR).", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the viewer (HTML) here instead of opening it.")
     ] = None,
@@ -27,7 +27,8 @@ def view(
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(help="A panorama (JPEG, WebP, PNG), or a file of weights.", show_default=False)
+        Path,
+        typer.Argument(help="A panorama (JPEG, PNG, WebP, AVIF, TIFF, EXR), or a file of weights.", show_default=False),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

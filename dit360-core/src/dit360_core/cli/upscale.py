@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dit360_core.cli.flags import parameters
+from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, SampleOptions
 
@@ -31,12 +31,15 @@ def command() -> Callable[..., None]:
         force: bool,
         open_viewer: bool,
         verbose: bool,
+        bits: int | None,
+        expand_highlights: bool,
         **options: Any,
     ) -> None:
         with reporting(logging.INFO if verbose else logging.WARNING) as console:
             from dit360_core.cli.work.upscale import run
 
-            run(console, file, prompt, to, output, mask, force, open_viewer, options)
+            saving = {"force": force, "bits": bits, "expand_highlights": expand_highlights}
+            run(console, file, prompt, to, output, mask, saving, open_viewer, options)
 
     upscale.__doc__ = (
         "Make a panorama larger, with new detail, in windows that are averaged at every step.\n\n"
@@ -93,6 +96,7 @@ def command() -> Callable[..., None]:
                 Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is used and why.")],
                 False,
             ),
+            *saving_parameters(),
             *parameters(SampleOptions, "Picture", leave_out=_WITHOUT, defaults=_DEFAULTS),
             *parameters(EditOptions, "Photos and masks"),
             *parameters(LoadOptions, "Model and backends"),

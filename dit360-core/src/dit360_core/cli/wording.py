@@ -24,7 +24,7 @@ COLUMNS = frozenset(
 """What a list of a batch may have as columns, which are called as the options are."""
 PYTHONS = {
     "overwrite": "--force", "force": "--force", "image": "--image", "mask": "--mask", "photo": "--photo",
-    "ray_address": "--ray-address",
+    "ray_address": "--ray-address", "bits": "--bits", "expand_highlights": "--expand-highlights",
 }  # fmt: skip
 """Arguments of functions that are no options of those classes."""
 

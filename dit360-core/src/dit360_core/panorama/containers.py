@@ -1,4 +1,4 @@
-"""What lies around the pixels in a JPEG, PNG or WebP file: XMP packets, the colour profile, EXIF.
+"""What lies around the pixels in a JPEG, PNG, WebP, AVIF or TIFF file: XMP packets, the colour profile, EXIF.
 
 Of PNG it is read here, and not taken from Pillow's ``info``: there a chunk of text that somebody calls ``xmp``,
 ``icc_profile`` or ``interlace`` stands where the picture's own would.
@@ -23,6 +23,9 @@ JPEG_MARK = b"\xff\xd8\xff"
 
 #: Bytes that a compressed chunk may become; a GiB of zeros fits into a MiB.
 _LONGEST = 64 * 2**20
+
+_AVIF_HEAD = 2**16
+"""Bytes of an AVIF file in which its properties lie, before its pixels."""
 
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\x00"
@@ -75,7 +78,21 @@ def around(file: Image.Image, stream: IO[bytes]) -> Around:
         return _of_png(stream)
     found = {name: file.info.get(name) for name in ("xmp", "exif", "icc_profile")}
     xmp, exif, profile = (value if isinstance(value, bytes) else b"" for value in found.values())
-    return Around(xmp=xmp, exif=exif, profile=profile, extended=_extended(getattr(file, "applist", [])))
+    told = ""
+    if file.format == "AVIF" and not profile:
+        stream.seek(0)
+        profile, told = profile_of(Chunks(cicp=_cicp_of_avif(stream.read(_AVIF_HEAD))))
+    return Around(xmp=xmp, exif=exif, profile=profile, told=told, extended=_extended(getattr(file, "applist", [])))
+
+
+def _cicp_of_avif(head: bytes) -> bytes:
+    """What the box of its colours says (ISO 14496-12, 12.1.5), as a PNG's cICP of the decoded picture; or nothing."""
+    said = head.partition(b"colrnclx")[2]
+    if len(said) < 4:
+        return b""
+    primaries, transfer = struct.unpack(">HH", said[:4])
+    # 2: nobody said, which is sRGB in this format.
+    return bytes([1 if primaries == 2 else min(primaries, 255), 13 if transfer == 2 else min(transfer, 255), 0, 1])
 
 
 def _misleading(kind: bytes, data: bytes) -> bool:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from dit360_core.errors import InputError, named, setting
 from dit360_core.panorama.cubemaps import FORMS, LARGEST, LAYOUTS, SHAPES, check_size, laid_out, layout_of
+from dit360_core.panorama.formats import PLAIN
 from dit360_core.panorama.gpano import properties_of
 from dit360_core.panorama.metadata import build_flat_xmp
 from dit360_core.panorama.picture import (
-    FORMATS,
     Panorama,
     check_holds,
     check_quality,
@@ -28,7 +28,7 @@ from dit360_core.system.atomic import check_new_folder, check_writable, new_fold
 
 TARGETS = (*FORMS, "view", "little-planet")
 """What a panorama is exported as."""
-SUFFIXES = tuple(suffix.removeprefix(".") for suffix in FORMATS)
+SUFFIXES = tuple(suffix.removeprefix(".") for suffix in PLAIN)
 
 _TAKES: Mapping[str, tuple[str, ...]] = {
     "faces": ("layout", "size", "format"),
@@ -123,7 +123,11 @@ def check_target(export: Export, out: Path, *, quality: int, force: bool) -> Non
     check_quality(quality)
     if export.to != "faces":
         check_save(out, force=force)
-    elif out.suffix.lower() in FORMATS:
+        if out.suffix.lower() not in PLAIN:
+            raise InputError(
+                f"Cannot write {out}: what is exported has 8 bits a channel; end its name in {', '.join(PLAIN)}."
+            )
+    elif out.suffix.lower() in PLAIN:
         raise InputError(
             f"Six faces are written into a folder, and {out} is the name of a file; leave the suffix out, and say "
             f"{setting('format', out.suffix.lower().removeprefix('.'))}."
@@ -169,13 +173,13 @@ def write(
     files = _files(export, out)
     size = _size(panorama, export)
     for path in files.values():
-        check_holds(FORMATS[path.suffix.lower()], size, f"the {export.to}")
+        check_holds(PLAIN[path.suffix.lower()], size, f"the {export.to}")
     pictures = pictures_of(panorama, export)
     data = {
         name: encoded_with(
             build_flat_xmp(_settings(panorama, export, name, picture)),
             picture,
-            FORMATS[files[name].suffix.lower()],
+            PLAIN[files[name].suffix.lower()],
             quality,
             f"the {name}",
         )

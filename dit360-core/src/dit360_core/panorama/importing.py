@@ -14,9 +14,10 @@ from PIL import Image
 from dit360_core.errors import InputError, named
 from dit360_core.panorama.cubemaps import LAYOUTS, OTHER_NAMES, SHAPES, Layout, check_faces, layout_of, taken_apart
 from dit360_core.panorama.exporting import TOLD
+from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.gpano import MADE, Pose, read_pose
 from dit360_core.panorama.opening import Opened, read_metadata, read_picture
-from dit360_core.panorama.picture import FORMATS, Panorama
+from dit360_core.panorama.picture import Panorama
 
 
 @attrs.frozen(kw_only=True, eq=False)

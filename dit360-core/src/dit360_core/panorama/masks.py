@@ -26,7 +26,7 @@ _FEW_COLOURS = 6
 def open_mask(path: str | PathLike[str]) -> Image.Image:
     """Reads a mask, in grey: white is 255.
 
-    path: of a JPEG, PNG or WebP file, of 8 or 16 bits a channel.
+    path: of a JPEG, PNG, WebP, AVIF or TIFF file, of 8 or 16 bits a channel.
 
     Of colours the brightest channel counts. Where a mask has transparency, that is what it says: strokes are white
     where they are opaque, whatever their colour, but black ones among white ones stay black; a picture with holes is

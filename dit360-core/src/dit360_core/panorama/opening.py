@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import attrs
-from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+import numpy as np
+from numpy.typing import NDArray
+from PIL import AvifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ExifTags import IFD
 from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
@@ -17,6 +20,10 @@ from PIL.ImageFile import ImageFile
 from dit360_core.errors import InputError
 from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.containers import JPEG_MARK, PNG_MARK, Around, around, decodable
+from dit360_core.panorama.deep import Separate, decoded, has_16_bits, is_deep
+from dit360_core.panorama.exr import EXR_MARK, CannotRead, Header, read_header, read_pixels
+from dit360_core.panorama.formats import OPENEXR, check_library
+from dit360_core.panorama.levels import Floats, eight_bits, floats_of
 from dit360_core.panorama.metadata import Metadata, read_xmp
 from dit360_core.panorama.metrics import Blocks
 
@@ -24,7 +31,15 @@ MOST_PIXELS = "DIT360_MAX_PIXELS"
 """Environment variable: pixels that a picture may have, above what Pillow opens safely."""
 
 # What decoders raise for files that are damaged.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, RuntimeError, OverflowError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_AVIF_BRANDS = (b"avif", b"avis")
+_EMBEDDED = ("JPEG", "PNG", "WEBP")
+"""Formats, in Pillow's words, that every browser shows."""
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +54,8 @@ class Opened:
     told: what could not be used, one sentence each, to follow the file's name.
     alpha: its transparency (mode L, 255: opaque), upright; None: all of it is opaque.
     focal: millimetres of the lens on 35 mm film, as EXIF says; None: it does not.
+    floats: its colours as sRGB codes them, of which ``image`` is the rounding, where it has more than 8 bits; or None.
+    precision: in words, where it has more than 8 bits.
     """
 
     image: Image.Image
@@ -49,21 +66,28 @@ class Opened:
     told: tuple[str, ...]
     alpha: Image.Image | None = None
     focal: float | None = None
+    floats: Floats | None = None
+    precision: str = ""
 
 
 def read_picture(path: Path) -> Opened:
-    """Reads a JPEG, PNG or WebP file.
+    """Reads a JPEG, PNG, WebP, AVIF, TIFF or OpenEXR file.
 
-    Raises InputError if it is missing, no such picture, damaged, of over 8 bits a channel, or has more pixels than are
-    opened unasked: twice ``PIL.Image.MAX_IMAGE_PIXELS``, or what the environment variable DIT360_MAX_PIXELS says.
+    Raises InputError if it is missing, no such picture, damaged, of a kind that cannot be shown as it is meant (floats
+    in TIFF, several pictures in OpenEXR), or has more pixels than are opened unasked: twice
+    ``PIL.Image.MAX_IMAGE_PIXELS``, or what the environment variable DIT360_MAX_PIXELS says.
     """
     with _file(path) as stream:
+        if _is_exr(stream):
+            return _read_exr(path, stream)
         file = _decoder(path, stream)
         try:
+            cut = has_16_bits(file)
+            deep = decoded(file, lambda: _decoder(path, stream)) if is_deep(file) else None
             file.load()
             told = around(file, stream)
-            if file.mode.startswith(("I", "F")):
-                raise _Unreadable(f"it has over 8 bits a channel ({file.mode}); save it with 8")
+            if file.mode.startswith(("I", "F")) and deep is None:
+                raise _Unreadable(f"it has over 16 bits a channel ({file.mode}); save it with 16")
             coded = _blocks(file, stream)
             mode = file.mode
             # Nothing but what was read with care: texts can lie in `info` under the names of anything.
@@ -72,10 +96,30 @@ def read_picture(path: Path) -> Opened:
             alpha = alpha_of(upright)
         except _Unreadable as error:
             raise InputError(f"Cannot open {path}: {error}.") from error
+        except Separate as error:
+            raise InputError(
+                f"Cannot open {path}: it has over 8 bits a channel, and the planes of its colours one after the other; "
+                "save it interleaved (chunky)."
+            ) from error
         except _DAMAGE as error:
             raise _damaged(path, error) from error
     metadata, sentences = _metadata(told)
+    floats = None
+    if deep is not None:
+        floats, upright = _shown(deep, turn)
     image, profile, unused = to_srgb(upright, told.profile) if told.profile else (upright.convert("RGB"), "", "")
+    if (
+        floats is not None
+        and told.profile
+        and not np.array_equal(np.asarray(image), np.asarray(upright.convert("RGB")))
+    ):
+        # Little CMS converts 8 bits here.
+        sentences.append(f"opens with 8 of its 16 bits a channel, as its colours are converted from {profile}.")
+        floats = None
+    if cut and deep is None:
+        sentences.append("opens with 8 of its 16 bits a channel.")
+    if _has_more(file):
+        sentences.append("holds several pictures, of which the first is taken.")
     if not told.profile and _adobe_rgb(file):
         sentences.append("opens, but its EXIF says Adobe RGB and it holds no colour profile: it is taken for sRGB.")
     if told.told:
@@ -83,16 +127,65 @@ def read_picture(path: Path) -> Opened:
     if unused:
         sentences.append(f"opens without its colour profile, and is taken for sRGB: {unused}.")
     image.info = {}
+    embeddable = file.format in _EMBEDDED and deep is None and turn is None and not told.profile
     return Opened(
         image=image,
         metadata=metadata,
         coded=_turned(coded, turn, image.size),
         profile=profile,
-        as_it_is=turn is None and not told.profile and mode in ("RGB", "L"),
+        as_it_is=embeddable and mode in ("RGB", "L"),
         told=tuple(sentences),
         alpha=alpha,
         focal=focal_length(file),
+        floats=floats,
+        precision="" if floats is None else "16 bits a channel",
     )
+
+
+def _read_exr(path: Path, stream: IO[bytes]) -> Opened:
+    header = _exr_header(path, stream)
+    check_pixels(header.size, f"Cannot open {path}: it has")
+    try:
+        read = read_pixels(stream, header)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    metadata, sentences = _metadata(Around(xmp=header.xmp))
+    return Opened(
+        image=Image.fromarray(eight_bits(read.floats)),
+        metadata=metadata,
+        coded=None,
+        profile="linear light of other primaries" if read.converted else "",
+        as_it_is=False,
+        told=(*sentences, *read.told),
+        alpha=None if read.alpha is None else Image.fromarray(eight_bits(read.alpha)),
+        floats=read.floats,
+        precision="OpenEXR, linear light",
+    )
+
+
+def _exr_header(path: Path, stream: IO[bytes]) -> Header:
+    check_library(OPENEXR, f"Opening {path}, an OpenEXR file,")
+    try:
+        return read_header(stream)
+    except CannotRead as error:
+        raise InputError(f"Cannot open {path}: {error}.") from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _shown(levels: NDArray[np.uint16], turn: Transpose | None) -> tuple[Floats, Image.Image]:
+    """(the colours of a picture of 16 bits, upright; the same with 8, in grey where it is grey).
+
+    levels: ``(H, W, C)``, opacity being the second of 2 and the last of 4.
+    """
+    colours = levels[..., :3] if levels.shape[2] > 2 else levels[..., :1]
+    floats = floats_of(colours)
+    if turn is not None:
+        floats = np.ascontiguousarray(_TURNS[turn](floats))
+    rounded = eight_bits(floats)
+    if rounded.shape[2] == 1:
+        return np.repeat(floats, 3, axis=2), Image.fromarray(rounded[..., 0])
+    return floats, Image.fromarray(rounded)
 
 
 def read_greys(path: Path) -> Image.Image:
@@ -101,12 +194,21 @@ def read_greys(path: Path) -> Image.Image:
     Raises InputError as :func:`read_picture` does, but not for 16 bits.
     """
     with _file(path) as stream:
+        if _is_exr(stream):
+            raise InputError(
+                f"Cannot open {path}: it is not a JPEG, PNG, WebP, AVIF or TIFF picture; convert it first."
+            )
         file = _decoder(path, stream)
         try:
+            is_deep(file)  # which tells of planes that cannot be read
             file.load()
             told = around(file, stream)
             file.info = {"exif": told.exif, **_transparency(file)}
             return _upright(file)[0]
+        except Separate as error:
+            raise InputError(
+                f"Cannot open {path}: the planes of its colours lie one after the other; save it with 8 bits a channel."
+            ) from error
         except _DAMAGE as error:
             raise _damaged(path, error) from error
 
@@ -115,6 +217,8 @@ def read_metadata(path: Path) -> Metadata:
     """What the metadata of a picture file say, without decoding the picture; nothing if it is none."""
     try:
         with _file(path) as stream:
+            if _is_exr(stream):
+                return _metadata(Around(xmp=_exr_header(path, stream).xmp))[0]
             return _metadata(around(_decoder(path, stream), stream))[0]
     except (InputError, *_DAMAGE):
         return Metadata()
@@ -138,18 +242,29 @@ def _file(path: Path) -> IO[bytes]:
         raise _damaged(path, error) from error
 
 
+def _is_exr(stream: IO[bytes]) -> bool:
+    head = stream.read(4)
+    stream.seek(0)
+    return head == EXR_MARK
+
+
 def _decoder(path: Path, stream: IO[bytes]) -> ImageFile:
     """The picture, its header read. Only formats that we write: others of Pillow start programs or are little used."""
+    stream.seek(0)
     head = stream.read(16)
     stream.seek(0)
     kinds: dict[type[ImageFile], bool] = {
         JpegImagePlugin.JpegImageFile: head.startswith(JPEG_MARK),
         PngImagePlugin.PngImageFile: head.startswith(PNG_MARK),
         WebPImagePlugin.WebPImageFile: head.startswith(b"RIFF") and head[8:12] == b"WEBP",
+        AvifImagePlugin.AvifImageFile: head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS,
+        TiffImagePlugin.TiffImageFile: head.startswith(_TIFF_MARKS),
     }
     kind = next((kind for kind, matches in kinds.items() if matches), None)
     if kind is None:
-        raise InputError(f"Cannot open {path}: it is not a JPEG, PNG or WebP picture; convert it first.")
+        raise InputError(
+            f"Cannot open {path}: it is not a JPEG, PNG, WebP, AVIF, TIFF or OpenEXR picture; convert it first."
+        )
     try:
         # The classes themselves, since Image.open knows a limit of its own, one for the whole process.
         file = kind(decodable(stream), os.fspath(path))
@@ -197,6 +312,13 @@ def _upright(file: ImageFile) -> tuple[Image.Image, Transpose | None]:
         Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90,
     )  # fmt: skip
     return upright, dict(enumerate(ways, 2)).get(orientation)
+
+
+def _has_more(file: ImageFile) -> bool:
+    """Whether a TIFF file goes on after its first picture, or an AVIF file moves; the rest is not looked at."""
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        return bool(getattr(file.tag_v2, "next", 0))
+    return isinstance(file, AvifImagePlugin.AvifImageFile) and file.n_frames > 1
 
 
 def _transparency(file: ImageFile) -> dict[str | tuple[int, int], Any]:
@@ -270,6 +392,9 @@ def _blocks(file: ImageFile, stream: IO[bytes]) -> Blocks | None:
         return Blocks(name="JPEG", columns=8, luma=bool(across) and min(across) < max(across))
     if file.format == "WEBP" and not _lossless(stream):
         return Blocks(name="WebP", columns=16, luma=True, over=8)
+    if file.format == "AVIF":
+        # Its blocks are 4 … 64 columns wide as the picture wants it; at every 32nd column most begin.
+        return Blocks(name="AVIF", columns=32)
     return None
 
 
@@ -283,6 +408,18 @@ def _lossless(stream: IO[bytes]) -> bool:
         # Within a frame of an animation after 16 bytes about it; chunks have an even length.
         stream.seek(16 if kind == b"ANMF" else length + length % 2, os.SEEK_CUR)
     return False
+
+
+_TURNS: dict[Transpose, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    Transpose.FLIP_LEFT_RIGHT: lambda pixels: pixels[:, ::-1],
+    Transpose.FLIP_TOP_BOTTOM: lambda pixels: pixels[::-1],
+    Transpose.ROTATE_90: lambda pixels: np.rot90(pixels),
+    Transpose.ROTATE_180: lambda pixels: pixels[::-1, ::-1],
+    Transpose.ROTATE_270: lambda pixels: np.rot90(pixels, 3),
+    Transpose.TRANSPOSE: lambda pixels: pixels.swapaxes(0, 1),
+    Transpose.TRANSVERSE: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+}
+"""Turns of Pillow, for arrays ``(H, W, C)``."""
 
 
 def _turned(coded: Blocks | None, turn: Transpose | None, size: tuple[int, int]) -> Blocks | None:

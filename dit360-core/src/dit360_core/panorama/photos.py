@@ -91,7 +91,7 @@ class Photo:
     ) -> Photo:  # fmt: skip
         """Reads a photo, or a part of a panorama, which lies where its GPano metadata say.
 
-        path: of a JPEG, PNG or WebP file.
+        path: of a JPEG, PNG, WebP, AVIF, TIFF or OpenEXR file.
         fov, yaw, pitch, roll: as in the class.
 
         Raises InputError if the file is missing or no such picture, or as the class does; and for a whole panorama, or

@@ -13,6 +13,7 @@ import webbrowser
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -23,19 +24,18 @@ from dit360_core.errors import Dit360Error, InputError, named
 from dit360_core.panorama import metrics
 from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.cubemaps import check_faces, check_size, check_width, layout_of
+from dit360_core.panorama.deep_png import deep_png
+from dit360_core.panorama.exr import exr_of
+from dit360_core.panorama.formats import BY_NAME, check_format, format_of
 from dit360_core.panorama.gpano import MADE, Area, Pose, place, read_pose
+from dit360_core.panorama.levels import Floats, eight_bits, floats_of, sixteen_bits
 from dit360_core.panorama.metadata import build_xmp, to_json
 from dit360_core.panorama.metrics import Blocks, Poles, Seam
 from dit360_core.panorama.opening import check_pixels, read_metadata, read_picture
+from dit360_core.panorama.tiff import deep_tiff
 from dit360_core.panorama.viewer import About, as_jpeg, write_page
 from dit360_core.sphere.camera import Camera
 from dit360_core.system.atomic import NameTaken, check_writable, names_beside, write_atomic
-
-#: File name suffix → Pillow's name of the format.
-FORMATS: Mapping[str, str] = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
-
-#: The longest side, in pixels, that a format (or its library) can hold.
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1}
 
 
 def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
@@ -57,6 +57,12 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
+def _floats(given: object) -> object:
+    return (
+        given.astype(np.float32) if isinstance(given, np.ndarray) and given.dtype in (np.float16, np.float64) else given
+    )
+
+
 @attrs.frozen(eq=False, repr=False)
 class Panorama:
     """An equirectangular 360° × 180° picture and the settings that it was made with.
@@ -71,8 +77,14 @@ class Panorama:
     profile: the name of the colour profile that it was converted from.
     file: the name of the file that it was read from, without its folder.
     hole: white (mode L, 255) where the file that it was read from was transparent; None: nowhere. It is not saved.
+    floats: the same colours before they were rounded to the image's 8 bits, ``(H, W, 3)`` in 0 … 1, coded as sRGB;
+    None: not known. Files with more than 8 bits a channel are written of them. A picture that was made, and one that
+    was read from a file of 16 bits or OpenEXR, has them: 12 bytes a pixel beside the image's 3, and of what was made
+    they are the decoder's own numbers and no copy. Who keeps many drops them: ``attrs.evolve(panorama, floats=None)``.
+    precision: of the file that it was read from, in words, where it has more than 8 bits.
 
-    Raises InputError if the image is not RGB or not 2:1, or if the settings are not JSON.
+    Raises InputError if the image is not RGB or not 2:1, if the settings are not JSON, or if the floats are of another
+    size than the image.
     """
 
     image: Image.Image = attrs.field(converter=_in_srgb)
@@ -83,6 +95,20 @@ class Panorama:
     profile: str = attrs.field(default="", kw_only=True)
     file: str = attrs.field(default="", kw_only=True)
     hole: Image.Image | None = attrs.field(default=None, kw_only=True)
+    floats: Floats | None = attrs.field(default=None, kw_only=True, converter=_floats)
+    precision: str = attrs.field(default="", kw_only=True)
+
+    @floats.validator
+    def _check_floats(self, _: attrs.Attribute[Floats | None], floats: Floats | None) -> None:
+        if floats is None:
+            return
+        height, width = self.image.height, self.image.width
+        if not isinstance(floats, np.ndarray) or floats.shape != (height, width, 3) or floats.dtype != np.float32:
+            told = f"{floats.shape} {floats.dtype}" if isinstance(floats, np.ndarray) else type(floats).__name__
+            raise InputError(
+                f"The floats of a panorama are an array ({height}, {width}, 3) of float32, as its image is, but these "
+                f"are {told}; leave them out, or make both anew."
+            )
 
     @image.validator
     def _check_image(self, _: attrs.Attribute[Image.Image], image: Image.Image) -> None:
@@ -153,6 +179,7 @@ class Panorama:
             coded=coded and attrs.evolve(coded, turned=(coded.turned + columns) % self.width),
             file="",
             hole=self.hole and ImageChops.offset(self.hole, -columns, 0),
+            floats=None if self.floats is None else metrics.yaw(self.floats, degrees),
         )
 
     def perspective(
@@ -257,25 +284,37 @@ class Panorama:
                 f"first, by giving it as {named('photo')} to generate."
             )
 
-    def save(self, path: str | PathLike[str], *, quality: int = 95, force: bool = False) -> Path:
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        quality: int = 95,
+        bits: int | None = None,
+        expand_highlights: bool = False,
+        force: bool = False,
+    ) -> Path:
         """Writes the picture with its GPano metadata and settings; returns the path.
 
-        path: the suffix says the format: .jpg, .jpeg (4:4:4, no colour subsampling), .webp (lossy, always 4:2:0) or
-        .png (lossless).
-        quality: 1 … 100, for JPEG and WebP.
+        path: the suffix says the format: .jpg, .jpeg (4:4:4, no colour subsampling), .webp (lossy, always 4:2:0), .avif
+        (lossy, 4:4:4), .png (lossless), .tif, .tiff (lossless, 16 bits) or .exr (half floats in linear light).
+        quality: 1 … 100, for JPEG, WebP and AVIF.
+        bits: a channel, 8 or 16 for PNG; None: 8, and 16 in TIFF and OpenEXR, which have no others.
+        expand_highlights: in OpenEXR, make bright parts brighter than white (:func:`light.expand_highlights`).
         force: replace an existing file.
 
-        The file is whole or not there: it is written beside its place and put there in one step. Metadata has
-        room for 65 502 bytes: longer settings (a prompt of many thousand words) have their longest texts cut
-        and marked, in the file only; see metadata.build_xmp.
+        More than 8 bits are of ``floats``. The file is whole or not there: it is written beside its place and put there
+        in one step. Metadata has room for 65 502 bytes: longer settings (a prompt of many thousand words) have their
+        longest texts cut and marked, in the file only; see metadata.build_xmp. A picture without floats, or whose image
+        was changed beside them, is written of its 8 bits, and a warning tells it.
 
         Raises InputError if the suffix is unknown, the quality out of range, the picture too large for the
-        format, the file exists and ``force`` is not given, or its folder is missing or not writable;
-        Dit360Error if writing fails later, as on a full disk.
+        format, the format cannot hold what is asked or needs a library that is missing, the file exists and
+        ``force`` is not given, or its folder is missing or not writable; Dit360Error if writing fails later, as on a
+        full disk.
         """
         path = Path(path)
-        format_name = check_save(path, force=force)
-        data = encoded(self, format_name, quality)
+        format_name = check_save(path, force=force, bits=bits, expand_highlights=expand_highlights)
+        data = encoded(self, format_name, quality, bits=bits, expand_highlights=expand_highlights)
         with write_atomic(path, force=force) as file:
             file.write(data)
         return path
@@ -284,8 +323,9 @@ class Panorama:
     def open(cls, path: str | PathLike[str]) -> Panorama:
         """Reads a panorama, and its settings where dit360 wrote it; of others they are empty.
 
-        path: of a JPEG, PNG or WebP file.
+        path: of a JPEG, PNG, WebP, AVIF, TIFF or OpenEXR file.
 
+        What has more than 8 bits a channel is kept in ``floats``, OpenEXR's light as far as a screen shows it.
         Transparency is kept as ``hole`` alone, a colour profile converted to sRGB, EXIF's orientation applied. GPano
         properties give the pose, and the place of a part of a panorama: it lies on a black sphere, and ``area`` tells
         where. What of the metadata cannot be used is told by a warning.
@@ -363,10 +403,11 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
     except InputError as error:
         said = str(error)
         raise InputError(f"Cannot open {path}: {said if said.endswith('.') else f'{said}.'}") from error
-    image = opened.image
+    image, floats = opened.image, opened.floats
     if placed.area is not None:
         check_pixels(placed.size, f"Cannot open {path}: it is a part of a panorama that has")
         image = on_the_sphere(image, placed.size, placed.area)
+        floats = None if floats is None else _floats_on_the_sphere(floats, placed.size, placed.area)
     for told in (*opened.told, *(f"opens, but {told}." for told in (*unused, *placed.told))):
         warnings.warn(f"{path} {told}", stacklevel=3)
     coded = opened.coded if placed.area is None or placed.area.width == placed.size[0] else None
@@ -380,24 +421,32 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
         profile=opened.profile,
         file=path.name,
         hole=hole,
+        floats=floats,
+        precision=opened.precision,
     )
     return panorama, opened.as_it_is and placed.area is None
 
 
-def check_save(path: str | PathLike[str], *, force: bool = False) -> str:
+def check_save(
+    path: str | PathLike[str], *, force: bool = False, bits: int | None = None, expand_highlights: bool = False
+) -> str:
     """Raises what Panorama.save would raise for this path, so that it is told before a picture is made.
 
-    Returns the format, in Pillow's words: JPEG, WEBP or PNG.
+    bits, expand_highlights: as for that.
+
+    Returns the format, in Pillow's words: JPEG, WEBP, PNG, AVIF, TIFF, or EXR.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"Cannot write {path}: the suffix says no known format; end it in {', '.join(FORMATS)}.")
+    format_name = format_of(path)
+    check_format(format_name, bits=bits, expand_highlights=expand_highlights)
     check_writable(path, force=force)
-    return FORMATS[path.suffix.lower()]
+    return format_name
 
 
-def rescue(panorama: Panorama, path: Path) -> Path | None:
+def rescue(panorama: Panorama, path: Path, **how: Any) -> Path | None:
     """Saves a picture that took long to make and could not be saved as ``path``; returns where it now is.
+
+    how: as it was to be saved, for Panorama.save.
 
     That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
     that does not work either, a new folder among the temporary files. None: nowhere.
@@ -405,11 +454,11 @@ def rescue(panorama: Panorama, path: Path) -> Path | None:
     with contextlib.suppress(Dit360Error):
         for name in itertools.islice(names_beside(path, path.suffix), 98):
             with contextlib.suppress(NameTaken):
-                return panorama.save(name)
+                return panorama.save(name, **how)
     with contextlib.suppress(OSError):
         folder = Path(tempfile.mkdtemp(prefix="dit360-"))
         try:
-            return panorama.save(folder / f"panorama{path.suffix}")
+            return panorama.save(folder / f"panorama{path.suffix}", **how)
         except Dit360Error:
             folder.rmdir()
     return None
@@ -452,23 +501,32 @@ def in_words(panorama: Panorama) -> str:
     )
 
 
-def encoded(panorama: Panorama, format_name: str, quality: int) -> bytes:
+def encoded(
+    panorama: Panorama, format_name: str, quality: int, *, bits: int | None = None, expand_highlights: bool = False
+) -> bytes:
     """The bytes of a picture file with its metadata. Raises InputError: quality out of range, picture too large.
 
-    format_name: in Pillow's words, as in FORMATS.
+    format_name: in Pillow's words, as in formats.FORMATS.
+    quality, bits, expand_highlights: as for Panorama.save.
     """
-    shown = panorama.image if panorama.area is None else _cut_out(panorama.image, panorama.area)
-    packet = build_xmp(*panorama.size, panorama.settings, pose=panorama.pose, area=panorama.area)
+    check_quality(quality)
+    check_format(format_name, bits=bits, expand_highlights=expand_highlights)
+    area = panorama.area
+    check_holds(format_name, panorama.size if area is None else (area.width, area.height), "the panorama")
+    packet = build_xmp(*panorama.size, panorama.settings, pose=panorama.pose, area=area)
+    if (bits or BY_NAME[format_name].bits[0]) > 8:
+        return _deep(panorama, format_name, packet, expand_highlights)
+    shown = panorama.image if area is None else _cut_out(panorama.image, area)
     return encoded_with(packet, shown, format_name, quality, "the panorama")
 
 
 def encoded_with(packet: bytes, shown: Image.Image, format_name: str, quality: int, what: str) -> bytes:
-    """The bytes of a picture file. Raises InputError: quality out of range, picture too large.
+    """The bytes of a picture file of 8 bits. Raises InputError: quality out of range, picture too large.
 
     packet: the XMP in it.
     shown: the picture, RGB.
-    format_name: in Pillow's words, as in FORMATS.
-    quality: 1 … 100, for JPEG and WebP.
+    format_name: in Pillow's words, as in formats.PLAIN.
+    quality: 1 … 100, for JPEG, WebP and AVIF.
     what: it is, for the error.
     """
     check_quality(quality)
@@ -482,6 +540,8 @@ def encoded_with(packet: bytes, shown: Image.Image, format_name: str, quality: i
         shown.save(buffer, "PNG", pnginfo=chunks, icc_profile=None)
     elif format_name == "WEBP":
         shown.save(buffer, "WEBP", quality=quality, xmp=packet)
+    elif format_name == "AVIF":
+        shown.save(buffer, "AVIF", quality=quality, subsampling="4:4:4", xmp=packet)
     else:
         shown.save(buffer, "JPEG", quality=quality, subsampling=0, xmp=packet)
     return buffer.getvalue()
@@ -490,14 +550,14 @@ def encoded_with(packet: bytes, shown: Image.Image, format_name: str, quality: i
 def check_holds(format_name: str, size: tuple[int, int], what: str) -> None:
     """Raises InputError if a format cannot hold so large a picture.
 
-    format_name: in Pillow's words, as in FORMATS.
+    format_name: in Pillow's words, as in formats.FORMATS.
     size: (width, height) in pixels.
     what: it is, for the error.
     """
-    if max(size) > _LONGEST_SIDE[format_name]:
+    longest = BY_NAME[format_name].longest
+    if max(size) > longest:
         raise InputError(
-            f"{format_name} holds at most {_LONGEST_SIDE[format_name]} pixels a side, but {what} is {max(size)} wide; "
-            "save it as .png."
+            f"{format_name} holds at most {longest} pixels a side, but {what} is {max(size)} wide; save it as .png."
         )
 
 
@@ -505,6 +565,28 @@ def check_quality(quality: int) -> None:
     """Raises InputError unless it is a whole number from 1 to 100."""
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise InputError(f"A quality of {quality} is none; give a whole number from 1 to 100.")
+
+
+def _deep(panorama: Panorama, format_name: str, packet: bytes, expand_highlights: bool) -> bytes:
+    """A file of 16 bits a channel."""
+    floats = panorama.floats
+    if floats is None:
+        warnings.warn(f"The picture has 8 bits a channel, and {format_name} holds no more of it.", stacklevel=4)
+    elif not np.array_equal(eight_bits(floats), _pixels(panorama.image)):
+        warnings.warn(
+            "The picture was changed after it was made, in 8 bits a channel: these are saved, and no more.",
+            stacklevel=4,
+        )
+        floats = None
+    deep = floats is not None
+    if floats is None:
+        floats = floats_of(_pixels(panorama.image))
+    if panorama.area is not None:
+        floats = _floats_cut_out(floats, panorama.area)
+    if format_name == "EXR":
+        return exr_of(floats, packet, whole=panorama.area is None, deep=deep, expand=expand_highlights)
+    write = deep_png if format_name == "PNG" else deep_tiff
+    return write(sixteen_bits(floats), packet)
 
 
 def on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Image.Image:
@@ -518,6 +600,18 @@ def on_the_sphere(part: Image.Image, size: tuple[int, int], area: Area) -> Image
     for left in (area.left, area.left - size[0]):
         sphere.paste(part, (left, area.top))
     return sphere
+
+
+def _floats_on_the_sphere(part: Floats, size: tuple[int, int], area: Area) -> Floats:
+    """As :func:`on_the_sphere`."""
+    sphere = np.zeros((size[1], size[0], 3), np.float32)
+    sphere[area.top : area.top + area.height, np.arange(area.left, area.left + area.width) % size[0]] = part
+    return sphere
+
+
+def _floats_cut_out(sphere: Floats, area: Area) -> Floats:
+    columns = np.arange(area.left, area.left + area.width) % sphere.shape[1]
+    return sphere[area.top : area.top + area.height, columns]
 
 
 def _cut_out(sphere: Image.Image, area: Area) -> Image.Image:

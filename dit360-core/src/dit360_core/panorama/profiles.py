@@ -62,6 +62,16 @@ def profile_of(chunks: Chunks) -> tuple[bytes, str]:
     return _profile("cHRM and gAMA", points, lambda v: v**exponent), ""
 
 
+def to_srgb_primaries(points: tuple[tuple[float, float], ...]) -> NDArray[np.float64] | None:
+    """(3, 3): light of other primaries → of those of sRGB; None where they are the same, or none.
+
+    points: red, green, blue, white, as CIE xy.
+    """
+    if not _possible(points) or _alike(points, _SRGB):
+        return None
+    return np.asarray(np.linalg.solve(_to_d50(_SRGB), _to_d50(points)), np.float64)
+
+
 def _of_cicp(primaries: int, transfer: int, matrix: int, full: int) -> tuple[bytes, str]:
     if transfer in _BRIGHT:
         return b"", f"it is brighter than a screen's white ({_BRIGHT[transfer]}), and is taken for sRGB: convert it."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from dit360_core.panorama.light import to_light, to_srgb
+from dit360_core.panorama.light import to_light, to_srgb_code
 
 
 def resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
@@ -36,5 +36,5 @@ def enlarged(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     light = to_light(np.asarray(image, dtype=np.float32) / np.float32(255))
     planes = [resized(Image.fromarray(plane), size, Image.Resampling.LANCZOS) for plane in np.moveaxis(light, -1, 0)]
     # The filter goes beyond what there is, beside edges.
-    made = to_srgb(np.stack([np.asarray(plane) for plane in planes], axis=-1).clip(0, 1))
+    made = to_srgb_code(np.stack([np.asarray(plane) for plane in planes], axis=-1).clip(0, 1))
     return Image.fromarray((made * 255).round().astype(np.uint8))

@@ -58,7 +58,9 @@ class Autoencoding:
         """
         pixels = self.pixels(given, asked)
         shown = pixels.tensor if after is None else after(pixels.tensor)
-        return Panorama(image=image_of(shown[0]), settings=pixels.settings, pose=pixels.pose)
+        # No copy: the decoder's own memory lives on in the picture, so that it can be saved with more than 8 bits.
+        floats = shown[0].permute(1, 2, 0).numpy()
+        return Panorama(image=image_of(shown[0]), settings=pixels.settings, pose=pixels.pose, floats=floats)
 
     @letting_go
     def pixels(self, given: Latents | torch.Tensor, asked: DecodeOptions) -> Pixels:

@@ -51,12 +51,16 @@ def run(
     image: Path | None,
     mask: Path | None,
     photo: Sequence[str],
-    force: bool,
+    saving: dict[str, Any],
     open_viewer: bool,
     profile: Path | None,
     options: dict[str, Any],
 ) -> None:
-    """Makes a picture and saves it."""
+    """Makes a picture and saves it.
+
+    saving: how, for Panorama.save.
+    """
+    force = saving["force"]
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
     of_the_model = own_options(LoadOptions, options)
     loading = build(LoadOptions, of_the_model)
@@ -66,7 +70,7 @@ def run(
     decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     placing, editing = build(PhotoOptions, own_options(PhotoOptions, options)), own_options(EditOptions, options)
     files = Files(image=image, mask=mask, photos=tuple(photo), placing=placing, options=build(EditOptions, editing))
-    check_save(output, force=force)
+    check_save(output, **saving)
     if profile is not None:
         check_timeline(profile, force=force)
     given = files.open()
@@ -90,7 +94,7 @@ def run(
     with StepBar(console) as advance, undisturbed():
         panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance)
     done = time.perf_counter()
-    saved(panorama, output, force=force)
+    saved(panorama, output, saving)
     used: Any = panorama.settings["used"]
     console.print(
         f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; "
@@ -110,12 +114,15 @@ def run(
         panorama.view(file=output)
 
 
-def saved(panorama: Panorama, output: Path, *, force: bool) -> None:
-    """Saves a picture, or tells where it is instead. Raises Dit360Error."""
+def saved(panorama: Panorama, output: Path, saving: dict[str, Any]) -> None:
+    """Saves a picture, or tells where it is instead. Raises Dit360Error.
+
+    saving: how, for Panorama.save.
+    """
     try:
-        panorama.save(output, force=force)
+        panorama.save(output, **saving)
     except Dit360Error as error:  # after minutes of computing: the disk is full, or another program took the name
-        kept = rescue(panorama, output)
+        kept = rescue(panorama, output, **{name: value for name, value in saving.items() if name != "force"})
         if kept is None:
             raise
         raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error

@@ -50,6 +50,7 @@ def _measured(panorama: Panorama, *, pixels: bool = True) -> dict[str, Any]:
         "first_view": {name.removeprefix("view_"): pose[name] for name in pose if name.startswith("view_")},
         "gpano": pose["others"],
         "colour_profile": panorama.profile or None,
+        "precision": panorama.precision or None,
         "settings": dict(panorama.settings),
     }
 
@@ -149,6 +150,8 @@ def _placed(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [(name, _short(value)) for name, value in report["gpano"].items()]
     if report["colour_profile"]:
         rows.append(("colours", f"{report['colour_profile']}, converted to sRGB"))
+    if report["precision"]:
+        rows.append(("precision", report["precision"]))
     return rows
 
 

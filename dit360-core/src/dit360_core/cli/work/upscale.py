@@ -30,17 +30,20 @@ def run(
     to: int,
     output: Path | None,
     mask: Path | None,
-    force: bool,
+    saving: dict[str, Any],
     open_viewer: bool,
     options: dict[str, Any],
 ) -> None:
-    """Makes the picture and saves it. Everything that can be wrong is looked at in the order of its cost."""
+    """Makes the picture and saves it. Everything that can be wrong is looked at in the order of its cost.
+
+    saving: how, for Panorama.save.
+    """
     of_the_model = own_options(LoadOptions, options)
     loading = build(LoadOptions, of_the_model)
     decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     build(EditOptions, own_options(EditOptions, options))
     target = output if output is not None else file.with_name(f"{file.stem}-{to}{file.suffix}")
-    check_save(target, force=force)
+    check_save(target, **saving)
     picture = Panorama.open_whole(file)
     check_larger(picture, to)
     words = prompt if prompt is not None else told_prompt(picture)
@@ -65,7 +68,7 @@ def run(
             )
         raise
     done = time.perf_counter()
-    saved(panorama, target, force=force)
+    saved(panorama, target, saving)
     used: Any = panorama.settings["used"]
     windows = used.get("windows", {}).get("count", 1)
     console.print(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from dit360_core.options import EditOptions, region_of
 from dit360_core.panorama.gpano import MADE, Pose
+from dit360_core.panorama.levels import Floats
 from dit360_core.panorama.masks import levels_of
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.editing.given import Given
@@ -110,7 +112,7 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         unknown = unknown * (shown < 1)
     if not bool(known.all()):
         pixels = filled(pixels, known)
-    picture = Panorama(image=image_of(pixels), pose=_pose(given))
+    picture = Panorama(image=image_of(pixels), pose=_pose(given), floats=_floats(given, pixels))
     told = {
         "kept": round(share_of(keep == 1), 4),
         "made": round(share_of(keep == 0), 4),
@@ -133,6 +135,17 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
         paste=paste if given.options.paste_back else paste * 0,
         told=told,
     )
+
+
+def _floats(given: Given, pixels: torch.Tensor) -> Floats | None:
+    """``(H, W, 3)`` in 0 … 1: the image's own numbers before they were rounded, where its pixels are; None: not known.
+
+    pixels: ``(3, H, W)`` in 0 … 1, of the canvas.
+    """
+    if given.image is None or given.image.floats is None:
+        return None
+    own = (pixels == pixels_of(given.image.image)).all(0).numpy()
+    return np.where(own[..., None], given.image.floats, pixels.permute(1, 2, 0).numpy())
 
 
 def _degrees(options: EditOptions, width: int) -> tuple[float, float]:

@@ -112,6 +112,7 @@ class Given:
             self.image,
             image=resized(self.image.image, size, Image.Resampling.LANCZOS),
             hole=None if hole is None else resized(hole, size, Image.Resampling.BILINEAR),
+            floats=None,
         )
         return attrs.evolve(self, image=image)
 

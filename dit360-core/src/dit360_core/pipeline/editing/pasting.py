@@ -25,7 +25,13 @@ def pasted(pixels: torch.Tensor, canvas: Canvas, *, match: bool) -> torch.Tensor
     """
     if not bool(canvas.paste.any()):
         return pixels
-    return pasted_over(pixels[0], pixels_of(canvas.picture.image), canvas.paste, match=match)[None]
+    made = pasted_over(pixels[0], pixels_of(canvas.picture.image), canvas.paste, match=match)
+    floats = canvas.picture.floats
+    if floats is not None:
+        # What is kept whole is kept with all its bits. The rest is computed of 8, so that a picture in memory and its
+        # file are edited alike.
+        made = torch.where(canvas.paste == 1, torch.from_numpy(floats).permute(2, 0, 1), made)
+    return made[None]
 
 
 def pasted_over(made: torch.Tensor, own: torch.Tensor, paste: torch.Tensor, *, match: bool) -> torch.Tensor:
