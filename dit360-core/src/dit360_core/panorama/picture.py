@@ -262,13 +262,15 @@ class Panorama:
 
         path: where; without it, a new folder among the temporary files.
         open_browser: whether to open it.
-        yaw, pitch: of its first view, in degrees to the right of the picture's middle, −360 … 360, and above the horizon,
-        −90 … 90; None: what the pose says. The view rests there.
-        fov: field of view over the longer side of the window, in degrees, 20 … 120; None: what the pose says.
+        yaw: of its first view, in degrees to the right of the picture's middle, −360 … 360.
+        pitch: of its first view, in degrees above the horizon, −90 … 90.
+        fov: of its first view, in degrees over the longer side of the window, 20 … 120. None of these three: as the pose
+        says. Where one is given, the view rests until it is touched.
         file: of the picture, whose name the command says; by default the one that it was read from.
         force: replace an existing file.
 
-        Raises InputError if a number is out of its range, and InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.
+        Raises InputError if a number is out of its range, and InputError or Dit360Error as save does. A browser that
+        cannot be started is told by a warning.
         """
         pose = looking(self.pose, yaw, pitch, fov)
         if path is None:

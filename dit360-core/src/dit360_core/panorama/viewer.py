@@ -88,7 +88,7 @@ def write_page(
     """Writes a page with the picture, a viewer in it, and a brush that paints a mask on the sphere.
 
     picture: a whole panorama in sRGB, upright, without transparency: RGB, or the bytes of a file that every browser
-    shows alike, at most WHOLE wide. One that is wider than WHOLE is held in tiles, and one wider than WIDEST made smaller.
+    shows alike, at most WHOLE wide. What is wider than WHOLE is held in tiles, what is wider than WIDEST made smaller.
     size: (width, height) of the panorama in pixels, whatever the picture was made to.
     about: what is said of it.
     force: replace an existing file.
@@ -98,8 +98,8 @@ def write_page(
     direction: ``page.html#yaw=90&pitch=0&fov=75`` (degrees; yaw to the right, pitch upwards, field of view
     over the longer side of the window), and tells the one that somebody has turned to; scripts call
     ``window.dit360.view({yaw, pitch, fov})``, which draws at once and returns the direction, after the promise
-    ``window.dit360.ready``. ``await window.dit360.settled()`` until all tiles of the view are shown. The pose levels the
-    horizon and gives the first view; yaw 0 is the heading of the picture's middle.
+    ``window.dit360.ready``; ``window.dit360.settled()`` is a promise of all tiles that the view needs. The pose levels
+    the horizon and gives the first view; yaw 0 is the heading of the picture's middle.
 
     Raises InputError where write_atomic does, Dit360Error where writing fails.
     """
@@ -131,9 +131,12 @@ def looking(pose: Pose, yaw: float | None, pitch: float | None, fov: float | Non
     """
     check_first(yaw, pitch, fov)
     # A view's heading is one of the world.
-    heading = None if yaw is None else (pose.heading or 0.0) + yaw
-    told = {"view_heading": heading, "view_pitch": pitch, "view_fov": fov}
-    return attrs.evolve(pose, **{name: value for name, value in told.items() if value is not None})
+    return attrs.evolve(
+        pose,
+        view_heading=pose.view_heading if yaw is None else (pose.heading or 0.0) + yaw,
+        view_pitch=pose.view_pitch if pitch is None else pitch,
+        view_fov=pose.view_fov if fov is None else fov,
+    )
 
 
 def _page(picture: bytes | Image.Image, size: tuple[int, int], pose: Pose, about: About) -> bytes:
@@ -176,7 +179,7 @@ def _page(picture: bytes | Image.Image, size: tuple[int, int], pose: Pose, about
 
 
 def _tiles(levels: list[Image.Image]) -> Iterator[str]:
-    """The tiles as elements, those of the smallest level first: blocks of data, which a browser neither runs nor shows."""
+    """The tiles as elements, those of the smallest level first: blocks of data, which browsers neither run nor show."""
     for level in levels:
         for tile in tiles.cut(level):
             name = f"tile-{tile.level}-{tile.row}-{tile.column}"

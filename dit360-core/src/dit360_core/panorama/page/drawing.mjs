@@ -39,7 +39,6 @@ export class Drawing {
    * @param {object} pose of its camera: pitch and roll in degrees
    * @param {HTMLElement} holder of its tiles
    * @param {() => void} tell a tile is there, and a frame is needed
-   * @throws {Error} where the device cannot
    */
   constructor(gl, picture, pose, holder, tell) {
     [this.#gl, this.#pose] = [gl, pose];
@@ -79,7 +78,8 @@ export class Drawing {
     gl.vertexAttribPointer(0, 2, gl.FLOAT, false, 0, 0);
 
     // Of a picture in tiles, the one that is held in one piece is never enlarged for long, and is as good without the cubic.
-    const linear = this.#plain = new Shader(gl, {});
+    const linear = new Shader(gl, {});
+    this.#plain = linear;
     const shaders = (kind) => ({ linear: new Shader(gl, kind), cubic: new Shader(gl, { ...kind, cubic: true }) });
     this.#fitting = tiled ? shaders({ tiled }) : { linear, cubic: new Shader(gl, { cubic: true }) };
     for (const unit of [MASK, PANORAMA]) {
@@ -92,7 +92,11 @@ export class Drawing {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, source);
     tiles.prepare(gl, Array.from({ length: 1 + SHELVES }, (_, i) => TABLE + i));
     this.#masked = null;
-    linear.use();                        // or it is told here that the device cannot
+  }
+
+  /** Whether something can be drawn without waiting for the graphics device. */
+  get ready() {
+    return this.#plain.ready;
   }
 
   get #columns() {

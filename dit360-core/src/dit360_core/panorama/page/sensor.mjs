@@ -33,17 +33,15 @@ export class Sensor {
   constructor(button, moved) {
     [this.#button, this.#moved] = [button, moved];
     if (typeof DeviceOrientationEvent === "undefined") return;
-    // Where leave has to be asked for, nothing is told before. Elsewhere browsers tell of a sensor once they are listened to;
-    // one without it sends an event without angles.
+    // Browsers tell of a sensor once they are listened to; one without it sends an event without angles, or none. Where leave
+    // has to be asked for, nothing is told before, but phones and tablets have a sensor.
+    const first = (event) => {
+      if (!complete(event)) return;
+      button.hidden = false;
+      removeEventListener("deviceorientation", first);
+    };
+    addEventListener("deviceorientation", first);
     if (DeviceOrientationEvent.requestPermission) button.hidden = !matchMedia("(pointer: coarse)").matches;
-    else {
-      const first = (event) => {
-        if (!complete(event)) return;
-        button.hidden = false;
-        removeEventListener("deviceorientation", first);
-      };
-      addEventListener("deviceorientation", first);
-    }
   }
 
   /** Begins or ends it. Must be called by a click or a key, as leave is only asked for then. @throws {Error} it is refused */

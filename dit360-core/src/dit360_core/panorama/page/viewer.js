@@ -411,11 +411,11 @@ function begin() {
     try {
       const gl = deviceOf(canvas);
       await pause();
-      drawing = new Drawing(gl, picture, pose, $("tiles"), wake);
+      drawing = new Drawing(gl, picture, pose, $("tiles"), arrived);
     } catch (error) {
       return flat(error.message);
     }
-    await pause();
+    do await pause(); while (!drawing.ready);
     const { detail } = drawing;
     if (detail < Number(picture.getAttribute("width"))) note(`Shown at ${detail}×${detail / 2}: this device holds no more.`);
     // What the view needs may not have been read yet.
@@ -431,10 +431,14 @@ function begin() {
     return true;
   }
 
+  function arrived() {
+    if (drawing.tiles.failed.size) note("A part of the picture in this page is damaged, and shown coarsely. Please make the page again.");
+    wake();
+  }
+
   // Until nothing that the view needs is still to come, or what there is of it cannot be shown.
   async function settled() {
     while (drawing?.busy) await new Promise((done) => requestAnimationFrame(done));
-    if (drawing?.tiles.failed.size) note("A part of the picture in this page is damaged, and shown coarsely. Please make the page again.");
     draw(false);
   }
 
