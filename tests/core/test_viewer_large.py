@@ -208,6 +208,18 @@ def test_the_memory_of_the_device_stays_within_a_bound(browser, page):
 
 
 @pytest.mark.browser
+def test_where_a_view_needs_more_tiles_than_there_is_room_for_its_middle_is_the_finest(browser, page):
+    browser.open(page, "#yaw=0&pitch=0&fov=20", before=small_textures(1024))  # room for 8
+    seen = look(browser, 0, 90, 20)  # all around the pole: 33 tiles
+    assert np.abs(seen - expected(0, 90, 20, *WINDOW))[marks_away(0, 90, 20)].max() <= 5
+    assert browser.run("dit360.tiles().bytes") == 2 * 4 * 1024**2
+    seen = look(browser, 0, 0)  # and what it held before makes room
+    middle = seen[28:68, 450:510]
+    assert np.percentile(middle[..., 0], 95) > 190
+    assert np.percentile(middle[..., 0], 5) < 65
+
+
+@pytest.mark.browser
 def test_the_preview_is_seen_before_the_tiles_have_been_read(browser, page, tmp_path):
     text = page.read_text("utf-8")
     # A page whose end never comes, as of a slow disk: without the tiles and what closes them.

@@ -264,8 +264,8 @@ class Panorama:
         open_browser: whether to open it.
         yaw: of its first view, in degrees to the right of the picture's middle, −360 … 360.
         pitch: of its first view, in degrees above the horizon, −90 … 90.
-        fov: of its first view, in degrees over the longer side of the window, 20 … 120. None of these three: as the pose
-        says. Where one is given, the view rests until it is touched.
+        fov: of its first view, in degrees over the longer side of the window, 20 … 120. None of these three: what the
+        pose says. Where one is given, the view rests until it is touched.
         file: of the picture, whose name the command says; by default the one that it was read from.
         force: replace an existing file.
 
