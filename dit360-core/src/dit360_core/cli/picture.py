@@ -17,12 +17,24 @@ def view(
     ] = None,
     open_viewer: Annotated[bool, typer.Option("--open", help="Open the viewer even if --output is given.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the HTML file if it exists.")] = False,
+    yaw: Annotated[
+        float | None,
+        typer.Option(help="First look this many degrees to the right of the middle, -360 to 360.", show_default=False),
+    ] = None,
+    pitch: Annotated[
+        float | None,
+        typer.Option(help="First look this many degrees above the horizon, -90 to 90.", show_default=False),
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(help="First field of view over the longer side, 20 to 120 degrees.", show_default=False),
+    ] = None,
 ) -> None:
     """Look around in a panorama, in the browser and without a network."""
     with reporting() as console:
         from dit360_core.cli.work.picture import show
 
-        show(console, file, output, open_viewer, force)
+        show(console, file, output, open_viewer, force, yaw=yaw, pitch=pitch, fov=fov)
 
 
 def inspect(

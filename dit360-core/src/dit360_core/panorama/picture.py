@@ -33,7 +33,7 @@ from dit360_core.panorama.metadata import build_xmp, to_json
 from dit360_core.panorama.metrics import Blocks, Poles, Seam
 from dit360_core.panorama.opening import check_pixels, read_metadata, read_picture
 from dit360_core.panorama.tiff import deep_tiff
-from dit360_core.panorama.viewer import About, as_jpeg, write_page
+from dit360_core.panorama.viewer import About, looking, write_page
 from dit360_core.sphere.camera import Camera
 from dit360_core.system.atomic import NameTaken, check_writable, names_beside, write_atomic
 
@@ -357,6 +357,9 @@ class Panorama:
         path: str | PathLike[str] | None = None,
         open_browser: bool = True,
         *,
+        yaw: float | None = None,
+        pitch: float | None = None,
+        fov: float | None = None,
         file: str | PathLike[str] | None = None,
         force: bool = False,
     ) -> Path:
@@ -366,11 +369,17 @@ class Panorama:
 
         path: where; without it, a new folder among the temporary files.
         open_browser: whether to open it.
+        yaw: of its first view, in degrees to the right of the picture's middle, −360 … 360.
+        pitch: of its first view, in degrees above the horizon, −90 … 90.
+        fov: of its first view, in degrees over the longer side of the window, 20 … 120. None of these three: what the
+        pose says. Where one is given, the view rests until it is touched.
         file: of the picture, whose name the command says; by default the one that it was read from.
         force: replace an existing file.
 
-        Raises InputError or Dit360Error as save does. A browser that cannot be started is told by a warning.
+        Raises InputError if a number is out of its range, and InputError or Dit360Error as save does. A browser that
+        cannot be started is told by a warning.
         """
+        pose = looking(self.pose, yaw, pitch, fov)
         if path is None:
             try:
                 path = Path(tempfile.mkdtemp(prefix="dit360-")) / "panorama.html"
@@ -380,7 +389,8 @@ class Panorama:
                 ) from error
         page = Path(path)
         picture = self if file is None else attrs.evolve(self, file=Path(file).name)
-        write_page(page, as_jpeg(self.image), self.size, self.pose, about(picture), force=force)
+        said = attrs.evolve(about(picture), rests=(yaw, pitch, fov) != (None, None, None))
+        write_page(page, self.image, self.size, pose, said, force=force)
         if open_browser and not webbrowser.open(page.resolve().as_uri()):
             warnings.warn(f"No browser could be started; open {page} yourself.", stacklevel=2)
         return page

@@ -21,18 +21,17 @@ def write_viewer(
     Returns ``out``.
 
     panorama: a Panorama, embedded as JPEG, or the path of one, whose very bytes are embedded where every browser shows
-    the same of them.
+    the same of them, if it is at most 4096 wide.
     title: of the page, and over the caption.
     force: replace an existing file.
 
     Raises InputError where Panorama.open or write_atomic do, Dit360Error where writing fails.
     """
-    out, picture = Path(out), b""
+    out, picture = Path(out), None
     if not isinstance(panorama, Panorama):
         path = Path(panorama)
         panorama, as_it_is = open_file(path)
-        if as_it_is and panorama.width <= viewer.WIDEST:
+        if as_it_is and panorama.width <= viewer.WHOLE:
             picture = path.read_bytes()
-    picture = picture or viewer.as_jpeg(panorama.image)
-    viewer.write_page(out, picture, panorama.size, panorama.pose, about(panorama, title), force=force)
+    viewer.write_page(out, picture or panorama.image, panorama.size, panorama.pose, about(panorama, title), force=force)
     return out

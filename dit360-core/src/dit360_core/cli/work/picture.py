@@ -16,10 +16,23 @@ from dit360_core.panorama import viewer
 from dit360_core.panorama.picture import Panorama
 
 
-def show(console: Console, file: Path, output: Path | None, open_viewer: bool, force: bool) -> None:
+def show(
+    console: Console,
+    file: Path,
+    output: Path | None,
+    open_viewer: bool,
+    force: bool,
+    *,
+    yaw: float | None,
+    pitch: float | None,
+    fov: float | None,
+) -> None:
     """Writes the page to look around in, and says what of the picture it does not show by itself."""
+    viewer.check_first(yaw, pitch, fov)  # before a large picture is read
     panorama = Panorama.open(file)
-    written = panorama.view(output, open_browser=open_viewer or output is None, force=force)
+    written = panorama.view(
+        output, open_browser=open_viewer or output is None, yaw=yaw, pitch=pitch, fov=fov, force=force
+    )
     console.print(f"Viewer: {written}", markup=False, soft_wrap=True)
     widest = viewer.WIDEST
     if panorama.width > widest:

@@ -1,14 +1,23 @@
 /** The page: how the view is moved by pointers, wheel and keys, and how it begins. */
 
+import { askedInAddress, tellInAddress } from "./address.mjs";
 import { maskName, showCommand } from "./command.mjs";
-import { Drawing } from "./drawing.mjs";
+import { Drawing, deviceOf } from "./drawing.mjs";
+import { Headset } from "./headset.mjs";
 import { Painter, isForElement } from "./painting/painter.mjs";
 import { RAD, clamp, tangentOfPixel } from "./painting/sphere.mjs";
 import { Toolbar } from "./painting/toolbar.mjs";
+import { saveCanvas, viewName } from "./saving.mjs";
+import { Sensor } from "./sensor.mjs";
 
 // Until here the page is the flat picture, which is what a browser without scripts goes on showing.
 document.documentElement.className = "loading";
-document.addEventListener("DOMContentLoaded", () => {
+// Begins with the picture, before the tiles after it have been read: those of a large picture are many megabytes.
+const reading = new MutationObserver(() => { if (document.getElementById("tiles")) begin(); });
+reading.observe(document, { childList: true, subtree: true });
+
+function begin() {
+  reading.disconnect();
   const FOV = { least: 20, most: 120 };
   const ROTATION = 3;                                    // degrees a second, before the first touch
   const MOST_PIXELS = 4096 * 2304;                       // drawn at once; more costs time and shows nothing
@@ -27,7 +36,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const speed = { yaw: 0, pitch: 0 };                    // degrees a second
   const held = new Set();                                // arrow keys that are down
   const pointers = new Map();                            // id -> {x, y} in CSS pixels
-  let rotating = !calm.matches, rotated = 0;
+  let rotating = !calm.matches && picture.dataset.rests !== "true", rotated = 0;
+  let turned = false;                                    // by somebody, so that the address tells the view
   /** @type {?Drawing} */
   let drawing = null;
 
@@ -52,10 +62,11 @@ document.addEventListener("DOMContentLoaded", () => {
   // ---------------------------------------------------------------------------------------------- drawing
 
   function draw(moving) {
-    if (!drawing) return;
+    if (!drawing || headset.on) return;
     painter.follow();
     // Less while it moves, still less where frames take long, as without a graphics card; the last frame is the best one.
     drawing.draw(view, moving ? (slow ? 1 : 2) : 4, !(moving && slow), painter.on ? painter.mask : null);
+    if (drawing.waits) wake();
     $("needle").style.transform = `rotate(${-view.yaw - pose.heading}deg)`;
   }
 
@@ -72,10 +83,15 @@ document.addEventListener("DOMContentLoaded", () => {
     const seconds = before ? clamp((now - before) / 1000, 0, 0.1) : 1 / 60;
     if (before && now - before < 200) usual += 0.3 * (seconds - usual);   // longer: the hand rested
     slow = usual > (slow ? 1 / 50 : 1 / 25);             // two bounds, or it would flicker between both
-    const moving = advance(seconds);
-    draw(moving || pointers.size > 0 || painter.painting);
-    before = moving || painter.painting ? now : 0;
-    frame = moving ? requestAnimationFrame(tick) : 0;
+    const moving = advance(seconds), more = drawing?.step();
+    frame = 0;
+    draw(moving || pointers.size > 0 || painter.painting || more);
+    before = moving || painter.painting || more ? now : 0;
+    if (moving || more) wake();
+    if (turned && !moving && !pointers.size) {
+      turned = false;
+      tellInAddress(view);
+    }
   }
 
   function turn(yaw, pitch) {
@@ -126,6 +142,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   function touched() {
     rotating = false;
+    turned = true;
     hint.classList.add("gone");
   }
 
@@ -153,8 +170,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function lookAtAddress() {
-    const given = new URLSearchParams(location.hash.slice(1)), wanted = {};
-    for (const name of ["yaw", "pitch", "fov"]) if (given.get(name)) wanted[name] = Number(given.get(name));
+    const wanted = askedInAddress();
     if (Object.keys(wanted).length) look(wanted);
   }
 
@@ -243,6 +259,52 @@ document.addEventListener("DOMContentLoaded", () => {
     if (done) done.catch((reason) => console.warn(`No full screen: ${reason.message}`));
   }
 
+  const setFull = () => {
+    const on = Boolean(document.fullscreenElement || document.webkitFullscreenElement), word = on ? "Leave the full screen" : "Full screen";
+    $("full").setAttribute("aria-label", word);
+    $("full").title = `${word} (F)`;
+  };
+  for (const name of ["fullscreenchange", "webkitfullscreenchange"]) document.addEventListener(name, setFull);
+
+  // What a browser refuses is said, and the page stays as useful as it was.
+  async function trying(work) {
+    try {
+      await work();
+    } catch (error) {
+      note(error.message);
+    }
+  }
+
+  function note(text) {
+    $("note").textContent = text;
+    $("note").hidden = false;
+  }
+
+  const keep = () => trying(async () => {
+    if (!drawing) return;
+    touched();
+    still();
+    await settled();
+    await saveCanvas(canvas, () => draw(false), viewName(file, view));
+  });
+
+  const sensor = new Sensor($("sensor"), (yaw, pitch) => {
+    turn(yaw, pitch - view.pitch);
+    turned = true;
+    wake();
+  });
+  const useSensor = () => trying(() => {
+    if ($("sensor").hidden) return null;
+    touched();
+    still();
+    return sensor.turn();
+  });
+
+  const headset = new Headset($("headset"), () => view, wake);
+  const useHeadset = () => trying(() => ($("headset").hidden || !drawing ? null : headset.turn(drawing)));
+
+  const acts = { f: fullScreen, p: paint, s: keep, g: useSensor, h: useHeadset };
+
   addEventListener("keydown", (event) => {
     if (event.target === $("caption") || isForElement(event)) return;
     if (painter.key(event)) {
@@ -258,8 +320,7 @@ document.addEventListener("DOMContentLoaded", () => {
     } else if (key === "+" || key === "=") zoomBy(1 / 1.2);
     else if (key === "-" || key === "_") zoomBy(1.2);
     else if (key === "0") reset();
-    else if ((key === "f" || key === "F") && !event.repeat) fullScreen();
-    else if ((key === "p" || key === "P") && !event.repeat) paint();
+    else if (Object.hasOwn(acts, key.toLowerCase()) && !event.repeat) acts[key.toLowerCase()]();
     else return;
     event.preventDefault();
   });
@@ -286,6 +347,9 @@ document.addEventListener("DOMContentLoaded", () => {
   $("home").addEventListener("click", reset);
   $("full").addEventListener("click", fullScreen);
   $("full").hidden = !enter;
+  $("keep").addEventListener("click", keep);
+  $("sensor").addEventListener("click", useSensor);
+  $("headset").addEventListener("click", useHeadset);
   $("paint").addEventListener("click", paint);
   $("paint").hidden = picture.dataset.part === "true";   // most of it is black, and to be made anew anyhow
   $("anew").before(toolbar.element);
@@ -342,16 +406,20 @@ document.addEventListener("DOMContentLoaded", () => {
     } catch (error) {
       return flat("The picture in this page is damaged and cannot be shown. Please make the page again.");
     }
+    // Each step is a task of its own, as the page is to react meanwhile.
+    const pause = () => new Promise((go) => setTimeout(go));
     try {
-      drawing = new Drawing(canvas, picture, pose);
+      const gl = deviceOf(canvas);
+      await pause();
+      drawing = new Drawing(gl, picture, pose, $("tiles"), arrived);
     } catch (error) {
       return flat(error.message);
     }
-    const { width, height } = drawing.source;
-    if (drawing.source !== picture) {
-      $("note").textContent = `Shown at ${width}×${height}: the graphics of this device hold no more.`;
-      $("note").hidden = false;
-    }
+    do await pause(); while (!drawing.ready);
+    const { detail } = drawing;
+    if (detail < Number(picture.getAttribute("width"))) note(`Shown at ${detail}×${detail / 2}: this device holds no more.`);
+    // What the view needs may not have been read yet.
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", wake);
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => { drawing.prepare(); wake(); });
     root.classList.remove("loading");
@@ -363,13 +431,30 @@ document.addEventListener("DOMContentLoaded", () => {
     return true;
   }
 
+  function arrived() {
+    if (drawing.tiles.failed.size) note("A part of the picture in this page is damaged, and shown coarsely. Please make the page again.");
+    wake();
+  }
+
+  // Until nothing that the view needs is still to come, or what there is of it cannot be shown.
+  async function settled() {
+    while (drawing?.busy) await new Promise((done) => requestAnimationFrame(done));
+    draw(false);
+  }
+
   window.dit360 = {
     // Without an argument only tells the direction. With one, stops all motion, draws at once and tells the new one.
     view(wanted) {
       if (wanted) look(wanted);
       return { ...view };
     },
+    settled,
+    // How much is held of a large picture's tiles.
+    tiles() {
+      const { uploads, bytes, levels } = drawing.tiles;
+      return { uploads, bytes, levels: levels.map(({ columns }) => columns), busy: drawing.busy };
+    },
     // Resolves to true when the view can be looked around in, to false where only the flat picture is shown.
     ready: start().catch((error) => flat(`The panorama cannot be shown: ${error.message}`)),
   };
-});
+}
