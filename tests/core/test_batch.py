@@ -167,7 +167,7 @@ def test_every_option_either_makes_another_picture_or_is_listed_as_one_that_does
         "quantization_skip", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "true_guidance",
         "seed", "circular_padding", "circular_mode", "latent_rotation", "position_interpolation", "scheduler_type",
         "timestep_schedule", "scheduler_eta", "yaw_consistency", "cube_consistency", "denoise", "max_sequence_length",
-        "prompt_prefix",
+        "prompt_prefix", "windows", "window_positions",
     }  # fmt: skip
     every = {f.name for cls in (LoadOptions, SampleOptions, DecodeOptions) for f in cls.__attrs_attrs__}
     assert shown | SAME_PICTURE == every

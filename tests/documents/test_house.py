@@ -17,7 +17,7 @@ SLOW = {"accelerate", "diffusers", "huggingface_hub", "py360convert", "ray", "ri
 """Libraries that take as long to import as all that ``dit360 --help`` does, or much longer."""
 NOT_EVERYWHERE = {"fcntl", "pynvml", "resource"}
 """Modules that are not there on every platform."""
-MOST = 110
+MOST = 125
 """Imports inside functions are fewer."""
 
 

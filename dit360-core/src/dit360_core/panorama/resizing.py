@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from dit360_core.panorama.levels import Floats
 from dit360_core.panorama.light import to_light, to_srgb_code
 
 
@@ -25,16 +26,13 @@ def resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) ->
     return wide.resize(size, how, box=(margin, 0, margin + image.width, image.height))
 
 
-def enlarged(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An RGB panorama at another size, by Lanczos' filter in linear light, in which mixing is what a lens does.
+def enlarged(floats: Floats, size: tuple[int, int]) -> Floats:
+    """A panorama at another size, by Lanczos' filter in linear light, in which mixing is what a lens does.
 
-    image: in sRGB, twice as wide as high.
+    floats: ``(H, 2H, 3)``, coded as sRGB, 0 … 1.
     size: (width, height) in pixels.
     """
-    if image.size == size:
-        return image
-    light = to_light(np.asarray(image, dtype=np.float32) / np.float32(255))
+    light = to_light(floats)
     planes = [resized(Image.fromarray(plane), size, Image.Resampling.LANCZOS) for plane in np.moveaxis(light, -1, 0)]
-    # The filter goes beyond what there is, beside edges.
-    made = to_srgb_code(np.stack([np.asarray(plane) for plane in planes], axis=-1).clip(0, 1))
-    return Image.fromarray((made * 255).round().astype(np.uint8))
+    # The filter goes beyond what there is, beside edges, which is cut.
+    return to_srgb_code(np.stack([np.asarray(plane) for plane in planes], axis=-1))

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from PIL.Image import Image
+import numpy as np
+from PIL.Image import Image, fromarray
 
 from dit360_core.errors import InputError
 from dit360_core.options import SampleOptions
+from dit360_core.panorama.levels import eight_bits, floats_of
 from dit360_core.panorama.picture import Panorama
 from dit360_core.panorama.resizing import enlarged
 from dit360_core.pipeline.editing.given import Given
@@ -31,9 +33,12 @@ def larger(image: Panorama | Image, to: int) -> Panorama:
     if panorama.area is not None:
         raise InputError("Only a part of the sphere is shown in the picture; make the rest first.")
     hole = panorama.hole
+    fine = floats_of(np.asarray(panorama.image)) if panorama.floats is None else panorama.floats
+    floats = enlarged(fine, (to, to // 2))
     return attrs.evolve(
         panorama,
-        image=enlarged(panorama.image, (to, to // 2)),
+        image=fromarray(eight_bits(floats)),
+        floats=floats,
         hole=None if hole is None else hole.resize((to, to // 2)),
         coded=None,
         file="",
