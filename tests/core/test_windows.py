@@ -81,13 +81,37 @@ def test_the_number_of_windows_grows_with_the_area():
 def test_a_window_has_the_positions_of_the_whole_or_its_own():
     whole = Grid(16, 32, spread=0.5)
     ids = whole.position_ids().view(16, 32, 3)
-    there = Window(rows=4, columns=8, spread=0.5, top=5, left=7, whole=(16, 32))
+    looks, found = Looks(), windows(16, 32, 4, 8)
+    velocity = WindowedVelocity(looks, whole, found, "whole", None, 0.5)
+    velocity.next()
+    velocity(torch.zeros(1, 512, 1), 0.5, None)
+    for (grid, _), (top, left) in zip(looks.grids, found.places(0), strict=True):
+        if left <= 24:
+            assert torch.equal(grid.position_ids().view(4, 8, 3), ids[top : top + 4, left : left + 8])
+        assert grid.extent == whole.extent == (8, 16)
+    there = Window(rows=4, columns=8, spread=0.5, down=2.5, across=3.5, within=(8.0, 16.0))
     assert torch.equal(there.position_ids().view(4, 8, 3), ids[5:9, 7:15])
-    assert there.counted == (16, 32)
     assert torch.equal(there.real.position_ids(), there.position_ids())
     own = Window(rows=4, columns=8, padding=1)
     assert torch.equal(own.position_ids(), Grid(4, 8, 1).position_ids())
-    assert own.counted == (4, 8)
+    assert own.extent == (4, 8)
+
+
+@pytest.mark.parametrize(("spread", "closest"), [(0.25, 0.5), (1.0, 1.0)])
+def test_a_window_of_a_very_large_picture_has_its_middle_where_it_belongs(spread, closest):
+    """Where positions would lie closer than a model knows them, or beyond all that it knows."""
+    looks, found = Looks(), windows(64, 128, 16, 32)
+    velocity = WindowedVelocity(looks, Grid(64, 128, spread=spread), found, "whole", None, 0.25)
+    velocity.next()
+    velocity(torch.zeros(1, 64 * 128, 1), 0.5, None)
+    ids = Grid(64, 128, spread=0.25).position_ids().view(64, 128, 3)
+    for (grid, _), (top, left) in zip(looks.grids, found.places(0), strict=True):
+        own = grid.position_ids().view(16, 32, 3)
+        assert torch.allclose(own[1:, :, 1] - own[:-1, :, 1], torch.tensor(closest))
+        assert grid.extent == (16, 32)
+        if left <= 96:
+            middle = ids[top : top + 16, left : left + 32].mean((0, 1))
+            assert torch.allclose(own.mean((0, 1)), middle)
 
 
 class Looks:
@@ -108,7 +132,7 @@ class Looks:
 
 def test_what_all_windows_say_alike_is_what_is_said():
     looks, found = Looks(), windows(16, 32, 8, 16)
-    velocity = WindowedVelocity(looks, Grid(16, 32, 1), found, "whole", None)
+    velocity = WindowedVelocity(looks, Grid(16, 32, 1), found, "whole", None, 1.0)
     x = torch.randn(1, 512, 6, generator=torch.Generator().manual_seed(0))
     for _ in range(5):
         velocity.next()
@@ -121,7 +145,7 @@ def test_what_all_windows_say_alike_is_what_is_said():
 
 def test_beyond_the_meridian_columns_are_counted_on():
     looks, found = Looks(), windows(16, 32, 8, 16)
-    velocity = WindowedVelocity(looks, Grid(16, 32), found, "whole", None)
+    velocity = WindowedVelocity(looks, Grid(16, 32), found, "whole", None, 1.0)
     for _ in range(6):
         velocity.next()
         velocity(torch.zeros(1, 512, 1), 0.5, None)
@@ -163,7 +187,7 @@ def test_windows_paint_another_picture_of_the_same_kind(positions, size, tiny):
 def test_turning_the_noise_turns_the_picture_if_the_windows_turn_with_it(tiny, monkeypatch):
     """Where positions are a window's own, nothing else knows of a longitude."""
     noise = torch.randn(1, 16, 16, 32, generator=torch.Generator().manual_seed(2))
-    more = {"width": 256, "height": 128, "windows": "128x64"}
+    more = {"width": 256, "height": 128, "windows": "128x64", "window_positions": "own"}
     first = latents(tiny, latents=noise, **more).tensor
     places = Windows.places
 

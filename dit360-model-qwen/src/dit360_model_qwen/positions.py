@@ -51,15 +51,14 @@ class PanoramaRope(QwenEmbedRope):
         At the spread 1 they are the transformer's own. At another, a direction has the position that it has in the
         picture whose positions these are, and so has the first word.
         """
-        of_rows, of_columns = grid.counted
-        rows, columns = _as_wide(of_rows, grid), _as_wide(of_columns, grid)
+        rows, columns = map(round, grid.extent)
         words = max(rows // 2, columns // 2)
-        if grid.spread == 1.0 and grid.counted == (grid.rows, grid.columns):
+        if grid.extent == (grid.rows, grid.columns):
             own, _ = self._of_shapes([[(1, grid.rows, grid.columns)]], device, 0)
             return Placed(turns=torch.view_as_real(own[grid.pad_index().to(device)]), words=words)
         ids = grid.position_ids().double()
-        ids[:, 1] -= _first(of_rows, rows, grid)
-        ids[:, 2] -= _first(of_columns, columns, grid)
+        ids[:, 1] -= _first(grid.extent[0], rows)
+        ids[:, 2] -= _first(grid.extent[1], columns)
         own_way: Any = self.rope_params
         turns = [own_way(ids[:, axis], dim, self.theta) for axis, dim in enumerate(self.axes_dim)]
         return Placed(turns=torch.view_as_real(torch.cat(turns, dim=1)).to(device, torch.float32), words=words)
@@ -68,15 +67,10 @@ class PanoramaRope(QwenEmbedRope):
         return super().forward(shapes, device, words)
 
 
-def _as_wide(count: int, grid: Grid) -> int:
-    """How many rows or columns the picture has whose positions a grid's are."""
-    return round(count * grid.spread)
-
-
-def _first(count: int, like: int, grid: Grid) -> float:
+def _first(extent: float, like: int) -> float:
     """What is to be taken from a grid's positions, which count from the first token, so that they count as in a picture
     of ``like`` tokens from its middle."""
-    return count * grid.spread / 2 + (like % 2) / 2
+    return extent / 2 + (like % 2) / 2
 
 
 def panorama_rope(denoiser: Any) -> None:

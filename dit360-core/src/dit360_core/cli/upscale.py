@@ -13,10 +13,10 @@ import typer
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, SampleOptions
+from dit360_core.options.usual import USUAL_LARGER as USUAL
 
 # Of a picture, what is an argument or follows from it; and what is the loaded model's, as for generate.
 _WITHOUT = ("prompt", "width", "height", "attention_backend", "attention_slice_size")
-_DEFAULTS = {"denoise": 0.35, "windows": "auto"}
 
 
 def command() -> Callable[..., None]:
@@ -97,7 +97,7 @@ def command() -> Callable[..., None]:
                 False,
             ),
             *saving_parameters(),
-            *parameters(SampleOptions, "Picture", leave_out=_WITHOUT, defaults=_DEFAULTS),
+            *parameters(SampleOptions, "Picture", leave_out=_WITHOUT, defaults=USUAL),
             *parameters(EditOptions, "Photos and masks"),
             *parameters(LoadOptions, "Model and backends"),
             *parameters(DecodeOptions, "Decoding"),

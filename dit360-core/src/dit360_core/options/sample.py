@@ -148,8 +148,8 @@ class SampleOptions:
         converter=_windows,
     )
     window_positions: str = option(
-        "own",
-        help="How the model is told where a window lies: not at all (own), or by its place in the whole.",
+        "whole",
+        help="What the model is told of where a window lies: its place in the whole, or nothing (own).",
         choices=WINDOW_POSITIONS,
     )
     attention_backend: str = option(

@@ -307,8 +307,9 @@ class Denoising:
             return engine.velocity(grid, found.guidance.embedded, attend, biased=biased)
 
         windowed = WindowedVelocity(
-            look, found.grid, found.windows, request.options.window_positions, kernel.of_this_picture
-        )
+            look, found.grid, found.windows, request.options.window_positions, kernel.of_this_picture,
+            self._loaded.plan.model.width / found.width,
+        )  # fmt: skip
         return windowed, windowed
 
     def _tell(

@@ -193,8 +193,8 @@ class Pipeline:
         state: file in which what was computed is kept until all is done: a run that was stopped goes on from there, and
         comes to the same picture bit by bit. None: nothing is kept.
         progress, tap: as for :meth:`generate`.
-        options: as for :meth:`generate`; ``denoise`` is 0.35 here, ``windows`` auto, and ``steps`` the model's own
-        times ``denoise`` where they are not given.
+        options: as for :meth:`generate`; ``denoise`` is 0.35 here, ``windows`` auto, ``cube_consistency`` 1, and
+        ``steps`` the model's own times ``denoise``, where they are not given.
 
         Raises InputError for a picture without a prompt, a size that is none, or the state of another run.
         """

@@ -12,6 +12,12 @@ from dit360_core.plugins.offers import Attend
 from dit360_core.sphere.grid import Grid, Window
 from dit360_core.sphere.windows import Windows
 
+CLOSEST = {True: 0.5, False: 1.0}
+"""Whether a model was trained with positions at several distances → the least distance of neighbours that it is shown.
+
+The middle of a window lies where it belongs, and its ends somewhat beyond. Closer ones are taken for the same place: of
+the embedded model's pictures the contrast goes. At 1 it sees a second horizon in the sky.
+"""
 Look = Callable[[Grid, Attend | None], Velocity]
 """(what is seen, kernel; None: the attached one) → the denoiser as a function."""
 
@@ -22,16 +28,19 @@ class WindowedVelocity:
     In memory are one window's activations, and three tensors as large as x.
     """
 
-    def __init__(self, look: Look, grid: Grid, windows: Windows, positions: str, attend: Attend | None) -> None:
+    def __init__(
+        self, look: Look, grid: Grid, windows: Windows, positions: str, attend: Attend | None, ratio: float
+    ) -> None:
         """look: gives the denoiser for a window.
         grid: of the panorama.
         windows: over it.
-        positions: ``own``: a window's tokens are numbered as those of a panorama of its size; ``whole``: as they lie in
-        the panorama.
+        positions: ``own``: a window's tokens are numbered as those of a panorama of its size; ``whole``: by the place
+        of its middle in the panorama.
         attend: the kernel of this picture.
+        ratio: of the model's own width to the picture's.
         """
         self._look, self._grid, self._windows, self._positions = look, grid, windows, positions
-        self._attend = attend
+        self._attend, self._ratio = attend, ratio
         self._number = -1
 
     def next(self) -> None:
@@ -65,7 +74,17 @@ class WindowedVelocity:
             return Window(rows=windows.height, columns=windows.width, padding=padding)
         # Beyond the meridian columns are counted on, on the side where most of the window lies.
         first = left if windows.around or left + windows.width / 2 < grid.columns else left - grid.columns
+        if windows.around:
+            across, spread, within = 0.0, grid.spread, grid.extent
+            down = top * spread
+        else:
+            spread = max(self._ratio, CLOSEST[grid.spread != 1.0])
+            within = (grid.rows * self._ratio, grid.columns * self._ratio)
+            down, across = (
+                (begin + side / 2) * self._ratio - side / 2 * spread
+                for begin, side in ((top, windows.height), (first, windows.width))
+            )
         return Window(
-            rows=windows.height, columns=windows.width, padding=padding, spread=grid.spread,
-            top=top, left=first, whole=(grid.rows, grid.columns),
+            rows=windows.height, columns=windows.width, padding=padding, spread=spread, down=down, across=across,
+            within=within,
         )  # fmt: skip

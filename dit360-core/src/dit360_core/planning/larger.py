@@ -11,13 +11,12 @@ from PIL.Image import Image
 
 from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, EditOptions, SampleOptions, build, own_options
+from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.picture import Panorama
 from dit360_core.plugins.offers import Model
 
 MOST = 16384
 """Pixels of the widest picture."""
-DENOISE = 0.35
-"""The share of the way that is made anew: enough for detail, too little for other things than there are."""
 LEAST_STEPS = 4
 
 
@@ -38,7 +37,7 @@ def asked_of(
         for name, value in options.items()
         if name not in own_options(DecodeOptions, options) | own_options(EditOptions, options)
     }
-    given = {"denoise": DENOISE, "windows": "auto", **own, "prompt": words, "width": to}
+    given = {**USUAL_LARGER, **own, "prompt": words, "width": to}
     asked = build(SampleOptions, given, beside=DecodeOptions)
     if asked.steps is None:
         asked = attrs.evolve(asked, steps=max(LEAST_STEPS, math.ceil(model.steps * asked.denoise)))

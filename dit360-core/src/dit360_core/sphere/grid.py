@@ -96,9 +96,9 @@ class Grid:
         return ids.reshape(-1, 3)
 
     @property
-    def counted(self) -> tuple[int, int]:
-        """Rows and columns of the picture whose positions these are."""
-        return self.rows, self.columns
+    def extent(self) -> tuple[float, float]:
+        """How far the positions of the picture reach, down and across, of which this is all or a part."""
+        return self.rows * self.spread, self.columns * self.spread
 
     def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
         return (numbers + 0.5) * self.spread - 0.5
@@ -108,24 +108,24 @@ class Grid:
 class Window(Grid):
     """A part of a panorama, as the denoiser sees it.
 
-    top, left: where its first row and column lie in the whole.
-    whole: rows and columns of that; None: it is numbered as a panorama of its own.
+    down, across: added to the positions of rows and columns.
+    within: the extent of the whole; None: this is numbered as a panorama of its own.
     """
 
-    top: int = 0
-    left: int = 0
-    whole: tuple[int, int] | None = None
+    down: float = 0.0
+    across: float = 0.0
+    within: tuple[float, float] | None = None
 
     @property
     def real(self) -> Grid:
-        return Window(self.rows, self.columns, 0, self.spread, self.top, self.left, self.whole)
+        return Window(self.rows, self.columns, 0, self.spread, self.down, self.across, self.within)
 
     @property
-    def counted(self) -> tuple[int, int]:
-        return self.whole or (self.rows, self.columns)
+    def extent(self) -> tuple[float, float]:
+        return self.within or (self.rows * self.spread, self.columns * self.spread)
 
     def position_ids(self) -> torch.Tensor:
         ids = super().position_ids()
-        ids[:, 1] += self.top * self.spread
-        ids[:, 2] += self.left * self.spread
+        ids[:, 1] += self.down
+        ids[:, 2] += self.across
         return ids

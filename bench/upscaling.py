@@ -1,0 +1,145 @@
+"""Larger pictures of the embedded model: what windows do to the seam, the poles, the content and the edges.
+
+    python bench/upscaling.py                  # the table, about half an hour on two cores
+    python bench/upscaling.py --pictures 4     # four pictures instead of thirty-two
+
+Pictures of 512×256 are made larger, with windows that know their place in the whole, and with those that do not. Beside
+each number of the larger picture stands that of the small one, resampled by Lanczos' filter:
+
+* seam: the step at the meridian over the others (good: 0.8 … 1.25 of the source's), and the poles' deviation.
+* borders: how far steps at the borders of the last windows are from all others, in standard deviations, the mean.
+* judge: of how many pictures the classifier of ``training/`` says the same as of the small one, in everything.
+* edges: the 99.5th percentile of the steps of a picture without noise (3×3 median), over Lanczos'.
+* seconds a megapixel, of the steps alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.append(str(Path(__file__).parents[1]))  # training, whose judge it is
+
+import dit360_core as dit360
+import numpy as np
+import torch
+import typer
+from dit360_core.panorama.levels import eight_bits
+from dit360_core.panorama.resizing import enlarged
+from dit360_core.sphere.windows import Windows
+from PIL import Image, ImageFilter
+
+from training import judge as judging
+from training.prompts import held_out
+
+WIDTH, STEPS = 512, 10
+
+
+def resampled(picture: dit360.Panorama, width: int) -> dit360.Panorama:
+    """By Lanczos' filter."""
+    assert picture.floats is not None
+    return dit360.Panorama(Image.fromarray(eight_bits(enlarged(picture.floats, (width, width // 2)))))
+
+
+def greys(picture: dit360.Panorama) -> Any:
+    """Brightness, as floats."""
+    return np.asarray(picture.image.convert("L"), dtype=np.float64)
+
+
+def edges(picture: dit360.Panorama) -> float:
+    """Of a picture without noise."""
+    clean = np.asarray(picture.image.convert("L").filter(ImageFilter.MedianFilter(3)), dtype=np.float64)
+    return float(np.percentile(np.hypot(np.diff(clean, axis=1)[1:], np.diff(clean, axis=0)[:, 1:]), 99.5))
+
+
+def at_borders(picture: dit360.Panorama, windows: Windows) -> float:
+    """Steps at the borders of the last windows, in standard deviations of all others."""
+    grey = greys(picture)
+    tops, lefts = zip(*windows.places(STEPS - 1), strict=True)
+    found = []
+    for axis, borders, side in ((0, tops, windows.height), (1, lefts, windows.width)):
+        steps = np.abs(np.diff(grey, axis=axis, append=np.take(grey, [0], axis))).mean(axis=1 - axis)
+        lines = {16 * line % len(steps) - 1 for border in borders for line in (border, border + side)}
+        lines = {line for line in lines if 0 <= line < len(steps) - 1}
+        others = np.delete(steps, sorted(lines))
+        if lines:
+            found.append((steps[sorted(lines)].mean() - others.mean()) / max(1e-9, others.std()))
+    return float(np.mean(found))
+
+
+def verdict(judge: judging.Judge, picture: dit360.Panorama) -> dict[str, str]:
+    """What the judge says of a picture, seen as large as those that it knows."""
+    small = picture.image.resize((WIDTH, WIDTH // 2), Image.Resampling.BOX)
+    numbers = torch.from_numpy(np.asarray(small, dtype=np.float32) / 127.5 - 1).movedim(-1, 0)
+    return judging.verdicts(judge, numbers[None])[0]
+
+
+def main(
+    pictures: Annotated[int, typer.Option(help="Of each row.")] = 32,
+    largest: Annotated[int, typer.Option(help="Width of the last size.")] = 2048,
+    output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench/results/upscaling.json"),
+) -> None:
+    """Print a Markdown table, and write its figures as JSON."""
+    pipe, judge = dit360.load("tiny", precision="fp32", device="cpu"), judging.load()
+    sources = [pipe.generate(p.text, width=WIDTH, seed=seed) for seed, p in enumerate(held_out(pictures))]
+    rows = []
+    for width in [size for size in (1024, 2048, 4096) if size <= largest]:
+        windows = Windows.of_pixels((width, width // 2), (WIDTH, WIDTH // 2))
+        plain = [resampled(picture, width) for picture in sources]
+        rows.append({"width": width, "way": "Lanczos alone", **told(plain, plain, sources, windows, judge, 0.0)})
+        for positions in ("whole", "own"):
+            began = time.perf_counter()
+            made = [
+                pipe.upscale(picture, to=width, seed=seed, steps=STEPS, window_positions=positions)
+                for seed, picture in enumerate(sources)
+            ]
+            seconds = (time.perf_counter() - began) / len(made) / (width * width / 2e6)
+            rows.append({"width": width, "way": positions, **told(made, plain, sources, windows, judge, seconds)})
+            print(table(rows[-1:])[-1], file=sys.stderr, flush=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(table(rows)))
+
+
+def told(
+    made: list[Any], plain: list[Any], sources: list[Any], windows: Windows, judge: judging.Judge, seconds: float
+) -> dict[str, float]:
+    """One row."""
+    seams = [one.seam.ratio / other.seam.ratio for one, other in zip(made, sources, strict=True)]
+    poles = [
+        (one.poles.top + one.poles.bottom) / max(0.2, other.poles.top + other.poles.bottom)
+        for one, other in zip(made, plain, strict=True)
+    ]
+    agree = [verdict(judge, one) == verdict(judge, other) for one, other in zip(made, sources, strict=True)]
+    sharper = [edges(one) / max(0.5, edges(other)) for one, other in zip(made, plain, strict=True)]
+    return {
+        "seam": math.exp(statistics.mean(map(math.log, seams))),
+        "poles": statistics.median(poles),
+        "borders": statistics.mean(at_borders(one, windows) for one in made),
+        "judge": sum(agree) / len(agree),
+        "edges": statistics.median(sharper),
+        "seconds": seconds,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown."""
+    lines = [
+        "| to | windows | seam, of the source's | poles | borders | judge agrees | edges, of Lanczos' | s a megapixel |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['width']} | {row['way']} | {row['seam']:.2f} | {row['poles']:.2f} | {row['borders']:+.2f} | "
+            f"{row['judge']:.0%} | {row['edges']:.2f} | {row['seconds']:.1f} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    typer.run(main)
