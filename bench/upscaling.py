@@ -130,7 +130,8 @@ def told(
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Lines of Markdown."""
     lines = [
-        "| to | windows | seam, of the source's | poles | borders | judge agrees | edges, of Lanczos' | s a megapixel |",
+        "| to | windows | seam, of the source's | poles | borders | judge agrees | edges, of Lanczos' "
+        "| s a megapixel |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -250,3 +250,24 @@ def test_a_picture_in_windows_is_decoded_as_any_other(tiny):
     picture = tiny.generate("a castle", width=256, steps=2, seed=1, windows="128x128")
     assert isinstance(picture, dit360.Panorama)
     assert np.asarray(picture.image).std() > 5
+
+
+# ------------------------------------------------------------------------------------------------------ other families
+
+
+@pytest.mark.parametrize("family", ["klein", "krea", "qwen"])
+def test_other_families_are_seen_in_windows_too(family, tmp_path):
+    from random_families import random_klein, random_krea, random_qwen
+
+    make = {"klein": lambda: random_klein(layers=4), "krea": random_krea, "qwen": random_qwen}[family]
+    make().save_pretrained(tmp_path)
+    pipe = dit360.load(str(tmp_path), device="cpu", precision="fp32")
+    words = pipe.encode("a calm sea")
+    asked = {"width": 256, "steps": 2, "seed": 1}
+    whole = pipe.sample(words, **asked).tensor
+    for more in ({}, {"position_interpolation": True}, {"window_positions": "own"}):
+        found = pipe.sample(words, **asked, windows="128x64", **more)
+        assert found.tensor.isfinite().all()
+        assert found.settings["used"]["windows"]["count"] == 9
+    covering = pipe.sample(words, **asked, windows="256x128").tensor
+    assert torch.allclose(covering, whole, atol=1e-5)

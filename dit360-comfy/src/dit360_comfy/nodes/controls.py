@@ -31,6 +31,8 @@ SOLVING = (
     Control(options=SampleOptions, option="circular_mode"),
     Control(options=SampleOptions, option="latent_rotation"),
     Control(options=SampleOptions, option="position_interpolation"),
+    Control(options=SampleOptions, option="windows"),
+    Control(options=SampleOptions, option="window_positions"),
 )
 REFERENCE = Control(
     options=EditOptions, option="reference",
@@ -43,6 +45,8 @@ ADVANCED = (
     "circular_mode",
     "latent_rotation",
     "position_interpolation",
+    "windows",
+    "window_positions",
     "log_memory_stats",
 )
 _YAW = Control(
