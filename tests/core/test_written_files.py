@@ -318,6 +318,15 @@ def test_a_file_is_inspected_as_what_it_is(files):
     told = inspected(files["int8-convrot"][0], default_registry())
     assert (told["kind"], told["parts"][0]["family"], told["parts"][0]["fits"]) == ("weights", "FLUX.1", ["tiny"])
     assert any("int8 turned" in form for form in told["forms"])
+    assert (told["made_from"], told["loras"], told["run_with"]["width"]) == ("tiny", [], 512)
+
+
+def test_what_is_in_a_file_is_told_by_the_command_line(tmp_path):
+    lora = write_lora(tmp_path / "mine.safetensors")
+    written(tmp_path / "file.safetensors", "int8", lora=(lora,), lora_strength=0.5)
+    (told,) = run_in(["inspect", "file.safetensors"], cwd=tmp_path)
+    assert "the LoRA mine.safetensors, strength 0.5" in told.out
+    assert "made of" in told.out
 
 
 # ------------------------------------------------------------------------------------------------------ other families

@@ -12,6 +12,7 @@ from dit360_core.errors import ModelError
 from dit360_core.models.architecture import DENOISER, Architecture, Part
 from dit360_core.models.families import architectures
 from dit360_core.models.from_files import family_of, known_models
+from dit360_core.models.settings import settings_in
 from dit360_core.models.weights.forms.description import WeightsFile
 from dit360_core.models.weights.forms.opening import form_of, open_file
 from dit360_core.models.weights.forms.renaming import holds, own_names, part_in_file, prefix_of
@@ -47,7 +48,15 @@ def inspected(path: Path, registry: Registry) -> dict[str, Any]:
     if not parts:
         first = sorted(file.tensors)[:3]
         return {**told, "kind": "unknown", "why": f"no family that is installed has tensors such as {', '.join(first)}"}
-    return {**told, "kind": "weights", "parts": parts}
+    kept = settings_in(file)
+    return {
+        **told,
+        "kind": "weights",
+        "parts": parts,
+        "made_from": kept.get("made_from"),
+        "run_with": kept["model"],
+        "loras": kept["loras"],
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- the parts

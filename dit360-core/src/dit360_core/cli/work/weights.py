@@ -28,6 +28,10 @@ def _rows(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "what it is", f"unknown: {told['why']}"
     for part in told.get("parts", ()):
         yield from _part_rows(part)
+    if told.get("made_from"):
+        yield "made of", str(told["made_from"])
+    for lora in told.get("loras", ()):
+        yield "holds", f"the LoRA {lora['from']}, strength {lora.get('strength', 1):g}"
     if told["unused"]:
         first, what = next(iter(told["unused"].items()))
         yield "not used", f"{len(told['unused'])} tensors, such as {first}: {what}"
