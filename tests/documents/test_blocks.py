@@ -35,7 +35,10 @@ LANGUAGES = {"sh", "powershell", "python", "pyi", "toml", "json", "jsonl", "csv"
 """pyi: signatures, which tests/core/test_plugin_docs.py compares with the code. text: drawings."""
 
 COMMANDS = ("dit360", "dit360-comfy", "pip", "python", "make", "py", "git", "ray", "hf")
-SMALLER = {"generate": ["--width", "256", "--steps", "2"], "batch": ["--width", "128", "--steps", "1"]}
+SMALLER = {
+    "generate": ["--width", "256", "--steps", "2"], "batch": ["--width", "128", "--steps", "1"],
+    "upscale": ["--to", "512", "--steps", "1"],
+}  # fmt: skip
 PLACES = {"/path/to/ComfyUI": "ComfyUI"}
 
 
@@ -81,7 +84,7 @@ def blocks_of(document):
     return found
 
 
-MENTIONED = [["inspect"], ["view"], ["generate"], ["batch"], ["quantize"], ["new-plugin"]]
+MENTIONED = [["inspect"], ["view"], ["upscale"], ["generate"], ["batch"], ["quantize"], ["new-plugin"]]
 """Commands that are spoken of without what they need."""
 ELSEWHERE = {
     ("backends", "--probe"): "tests/core/test_faults.py",

@@ -282,7 +282,7 @@ class FormatConformance(OfferConformance):
         """Files that the writer makes: in each of its forms, and in full. Each tensor is asked for once, in order."""
         offer, given = self.offer(), self.tensors()
         if offer.writer is None:
-            raise unittest.SkipTest("this form writes no files")
+            return
         with self._written():  # where it can be read at all
             pass
         for form in [*(each.name for each in offer.writes), *_DTYPES]:

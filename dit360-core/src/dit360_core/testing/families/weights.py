@@ -75,6 +75,24 @@ class WeightTests(FamilyTests):
                 + " one_token of Networks.policy"
             )
 
+    def test_a_file_under_the_makers_names_holds_the_transformer(self) -> None:
+        """Which is read back before it gets its name: what a family writes and what it reads are one."""
+        model, file = self.model(), self.model().place / "written.safetensors"
+        if not file.exists():
+            how: Any = {"quantization_mode": "none", "precision": "fp32", "device": "cpu"}
+            quantize(str(model.folder), file, registry=model.registry, **how)
+        if model.architecture.replaceable.get("transformer") != DENOISER:
+            return  # it was read back, and no option takes it
+        found, right = (
+            {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, torch.Tensor)}
+            for module in (
+                getattr(model.load(transformer=str(file)).engine.pipe, DENOISER),
+                model.load().engine.denoiser,
+            )
+        )
+        wrong = [name for name, tensor in right.items() if not torch.equal(found[name], tensor)]
+        assert not wrong, f"{wrong[0]} of a written file is another; look at Architecture.originals and target"
+
     def test_stored_in_int8_it_paints_nearly_the_same(self) -> None:
         model, folder = self.model(), self.model().place / "int8"
         if not folder.exists():
