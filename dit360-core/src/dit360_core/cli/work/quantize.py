@@ -84,5 +84,5 @@ def _use(state: State, output: Path) -> str:
     # A model of single files is named by its transformer, which this may be.
     named = "" if model.is_file() else f"--model {options.model} "
     if not part.given_as:
-        return f" ({size}), which {options.model}'s family takes in no option here"
+        return f" ({size}). No option of dit360 takes such a file of this family."
     return f" ({size}). Use it: dit360 generate PROMPT {named}{flag(part.given_as)} {output}"
