@@ -33,6 +33,7 @@ def _model_name(name: str) -> str:
 
 T5_ENCODER = "t5encoder"
 """llama.cpp's name of the architecture."""
+_BLOCK_WRITTEN, _TOP_WRITTEN = ({here: there for there, here in names.items()} for names in (_BLOCK, _TOP))
 _SIGN_HERE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
@@ -44,6 +45,6 @@ def written_names(names: Iterable[str]) -> dict[str, str]:
 
 def _llamas_name(name: str) -> str:
     if match := re.fullmatch(r"encoder\.block\.(\d+)\.([\w.]+)\.weight", name):
-        theirs = {layer: key for key, layer in _BLOCK.items()}.get(match[2])
+        theirs = _BLOCK_WRITTEN.get(match[2])
         return name if theirs is None else f"enc.blk.{match[1]}.{theirs}.weight"
-    return {here: there for there, here in _TOP.items()}.get(name, name)
+    return _TOP_WRITTEN.get(name, name)

@@ -237,6 +237,10 @@ class Architecture(abc.ABC):
         wanted = QUANTIZED_MEANS.get(option, option)
         return tuple(part.name for part in self.parts if part.option and wanted in ("both", part.option))
 
+    def given_as(self, part: str) -> str | None:
+        """The option that another file is given with for a part; None: there is none."""
+        return next((option for option, name in self.replaceable.items() if name == part), None)
+
     def by_blocks(self, offload: str) -> tuple[str, ...]:
         """The parts that come by blocks, and only while they are used; the others stay on the device."""
         roles = {"text": (Role.TEXT,), "group": (Role.DENOISER, Role.TEXT), "disk": (Role.DENOISER, Role.TEXT)}

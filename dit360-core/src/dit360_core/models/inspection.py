@@ -85,7 +85,7 @@ def _part(file: WeightsFile, family: Architecture, part: Part, prefix: str, regi
         "tensors": len(mine),
         "bits": round(8 * bytes_ / numbers, 2) if numbers else None,
         "forms": dict(Counter(about.form for about in mine.values())),
-        "option": next((option for option, name in family.replaceable.items() if name == part.name), None),
+        "option": family.given_as(part.name),
         "notes": [],
     }
     if part.name == DENOISER:

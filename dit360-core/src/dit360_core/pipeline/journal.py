@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import struct
@@ -35,12 +36,11 @@ DRAWN = "drawn"
 class Journal:
     """The file of one run: the latents that it begins with, and the model's answers, all in float32."""
 
-    def __init__(self, path: Path, opened: IO[bytes], told: Mapping[str, Any], drawn: Mapping[str, Any]) -> None:
-        self.path, self._opened, self._told = path, opened, told
+    def __init__(self, path: Path, opened: IO[bytes], drawn: Mapping[str, Any]) -> None:
+        self.path, self._opened = path, opened
         self.drawn = drawn
         """What was drawn when the run began."""
         self._records: list[tuple[int, int]] = []
-        self._asked = 0
 
     @property
     def answers(self) -> int:
@@ -93,7 +93,7 @@ class Journal:
 
     def _read(self, number: int, shape: tuple[int, ...]) -> torch.Tensor:
         at, size = self._records[number]
-        if size != 4 * int(numpy.prod(shape)):
+        if size != 4 * math.prod(shape):
             raise InputError(f"{self.path} holds the state of another run; delete it, or name another output.")
         self._opened.seek(at)
         flat = numpy.frombuffer(bytearray(self._opened.read(size)), numpy.float32)
@@ -142,7 +142,7 @@ def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any]) -> It
         else:
             _check_same(path, before["told"], told)
             drawn = before[DRAWN]
-        found = Journal(path, opened, told, drawn)
+        found = Journal(path, opened, drawn)
         found.find()
         yield found
     path.unlink(missing_ok=True)

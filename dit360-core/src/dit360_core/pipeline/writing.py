@@ -175,8 +175,7 @@ class _Writing:
         outgoing, left = self._outgoing()
         size = sum(self._bytes_of(one.outgoing) for one in outgoing)
         self._check_room(target, size)
-        options = {part: option for option, part in self.family.replaceable.items()}
-        given_as = options.get(self.described.name, "")
+        given_as = self.family.given_as(self.described.name) or ""
         with write_atomic(target, beside=True) as opened:
             hidden = Path(opened.name)
             layers, checksums = self._written(hidden, outgoing, progress)

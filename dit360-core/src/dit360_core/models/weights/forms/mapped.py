@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy
@@ -34,8 +35,5 @@ def mapped(file: Path, begin: int, count: int) -> torch.Tensor:
 
 def numbers(file: Path, begin: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """A tensor that lies in a file from a byte on, as :func:`mapped` has it; copied where it is not aligned."""
-    count = dtype.itemsize
-    for length in shape:
-        count *= length
-    flat = mapped(file, begin, count)
+    flat = mapped(file, begin, math.prod(shape) * dtype.itemsize)
     return (flat if begin % dtype.itemsize == 0 else flat.clone()).view(dtype).view(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -149,10 +150,7 @@ class SafetensorsFile:
 
     def _check_scale(self, name: str, scale: str) -> None:
         entry, rows = self._entries[scale], self._entries[name].shape[:1]
-        count = 1
-        for length in entry.shape:
-            count *= length
-        if entry.dtype not in PLAIN or count not in (1, *rows):
+        if entry.dtype not in PLAIN or math.prod(entry.shape) not in (1, *rows):
             raise ModelError(
                 f"{self.file} has scales {scale} of the shape {list(entry.shape)} in {entry.dtype}, where one for all "
                 f"or one for each of {rows[0] if rows else 0} rows belongs; {INSTEAD}."
