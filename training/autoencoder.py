@@ -1,6 +1,6 @@
 # diffusers and transformers do not type their models, and torch types submodules as "Tensor | Module".
 # mypy: disable-error-code="attr-defined,union-attr,operator,index,arg-type,assignment,no-any-return,no-untyped-call"
-"""Makes the autoencoder: 8x8 pixels to one 16-channel latent, and back, wrapping in longitude.
+"""Makes the autoencoder: 8x8 pixels to one latent of 32 channels, and back, wrapping in longitude.
 
 The encoder is computed (`linear_encoder`) and stays; the decoder starts from a linear one (`linear_decoder`) and is
 trained. `python -m training.autoencoder --prepare` does the first part only, which is all that the transformer's
@@ -20,13 +20,14 @@ from torch import Tensor
 
 from training import checkpoint, linear_decoder, linear_encoder
 from training.data import RUNS, read_parts, to_float
+from training.device import training_dtype
 from training.schedule import Clock, learning_rate, set_learning_rate
 from training.wrapping import wrap_longitude
 
 CHECKPOINT = RUNS / "autoencoder.safetensors"
 
 
-def build(channels: tuple[int, int, int, int] = (16, 32, 64, 96)) -> AutoencoderKL:
+def build(channels: tuple[int, ...] = (24, 48, 64, 96), latents: int = linear_encoder.LATENTS) -> AutoencoderKL:
     """An untrained autoencoder with FLUX's layout, wrapping in longitude."""
     kind = "DownEncoderBlock2D", "UpDecoderBlock2D"
     vae = AutoencoderKL(
@@ -34,7 +35,7 @@ def build(channels: tuple[int, int, int, int] = (16, 32, 64, 96)) -> Autoencoder
         up_block_types=(kind[1],) * 4,
         block_out_channels=channels,
         layers_per_block=1,
-        latent_channels=16,
+        latent_channels=latents,
         norm_num_groups=4,
         sample_size=256,
         use_quant_conv=False,
@@ -45,16 +46,35 @@ def build(channels: tuple[int, int, int, int] = (16, 32, 64, 96)) -> Autoencoder
     return vae
 
 
-def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04) -> tuple[Tensor, Tensor]:
+WINDOW = 32
+"""Side in pixels of the windows whose spectra are compared."""
+
+
+def magnitudes(pictures: Tensor) -> Tensor:
+    """Spectra (N, C, WINDOW, WINDOW / 2 + 1) of overlapping windows of pictures (B, C, H, W); columns wrap.
+
+    Their magnitudes tell how much detail there is at every scale, wherever it lies.
+    """
+    half = WINDOW // 2
+    wrapped = torch.cat((pictures, pictures[..., :half]), dim=-1)
+    tiles = wrapped.unfold(-2, WINDOW, half).unfold(-2, WINDOW, half)
+    window = torch.hann_window(WINDOW, device=pictures.device)
+    tiles = tiles.movedim(1, 3).flatten(0, 2) * (window[:, None] * window)
+    return torch.fft.rfft2(tiles, norm="ortho").abs()
+
+
+def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture: float = 0.5) -> tuple[Tensor, Tensor]:
     """Training loss of the decoder and mean squared error for `pictures` (B, 3, H, W) in [-1, 1].
 
     Absolute error at three scales, absolute error of both gradients (the horizontal one wraps) and a little squared
-    error. The latents get noise of standard deviation `jitter`, because sampled latents are not exact either.
+    error; `texture` times the error of local spectra's magnitudes, as what cannot be told exactly would be blurred
+    else. The latents get noise of standard deviation `jitter`, because sampled latents are not exact either.
     """
     with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
         latents = vae.encode(pictures).latent_dist.mode()
         latents = latents + jitter * torch.randn_like(latents)
-    error = vae.decode(latents).sample.float() - pictures
+    decoded = vae.decode(latents).sample.float()
+    error = decoded - pictures
     squared = (error**2).mean()
     loss = error.abs().mean() + squared
     loss = loss + 0.5 * (error - error.roll(1, -1)).abs().mean() + 0.5 * error.diff(dim=-2).abs().mean()
@@ -62,6 +82,9 @@ def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04) -> tuple
     for _ in range(2):
         small = F.avg_pool2d(small, 2)
         loss = loss + 0.5 * small.abs().mean()
+    if texture:
+        with torch.autocast(pictures.device.type, enabled=False):
+            loss = loss + texture * (magnitudes(decoded) - magnitudes(pictures)).abs().mean()
     return loss, squared.detach()
 
 
@@ -76,8 +99,10 @@ def psnr(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
 def load(path: Path = CHECKPOINT) -> AutoencoderKL:
     """The trained autoencoder, in float32, with its measured `shift_factor` and `scaling_factor` set."""
     tensors, notes = checkpoint.load(path)
-    vae = build()
-    vae.load_state_dict(checkpoint.unpack(tensors, "average"))
+    weights = checkpoint.unpack(tensors, "average")
+    channels = [weights[f"encoder.down_blocks.{level}.resnets.0.conv2.weight"].shape[0] for level in range(4)]
+    vae = build(tuple(channels), weights["decoder.conv_in.weight"].shape[1])
+    vae.load_state_dict(weights)
     vae.register_to_config(shift_factor=notes["shift"], scaling_factor=notes["scale"])
     return vae.eval()
 
@@ -94,7 +119,7 @@ def main(
     prepare: Annotated[bool, typer.Option(help="Only compute the starting weights.")] = False,
     batch: Annotated[int, typer.Option(help="Pictures a step at 128x256; a quarter of it at 256x512.")] = 4,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 6e-4,
-    jitter: Annotated[float, typer.Option(help="Greatest standard deviation of the noise on latents.")] = 0.25,
+    jitter: Annotated[float, typer.Option(help="Greatest standard deviation of the noise on latents.")] = 0.06,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
@@ -123,18 +148,19 @@ def main(
     clock = Clock(minutes, spent)
     parts_read, saved = len(pictures), clock.spent
     running = 0.0
+    dtype = training_dtype(device)
     while clock.share < 1:
         if step % 200 == 199:
             more, _ = read_parts(known=parts_read // 100)
             pictures, parts_read = torch.cat((pictures, more)), parts_read + len(more)
-        large = step % 6 == 5
+        large = step % 4 != 3
         chosen = torch.randint(len(pictures), (max(1, batch // 4) if large else batch,))
         x = to_float(pictures[chosen].to(device), 256 if large else 128)
         x = x.roll(int(torch.randint(x.shape[-1], ())), -1)
         if step % 2:
             x = x.flip(-1)
         set_learning_rate(optimizer, learning_rate(clock.share, peak, step))
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             # From none to much: exact latents must stay sharp, sampled ones must not show their grid.
             strength = jitter * float(torch.rand(()))
             loss, squared = loss_of(vae, x.contiguous(memory_format=torch.channels_last), strength)

@@ -11,18 +11,20 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from dit360_core.sphere.grid import Grid
 from torch import Tensor
 
+from training.linear_encoder import LATENTS as CHANNELS
 from training.text import WIDTH
 
-CHANNELS = 16
 NATIVE_ROWS = 16
 """Token rows of the native size, 256 pixels high."""
 
 
-def build_transformer(double: int = 2, single: int = 4, heads: int = 6) -> FluxTransformer2DModel:
+def build_transformer(
+    double: int = 2, single: int = 6, heads: int = 6, channels: int = CHANNELS
+) -> FluxTransformer2DModel:
     """A small FluxTransformer2DModel with guidance embedding; modulation and output start at zero (AdaLN-zero)."""
     model = FluxTransformer2DModel(
         patch_size=1,
-        in_channels=4 * CHANNELS,
+        in_channels=4 * channels,
         num_layers=double,
         num_single_layers=single,
         attention_head_dim=32,
@@ -48,14 +50,14 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def pack(latents: Tensor) -> Tensor:
-    """Latents (B, 16, 2h, 2w) to a grid of tokens (B, h, w, 64); a token is 2x2 latents, channel first."""
+    """Latents (B, C, 2h, 2w) to a grid of tokens (B, h, w, 4·C); a token is 2x2 latents, channel first."""
     b, c, height, width = latents.shape
     grid = latents.view(b, c, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return grid.reshape(b, height // 2, width // 2, 4 * c)
 
 
 def unpack(grid: Tensor) -> Tensor:
-    """The inverse of `pack`: tokens (B, h, w, 64) to latents (B, 16, 2h, 2w)."""
+    """The inverse of `pack`: tokens (B, h, w, 4·C) to latents (B, C, 2h, 2w)."""
     b, h, w, c = grid.shape
     return grid.view(b, h, w, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, 2 * h, 2 * w)
 

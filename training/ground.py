@@ -8,31 +8,29 @@ import torch
 from torch import Tensor
 
 from training import noise
+from training.drawing import around
 from training.scenes import Scene
-from training.shading import RGB, Light, mix, rgb, smooth
+from training.shading import COLOURS, Light, mix, rgb, smooth
+from training.sky import points_of_light
+from training.water import draw_sea
 
-_COLOURS: dict[str, tuple[RGB, RGB]] = {
-    "meadow": ((0.22, 0.42, 0.13), (0.50, 0.64, 0.24)),
-    "desert": ((0.76, 0.55, 0.32), (0.94, 0.77, 0.50)),
-    "snow": ((0.70, 0.78, 0.90), (0.96, 0.97, 1.0)),
-    "plaza": ((0.50, 0.48, 0.46), (0.68, 0.66, 0.62)),
-}
 _HAZE_METRES = {"meadow": 34.0, "desert": 30.0, "snow": 26.0, "plaza": 45.0, "sea": 40.0}
 
 
 def draw_ground(
-    scene: Scene, light: Light, rays: Tensor, upper: Tensor, sun: Tensor, sun_azimuth: float, offset: Tensor
-) -> Tensor:
+    scene: Scene, light: Light, rays: Tensor, upper: Tensor, sun: Tensor, azimuth: Tensor, elevation: Tensor,
+    offset: Tensor,
+) -> Tensor:  # fmt: skip
     """The ground (3, h, W) in [0, 1] for the unit `rays` (h, W, 3) of the lower half.
 
-    `upper` (3, h, W) is the finished upper half: the sea mirrors it and its last row is the colour of the haze.
+    `upper` (3, h, W) is the finished upper half: the sea mirrors it. azimuth (W,) and elevation (h, 1) in radians.
     """
     down = (-rays[..., 1]).clamp(min=1e-3)
     distance = 1 / down
     if scene.ground == "sea":
-        ground = _sea(scene, light, rays, down, upper, sun, sun_azimuth, offset)
+        ground = draw_sea(scene, light, rays, down, upper, sun, offset)
     else:
-        ground = _land(scene, light, rays, distance, sun, offset)
+        ground = _land(scene, light, rays, distance, sun, azimuth, elevation, offset)
     haze = 1 - torch.exp(-((distance - 1) / _HAZE_METRES[scene.ground]).clamp(min=0))
     if scene.landmark != "none":
         haze = haze * 0.55
@@ -43,66 +41,113 @@ def draw_ground(
     return ground.clamp(0, 1)
 
 
-def _land(scene: Scene, light: Light, rays: Tensor, distance: Tensor, sun: Tensor, offset: Tensor) -> Tensor:
-    """Grass, sand, snow or stone, textured by noise that fades before it becomes finer than a pixel."""
-    spot = rays * distance.unsqueeze(-1)
-    spot = spot * torch.tensor([1.0, 0.0, 1.0], device=rays.device)
-    near = torch.exp(-distance / 9)
-    broad = noise.sample(spot * 1.1, offset)
-    fine = noise.sample(spot * 9.0, offset + 31) * near
-    dark, bright = (rgb(c, rays) for c in _COLOURS[scene.ground])
+def _land(
+    scene: Scene, light: Light, rays: Tensor, distance: Tensor, sun: Tensor, azimuth: Tensor, elevation: Tensor,
+    offset: Tensor,
+) -> Tensor:  # fmt: skip
+    """Grass, sand, snow or stone, textured by noise that fades before it becomes finer than a ray."""
+    spot = rays * distance.unsqueeze(-1) * torch.tensor([1.0, 0.0, 1.0], device=rays.device)
+    spacing = distance**2 * (math.pi / (2 * rays.shape[0]))
+    broad = noise.sample(spot * 0.9, offset) * torch.exp(-((spacing * 0.4) ** 2))
+    fine = noise.grain(spot * 14.0, offset + 31, spacing * 14.0) + 0.7 * noise.grain(
+        spot * 40.0, offset, spacing * 40.0
+    )
+    dark, bright = (rgb(c, rays) for c in COLOURS[scene.ground])
+    overcast = scene.sky == "overcast"
     if scene.ground == "desert":
-        ripple = torch.sin(7 * (spot[..., 0] * 0.8 + spot[..., 2] * 0.6) + 1.6 * broad) * near
-        tone = 0.5 + 0.22 * broad + 0.20 * ripple
+        colour = _sand(spot, spacing, sun, broad, fine, dark, bright, overcast, offset)
     elif scene.ground == "snow":
-        tone = 0.62 + 0.24 * broad + 0.06 * fine
+        colour = _snow(spot, spacing, sun, broad, fine, dark, bright, overcast, offset)
     elif scene.ground == "meadow":
-        tone = 0.46 + 0.24 * broad + 0.24 * fine
+        colour = _grass(scene, rays, distance, azimuth, elevation, broad, fine, dark, bright, offset)
     else:
-        tone = 0.55 + 0.08 * broad + 0.10 * fine
-    colour = mix(dark, bright, tone.clamp(0, 1))
-    if scene.ground == "plaza":
-        size = 0.62
-        cells = spot / size
-        across = (cells - cells.round()).abs()
-        joint = torch.minimum(0.5 - across[..., 0].abs(), 0.5 - across[..., 2].abs())
-        line = smooth(0.07, 0.03, joint) * torch.exp(-distance / 5)
-        odd = torch.remainder(cells[..., 0].round() + cells[..., 2].round(), 2)
-        colour = colour * (1 + 0.14 * (odd - 0.5) * torch.exp(-distance / 7))
-        colour = mix(colour, rgb((0.30, 0.28, 0.27), rays), 0.75 * line)
-    glow = 0.95 + 0.10 * (rays @ sun) * (0.3 if scene.sky == "overcast" else 1.0)
+        colour = _stones(spot, distance, spacing, broad, fine, dark, bright)
+    glow = 0.95 + 0.10 * (rays @ sun) * (0.3 if overcast else 1.0)
     tint = rgb(light.tint, rays)
     if scene.ground == "snow" and scene.time == "night":
         tint = rgb((0.42, 0.48, 0.66), rays)
     return colour * tint * glow
 
 
-def _sea(
-    scene: Scene, light: Light, rays: Tensor, down: Tensor, upper: Tensor, sun: Tensor, sun_azimuth: float,
-    offset: Tensor,
+def _relief(height: Tensor, spot: Tensor, sun: Tensor) -> Tensor:
+    """How much a surface of this height (h, W), in metres, over the places `spot` leans towards the sun."""
+    x, z = spot[..., 0], spot[..., 2]
+
+    def along(values: Tensor) -> tuple[Tensor, Tensor]:
+        return values.roll(-1, 1) - values.roll(1, 1), torch.gradient(values, dim=0)[0] * 2
+
+    (ha, hb), (xa, xb), (za, zb) = along(height), along(x), along(z)
+    area = xa * zb - xb * za
+    area = torch.where(area.abs() < 1e-9, torch.full_like(area, 1e-9), area)
+    slope_x, slope_z = (ha * zb - hb * za) / area, (xa * hb - xb * ha) / area
+    return (-(slope_x * sun[0] + slope_z * sun[2])).clamp(-1, 1)
+
+
+def _sand(
+    spot: Tensor, spacing: Tensor, sun: Tensor, broad: Tensor, fine: Tensor, dark: Tensor, bright: Tensor,
+    overcast: bool, offset: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Water: the mirrored upper half, shaken by waves, over a deep colour; a path of light below the sun."""
-    rows, columns = down.shape
-    spot = rays / down.unsqueeze(-1)
-    waves = noise.sample(spot * torch.tensor([2.6, 0.0, 2.6], device=rays.device), offset + 13)
-    calm = torch.exp(-0.07 / down)
-    mirrored = upper.flip(1)
-    row = torch.arange(rows, device=rays.device, dtype=rays.dtype).view(-1, 1)
-    shift = waves * (0.028 * rows) * smooth(0.0, 0.35, down)
-    index = (row * 0.92 + shift).round().clamp(0, rows - 1).long()
-    mirror = torch.gather(mirrored, 1, index.expand(3, rows, columns))
-    deep = rgb((0.04, 0.24, 0.36), rays) * rgb(light.tint, rays)
-    if scene.time == "noon" and scene.sky != "overcast":
-        deep = rgb((0.05, 0.34, 0.50), rays)
-    fresnel = (0.16 + 0.70 * (1 - down) ** 3).clamp(0, 1)
-    water = mix(deep * (1 + 0.22 * waves * calm), mirror, fresnel)
-    water = water * (1 + 0.07 * waves * calm)
-    lit = scene.sky != "overcast" and (scene.time != "night" or scene.moon == "yes")
-    if lit:
-        azimuth = torch.atan2(rays[0, :, 0], rays[0, :, 2])
-        aside = torch.remainder(azimuth - sun_azimuth + math.pi, 2 * math.pi) - math.pi
-        width = 0.10 + 0.25 * down
-        path = torch.exp(-((aside / width) ** 2)) * smooth(-0.7, 1.1, waves) * smooth(0.95, 0.3, down)
-        strength = {"noon": 0.35, "sunset": 0.9, "dawn": 0.8, "night": 0.6}[scene.time]
-        water = mix(water, rgb(light.sun, rays), path * strength)
-    return water
+    """Ripples across the wind, which bend and fork, with a lit and a shaded side; grains."""
+    bend = noise.sample(spot * 2.2, offset + 3)
+    phase = 13.0 * (0.8 * spot[..., 0] + 0.6 * spot[..., 2]) + 5.5 * bend
+    seen = torch.exp(-((spacing * 2.6) ** 2))
+    ripple = 1 - torch.sin(phase / 2).abs() * 2
+    lean = _relief(0.026 * ripple * seen + 0.10 * broad, spot, sun) * (0.35 if overcast else 1.0)
+    tone = 0.46 + 0.14 * broad + 0.07 * fine + 0.10 * ripple * seen + 0.48 * lean
+    return mix(dark, bright, tone.clamp(-0.3, 1.15))
+
+
+def _snow(
+    spot: Tensor, spacing: Tensor, sun: Tensor, broad: Tensor, fine: Tensor, dark: Tensor, bright: Tensor,
+    overcast: bool, offset: Tensor,
+) -> Tensor:  # fmt: skip
+    """Wind-blown drifts with blue shadows, and grains that glitter."""
+    wind = torch.tensor([5.0, 0.0, 11.0], device=spot.device)
+    drift = noise.grain(spot * wind, offset + 9, spacing * 8) + 0.6 * noise.grain(spot * wind * 2, offset, spacing * 16)
+    lean = _relief(0.032 * drift, spot, sun) * (0.45 if overcast else 1.0)
+    tone = 0.62 + 0.14 * broad + 0.05 * drift + 0.05 * fine + 0.55 * lean
+    return mix(dark, bright, tone.clamp(-0.25, 1.1)) + 0.12 * smooth(1.9, 2.8, fine)
+
+
+def _grass(
+    scene: Scene, rays: Tensor, distance: Tensor, azimuth: Tensor, elevation: Tensor, broad: Tensor, fine: Tensor,
+    dark: Tensor, bright: Tensor, offset: Tensor,
+) -> Tensor:  # fmt: skip
+    """Blades that stand upright, tufts, patches of another green, and flowers."""
+    pixel = math.pi / (2 * rays.shape[0])
+    near = smooth(0.97, 0.55, -rays[..., 1])
+    blades = torch.zeros_like(distance)
+    for cells in (110.0, 210.0):
+        strokes = around(azimuth, elevation, cells, cells * 0.30)
+        blades = blades + noise.grain(strokes, offset + cells, cells * pixel) / 1.4
+    tall = (0.55 + 0.9 / distance).clamp(max=1.0) * near
+    tufts = noise.grain(around(azimuth, -distance.clamp(max=30).log(), 60.0, 26.0), offset + 5, 60.0 * pixel)
+    tone = 0.43 + 0.17 * broad + 0.11 * tufts + 0.19 * blades * tall + 0.12 * fine * (1 - 0.6 * near)
+    colour = mix(dark, bright, tone.clamp(-0.3, 1.25))
+    dry = smooth(0.5, 1.5, noise.sample(rays * 7, offset + 57) + 0.3 * tufts)
+    colour = mix(colour, rgb((0.62, 0.60, 0.26), rays), 0.30 * dry)
+    if scene.seed % 3:
+        flowers = points_of_light(rays, 22.0, 0.40, 0.17, scene.seed % 9949) * smooth(0.05, 0.2, -rays[..., 1])
+        flowers = flowers * smooth(0.92, 0.6, -rays[..., 1]) * smooth(-0.5, 0.3, broad)
+        petal = ((0.98, 0.96, 0.90), (0.98, 0.84, 0.24), (0.86, 0.32, 0.44))[scene.seed // 3 % 3]
+        colour = mix(colour, rgb(petal, rays), (1.1 * flowers).clamp(0, 0.9))
+    return colour
+
+
+def _stones(
+    spot: Tensor, distance: Tensor, spacing: Tensor, broad: Tensor, fine: Tensor, dark: Tensor, bright: Tensor
+) -> Tensor:
+    """Square slabs, each of its own tone, with dark joints and worn edges."""
+    cells = spot / 0.72
+    whole = cells.round()
+    across = (cells - whole).abs()
+    joint = torch.minimum(0.5 - across[..., 0], 0.5 - across[..., 2])
+    seen = torch.exp(-((spacing * 1.1) ** 2))
+    own = torch.remainder(torch.sin(whole[..., 0] * 12.9898 + whole[..., 2] * 78.233) * 43758.5, 1.0) - 0.5
+    line = smooth(0.055, 0.020, joint) * torch.exp(-distance / 6)
+    worn = smooth(0.16, 0.05, joint) * seen
+    tone = 0.52 + 0.10 * broad + 0.12 * fine + 0.55 * own * torch.exp(-distance / 9) - 0.16 * worn
+    colour = mix(dark, bright, tone.clamp(-0.4, 1.3))
+    odd = torch.remainder(whole[..., 0] + whole[..., 2], 2) - 0.5
+    colour = colour * (1 + 0.10 * odd * torch.exp(-distance / 7))
+    return mix(colour, rgb((0.24, 0.23, 0.21), spot), 0.85 * line)

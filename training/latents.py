@@ -20,12 +20,12 @@ from training.scenes import Scene
 
 LATENTS = RUNS / "latents"
 SIZES = {"small": 128, "large": 256}
-"""Name and height in pixels of the two training sizes; latents are (16, height / 8, height / 4)."""
+"""Name and height in pixels of the two training sizes; latents are (32, height / 8, height / 4)."""
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pictures: Tensor, height: int) -> Tensor:
-    """Normalized latents (N, 2, 16, height / 8, height / 4) of bytes (N, 256, 512, 3): upright, mirrored."""
+    """Normalized latents (N, 2, 32, height / 8, height / 4) of bytes (N, 256, 512, 3): upright, mirrored."""
     kernel, bias = linear_encoder.as_convolution(vae)
     rows = []
     for group in pictures.split(20):
@@ -36,7 +36,7 @@ def encode(vae: AutoencoderKL, pictures: Tensor, height: int) -> Tensor:
 
 
 def read(size: str, kind: str = "part") -> tuple[Tensor, list[Scene]]:
-    """Latents (N, 2, 16, h, w) in half precision of every finished part, and their scenes."""
+    """Latents (N, 2, 32, h, w) in half precision of every finished part, and their scenes."""
     files = sorted(LATENTS.glob(f"{kind}-*-{size}.safetensors"))
     if not files:
         raise FileNotFoundError(f"no {size} latents in {LATENTS}; run python -m training.latents first")

@@ -90,9 +90,10 @@ def initialize(vae: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
     inputs = [_double(torch.cat((_apply(x, kernel, bias), x), dim=1)) for x in inputs]
     kernel, bias = _fit(inputs, [blocks(p) for p in pictures])
     _put(ups[1].upsamplers[0].conv, 0, kernel, bias)
-    _put(ups[1].upsamplers[0].conv, 12, _copy(list(range(width)), width, 3))
+    carried = min(width, ups[1].upsamplers[0].conv.out_channels - 12)
+    _put(ups[1].upsamplers[0].conv, 12, _copy(list(range(carried)), width, 3))
     kept = [*range(24), *range(12 + DETAIL, 20 + DETAIL)]
-    _put(ups[2].resnets[0].conv_shortcut, 0, _copy(kept, 12 + width, 1))
+    _put(ups[2].resnets[0].conv_shortcut, 0, _copy(kept, 12 + carried, 1))
 
     inputs = [_double(torch.cat((_apply(x, kernel, bias), x), dim=1)[:, kept]) for x in inputs]
     kernel, bias = _fit(inputs, pictures)
@@ -113,7 +114,7 @@ def _read_out(decoder: nn.Module) -> None:
         rows = slice(first, first + size)
         shortcut.weight[rows] = 0
         shortcut.weight[first, colour], shortcut.weight[first + 1, colour] = 1, -1
-        shortcut.bias[rows] = torch.tensor([0.0, 0.0, CONSTANT, -CONSTANT])
+        shortcut.bias[rows] = torch.tensor([0.0, 0.0, CONSTANT, -CONSTANT] + [0.0] * (size - 4))
         out.weight[:, rows] = 0
         spread = CONSTANT * (2 / size) ** 0.5
         out.weight[colour, first, 1, 1], out.weight[colour, first + 1, 1, 1] = spread, -spread

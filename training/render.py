@@ -69,8 +69,9 @@ def _outdoors(
     if scene.weather == "fog":
         rising = torch.exp(-elevation[:half] / math.radians(16))
         upper = mix(upper, rgb(light.fog, rays), 0.25 + 0.75 * rising)
-    upper = draw_landmark(scene, light, upper, azimuth, elevation[:half], sun_azimuth, offset, dice).clamp(0, 1)
-    lower = draw_ground(scene, light, rays[half:], upper, sun, sun_azimuth, offset)
+    upper = draw_landmark(scene, light, upper, azimuth, elevation[:half], sun, sun_azimuth, offset, dice)
+    upper = upper.clamp(0, 1)
+    lower = draw_ground(scene, light, rays[half:], upper, sun, azimuth, elevation[half:], offset)
     picture = torch.cat((upper, lower), dim=1)
     if scene.weather == "snowfall":
         far = points_of_light(rays, 26.0, 0.30, 0.16, scene.seed % 9941)

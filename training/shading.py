@@ -31,6 +31,15 @@ def blend(a: RGB, b: RGB, amount: float) -> RGB:
     return (a[0] + (b[0] - a[0]) * amount, a[1] + (b[1] - a[1]) * amount, a[2] + (b[2] - a[2]) * amount)
 
 
+COLOURS: dict[str, tuple[RGB, RGB]] = {
+    "meadow": ((0.17, 0.36, 0.10), (0.54, 0.68, 0.24)),
+    "desert": ((0.70, 0.48, 0.27), (0.97, 0.80, 0.53)),
+    "snow": ((0.62, 0.72, 0.88), (0.97, 0.98, 1.0)),
+    "plaza": ((0.44, 0.42, 0.40), (0.74, 0.71, 0.66)),
+}
+"""The dark and the bright colour of each kind of land."""
+
+
 @dataclass(frozen=True)
 class Light:
     """The colours that a time of day gives to everything. All in [0, 1]."""

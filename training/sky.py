@@ -1,4 +1,4 @@
-"""The upper half of the sphere: gradient, sun or moon, stars, clouds."""
+"""The upper half of the sphere: gradient, sun or moon, stars; the clouds are `clouds`'."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training import noise
+from training.clouds import draw_clouds
 from training.scenes import Scene
 from training.shading import Light, mix, rgb, smooth
 
@@ -23,7 +24,7 @@ def direction(azimuth: float, elevation: float, like: Tensor) -> Tensor:
 
 def sun_angles(scene: Scene, dice: random.Random) -> tuple[float, float]:
     """Azimuth and elevation, in radians, of the sun (of the moon at night)."""
-    degrees = {"noon": (42, 62), "sunset": (2, 8), "dawn": (3, 9), "night": (20, 42)}[scene.time]
+    degrees = {"noon": (36, 58), "sunset": (3, 9), "dawn": (4, 10), "night": (20, 42)}[scene.time]
     return dice.uniform(-math.pi, math.pi), math.radians(dice.uniform(*degrees))
 
 
@@ -58,50 +59,50 @@ def draw_sky(scene: Scene, light: Light, rays: Tensor, sun: Tensor, offset: Tens
         away = (1 - toward) * 0.5
         cool = rgb((0.55, 0.42, 0.52) if scene.time == "sunset" else (0.78, 0.74, 0.88), like)
         sky = mix(sky, cool, 0.55 * away * (1 - low))
+        # The band of light along the horizon on the sun's side.
+        flat = torch.exp(-up / 0.10) * torch.exp((toward - 1) * 1.6)
+        sky = mix(sky, rgb(light.sun, like), 0.45 * flat)
     if scene.time == "night" and not overcast:
-        clear = scene.sky == "clear"
-        small = points_of_light(rays, 34.0, 0.34 if clear else 0.16, 0.16, scene.seed % 9973)
-        large = points_of_light(rays, 20.0, 0.10 if clear else 0.05, 0.17, scene.seed % 9967)
-        stars = (0.75 * small + 1.1 * large) * smooth(0.02, 0.2, up)
-        if clear:
-            band = rays @ torch.nn.functional.normalize(torch.tensor([0.6, 0.55, -0.58], device=like.device), dim=0)
-            milky = torch.exp(-((band / 0.22) ** 2)) * smooth(-1.2, 1.6, noise.sample(rays * 12, offset))
-            sky = sky + rgb((0.16, 0.15, 0.20), like) * milky * smooth(0.0, 0.3, up)
-        sky = sky + rgb((1.0, 0.98, 0.92), like) * stars
+        sky = _stars(scene, sky, rays, up, offset)
     if not overcast and (scene.time != "night" or scene.moon == "yes"):
-        angle = torch.acos(toward)
-        if scene.time == "night":
-            radius = math.radians(4.5)
-            sky = sky + rgb((0.55, 0.62, 0.80), like) * (0.55 * torch.exp(-angle / 0.16))
-            spots = 1 - 0.16 * smooth(-0.2, 1.0, noise.sample(rays * 60, offset))
-            sky = mix(sky, rgb(light.sun, like) * spots, smooth(radius * 1.12, radius * 0.9, angle))
-        else:
-            wide, strength = (0.20, 0.40) if scene.time == "noon" else (0.42, 0.72)
-            glow = strength * torch.exp(-angle / wide) + 0.6 * torch.exp(-angle / 0.06)
-            sky = mix(sky, rgb(light.sun, like), glow.clamp(0, 1))
-            radius = math.radians(2.6)
-            core = (1.0, 1.0, 0.94) if scene.time != "sunset" else (1.0, 0.96, 0.74)
-            sky = mix(sky, rgb(core, like), smooth(radius * 1.3, radius * 0.9, angle))
+        sky = _moon(light, sky, rays, toward, offset) if scene.time == "night" else _sun(scene, light, sky, toward)
     if scene.sky != "clear":
-        sky = _clouds(scene, light, rays, up, sun, toward, offset, sky)
+        sky = draw_clouds(scene, light, rays, up, sun, toward, offset, sky)
     return sky.clamp(0, 1)
 
 
-def _clouds(
-    scene: Scene, light: Light, rays: Tensor, up: Tensor, sun: Tensor, toward: Tensor, offset: Tensor, sky: Tensor
-) -> Tensor:
-    """Clouds on a flat layer overhead, seen in perspective and lit from the side of the sun."""
-    plane = rays / (up + 0.22).unsqueeze(-1)
-    plane = plane * torch.tensor([9.0, 2.0, 9.0], device=rays.device)
-    density = noise.sample(plane, offset)
-    lit = density - noise.sample(plane + sun * 1.6, offset)
-    if scene.sky == "overcast":
-        cover = smooth(-2.4, 0.2, density) * 0.9
-    else:
-        cover = smooth(0.05, 0.95, density) * smooth(0.0, 0.10, up)
-    bright = smooth(-0.9, 0.9, lit + 0.25 - 0.25 * density)
-    colour = mix(rgb(light.cloud_shade, rays), rgb(light.cloud, rays), bright)
-    if scene.time in ("sunset", "dawn"):
-        colour = mix(colour, rgb(light.sun, rays), 0.5 * torch.exp((toward - 1) * 5) * bright)
-    colour = mix(colour, rgb(light.horizon, rays), 0.75 * smooth(0.22, 0.0, up))
-    return mix(sky, colour, cover * 0.94)
+def _stars(scene: Scene, sky: Tensor, rays: Tensor, up: Tensor, offset: Tensor) -> Tensor:
+    clear = scene.sky == "clear"
+    small = points_of_light(rays, 34.0, 0.30 if clear else 0.16, 0.15, scene.seed % 9973)
+    large = points_of_light(rays, 16.0, 0.09 if clear else 0.05, 0.16, scene.seed % 9967)
+    stars = (0.65 * small + 1.25 * large) * smooth(0.02, 0.2, up)
+    if clear:
+        axis = torch.tensor([0.6, 0.55, -0.58], device=rays.device)
+        band = rays @ torch.nn.functional.normalize(axis, dim=0)
+        dust = noise.octaves(rays * 14, offset, 0.09, 2)
+        milky = torch.exp(-((band / 0.20) ** 2)) * smooth(-1.4, 1.4, dust)
+        lane = torch.exp(-(((band - 0.02) / 0.06) ** 2)) * smooth(0.1, 1.2, dust)
+        sky = sky + rgb((0.22, 0.19, 0.26), rays) * (milky * (1 - 0.7 * lane)) * smooth(0.0, 0.3, up)
+    return sky + rgb((1.0, 0.98, 0.92), rays) * stars
+
+
+def _moon(light: Light, sky: Tensor, rays: Tensor, toward: Tensor, offset: Tensor) -> Tensor:
+    """A full moon with its seas, a bright halo and a wide one."""
+    angle = torch.acos(toward)
+    radius = math.radians(4.8)
+    halo = 0.50 * torch.exp(-angle / 0.11) + 0.28 * torch.exp(-angle / 0.45)
+    sky = sky + rgb((0.58, 0.66, 0.86), rays) * halo
+    seas = 1 - 0.26 * smooth(0.0, 0.9, noise.octaves(rays * 46, offset, 0.25, 2))
+    limb = 1 - 0.18 * smooth(0.4, 1.0, angle / radius)
+    return mix(sky, rgb(light.sun, rays) * (seas * limb), smooth(radius * 1.1, radius * 0.92, angle))
+
+
+def _sun(scene: Scene, light: Light, sky: Tensor, toward: Tensor) -> Tensor:
+    """The sun's disc, the glare around it and the light that it spreads over the sky."""
+    angle = torch.acos(toward)
+    wide, strength = (0.24, 0.42) if scene.time == "noon" else (0.46, 0.74)
+    glow = strength * torch.exp(-angle / wide) + 0.75 * torch.exp(-angle / 0.075)
+    sky = mix(sky, rgb(light.sun, sky), glow.clamp(0, 1))
+    radius = math.radians(2.8 if scene.time == "noon" else 3.6)
+    core = (1.0, 1.0, 0.95) if scene.time != "sunset" else (1.0, 0.97, 0.80)
+    return mix(sky, rgb(core, sky), smooth(radius * 1.35, radius * 0.9, angle))

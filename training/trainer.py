@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from training import checkpoint, losses, text
 from training.captions import caption
+from training.device import training_dtype
 from training.flux_parts import pack, pad, position_ids, shift_sigma, time_shift_mu, unpack
 from training.scenes import Scene
 from training.schedule import set_learning_rate
@@ -25,7 +26,7 @@ NO_CAPTION = 0.10
 """Share of samples whose prompt is empty."""
 
 Latents = dict[str, tuple[Tensor, list[Scene]]]
-"""By size ("small", "large"): latents (N, 2, 16, h, w) and their scenes."""
+"""By size ("small", "large"): latents (N, 2, C, h, w) and their scenes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def velocity(
     guidance: Tensor,
     padding: int = 1,
 ) -> Tensor:
-    """The model's velocity (B, h, w, 64) for noisy tokens `grid` (B, h, w, 64) at noise levels `sigma` (B,) in (0, 1].
+    """The model's velocity (B, h, w, 4·C) for noisy tokens `grid` (B, h, w, 4·C) at noise levels `sigma` (B,) above 0.
 
     The grid is padded by copied columns on each side, with copied ids, and the prediction is cropped.
     `words` (B, S, D) and `pooled` (B, D) are text features, `guidance` (B,) the guidance scale.
@@ -103,11 +104,12 @@ class Trainer:
         weights = self.model.parameters()
         self.optimizer = torch.optim.AdamW(weights, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.encoders, self.latents, self.device = encoders.to(device), latents, device
+        self.dtype = training_dtype(device)
         self.step = 0
         self.samples = 0
 
     def batch(self, size: str, count: int, seed: int, dropout: float = NO_CAPTION) -> tuple[Tensor, list[str]]:
-        """Clean tokens (B, h, w, 64), rolled and perhaps mirrored, and captions, drawn by `seed`."""
+        """Clean tokens (B, h, w, 4·C), rolled and perhaps mirrored, and captions, drawn by `seed`."""
         dice = random.Random(seed)
         latents, scenes = self.latents[size]
         rows, captions = [], []
@@ -131,7 +133,7 @@ class Trainer:
         noisy = (1 - s) * clean + s * noise
         target = noise - clean
         guidance = torch.ones(count, device=self.device)
-        with torch.autocast(self.device, torch.bfloat16):
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             with torch.no_grad():
                 words, pooled = self.encoders(captions, length)
                 if distil and self.teacher is not None:
@@ -155,17 +157,19 @@ class Trainer:
 
     @staticmethod
     def sigmas(count: int, tokens: int, generator: torch.Generator) -> Tensor:
-        """Noise levels (count,) to train at: FLUX's logit-normal ones, shifted, and a third of them close to 1.
+        """Noise levels (count,) to train at: half of 0.5 to 1, two fifths FLUX's shifted logit-normal, a tenth below 0.15.
 
-        The light and the colours of such plain pictures are decided above 0.9, where the logit-normal at this number of
-        tokens has 5 % of its mass.
+        Composition and structure are decided above 0.5, light and colours above 0.9, where the logit-normal at this
+        number of tokens has 5 % of its mass; the texture is made below 0.1, where it has little too.
         """
         usual = shift_sigma(torch.randn(count, generator=generator).sigmoid(), time_shift_mu(tokens))
-        early = 1 - 0.4 * torch.rand(count, generator=generator) ** 2
-        return torch.where(torch.rand(count, generator=generator) < 1 / 3, early, usual)
+        early = 1 - 0.5 * torch.rand(count, generator=generator) ** 1.4
+        fine = 0.002 + 0.148 * torch.rand(count, generator=generator)
+        which = torch.rand(count, generator=generator)
+        return torch.where(which < 0.5, early, torch.where(which < 0.9, usual, fine))
 
     def _pull(self, noisy: Tensor, sigma: Tensor, words: Tensor, pooled: Tensor) -> Tensor:
-        """What a caption changes in the teacher's velocity (B, h, w, 64): guidance w adds it w − 1 times."""
+        """What a caption changes in the teacher's velocity (B, h, w, 4·C): guidance w adds it w − 1 times."""
         count, length, _ = words.shape
         empty, empty_pooled = self.encoders([""], length)
         empty, empty_pooled = empty.expand(count, -1, -1), empty_pooled.expand(count, -1)

@@ -33,8 +33,9 @@ CHECKPOINT = RUNS / "transformer.safetensors"
 def load(path: Path = CHECKPOINT) -> FluxTransformer2DModel:
     """The moving average of a checkpoint, in float32."""
     tensors, notes = checkpoint.load(path)
-    model = build_transformer(*notes["shape"])
-    model.load_state_dict(checkpoint.unpack(tensors, "average"))
+    weights = checkpoint.unpack(tensors, "average")
+    model = build_transformer(*notes["shape"], weights["x_embedder.weight"].shape[1] // 4)
+    model.load_state_dict(weights)
     return model.eval()
 
 
@@ -44,8 +45,8 @@ def size_of(share: float, step: int, large_from: float) -> str:
     Each size keeps a part of the other phase, so that neither is forgotten.
     """
     if share < large_from:
-        return "large" if step % 8 == 7 else "small"
-    return "small" if step % 4 == 3 else "large"
+        return "large" if step % 4 == 3 else "small"
+    return "small" if step % 8 == 7 else "large"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def main(
     equivariance: Annotated[float, typer.Option(help="Weight of a second evaluation at another yaw.")] = 0.0,
     cube: Annotated[float, typer.Option(help="Weight of DiT360's cube loss.")] = 0.5,
     double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
-    single: Annotated[int, typer.Option(help="Single blocks.")] = 4,
+    single: Annotated[int, typer.Option(help="Single blocks.")] = 6,
     heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,
     workers: Annotated[int, typer.Option(help="Processes that share every batch.")] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads of each worker.")] = 1,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training import checkpoint, text
-from training.flux_parts import build_transformer
+from training.flux_parts import CHANNELS, build_transformer
 from training.scenes import draw
 from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
 from training.trainer import Latents, Trainer
@@ -23,7 +23,9 @@ def encoders() -> text.Text:
 
 def trainer(encoders: text.Text) -> Trainer:
     generator = torch.Generator().manual_seed(0)
-    latents: Latents = {"small": (torch.randn(4, 2, 16, 4, 8, generator=generator), [draw(seed) for seed in range(4)])}
+    latents: Latents = {
+        "small": (torch.randn(4, 2, CHANNELS, 4, 8, generator=generator), [draw(seed) for seed in range(4)])
+    }
     torch.manual_seed(3)
     return Trainer(build_transformer(1, 1, 1), encoders, latents)
 

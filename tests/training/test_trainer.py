@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training import text
-from training.flux_parts import build_transformer
+from training.flux_parts import CHANNELS, build_transformer
 from training.scenes import draw
 from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
 from training.trainer import Latents, Recipe, Trainer, attend, velocity
@@ -21,7 +21,9 @@ def encoders() -> text.Text:
 
 def trainer(encoders: text.Text, recipe: Recipe, device: str = "cpu") -> Trainer:
     generator = torch.Generator().manual_seed(0)
-    latents: Latents = {"small": (torch.randn(4, 2, 16, 4, 8, generator=generator), [draw(seed) for seed in range(4)])}
+    latents: Latents = {
+        "small": (torch.randn(4, 2, CHANNELS, 4, 8, generator=generator), [draw(seed) for seed in range(4)])
+    }
     torch.manual_seed(3)
     return Trainer(build_transformer(1, 1, 1), encoders, latents, device, recipe=recipe)
 
@@ -70,7 +72,7 @@ def test_distilling_guides_all_but_the_first_quarter_towards_their_captions(enco
 def test_a_velocity_covers_the_real_columns(encoders: text.Text) -> None:
     model = build_transformer(1, 1, 1)
     words, pooled = encoders(["a castle"], 32)
-    grid = torch.randn(1, 2, 4, 64)
+    grid = torch.randn(1, 2, 4, 4 * CHANNELS)
     for padding in (0, 1, 3):
         out = velocity(model, grid, torch.ones(1), words, pooled, torch.ones(1), padding)
         assert out.shape == grid.shape
