@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import attrs
 
-from dit360_core.batching.items import Item
+from dit360_core.batching.items import NAME_DIGITS, Item
 from dit360_core.batching.painting import Painted, Painter, job_of, largest
 from dit360_core.errors import InputError, Sentence
 from dit360_core.options import LoadOptions
 from dit360_core.panorama.formats import Saving
 from dit360_core.pipeline.stages import Progress
+from dit360_core.planning.larger import STATE
 from dit360_core.plugins.registry import Registry
 
 Advance = Callable[[Item, int, int], None]
@@ -22,9 +24,17 @@ class InProcess:
     """An engine. One model, one picture at a time."""
 
     def __init__(
-        self, loading: LoadOptions, *, saving: Saving, registry: Registry | None = None, advance: Advance | None = None
+        self,
+        loading: LoadOptions,
+        *,
+        saving: Saving,
+        registry: Registry | None = None,
+        advance: Advance | None = None,
+        folder: Path | None = None,
     ) -> None:
+        """folder: where what is computed of a larger picture is kept until it is made; None: it is not."""
         self._loading = loading
+        self._folder = folder
         self._saving = saving
         self._registry = registry
         self._advance = advance
@@ -52,11 +62,19 @@ class InProcess:
                 yield Painted(item=item, error=Sentence(error.sentence))
                 continue
             # What was warned of stands in the log already.
-            yield attrs.evolve(self._at_hand.paint(job, self._steps_of(item)), told=())
+            yield attrs.evolve(self._at_hand.paint(job, self._steps_of(item), self._state_of(item)), told=())
 
     def _steps_of(self, item: Item) -> Progress | None:
         advance = self._advance
         return None if advance is None else lambda done, steps: advance(item, done, steps)
+
+    def _state_of(self, item: Item) -> Path | None:
+        """Beside the picture, and of what it shows: another picture of that name has another."""
+        if self._folder is None or not item.larger:
+            return None
+        place = self._folder / item.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place.with_name(f"{place.name}.{item.key[:NAME_DIGITS]}{STATE}")
 
     def close(self) -> None:
         """Nothing to give back but the model."""

@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -29,15 +30,20 @@ from dit360_core.options import (
     options_of,
     own_options,
 )
+from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.photos import parsed
+from dit360_core.panorama.picture import saved_settings
 from dit360_core.pipeline.editing.opening import Files
+from dit360_core.planning.larger import LEAST_STEPS, check_width
 from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
 from dit360_core.system.naming import file_within, slug_of
 
-OWN = ("name", "image", "mask", "photo", "lora")
+OWN = ("name", "image", "mask", "photo", "lora", "upscale")
 """What a line may say beside the options of a picture: the file to write, the panorama to begin with, its mask, photos
-that it is made around, and LoRAs for it alone."""
+that it is made around, LoRAs for it alone, and the width to which it is made larger."""
+
+_SIZE = frozenset({"width", "height"})
 
 OF_A_PICTURE = (SampleOptions, EditOptions, PhotoOptions, DecodeOptions)
 """Classes whose options a line may say."""
@@ -86,6 +92,8 @@ class Item:
     digests: of those files, as they were when the list was read.
     named: by the list.
     loras: beside those that the model is loaded with, each (file, folder or Hub id, strength).
+    larger: whether ``sampling`` is that of a larger picture, made of the image, or of ``first`` where there is none.
+    first: the picture that is painted before it is made larger.
     """
 
     line: int
@@ -93,6 +101,8 @@ class Item:
     sampling: SampleOptions
     decoding: DecodeOptions
     key: str
+    larger: bool = False
+    first: SampleOptions | None = None
     files: Files = attrs.field(factory=Files)
     digests: tuple[str, ...] = ()
     named: bool = False
@@ -164,15 +174,21 @@ class _Maker:
         own = {name: told[name] for name in OWN if name in told}
         loras = self._loras(own.pop("lora", ()))
         photos = _photos(own.pop("photo", ()))
+        to = _width(own.pop("upscale", None))
         for name, value in own.items():
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name} must be text, not {value!r}.")
         said = {name: value for name, value in told.items() if name not in OWN}
-        useless = _useless(own, photos)
+        useless = _useless(own, photos) | (_SIZE if to is not None and "image" in own else frozenset())
         given = {**{n: v for n, v in self._common.options.items() if n not in useless}, **said}
-        _check_names(given)
+        of_an_image = to is not None and "image" in own and not photos
+        _check_names(given, prompted=of_an_image)
         decoding = build(DecodeOptions, own_options(DecodeOptions, given))
-        sampling = build(SampleOptions, own_options(SampleOptions, given))
+        first = None
+        if to is None:
+            sampling = build(SampleOptions, own_options(SampleOptions, given))
+        else:
+            first, sampling = self._larger(own, given, to, of_an_image)
         named = ""
         if "name" in own:
             named = self._file(own["name"])
@@ -181,6 +197,8 @@ class _Maker:
 
         asked = {**_chosen(sampling), **_chosen(decoding)}
         shown: dict[str, Any] = {**self._model, **{n: v for n, v in asked.items() if n not in SAME_PICTURE}}
+        if to is not None:
+            shown["upscale"] = {} if first is None else _painted(first)
         if decoding.tiling_backend not in EXACT:
             shown |= self._tiles | {n: v for n, v in asked.items() if n in TILES}
         if digests:
@@ -190,6 +208,8 @@ class _Maker:
         if sampling.seed is None:
             sampling = attrs.evolve(sampling, seed=self._seed(shown, named))
             shown["seed"] = sampling.seed
+        if first is not None:
+            first = attrs.evolve(first, seed=sampling.seed)
         key = _fingerprint(shown)
         return Item(
             line=line,
@@ -197,11 +217,34 @@ class _Maker:
             sampling=sampling,
             decoding=decoding,
             key=key,
+            larger=to is not None,
+            first=first,
             files=files,
             digests=digests,
             named=bool(named),
             loras=loras,
         )
+
+    def _larger(
+        self, own: Mapping[str, str], given: Mapping[str, Any], to: int, of_an_image: bool
+    ) -> tuple[SampleOptions | None, SampleOptions]:
+        """The options of the picture that is painted first, if one is, and of the larger one."""
+        if of_an_image:
+            for name in _SIZE:
+                if given.get(name) is not None:
+                    raise InputError(f"{named(name)} has no effect beside {named('upscale')}, which says the width.")
+            if "prompt" not in given:
+                given = {**given, "prompt": _prompt_of(self._path.parent / own["image"])}
+        asked = own_options(SampleOptions, given)
+        beside = {} if of_an_image else {"height": None}
+        large = build(SampleOptions, {**USUAL_LARGER, **asked, **beside, "width": to})
+        if of_an_image:
+            return None, large
+        # How much of it is made anew, and in which windows, is said of the larger one.
+        first = build(SampleOptions, {n: v for n, v in asked.items() if "image" in own or n not in USUAL_LARGER})
+        if first.steps is not None:
+            large = attrs.evolve(large, steps=max(LEAST_STEPS, math.ceil(first.steps * large.denoise)))
+        return first, large
 
     def _files(
         self, own: Mapping[str, str], photos: tuple[str, ...], given: Mapping[str, Any], said: frozenset[str]
@@ -283,7 +326,35 @@ def _kept(files: Files, digests: tuple[str, ...]) -> dict[str, Any]:
     return {**told, **_chosen(files.options)}
 
 
-def _check_names(given: Mapping[str, Any]) -> None:
+def _width(given: Any) -> int | None:
+    """The width to which a picture is made larger, as a list may write it. Raises InputError for what is none."""
+    if given is None:
+        return None
+    try:
+        found = int(str(given).strip())
+    except ValueError:
+        found = 0
+    if isinstance(given, bool) or found < 1:
+        raise InputError(f"{named('upscale')} is {given!r:.80}, but must be a width in pixels, such as 4096.")
+    check_width(found, "upscale")
+    return found
+
+
+def _painted(first: SampleOptions) -> dict[str, Any]:
+    """What of the options of the picture that is painted first decides what it shows."""
+    return {name: value for name, value in _chosen(first).items() if name not in SAME_PICTURE}
+
+
+def _prompt_of(image: Path) -> str:
+    """The prompt in a picture's metadata. Raises InputError if there is no such file, or no prompt in it."""
+    digest(image)
+    found = saved_settings(image).get("prompt")
+    if not isinstance(found, str) or not found.strip():
+        raise InputError(f"{image} does not say what it shows; give the line a prompt.")
+    return found
+
+
+def _check_names(given: Mapping[str, Any], *, prompted: bool) -> None:
     known = [*OWN, *(name for cls in OF_A_PICTURE for name in options_of(cls))]
     for name in given:
         if name in known:
@@ -293,7 +364,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
                 f"{named(name)} belongs to the model, which is loaded once for all; give it to the command."
             )
         raise InputError(f"there is no option {name!r}; {nearest(difflib.get_close_matches(name, known, n=3))}")
-    if "prompt" not in given:
+    if "prompt" not in given and not prompted:
         raise InputError("it has no prompt; say what the panorama shows.")
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,14 +14,15 @@ import attrs
 from dit360_core.batching.items import SAME_PICTURE, Item, digest
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.errors.log import marked_message
-from dit360_core.options import LoadOptions, build
+from dit360_core.options import LoadOptions, SampleOptions, build, changed_options
 from dit360_core.panorama.formats import Saving, format_of
-from dit360_core.panorama.picture import encoded
+from dit360_core.panorama.picture import Panorama, encoded
 from dit360_core.pipeline.editing.given import Given, Outline
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
-from dit360_core.planning.checks import check_filled, check_request
+from dit360_core.planning.checks import check_filled, check_request, picture_size
 from dit360_core.planning.guidance import check_guidance
+from dit360_core.planning.larger import check_wider
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import Registry, default_registry
 
@@ -75,15 +77,18 @@ class Painter:
         """What is wrong with the options of a picture for this model on this machine."""
         plan = self._ready.plan
         try:
-            check_request(
-                item.sampling,
-                item.decoding,
-                loading=plan.options,
-                model=plan.model,
-                registry=self._registry,
-                machine=self._ready.machine,
-                precision=plan.precision,
-            )
+            for sampling in (item.sampling, *([] if item.first is None else [item.first])):
+                check_request(
+                    sampling,
+                    item.decoding,
+                    loading=plan.options,
+                    model=plan.model,
+                    registry=self._registry,
+                    machine=self._ready.machine,
+                    precision=plan.precision,
+                )
+            if item.first is not None:
+                check_wider(item.sampling.width or 0, picture_size(item.first, plan.model)[0], "upscale")
             facts = self._ready.architecture.facts(self._ready.folder)
             check_guidance(item.sampling, plan.model, facts)
             # Transparency is a mask too, and only the file tells.
@@ -106,24 +111,15 @@ class Painter:
         """What of the model's plan decides what pictures show."""
         return identity(self._ready.plan.as_dict())
 
-    def paint(self, job: Job, progress: Progress | None = None) -> Painted:
-        """Makes one picture. What goes wrong is in the answer: the next picture may be right."""
-        if self._pipe is None:
-            raise RuntimeError("the model is not loaded")
+    def paint(self, job: Job, progress: Progress | None = None, state: Path | None = None) -> Painted:
+        """Makes one picture. What goes wrong is in the answer: the next picture may be right.
+
+        state: file for what is computed of a larger picture, so that the same run goes on; None: nothing is kept.
+        """
         started = time.perf_counter()
         with listening() as told:
             try:
-                options = attrs.asdict(job.item.sampling, filter=lambda field, value: value != field.default)
-                if job.given is not None:
-                    job.given.tell(job.item.sampling)
-                self._pipe.set_loras(job.item.loras)
-                with undisturbed():  # or the next would be saved elsewhere
-                    panorama = self._pipe.generate(
-                        **options,
-                        **attrs.asdict(job.item.decoding),
-                        given=job.given,
-                        progress=progress,
-                    )
+                panorama = self._panorama(job, progress, state)
                 panorama = attrs.evolve(panorama, settings={**panorama.settings, "batch": {"key": job.item.key}})
                 data = encoded(panorama, format_of(job.item.name), **attrs.asdict(job.saving))
             except Exception as error:
@@ -139,6 +135,36 @@ class Painter:
             told=tuple(told),
         )
 
+    def _panorama(self, job: Job, progress: Progress | None, state: Path | None) -> Panorama:
+        """The picture: painted, made larger, or one after the other."""
+        if self._pipe is None:
+            raise RuntimeError("the model is not loaded")
+        item, given = job.item, job.given
+        decoding = attrs.asdict(item.decoding)
+        self._pipe.set_loras(item.loras)
+        painted = item.first if item.larger else item.sampling
+        with undisturbed():  # or the next would be saved elsewhere
+            panorama = None if given is None else given.image
+            if painted is not None:
+                if given is not None:
+                    given.tell(painted)
+                panorama = self._pipe.generate(**_changed(painted), **decoding, given=given, progress=progress)
+            assert panorama is not None
+            if not item.larger:
+                return panorama
+            options = _changed(item.sampling)
+            to, prompt = options.pop("width"), options.pop("prompt")
+            if painted is None and given is not None:
+                options |= changed_options(given.options)
+            mask = given.mask if painted is None and given is not None else None
+            return self._pipe.upscale(
+                panorama, prompt, to=to, mask=mask, state=state, progress=progress, **options, **decoding
+            )
+
+
+def _changed(sampling: SampleOptions) -> dict[str, Any]:
+    return attrs.asdict(sampling, filter=lambda field, value: value != field.default)
+
 
 def job_of(item: Item, saving: Saving) -> Job:
     """Raises InputError if what it is made from cannot be opened, or is another than it was."""
@@ -152,6 +178,14 @@ def job_of(item: Item, saving: Saving) -> Job:
 
 def sized(item: Item, outline_of: Callable[[Files], Outline]) -> Item:
     """The item with the size of the picture that it begins with. Raises InputError if that cannot be."""
+    if item.larger and item.first is None:
+        outline = outline_of(item.files)
+        assert outline.size is not None
+        assert item.sampling.width is not None
+        check_wider(item.sampling.width, outline.size[0], "upscale")
+        return attrs.evolve(item, sampling=outline.begin(item.sampling))
+    if item.first is not None:
+        return attrs.evolve(item, first=outline_of(item.files).begin(item.first))
     return attrs.evolve(item, sampling=outline_of(item.files).begin(item.sampling))
 
 

@@ -221,7 +221,9 @@ class Batch:
 
     def _engine(self, advance: Advance | None) -> Engine:
         if self._engine_name == "local":
-            return InProcess(self.loading, saving=self._saving, registry=self._registry, advance=advance)
+            return InProcess(
+                self.loading, saving=self._saving, registry=self._registry, advance=advance, folder=self.folder.path
+            )
         return OnRay(self.loading, saving=self._saving, workers=self._workers, address=self._address)
 
     def _contents(self) -> dict[str, str]:

@@ -18,6 +18,8 @@ from dit360_core.plugins.offers import Model
 MOST = 16384
 """Pixels of the widest picture."""
 LEAST_STEPS = 4
+STATE = ".state"
+"""After the name of the output: what was computed, until the picture is there."""
 
 
 def asked_of(
@@ -49,12 +51,26 @@ def check_larger(image: Panorama | Image, to: int) -> None:
 
     to: in pixels.
     """
+    check_width(to)
+    check_wider(to, image.width)
+
+
+def check_width(to: int, name: str = "to") -> None:
+    """Raises InputError for a width that no picture can have.
+
+    to: in pixels.
+    name: of the option that says so.
+    """
     if to % 32:
-        raise InputError(f"{named('to')} is {to}, but must be a multiple of 32; take {max(32, round(to / 32) * 32)}.")
+        raise InputError(f"{named(name)} is {to}, but must be a multiple of 32; take {max(32, round(to / 32) * 32)}.")
     if to > MOST:
-        raise InputError(f"{named('to')} is {to}, but must be at most {MOST}.")
-    if to <= image.width:
-        raise InputError(f"{named('to')} is {to}, and the picture is {image.width} wide already; name a larger width.")
+        raise InputError(f"{named(name)} is {to}, but must be at most {MOST}.")
+
+
+def check_wider(to: int, width: int, name: str = "to") -> None:
+    """Raises InputError unless ``to`` is wider than the picture, ``width`` pixels."""
+    if to <= width:
+        raise InputError(f"{named(name)} is {to}, and the picture is {width} wide already; name a larger width.")
 
 
 def told_prompt(image: Panorama | Image) -> str:

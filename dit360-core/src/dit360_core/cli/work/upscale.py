@@ -14,13 +14,10 @@ from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, build, 
 from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.pipeline.loading import prepare
-from dit360_core.planning.larger import asked_of, check_larger, told_prompt
+from dit360_core.planning.larger import STATE, asked_of, check_larger, told_prompt
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.durations import duration
-
-STATE = ".state"
-"""After the name of the output: what was computed, until the picture is there."""
 
 
 def run(
