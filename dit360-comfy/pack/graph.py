@@ -13,7 +13,7 @@ TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 120
 """Heights in the front end's pixels: of a node's title, a connection, a setting, a text of several lines."""
 GAP, MARGIN = 30, 15
 NOTE = "MarkdownNote"
-SAYS = {"DiT360Sampler": 72, "DiT360Inpaint": 72}
+SAYS = {"DiT360Sampler": 72, "DiT360Inpaint": 72, "DiT360Upscale": 72}
 """Kinds that say something below their settings, and how much room that takes (``REPORTS`` of the front end)."""
 
 

@@ -21,11 +21,12 @@ from dit360_comfy.nodes import (
     region,
     report,
     sampler,
+    upscale,
     views,
 )
 
 _MODULES = (
-    loader, lora, prompt, sampler, decode, parts, photo, region, inpaint, paste, views, cubes, process, preview, native,
+    loader, lora, prompt, sampler, decode, parts, photo, region, inpaint, paste, upscale, views, cubes, process, preview, native,
     report, memory,
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ const OUTPUT = "dit360_panoramas";      // as the node in Python calls it
 const SIZE = [420, 480];                // of a new node, in units of the graph
 // Nodes that tell something: their sizes, and where the rest of the node matters more, how high the text is.
 const USED = { size: [0, 0], height: 64, before: "Run the graph to see the size, steps and guidance that were used." };
-const REPORTS = { DiT360Backends: { size: [520, 420] }, DiT360Unload: { size: [360, 200] }, DiT360Sampler: USED, DiT360Inpaint: USED };
+const REPORTS = { DiT360Backends: { size: [520, 420] }, DiT360Unload: { size: [360, 200] }, DiT360Sampler: USED, DiT360Inpaint: USED, DiT360Upscale: USED };
 const LEAST = 160;                      // height of the viewer, in the same
 
 // ComfyUI has a browser ask anew for *.js, but not for *.mjs: after an update, old helpers could meet a new script.

@@ -1,0 +1,125 @@
+"""DiT360Upscale: a panorama becomes a larger one, with new detail that is made in windows on the sphere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from dit360_core.options import SampleOptions, build
+from dit360_core.options.usual import USUAL_LARGER
+from dit360_core.panorama.resizing import enlarged
+from dit360_core.pipeline.editing.canvas import held_latents, share_of
+from dit360_core.pipeline.holding import Hold
+from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.planning.checks import check_honoured
+from dit360_core.planning.larger import LEAST_STEPS, MOST, check_wider, check_width
+from dit360_core.plugins.registry import default_registry
+
+from dit360_comfy import host
+from dit360_comfy.inputs import Control, Spec, specs
+from dit360_comfy.nodes.base import Node, pipe_input
+from dit360_comfy.nodes.controls import ADVANCED, FREE, PADDING, SEED, SOLVING, WORDS, guidance, sample_options, steps
+from dit360_comfy.nodes.painting import Start, encoded, paint, tell
+from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, tell_of_more
+from dit360_comfy.pipe import pipe_of
+
+_DENOISE = Control(
+    options=SampleOptions, option="denoise", settings={"step": 0.01, "default": USUAL_LARGER["denoise"]},
+    tooltip="How much is made anew: less keeps more of the picture, more invents more.",
+)  # fmt: skip
+_WINDOWS = Control(
+    options=SampleOptions, option="windows", settings={"default": USUAL_LARGER["windows"]},
+)  # fmt: skip
+_SOLVING = (_WINDOWS, *(control for control in SOLVING if control.option != "windows"))
+_CUBE = USUAL_LARGER["cube_consistency"]
+
+
+class DiT360Upscale(Node):
+    CATEGORY = "dit360/edit"
+    DISPLAY_NAME = "DiT360 Upscale"
+    DESCRIPTION = (
+        "Makes a panorama larger, up to 16384×8192, with new detail and without a seam: it is resampled, and a part of "
+        "the way is sampled anew in windows of the model's own size, in the memory of one window. Decode it with "
+        "DiT360 Decode."
+    )
+    RETURN_TYPES = ("LATENT",)
+    OUTPUT_TOOLTIPS = ("The larger panorama before decoding.",)
+    FREE: ClassVar[tuple[str, ...]] = FREE
+    WORDS: ClassVar[Mapping[str, str]] = {**WORDS, "to": "width"}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
+        return {
+            "required": {
+                "dit360_pipe": pipe_input(),
+                "conditioning": ("CONDITIONING", {"tooltip": "The prompt that the panorama was made with."}),
+                "image": ("IMAGE", {"tooltip": "The panorama, twice as wide as high."}),
+                "width": ("INT", {
+                    "default": 4096, "min": 64, "max": MOST, "step": 32,
+                    "tooltip": "Width of the larger panorama in pixels; its height is half of that.",
+                }),
+                **specs((_DENOISE, steps(150), guidance(), SEED)),
+            },
+            "optional": {
+                "mask": ("MASK", {
+                    "tooltip": "Where detail is made: 1, white. Elsewhere the picture is only resampled.",
+                }),
+                **specs((PADDING,)),
+                **specs(_SOLVING, advanced=ADVANCED),
+                "negative": ("CONDITIONING", {
+                    "tooltip": "What it must not show, instead of negative_prompt; needs true_guidance above 1.",
+                }),
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> None:
+        if given.get("width") is not None:
+            check_width(given["width"])
+        asked_for = build(SampleOptions, {"prompt": "any", **sample_options(given, (_DENOISE,))})
+        check_honoured(asked_for, default_registry())
+        if asked_for.attention_backend not in ("pipeline", "auto"):
+            default_registry().find("attention", asked_for.attention_backend)
+
+    def run(
+        self, dit360_pipe: Any, conditioning: Any, image: Any, width: int, mask: Any = None, negative: Any = None,
+        **given: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        import torch
+
+        pipe = pipe_of(dit360_pipe)
+        planes = panoramas(image, "image")
+        check_wider(width, int(planes.shape[-1]))
+        levels = None if mask is None else masks(mask, "mask")
+        if levels is not None:
+            tell_of_more(levels, "mask", len(planes), "image")
+        options: dict[str, Any] = {
+            "cube_consistency": _CUBE, **sample_options(given, (_DENOISE,)), "width": width, "height": width // 2,
+        }  # fmt: skip
+
+        def begin(pipeline: Pipeline, options: dict[str, Any]) -> list[Start]:
+            # Those of a whole run, and of it the part that is made anew, unless the node says how many.
+            share = options.get("denoise", SampleOptions(prompt="any").denoise)
+            options.setdefault("steps", max(LEAST_STEPS, math.ceil(pipeline.plan.model.steps * share)))
+            begun = []
+            for at, one in enumerate(planes):
+                large = torch.from_numpy(enlarged(one.movedim(0, -1).numpy(), (width, width // 2)))
+                latents = encoded(pipe, pipeline, large.movedim(-1, 0).contiguous())
+                begun.append(Start(image=latents, hold=None if levels is None else _hold(latents, levels, at, width)))
+            return begun
+
+        with host.plain_mode():
+            made, told = paint(pipe, conditioning, negative, given, options, begin)
+        return {"ui": {"text": [told]}, "result": (made,)}
+
+
+def _hold(latents: Any, levels: Any, at: int, width: int) -> Hold:
+    """What a mask keeps of the panorama ``at``, which is made ``width`` pixels wide."""
+    keep = held_latents(1 - at_size(of_batch(levels, at), (width, width // 2), "mask"))
+    tell(keep)
+    told = {"mask": True, "kept": round(share_of(keep == 1), 4), "made": round(share_of(keep == 0), 4)}
+    return Hold(latents=latents, keep=keep, told=told)
+
+
+NODES: dict[str, type[Any]] = {"DiT360Upscale": DiT360Upscale}

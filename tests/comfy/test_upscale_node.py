@@ -1,0 +1,71 @@
+"""DiT360 Upscale makes the picture that the core makes."""
+
+import numpy as np
+import pytest
+import torch
+from called_nodes import HEIGHT, TINY, WIDTH, refused, region, run, sky
+from dit360_comfy.settings import recall
+from PIL import Image
+
+UPSCALING = {
+    "width": 2 * WIDTH, "denoise": 0.5, "steps": 2, "cfg_scale": -1.0, "seed": 5, "windows": f"{WIDTH}x{HEIGHT}",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return run("DiT360Loader", **TINY)[0]
+
+
+@pytest.fixture(scope="module")
+def words(pipe):
+    return run("DiT360TextEncode", dit360_pipe=pipe, prompt="a meadow", negative_prompt="", max_length=0)[0]
+
+
+def larger(pipe, words, image, **more):
+    return run("DiT360Upscale", dit360_pipe=pipe, conditioning=words, image=image, **{**UPSCALING, **more})
+
+
+def test_a_panorama_becomes_larger_as_by_the_core(pipe, words, tiny):
+    (latents,) = larger(pipe, words, sky())
+    (image,) = run("DiT360Decode", samples=latents, dit360_pipe=pipe, auto_blend_edges=False)
+    own = Image.fromarray((sky()[0] * 255).round().byte().numpy())
+    core = tiny.upscale(
+        own, "a meadow", to=2 * WIDTH, denoise=0.5, steps=2, seed=5, windows=UPSCALING["windows"]
+    )  # fmt: skip
+    assert image.shape == (1, 2 * HEIGHT, 2 * WIDTH, 3)
+    # The core begins with eight bits of the picture, the node with what it is given.
+    assert np.abs((image[0].numpy() * 255) - np.asarray(core.image, dtype=float)).mean() < 0.5
+    told = recall(latents["samples"])[0]["used"]
+    assert told["windows"]["count"] == core.settings["used"]["windows"]["count"] > 1
+    assert told["cube_consistency"] == 1.0
+
+
+def test_steps_are_the_models_own_times_the_share_where_none_are_asked(pipe, words):
+    (latents,) = larger(pipe, words, sky(), steps=0, denoise=0.2)
+    assert recall(latents["samples"])[0]["used"]["steps"] == 6
+
+
+def test_detail_is_made_only_where_the_mask_says(pipe, words):
+    (all_new,), (some,), (none,) = (
+        larger(pipe, words, sky(), **more) for more in ({}, {"mask": region()}, {"mask": torch.zeros(1, HEIGHT, WIDTH)})
+    )
+    black = none["samples"]
+    held = (some["samples"] - black).abs().amax(dim=(0, 1)) < 1e-5
+    assert 0.2 < float(held.float().mean()) < 0.98
+    assert (all_new["samples"] - black).abs().mean() > (some["samples"] - black).abs().mean() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"width": WIDTH}, f"width is {WIDTH}, "),
+        ({"width": 1000}, "width is 1000, but must be a multiple of 32; take 992"),
+        ({"image": torch.rand(1, 64, 64, 3)}, "image has 64×64 pixels, and a panorama is twice as wide as high"),
+        ({"denoise": 0.001}, "denoise is 0.001, but must be 0, or 0.01 … 1"),
+        ({"windows": "big"}, "windows is 'big'"),
+    ],
+)
+def test_what_cannot_be_made_larger_is_told(pipe, words, change, told):
+    given = {"dit360_pipe": pipe, "conditioning": words, "image": sky(), **UPSCALING, **change}
+    assert told in refused("DiT360Upscale", **given)
