@@ -157,7 +157,7 @@ class Trainer:
 
     @staticmethod
     def sigmas(count: int, tokens: int, generator: torch.Generator) -> Tensor:
-        """Noise levels (count,) to train at: half of 0.5 to 1, two fifths FLUX's shifted logit-normal, a tenth fine ones.
+        """Noise levels (count,): half of 0.5 to 1, two fifths FLUX's shifted logit-normal, a tenth fine ones.
 
         Composition and structure are decided above 0.5, light and colours above 0.9, where the logit-normal at this
         number of tokens has 5 % of its mass; the texture is made below 0.1, where it has little too.

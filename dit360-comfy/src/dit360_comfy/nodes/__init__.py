@@ -26,8 +26,8 @@ from dit360_comfy.nodes import (
 )
 
 _MODULES = (
-    loader, lora, prompt, sampler, decode, parts, photo, region, inpaint, paste, upscale, views, cubes, process, preview, native,
-    report, memory,
+    loader, lora, prompt, sampler, decode, parts, photo, region, inpaint, paste, upscale, views, cubes, process,
+    preview, native, report, memory,
 )  # fmt: skip
 
 NODE_CLASS_MAPPINGS: dict[str, type[Any]] = {name: node for module in _MODULES for name, node in module.NODES.items()}
