@@ -63,7 +63,7 @@ def magnitudes(pictures: Tensor) -> Tensor:
     return torch.fft.rfft2(tiles, norm="ortho").abs()
 
 
-def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture: float = 0.5) -> tuple[Tensor, Tensor]:
+def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture: float = 1.0) -> tuple[Tensor, Tensor]:
     """Training loss of the decoder and mean squared error for `pictures` (B, 3, H, W) in [-1, 1].
 
     Absolute error at three scales, absolute error of both gradients (the horizontal one wraps) and a little squared
@@ -71,7 +71,8 @@ def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture:
     else. The latents get noise of standard deviation `jitter`, because sampled latents are not exact either.
     """
     with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
-        latents = vae.encode(pictures).latent_dist.mode()
+        kernel, bias = (weight.to(pictures.device) for weight in linear_encoder.as_convolution(vae))
+        latents = F.conv2d(pictures, kernel, bias, stride=8)
         latents = latents + jitter * torch.randn_like(latents)
     decoded = vae.decode(latents).sample.float()
     error = decoded - pictures
@@ -118,7 +119,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="Wall-clock budget of the decoder.")] = 15,
     prepare: Annotated[bool, typer.Option(help="Only compute the starting weights.")] = False,
     batch: Annotated[int, typer.Option(help="Pictures a step at 128x256; a quarter of it at 256x512.")] = 4,
-    peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 6e-4,
+    peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 4e-4,
     jitter: Annotated[float, typer.Option(help="Greatest standard deviation of the noise on latents.")] = 0.06,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
@@ -130,6 +131,7 @@ def main(
         pictures, _ = read_parts(limit=3)
         fresh = linear_encoder.initialize(build(), [to_float(pictures[::3], 128), to_float(pictures[::15])])
         linear_decoder.initialize(fresh, [to_float(pictures[::8], 128), to_float(pictures[::30])])
+        linear_decoder.refine(fresh, pictures)
         shift, scale = latent_statistics(fresh, to_float(pictures[::10], 128))
         _save(fresh, fresh, None, {"step": 0, "spent": 0.0, "shift": shift, "scale": scale})
     if prepare:

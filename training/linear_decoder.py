@@ -4,9 +4,11 @@
 
 With zero residual branches the decoder is conv_in, three times (nearest upsampling, 3x3 convolution), and a read-out.
 Each of these convolutions is fitted by least squares to the detail of its scale (leading components of 4x4 patches,
-then 2x2 patches, then pixels), while the latents are carried along. Colours are right before any training, and the
-group norms, which remove a picture's overall level from what passes them, only touch the residual branches: the last
-one is held by large constant channels as in `linear_encoder`.
+then 2x2 patches, then pixels), while the latents are carried along; then all of them together by gradient descent.
+That matters: nearest upsampling gives the four pixels of a block one value, and only layers that work together can tell
+them apart again (fitted one by one they keep 30 % of the power of 32 to 64 cycles, together 62 %). Colours are right
+before any training, and the group norms, which remove a picture's overall level from what passes them, only touch the
+residual branches: the last one is held by large constant channels as in `linear_encoder`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from training.linear_encoder import LATENTS, blocks, silence_residuals
+from training.data import to_float
+from training.linear_encoder import LATENTS, as_convolution, blocks, silence_residuals
 
 DETAIL = 24
 """Components of 4x4 patches that the first fitted layer estimates."""
@@ -101,6 +104,45 @@ def initialize(vae: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
     _put(ups[2].upsamplers[0].conv, 3, _copy(list(range(12)), 12, 3))
     _read_out(decoder)
     return vae
+
+
+def refine(vae: AutoencoderKL, pictures: Tensor, steps: int = 300, peak: float = 2e-3) -> None:
+    """Trains the chain of convolutions that `initialize` made, all of its layers together; in place.
+
+    pictures: bytes (N, 256, 512, 3). peak: highest learning rate of Adam.
+    """
+    ups = vae.decoder.up_blocks
+    layers = (
+        vae.decoder.conv_in, ups[0].upsamplers[0].conv, ups[1].resnets[0].conv_shortcut, ups[1].upsamplers[0].conv,
+        ups[2].resnets[0].conv_shortcut, ups[2].upsamplers[0].conv,
+    )  # fmt: skip
+    weights = [weight for layer in layers for weight in layer.parameters()]
+    kernel, bias = as_convolution(vae)
+    optimizer = torch.optim.Adam(weights, lr=peak)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = peak * min(1.0, (step + 1) / 50) * (1 - step / steps)
+        chosen = pictures[torch.randint(len(pictures), (2,))]
+        x = to_float(chosen).roll(int(torch.randint(pictures.shape[2], ())), -1)
+        with torch.no_grad():
+            latents = F.conv2d(x, kernel, bias, stride=8)
+        error = _chain(vae.decoder, latents) - x
+        across, down = error - error.roll(1, -1), error.diff(dim=-2)
+        loss = (error**2).mean() + 2 * (across**2).mean() + 2 * (down**2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+
+
+def _chain(decoder: nn.Module, x: Tensor) -> Tensor:
+    """What the decoder does while its residual branches are zero: latents (B, C, h, w) to (B, 3, 8·h, 8·w)."""
+    ups = decoder.up_blocks
+    x = ups[0].upsamplers[0].conv(_double(decoder.conv_in(x)))
+    x = ups[1].upsamplers[0].conv(_double(ups[1].resnets[0].conv_shortcut(x)))
+    last = ups[2].upsamplers[0].conv
+    padded = F.pad(F.pad(_double(ups[2].resnets[0].conv_shortcut(x)), (1, 1, 0, 0), mode="circular"), (0, 0, 1, 1))
+    return F.conv2d(padded, last.weight[:3], last.bias[:3])
 
 
 def _read_out(decoder: nn.Module) -> None:

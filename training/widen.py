@@ -78,6 +78,7 @@ def main(
         seen = [to_float(pictures[::3], 128), to_float(pictures[::12])]
         vae = widen_encoder(pipeline.vae, seen)
         linear_decoder.initialize(vae, [to_float(pictures[::8], 128), to_float(pictures[::12])])
+        linear_decoder.refine(vae, pictures)
         config = pipeline.vae.config
         notes = {"step": 0, "spent": 0.0, "shift": config.shift_factor, "scale": config.scaling_factor}
         checkpoint.save(autoencoder.CHECKPOINT, checkpoint.pack(model=vae, average=vae), notes)
