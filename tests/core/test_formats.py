@@ -313,9 +313,16 @@ def test_what_is_made_has_the_decoders_floats_and_what_is_kept_its_own(tiny, tmp
     assert np.array_equal(edited.floats[kept], begun.floats[kept])
     assert not np.array_equal(edited.floats[40:88, 100:156], begun.floats[40:88, 100:156])
     assert np.array_equal(eight_bits(edited.floats), np.asarray(edited.image))
-    # Whoever begins with the same 8 bits gets the same 8 bits.
+    # All of them are used: whoever begins with their rounding gets nearly the same, and not quite.
     plain = tiny.generate("a tree", image=attrs.evolve(begun, floats=None), **edit)
-    assert np.array_equal(np.asarray(plain.image), np.asarray(edited.image))
+    off = np.abs(plain.floats - edited.floats)
+    assert 0 < off.mean() < 1 / 255
+    whole, rounded = (tiny.encode_image(attrs.evolve(begun, floats=floats)).tensor for floats in (begun.floats, None))
+    assert 0 < float((whole - rounded).abs().max()) < 0.1
+    # And at another size.
+    larger = tiny.generate("a tree", image=begun, **edit, width=512)
+    assert np.array_equal(eight_bits(larger.floats), np.asarray(larger.image))
+    assert (larger.floats[:96, :64] * 255 % 1).std() > 0.1
 
 
 @pytest.mark.parametrize("command", ["generate"])

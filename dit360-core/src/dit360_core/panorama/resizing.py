@@ -32,7 +32,19 @@ def enlarged(floats: Floats, size: tuple[int, int]) -> Floats:
     floats: ``(H, 2H, 3)``, coded as sRGB, 0 … 1.
     size: (width, height) in pixels.
     """
-    light = to_light(floats)
-    planes = [resized(Image.fromarray(plane), size, Image.Resampling.LANCZOS) for plane in np.moveaxis(light, -1, 0)]
     # The filter goes beyond what there is, beside edges, which is cut.
-    return to_srgb_code(np.stack([np.asarray(plane) for plane in planes], axis=-1))
+    return to_srgb_code(_by_planes(to_light(floats), size))
+
+
+def resampled(floats: Floats, size: tuple[int, int]) -> Floats:
+    """A panorama at another size as :func:`resized` does it, by Lanczos' filter, without rounding.
+
+    floats: ``(H, 2H, 3)``, 0 … 1.
+    size: (width, height) in pixels.
+    """
+    return _by_planes(floats, size).clip(0, 1)
+
+
+def _by_planes(floats: Floats, size: tuple[int, int]) -> Floats:
+    planes = [resized(Image.fromarray(plane), size, Image.Resampling.LANCZOS) for plane in np.moveaxis(floats, -1, 0)]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)

@@ -19,7 +19,7 @@ from dit360_core.options import DecodeOptions, SampleOptions, changed_options, c
 from dit360_core.panorama.picture import Panorama, in_words
 from dit360_core.pipeline.blank import check_painted
 from dit360_core.pipeline.ladder import Ladder
-from dit360_core.pipeline.planes import image_of, pixels_of
+from dit360_core.pipeline.planes import image_of, numbers_of
 from dit360_core.pipeline.stages import Latents, Pixels, Shown, letting_go, name_plugins, stage
 from dit360_core.pipeline.state import Loaded
 from dit360_core.pipeline.tiling_trial import sketch
@@ -98,7 +98,7 @@ class Autoencoding:
             raise InputError(
                 f"The image cannot be encoded: {in_words(panorama)}, and the rest is black; fill it up first."
             )
-        pixels = pixels_of(panorama.image)[None]
+        pixels = numbers_of(panorama)[None]
         pose = attrs.evolve(panorama.pose, others={})  # who took it, and when, is not true of what is made of it
         return attrs.evolve(self.encode_pixels(pixels, asked), pose=pose)
 

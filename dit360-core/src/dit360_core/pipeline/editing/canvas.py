@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -18,7 +17,7 @@ from dit360_core.panorama.masks import levels_of
 from dit360_core.panorama.picture import Panorama
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.editing.laying import blended
-from dit360_core.pipeline.planes import image_of, pixels_of
+from dit360_core.pipeline.planes import image_of, numbers_of
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.distance import distance
 from dit360_core.sphere.filling import filled
@@ -57,7 +56,7 @@ class Canvas:
     @property
     def pixels(self) -> torch.Tensor:
         """``(1, 3, H, W)`` float32 in 0 … 1."""
-        return pixels_of(self.picture.image)[None]
+        return numbers_of(self.picture)[None]
 
     @property
     def on_green(self) -> torch.Tensor:
@@ -90,7 +89,7 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
     photos, shown = blended(given.photos, height) if given.photos else (pixels, known)
     beyond = BEYOND * one if given.options.mask_grow is None else -grow
     if given.image is not None:
-        pixels, known = pixels_of(given.image.image), torch.ones(height, width)
+        pixels, known = numbers_of(given.image), torch.ones(height, width)
         hole = _hole(given, size)
         if hole is not None:
             if given.photos:
@@ -138,14 +137,13 @@ def canvas_of(given: Given, size: tuple[int, int]) -> Canvas:
 
 
 def _floats(given: Given, pixels: torch.Tensor) -> Floats | None:
-    """``(H, W, 3)`` in 0 … 1: the image's own numbers before they were rounded, where its pixels are; None: not known.
+    """``(H, W, 3)`` in 0 … 1: the canvas' numbers before they are rounded; None: the image's are not known.
 
     pixels: ``(3, H, W)`` in 0 … 1, of the canvas.
     """
     if given.image is None or given.image.floats is None:
         return None
-    own = (pixels == pixels_of(given.image.image)).all(0).numpy()
-    return np.where(own[..., None], given.image.floats, pixels.permute(1, 2, 0).numpy())
+    return pixels.permute(1, 2, 0).contiguous().numpy()
 
 
 def _degrees(options: EditOptions, width: int) -> tuple[float, float]:

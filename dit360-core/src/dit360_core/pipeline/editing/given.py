@@ -11,11 +11,12 @@ from PIL import Image, ImageOps
 
 from dit360_core.errors import InputError, named, remedy, setting
 from dit360_core.options import EditOptions, SampleOptions
+from dit360_core.panorama.levels import eight_bits
 from dit360_core.panorama.masks import as_mask, check_shape, evenly
 from dit360_core.panorama.opening import alpha_of
 from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
-from dit360_core.panorama.resizing import resized
+from dit360_core.panorama.resizing import resampled, resized
 from dit360_core.pipeline.editing.overlap import check_new
 from dit360_core.planning.checks import begun_with
 
@@ -108,11 +109,14 @@ class Given:
         if self.image is None or self.image.size == size:
             return self
         hole = self.image.hole
+        floats = None if self.image.floats is None else resampled(self.image.floats, size)
         image = attrs.evolve(
             self.image,
-            image=resized(self.image.image, size, Image.Resampling.LANCZOS),
+            image=resized(self.image.image, size, Image.Resampling.LANCZOS)
+            if floats is None
+            else Image.fromarray(eight_bits(floats)),
             hole=None if hole is None else resized(hole, size, Image.Resampling.BILINEAR),
-            floats=None,
+            floats=floats,
         )
         return attrs.evolve(self, image=image)
 
