@@ -63,12 +63,12 @@ def magnitudes(pictures: Tensor) -> Tensor:
     return torch.fft.rfft2(tiles, norm="ortho").abs()
 
 
-def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture: float = 1.0) -> tuple[Tensor, Tensor]:
+def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture: float = 2.0) -> tuple[Tensor, Tensor]:
     """Training loss of the decoder and mean squared error for `pictures` (B, 3, H, W) in [-1, 1].
 
     Absolute error at three scales, absolute error of both gradients (the horizontal one wraps) and a little squared
-    error; `texture` times the error of local spectra's magnitudes, as what cannot be told exactly would be blurred
-    else. The latents get noise of standard deviation `jitter`, because sampled latents are not exact either.
+    error; `texture` times the error of the roots of local spectra's magnitudes, as what cannot be told exactly would be
+    blurred else (roots, so that faint detail counts). The latents get noise of standard deviation `jitter`, because sampled latents are not exact either.
     """
     with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
         kernel, bias = (weight.to(pictures.device) for weight in linear_encoder.as_convolution(vae))
@@ -85,7 +85,8 @@ def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture:
         loss = loss + 0.5 * small.abs().mean()
     if texture:
         with torch.autocast(pictures.device.type, enabled=False):
-            loss = loss + texture * (magnitudes(decoded) - magnitudes(pictures)).abs().mean()
+            made, wanted = ((magnitudes(x) + 1e-4).sqrt() for x in (decoded, pictures))
+            loss = loss + texture * (made - wanted).abs().mean()
     return loss, squared.detach()
 
 

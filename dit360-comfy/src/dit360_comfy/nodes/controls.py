@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dit360_core.options import EditOptions, SampleOptions
+from dit360_core.options.subjects import USUAL
 
 from dit360_comfy.inputs import Control, Spec, asked, specs
 
@@ -39,16 +40,8 @@ REFERENCE = Control(
     tooltip="Whether a model that can be shown pictures, such as FLUX.2, sees what is kept, on a green ground, and is "
     "told what to do with it. Takes more memory and time. Other models take no notice.",
 )  # fmt: skip
-ADVANCED = (
-    "reference",
-    "true_guidance",
-    "circular_mode",
-    "latent_rotation",
-    "position_interpolation",
-    "windows",
-    "window_positions",
-    "log_memory_stats",
-)
+ADVANCED = tuple(control.name for control in (*SOLVING, REFERENCE) if control.option not in USUAL)
+"""Inputs that ComfyUI shows when all are asked for, as the command line's help does."""
 _YAW = Control(
     options=SampleOptions, option="yaw_consistency", name="yaw_loss_weight", settings={"default": 0.1, "step": 0.01},
     tooltip="If enable_yaw_loss is on: how far the model's view of the panorama and of it turned round are "

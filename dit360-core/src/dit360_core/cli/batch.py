@@ -61,7 +61,8 @@ def command() -> Callable[..., None]:
             raise typer.Exit(FAILED)
 
     batch.__doc__ = (
-        "Make many panoramas with one model, from a list to a folder. Stopped at any moment and run again, it goes on."
+        "Make many panoramas with one model, from a list to a folder. Stopped at any moment and run again, it goes on. "
+        "Options of a picture are for those whose line does not say otherwise."
     )
     own = {
         "source": (
@@ -71,7 +72,7 @@ def command() -> Callable[..., None]:
                 typer.Argument(
                     metavar="LIST",
                     help="A .txt with one prompt in each line, or .jsonl or .csv with prompt and any option of a "
-                    "picture, name (of the file), image (to begin with), mask and photo.",
+                    "picture, name (of the file), image (to begin with), mask, photo and upscale.",
                     show_default=False,
                 ),
             ],
@@ -131,11 +132,11 @@ def command() -> Callable[..., None]:
                 )
                 for name, (default, annotation) in own.items()
             ),
-            *parameters(SampleOptions, "Every picture whose line does not say otherwise", leave_out=_ONCE),
-            *parameters(PhotoOptions, "Photos and masks"),
-            *parameters(EditOptions, "Photos and masks"),
-            *parameters(LoadOptions, "Model and backends"),
-            *parameters(DecodeOptions, "Decoding"),
+            *parameters(SampleOptions, leave_out=_ONCE),
+            *parameters(PhotoOptions),
+            *parameters(EditOptions),
+            *parameters(LoadOptions),
+            *parameters(DecodeOptions),
         ]
     )
     batch.__annotations__ = {p.name: p.annotation for p in inspect.signature(batch).parameters.values()}

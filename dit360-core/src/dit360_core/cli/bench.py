@@ -83,9 +83,9 @@ def command() -> Callable[..., None]:
                 1,
                 typer.Option("--seed", help="Of every configuration's picture.", rich_help_panel="Picture"),
             ),
-            *parameters(SampleOptions, "Picture", leave_out=_OWN),
-            *parameters(LoadOptions, "Model and backends", leave_out=("strict",)),
-            *parameters(DecodeOptions, "Decoding"),
+            *parameters(SampleOptions, leave_out=_OWN),
+            *parameters(LoadOptions, leave_out=("strict",)),
+            *parameters(DecodeOptions),
         ]
     )
     bench.__annotations__ = {p.name: p.annotation for p in inspect.signature(bench).parameters.values()}

@@ -11,12 +11,13 @@ import typer
 
 from dit360_core.cli.wording import worded
 from dit360_core.options import Option, flag, options_of
+from dit360_core.options.subjects import subject_of
 
 
 def parameters(
     cls: type[Any],
-    panel: str | None = None,
     *,
+    grouped: bool = True,
     leave_out: Collection[str] = (),
     called: Mapping[str, str] | None = None,
     required: Collection[str] = (),
@@ -24,7 +25,7 @@ def parameters(
 ) -> list[inspect.Parameter]:
     """The flags of one option class, those first that must be given.
 
-    panel: the heading above them in the help, None for that of all commands.
+    grouped: under the headings of their subjects in the help, where most of them wait until all are asked for.
     leave_out: options without a flag here.
     called: option → its flag, where that is not :func:`dit360_core.options.flag`.
     required: options that must be given here, whatever their default.
@@ -34,7 +35,7 @@ def parameters(
         _parameter(
             _with_default(option, defaults or {}),
             (called or {}).get(option.name, flag(option.name)),
-            panel,
+            subject_of(option.name) if grouped else None,
             option.name in required,
         )
         for option in options_of(cls).values()

@@ -126,11 +126,11 @@ def command() -> Callable[..., None]:
                 default=False,
                 annotation=Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is used and why.")],
             ),
-            *parameters(SampleOptions, "Picture", leave_out=_ONCE),
-            *parameters(PhotoOptions, "Photos and masks"),
-            *parameters(EditOptions, "Photos and masks"),
-            *parameters(LoadOptions, "Model and backends"),
-            *parameters(DecodeOptions, "Decoding"),
+            *parameters(SampleOptions, leave_out=_ONCE),
+            *parameters(PhotoOptions),
+            *parameters(EditOptions),
+            *parameters(LoadOptions),
+            *parameters(DecodeOptions),
         ]
     )
     generate.__annotations__ = {p.name: p.annotation for p in inspect.signature(generate).parameters.values()}

@@ -63,9 +63,9 @@ def command() -> Callable[..., None]:
                 default=False,
                 annotation=Annotated[bool, typer.Option("--json", help="For programs.")],
             ),
-            *parameters(LoadOptions, "Model and backends"),
-            *parameters(SampleOptions, "Picture", leave_out=_ONCE),
-            *parameters(DecodeOptions, "Decoding"),
+            *parameters(LoadOptions),
+            *parameters(SampleOptions, leave_out=_ONCE),
+            *parameters(DecodeOptions),
         ]
     )
     plan.__annotations__ = {p.name: p.annotation for p in inspect.signature(plan).parameters.values()}

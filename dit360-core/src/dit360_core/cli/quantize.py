@@ -58,7 +58,9 @@ def command() -> Callable[..., None]:
                     ),
                 ],
             ),
-            *parameters(LoadOptions, leave_out=_WITHOUT, called=_CALLED, required=("quantization_mode",)),
+            *parameters(
+                LoadOptions, grouped=False, leave_out=_WITHOUT, called=_CALLED, required=("quantization_mode",)
+            ),
             inspect.Parameter(
                 "verbose",
                 keyword,

@@ -97,10 +97,10 @@ def command() -> Callable[..., None]:
                 False,
             ),
             *saving_parameters(),
-            *parameters(SampleOptions, "Picture", leave_out=_WITHOUT, defaults=USUAL),
-            *parameters(EditOptions, "Photos and masks"),
-            *parameters(LoadOptions, "Model and backends"),
-            *parameters(DecodeOptions, "Decoding"),
+            *parameters(SampleOptions, leave_out=_WITHOUT, defaults=USUAL),
+            *parameters(EditOptions),
+            *parameters(LoadOptions),
+            *parameters(DecodeOptions),
         ]
     )
     upscale.__annotations__ = {p.name: p.annotation for p in inspect.signature(upscale).parameters.values()}

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dit360_core.cli import wording
+from dit360_core.cli.helping import EVERY, overview, page
 from dit360_core.cli.output import BAD_INPUT, harmless
 from dit360_core.options import decimal_hint
 
@@ -77,8 +78,14 @@ class Command(TyperCommand):
         more["context_settings"] = {**SETTINGS, **(more.get("context_settings") or {})}
         super().__init__(*args, **more)
 
+    def get_help(self, ctx: Any) -> str:
+        return page(self, ctx, every=False)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
+        if EVERY in itertools.takewhile(lambda word: word != "--", given):
+            typer.echo(page(self, ctx, every=True), nl=False)
+            ctx.exit()
         own = {parameter.name: max(parameter.opts, key=len) for parameter in self.params if parameter.opts}
         named = {name: text for name, text in own.items() if text.startswith("--")}
         wording.begin(named, given)
@@ -179,6 +186,9 @@ class Group(TyperGroup):
     def __init__(self, *args: Any, **more: Any) -> None:
         more["context_settings"] = {**SETTINGS, **(more.get("context_settings") or {})}
         super().__init__(*args, **more)
+
+    def get_help(self, ctx: Any) -> str:
+        return overview(self, ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:

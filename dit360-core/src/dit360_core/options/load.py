@@ -22,8 +22,7 @@ class LoadOptions:
     model: str = option("tiny", help="Model: a known name, a diffusers folder, or a Hub id.", offers="model")
     lora: tuple[str, ...] = option(
         (),
-        help="LoRA to apply beside the model's own: FILE[:STRENGTH], where FILE is a safetensors file, a folder, or a "
-        "Hub id; may be given several times.",
+        help="LoRA beside the model's own: a safetensors file, a folder, or a Hub id. May be given several times.",
         unset="none",
         converter=as_loras,
     )

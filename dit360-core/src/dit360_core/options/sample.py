@@ -137,7 +137,7 @@ class SampleOptions:
     )
     denoise: float = option(
         1.0,
-        help="How much of a given picture is made anew, in the steps asked for: 0 none of it, 1 all.",
+        help="How much of a given picture is made anew: 0 none of it, 1 all.",
         minimum=0.0,
         maximum=1.0,
     )
