@@ -68,7 +68,8 @@ def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture:
 
     Absolute error at three scales, absolute error of both gradients (the horizontal one wraps) and a little squared
     error; `texture` times the error of the roots of local spectra's magnitudes, as what cannot be told exactly would be
-    blurred else (roots, so that faint detail counts). The latents get noise of standard deviation `jitter`, because sampled latents are not exact either.
+    blurred else (roots, so that faint detail counts). The latents get noise of standard deviation `jitter`, because
+    sampled latents are not exact either.
     """
     with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
         kernel, bias = (weight.to(pictures.device) for weight in linear_encoder.as_convolution(vae))

@@ -78,6 +78,12 @@ def test_the_commands_are_listed_with_what_they_do():
 
 def test_what_an_option_is_without_being_given_is_told():
     every = " ".join(shown("generate", EVERY).split())
-    for told in ("Default: panorama.jpg.", "Default: the model's.", "Default: on.", "Default: 1.", "Default: drawn, and"):
+    for told in (
+        "Default: panorama.jpg.",
+        "Default: the model's.",
+        "Default: on.",
+        "Default: 1.",
+        "Default: drawn, and",
+    ):
         assert told in every
     assert "None" not in every

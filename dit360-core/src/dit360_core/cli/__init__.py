@@ -25,6 +25,7 @@ from dit360_core.cli import (
     plan,
     quantize,
     registered,
+    serve,
     upscale,
 )
 from dit360_core.cli.output import TERMINATED, Terminated, show_what_can_be_shown
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("generate", cls=Command)(generate.command())
 app.command("upscale", cls=Command)(upscale.command())
 app.command("batch", cls=Command)(batch.command())
+app.command("serve", cls=Command)(serve.command())
 app.command("plan", cls=Command)(plan.command())
 app.command("quantize", cls=Command)(quantize.command())
 app.command("bench", cls=Command)(bench.command())

@@ -12,6 +12,7 @@ import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
+from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
 
 # One command loads and samples once, so the per-picture overrides of load options would only be second names for them.
@@ -32,13 +33,25 @@ def command() -> Callable[..., None]:
         force: bool,
         open_viewer: bool,
         profile: Path | None,
+        server: str,
         verbose: bool,
         **options: Any,
     ) -> None:
         with reporting(logging.INFO if verbose else logging.WARNING) as console:
+            saving = {"bits": bits, "expand_highlights": expand_highlights, "force": force}
+            if server not in ("auto", "never"):
+                raise InputError(f"{named('server')} is {server!r:.40}, but must be one of: auto, never.")
+            if server == "auto" and profile is None and not options["log_memory_stats"]:
+                from dit360_core.cli.work.remote import made
+
+                if made(console, prompt, output, image, mask, photo or (), saving, options):
+                    if open_viewer:
+                        from dit360_core.cli.work.picture import show
+
+                        show(console, output, None, True, False, yaw=None, pitch=None, fov=None)
+                    return
             from dit360_core.cli.work.generate import run
 
-            saving = {"bits": bits, "expand_highlights": expand_highlights, "force": force}
             run(console, prompt, output, image, mask, photo or (), saving, open_viewer, profile, options)
 
     generate.__doc__ = (
@@ -117,6 +130,19 @@ def command() -> Callable[..., None]:
                     Path | None,
                     typer.Option(
                         "--profile", help="Timeline of memory and time to write, an HTML file.", show_default=False
+                    ),
+                ],
+            ),
+            inspect.Parameter(
+                "server",
+                keyword,
+                default="auto",
+                annotation=Annotated[
+                    str,
+                    typer.Option(
+                        "--server",
+                        help="Let a 'dit360 serve' that has this model make the picture, if one runs.",
+                        metavar="auto|never",
                     ),
                 ],
             ),

@@ -103,7 +103,7 @@ def write_page(
 
     Raises InputError where write_atomic does, Dit360Error where writing fails.
     """
-    page = _page(picture, size, pose, about)
+    page = page_of(picture, size, pose, about)
     with write_atomic(out, force=force) as file:
         file.write(page)
 
@@ -139,7 +139,8 @@ def looking(pose: Pose, yaw: float | None, pitch: float | None, fov: float | Non
     )
 
 
-def _page(picture: bytes | Image.Image, size: tuple[int, int], pose: Pose, about: About) -> bytes:
+def page_of(picture: bytes | Image.Image, size: tuple[int, int], pose: Pose, about: About) -> bytes:
+    """The page that :func:`write_page` writes, as bytes; the arguments are as there."""
     levels: list[Image.Image] = []
     if isinstance(picture, Image.Image):
         if picture.width > WIDEST:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import attrs
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
+from dit360_core.cli.bar import StepBar
 from dit360_core.cli.timeline import check_timeline, save_timeline
 from dit360_core.errors import Dit360Error
 from dit360_core.options import (
@@ -143,32 +136,3 @@ def _show_memory(console: Console, told: dict[str, Any]) -> None:
             duration(phase["seconds"]),
         )
     console.print(table)
-
-
-class StepBar:
-    """A bar of sampling steps with the time that is left."""
-
-    def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("Sampling", total=None)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._bar.start()
-        return self._advance
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def _advance(self, done: int, steps: int) -> None:
-        decoding = done == steps
-        self._bar.update(self._task, completed=done, total=steps, description="Decoding" if decoding else "Sampling")

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dit360_core.cli.work.generate import StepBar, saved
+from dit360_core.cli.bar import StepBar
+from dit360_core.cli.work.generate import saved
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, build, own_options
 from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.picture import Panorama, check_save

@@ -449,6 +449,8 @@ function begin() {
       return { ...view };
     },
     settled,
+    // The painted mask as a PNG, for a page around this one; null: nothing is painted.
+    mask: () => painter.file(),
     // How much is held of a large picture's tiles.
     tiles() {
       const { uploads, bytes, levels } = drawing.tiles;

@@ -149,14 +149,21 @@ export class Painter {
   }
 
 
+  /** The mask as a PNG, for who keeps it; null: nothing is painted. @returns {Promise<Blob | null>} */
+  async file() {
+    if (!this.mask || this.mask.empty) return null;
+    const { revision } = this.mask, file = await asPng(this.mask);
+    this.saved = revision;
+    return file;
+  }
+
   /** Has the browser save the mask under that name. */
   async save(name) {
-    if (this.mask.empty) return this.say("Nothing is painted yet.");
-    const { revision } = this.mask, file = await asPng(this.mask);
+    const file = await this.file();
+    if (!file) return this.say("Nothing is painted yet.");
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    this.saved = revision;
     this.say(`Saved as ${name}, where the browser keeps downloads.`);
   }
 

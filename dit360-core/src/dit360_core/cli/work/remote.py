@@ -1,0 +1,102 @@
+"""A picture that a server makes which runs on this machine: the same file, without the time that loading takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+
+from dit360_core.cli.bar import StepBar
+from dit360_core.options import (
+    DecodeOptions,
+    EditOptions,
+    LoadOptions,
+    PhotoOptions,
+    SampleOptions,
+    build,
+    changed_options,
+    own_options,
+)
+from dit360_core.panorama.formats import Saving
+from dit360_core.panorama.photos import parsed
+from dit360_core.panorama.picture import check_save
+from dit360_core.serving.asking import Gone, server_for
+from dit360_core.serving.wanted import Upload, Wanted, upload_of
+from dit360_core.system.atomic import write_atomic
+from dit360_core.system.durations import duration
+
+
+def made(
+    console: Console,
+    prompt: str,
+    output: Path,
+    image: Path | None,
+    mask: Path | None,
+    photo: Sequence[str],
+    saving: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> bool:
+    """Whether a server made the picture and it is saved. False: none runs that has this model loaded.
+
+    The arguments are those of ``generate``. Raises what is wrong with them.
+    """
+    of_the_model = own_options(LoadOptions, options)
+    loading = build(LoadOptions, of_the_model)
+    server, why = server_for(loading)
+    if server is None:
+        if why:
+            console.print(why, markup=False, soft_wrap=True)
+        return False
+    wanted = _wanted(prompt, output, image, mask, photo, saving, options, frozenset(of_the_model))
+    check_save(output, **saving)
+    started = time.perf_counter()
+    try:
+        with StepBar(console) as advance:
+            data, news = server.picture(wanted, lambda news: _follow(news, advance))
+    except Gone as error:
+        console.print(f"{error} It is loaded here.", markup=False, soft_wrap=True)
+        return False
+    for line in news["told"]:
+        console.print(line, markup=False, soft_wrap=True)
+    with write_atomic(output, force=saving["force"]) as file:
+        file.write(data)
+    console.print(
+        f"Saved {output} ({news['width']}×{news['height']}, seed {news['seed']}; by the server at "
+        f"{server.place.address}, {duration(time.perf_counter() - started)})",
+        markup=False,
+        soft_wrap=True,
+    )
+    return True
+
+
+def _follow(news: Mapping[str, Any], advance: Any) -> None:
+    if news["steps"]:
+        advance(news["done"], news["steps"])
+
+
+def _wanted(
+    prompt: str, output: Path, image: Path | None, mask: Path | None, photo: Sequence[str],
+    saving: Mapping[str, Any], options: Mapping[str, Any], of_the_model: frozenset[str],
+) -> Wanted:  # fmt: skip
+    own: dict[str, Any] = {"prompt": prompt}
+    classes: tuple[type[Any], ...] = (SampleOptions, DecodeOptions, EditOptions, PhotoOptions)
+    for cls in classes:
+        # A flag of both is the model's, as for a picture that is made here.
+        given = {name: value for name, value in own_options(cls, options).items() if name not in of_the_model}
+        own |= changed_options(build(cls, {"prompt": prompt, **given} if cls is SampleOptions else given))
+    own["prompt"] = prompt
+    files: dict[str, Upload] = {}
+    for slot, path in (("image", image), ("mask", mask)):
+        if path is not None:
+            files[slot] = upload_of(path)
+    for number, text in enumerate(photo, 1):
+        name, _, how = text.partition(";")
+        parsed(text, PhotoOptions())
+        files[f"photo-{number}"] = upload_of(Path(name), how)
+    kinds = {field.name for field in attrs.fields(Saving)}
+    how_saved = Saving(**{name: value for name, value in saving.items() if name in kinds})
+    return Wanted(options=own, files=files, format=output.suffix.lower(), saving=how_saved, keep=False)

@@ -1,0 +1,1 @@
+"""A model that stays loaded: it answers programs and a page in the browser on this machine, and nobody else."""

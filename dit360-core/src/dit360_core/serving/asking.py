@@ -1,0 +1,106 @@
+"""Asks a server that runs for a picture, over HTTP. It imports nothing that is slow."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.serving.place import HOST, Place, identity, told
+from dit360_core.serving.wanted import Wanted
+
+SOON = 2.0
+"""Seconds within which a server answers that is there."""
+LONG = 120.0
+"""Seconds without a word after which a server is taken for gone."""
+
+Told = Callable[[Mapping[str, Any]], None]
+"""Called with each piece of news of a picture."""
+
+
+class Gone(Dit360Error):
+    """The server does not answer any more."""
+
+
+@attrs.frozen(kw_only=True)
+class Server:
+    """One that answered."""
+
+    place: Place
+
+    def picture(self, wanted: Wanted, follow: Told) -> tuple[bytes, Mapping[str, Any]]:
+        """The file of a picture, and what was told of it.
+
+        Raises InputError or Dit360Error, with the server's sentence, for one that cannot be made; Gone.
+        """
+        news = self._json("POST", "/api/jobs", wanted.as_json())
+        number = news["number"]
+        try:
+            while news["status"] not in ("done", "failed", "cancelled"):
+                follow(news)
+                news = self._json("GET", f"/api/jobs/{number}?after={news['version']}")
+        except BaseException as error:
+            if not isinstance(error, Dit360Error):  # Ctrl-C: nobody waits for it any more
+                self._json("DELETE", f"/api/jobs/{number}")
+            raise
+        if news["status"] != "done":
+            kind = InputError if news["wrong"] else Dit360Error
+            raise kind(str(news["error"] or "The picture was cancelled."))
+        return self._ask("GET", f"/api/jobs/{number}/picture"), news
+
+    def state(self) -> Mapping[str, Any]:
+        """What it tells of itself. Raises Gone."""
+        found: Mapping[str, Any] = self._json("GET", "/api/state", patience=SOON)
+        return found
+
+    def _json(self, method: str, path: str, body: Any = None, patience: float = LONG) -> Any:
+        try:
+            return json.loads(self._ask(method, path, body, patience))
+        except ValueError:
+            raise Gone("The server's answer cannot be read.") from None
+
+    def _ask(self, method: str, path: str, body: Any = None, patience: float = LONG) -> bytes:
+        connection = http.client.HTTPConnection(HOST, self.place.port, timeout=patience)
+        headers = {"Authorization": f"Bearer {self.place.token}", "Content-Type": "application/json"}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+            answer = connection.getresponse()
+            data = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Gone(f"The server at {self.place.address} does not answer ({error}).") from error
+        finally:
+            connection.close()
+        if answer.status < 400:
+            return data
+        try:
+            message = str(json.loads(data)["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            raise Gone(f"The server at {self.place.address} answers with {answer.status}.") from None
+        raise (InputError if answer.status == 400 else Gone)(message)
+
+
+def server_for(loading: Any) -> tuple[Server | None, str]:
+    """(a server that has this model loaded, or None; why not, where one runs that has another).
+
+    loading: LoadOptions of the model that is wanted.
+    """
+    place = told()
+    if place is None:
+        return None, ""
+    server = Server(place=place)
+    try:
+        state = server.state()
+    except Dit360Error:
+        return None, ""  # it was killed, and could not take its word back
+    if state.get("dit360") is not True:
+        return None, ""
+    if dict(place.loading) != identity(loading):
+        return (
+            None,
+            f"The server at {place.address} has {state.get('model')} loaded with other options; it is not used.",
+        )
+    return server, ""

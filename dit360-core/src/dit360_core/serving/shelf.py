@@ -1,0 +1,124 @@
+"""The server's folder: pictures that were made, and requests that wait, which outlive a process that is killed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from dit360_core.errors import Dit360Error, InputError
+from dit360_core.panorama.formats import FORMATS
+from dit360_core.panorama.picture import saved_settings
+from dit360_core.serving.wanted import Wanted, wanted_of
+from dit360_core.system.atomic import write_atomic
+from dit360_core.system.naming import slug_of
+
+log = logging.getLogger("dit360")
+
+WAITING = ".dit360-waiting"
+"""Folder of requests that are not done, within that of pictures."""
+_SHOWN = 500
+"""Pictures that the page is told of, the newest."""
+
+
+@attrs.frozen(kw_only=True)
+class Kept:
+    """A picture in the folder, by the name under which a client may ask for it.
+
+    settings: from its metadata.
+    """
+
+    name: str
+    changed: float
+    settings: Mapping[str, Any]
+
+
+class Shelf:
+    """A folder of pictures. No name of a client's is ever joined to a path: pictures are looked up in a list."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, tuple[float, Kept]] = {}
+
+    def check(self) -> None:
+        """Raises InputError if nothing can be written there."""
+        try:
+            (self.folder / WAITING).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"The folder {self.folder} cannot be made ({error.strerror or error}); choose another."
+            ) from error
+
+    # ----------------------------------------------------------------------------------------------------- pictures
+
+    def put(self, prompt: str, seed: int, ending: str, data: bytes) -> str:
+        """Writes a picture beside the others; returns its name. Raises Dit360Error if it cannot be written."""
+        stem = f"{slug_of(prompt)}-{seed}"
+        for name in (f"{stem}{ending}", *(f"{stem}-{secrets.token_hex(3)}{ending}" for _ in range(8))):
+            path = self.folder / name
+            if path.exists():
+                continue
+            with write_atomic(path, force=False) as file:
+                file.write(data)
+            return name
+        raise Dit360Error(f"No free name for a picture was found in {self.folder}; empty it.")
+
+    def pictures(self) -> list[Kept]:
+        """Those in the folder, the newest first."""
+        found: dict[str, tuple[float, Kept]] = {}
+        try:
+            entries = [entry for entry in os.scandir(self.folder) if self._is_picture(entry)]
+        except OSError:
+            entries = []
+        newest = sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)[:_SHOWN]
+        for entry in newest:
+            changed = entry.stat().st_mtime
+            before = self._known.get(entry.name)
+            if before is None or before[0] != changed:
+                before = (changed, Kept(name=entry.name, changed=changed, settings=saved_settings(Path(entry.path))))
+            found[entry.name] = before
+        self._known = found
+        return [kept for _, kept in found.values()]
+
+    @staticmethod
+    def _is_picture(entry: os.DirEntry[str]) -> bool:
+        return entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in FORMATS
+
+    def path(self, name: str) -> Path | None:
+        """The file of a picture that is in the list; None: there is none of that name."""
+        known = {kept.name: kept for kept in self.pictures()}
+        return self.folder / known[name].name if name in known else None
+
+    # ------------------------------------------------------------------------------------------------------ requests
+
+    def wait(self, number: str, wanted: Wanted) -> None:
+        """Keeps a request until it is done."""
+        with write_atomic(self._waiting(number), force=True) as file:
+            file.write(json.dumps(wanted.as_json()).encode())
+
+    def done(self, number: str) -> None:
+        """It waits no longer."""
+        self._waiting(number).unlink(missing_ok=True)
+
+    def left(self) -> Iterator[tuple[str, Wanted]]:
+        """Requests that an earlier process did not come to. What cannot be read is told, and stays."""
+        for path in sorted((self.folder / WAITING).glob("*.json")):
+            try:
+                yield path.stem, wanted_of(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, InputError) as error:
+                log.warning("The request in %s cannot be read (%s); delete the file.", path, error)
+
+    def _waiting(self, number: str) -> Path:
+        return self.folder / WAITING / f"{number}.json"
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Removes what was unpacked of one request."""
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,319 @@
+"""The one model of a server and those who wait for it: one picture after the other, in a thread of its own."""
+
+from __future__ import annotations
+
+import collections
+import gc
+import io
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dit360_core.batching.painting import listening
+from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
+from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, build, own_options
+from dit360_core.panorama.formats import FORMATS
+from dit360_core.panorama.picture import Panorama, encoded
+from dit360_core.pipeline.editing.given import Given
+from dit360_core.pipeline.editing.opening import Files
+from dit360_core.pipeline.loading import prepare
+from dit360_core.plugins.guarding import undisturbed
+from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.serving.shelf import Shelf
+from dit360_core.serving.wanted import Wanted
+
+if TYPE_CHECKING:
+    from dit360_core.pipeline.pipeline import Pipeline
+
+log = logging.getLogger("dit360")
+
+MOST_WAITING = 100
+REMEMBERED = 64
+"""Requests that are done, of which a client may still ask."""
+PREVIEW = 384
+"""Columns of previews, about."""
+
+
+class Full(Exception):
+    """So many wait that no more are taken."""
+
+
+class _Cancelled(Exception):
+    pass
+
+
+@attrs.define(kw_only=True, eq=False)
+class Job:
+    """A picture that is being made, or waits, or is done.
+
+    number: by which a client asks for it; nobody can guess it.
+    status: waiting, loading, sampling, decoding, done, failed or cancelled.
+    done, steps: of sampling.
+    version: counts up with every change.
+    error: of one that failed, a sentence.
+    wrong: whether the request was at fault, and not this machine.
+    name: of the picture in the folder.
+    data: the picture's file, of one that is not kept there.
+    told: what was warned of.
+    preview: the picture as it is expected by now, a small JPEG.
+    settings: of the picture.
+    seconds: that it took, with loading.
+    """
+
+    number: str
+    wanted: Wanted
+    status: str = "waiting"
+    done: int = 0
+    steps: int = 0
+    version: int = 0
+    error: str = ""
+    wrong: bool = False
+    name: str = ""
+    data: bytes | None = attrs.field(default=None, repr=False)
+    told: tuple[str, ...] = ()
+    preview: bytes | None = attrs.field(default=None, repr=False)
+    settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    seconds: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will become of it."""
+        return self.status in ("done", "failed", "cancelled")
+
+
+class Worker:
+    """Makes the pictures. Its methods may be called by any thread."""
+
+    def __init__(
+        self, loading: LoadOptions, shelf: Shelf, *, idle: float = 0.0, registry: Registry | None = None
+    ) -> None:
+        """idle: seconds without a request after which the weights leave memory; 0: they stay."""
+        self._loading, self._shelf, self._idle = loading, shelf, idle
+        self._registry = registry or default_registry()
+        self._ready = prepare(loading, registry=self._registry)
+        self._pipe: Pipeline | None = None
+        self._jobs: collections.OrderedDict[str, Job] = collections.OrderedDict()
+        self._queue: collections.deque[Job] = collections.deque()
+        self._changed = threading.Condition()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="dit360 model", daemon=True)
+
+    # ------------------------------------------------------------------------------------------------------- outside
+
+    @property
+    def plan(self) -> Any:
+        """What was decided about the model."""
+        return self._ready.plan
+
+    def start(self) -> int:
+        """Begins, with what an earlier process left. Returns how many those are."""
+        left = [Job(number=number, wanted=wanted) for number, wanted in self._shelf.left()]
+        for job in left:
+            self._jobs[job.number] = job
+            self._queue.append(job)
+        self._thread.start()
+        return len(left)
+
+    def submit(self, number: str, wanted: Wanted) -> Job:
+        """Takes a request. Raises Full."""
+        with self._changed:
+            if len(self._queue) >= MOST_WAITING:
+                raise Full
+            job = Job(number=number, wanted=wanted)
+            if wanted.keep:
+                self._shelf.wait(number, wanted)
+            self._jobs[number] = job
+            self._queue.append(job)
+            self._forget()
+            self._changed.notify_all()
+        return job
+
+    def job(self, number: str) -> Job | None:
+        """One that is known still."""
+        with self._changed:
+            return self._jobs.get(number)
+
+    def cancel(self, job: Job) -> None:
+        """It is not made, or not to its end."""
+        with self._changed:
+            job.cancelled = True
+            if job in self._queue:
+                self._queue.remove(job)
+                self._end(job, "cancelled")
+
+    def collect(self, job: Job) -> None:
+        """A client has its picture, which is not kept here."""
+        with self._changed:
+            job.data = None
+
+    def waiting(self) -> int:
+        """How many wait or are being made."""
+        with self._changed:
+            return sum(not job.over for job in self._jobs.values())
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._pipe is not None
+
+    def ahead(self, job: Job) -> int:
+        """How many come before it."""
+        with self._changed:
+            before = 0
+            for other in self._jobs.values():
+                if other is job:
+                    break
+                before += not other.over
+            return before
+
+    def stop(self) -> None:
+        """No more pictures. One that is being made stays among those that wait, for the next start."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        self._thread.join(timeout=5)
+
+    # -------------------------------------------------------------------------------------------------------- inside
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._ending:
+                    if not self._changed.wait(self._idle if self._pipe is not None and self._idle else None):
+                        self._unload()
+                if self._ending:
+                    return
+                job = self._queue.popleft()
+            self._make(job)
+
+    def _make(self, job: Job) -> None:
+        started = time.perf_counter()
+        with listening() as told:
+            try:
+                self._paint(job)
+                status = "done"
+            except _Cancelled:
+                if self._ending and not job.cancelled:
+                    return  # it waits in the folder
+                status = "cancelled"
+            except Exception as error:
+                log.debug("%s", job.number, exc_info=True)
+                ours = isinstance(error, Dit360Error)
+                job.error = Sentence(error.sentence if isinstance(error, Dit360Error) else one_line(error))
+                job.wrong = ours and isinstance(error, InputError)
+                log.error("A picture could not be made: %s", job.error)
+                status = "failed"
+        job.told, job.seconds, job.preview = tuple(told), time.perf_counter() - started, None
+        with self._changed:
+            self._end(job, status)
+
+    def _end(self, job: Job, status: str) -> None:
+        if job.wanted.keep:
+            self._shelf.done(job.number)
+        # What it was made from may be large, and is used up.
+        job.wanted = attrs.evolve(job.wanted, files={})
+        self._tell(job, status=status)
+
+    def _tell(self, job: Job, **changes: Any) -> None:
+        with self._changed:
+            for name, value in changes.items():
+                setattr(job, name, value)
+            job.version += 1
+            self._changed.notify_all()
+
+    def _paint(self, job: Job) -> None:
+        wanted = job.wanted
+        with tempfile.TemporaryDirectory(prefix="dit360-") as folder:
+            given = self._given(wanted, Path(folder))
+        sampling = given.outline.begin(wanted.sampling)
+        given.tell(sampling)
+        self._look(job)
+        pipe = self._loaded(job)
+        steps = sampling.steps or pipe.plan.model.steps
+        self._tell(job, status="sampling", steps=steps)
+        decoding = build(DecodeOptions, own_options(DecodeOptions, dict(wanted.options)))
+        asked = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
+        width = sampling.width or pipe.plan.model.width
+
+        def tap(done: int, of: int, expected: Any) -> None:
+            self._look(job)
+            picture = pipe.preview(expected, scale=max(1, min(8, 8 * PREVIEW // width)))
+            buffer = io.BytesIO()
+            picture.image.save(buffer, "JPEG", quality=80)
+            self._tell(
+                job, done=done, steps=of, preview=buffer.getvalue(), status="decoding" if done == of else "sampling"
+            )
+
+        with undisturbed():
+            panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, tap=tap)
+        self._put(job, panorama)
+
+    def _put(self, job: Job, panorama: Panorama) -> None:
+        wanted = job.wanted
+        data = encoded(panorama, FORMATS[wanted.format], **attrs.asdict(wanted.saving))
+        used: Any = panorama.settings["used"]
+        job.settings = {"seed": used["seed"], "width": panorama.width, "height": panorama.height}
+        if wanted.keep:
+            job.name = self._shelf.put(wanted.prompt, used["seed"], wanted.format, data)
+        else:
+            job.data = data
+
+    def _given(self, wanted: Wanted, folder: Path) -> Given:
+        """What a picture is made from, by way of files whose names are ours."""
+        places: dict[str, Path] = {}
+        for slot, upload in wanted.files.items():
+            places[slot] = folder / f"{slot}{upload.ending}"
+            places[slot].write_bytes(upload.data)
+        photos = [
+            ";".join(filter(None, (places[slot].name, upload.how)))
+            for slot, upload in wanted.files.items()
+            if slot.startswith("photo")
+        ]
+        options = dict(wanted.options)
+        files = Files(
+            image=places.get("image"),
+            mask=places.get("mask"),
+            photos=tuple(photos),
+            placing=build(PhotoOptions, own_options(PhotoOptions, options)),
+            options=build(EditOptions, own_options(EditOptions, options)),
+            folder=folder,
+        )
+        try:
+            return files.open()
+        except Dit360Error as error:
+            # A client knows its own file, and not where it lay here.
+            raise InputError(error.sentence.replace(f"{folder}/", "")) from None
+
+    def _loaded(self, job: Job) -> Pipeline:
+        if self._pipe is None:
+            self._tell(job, status="loading")
+            with undisturbed():
+                self._pipe = self._ready.load()
+            # What was prepared is used up by loading.
+            self._ready = prepare(self._loading, registry=self._registry)
+        return self._pipe
+
+    def _look(self, job: Job) -> None:
+        if job.cancelled or self._ending:
+            raise _Cancelled
+
+    def _unload(self) -> None:
+        self._pipe = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.info("Nothing was asked for %g s; the weights have left memory.", self._idle)
+
+    def _forget(self) -> None:
+        over = [number for number, job in self._jobs.items() if job.over]
+        for number in over[: max(0, len(over) - REMEMBERED)]:
+            del self._jobs[number]
