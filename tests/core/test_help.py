@@ -66,7 +66,7 @@ def test_all_options_may_be_asked_for_beside_others_and_not_behind_two_dashes():
     with typer.main.get_command(app).make_context("dit360", ["--", "generate"], resilient_parsing=True) as group:
         context = command.make_context("generate", ["--", EVERY], parent=group, resilient_parsing=True)
         assert context.params["prompt"] == EVERY
-        assert page(command, context, every=False).startswith("Usage: dit360 generate [OPTIONS] PROMPT\n")
+        assert page(command, context, every=False).startswith("Usage: dit360 generate [OPTIONS] [PROMPT]\n")
 
 
 def test_the_commands_are_listed_with_what_they_do():

@@ -89,6 +89,8 @@ MENTIONED = [["inspect"], ["view"], ["upscale"], ["generate"], ["batch"], ["quan
 ELSEWHERE = {
     ("backends", "--probe"): "tests/core/test_faults.py",
     ("doctor",): "tests/core/test_cli_bad_input.py",
+    ("--install-completion",): "tests/core/test_everyday.py",
+    ("serve",): "tests/core/test_serving.py",
     ("batch", "prompts.jsonl", "-o", "by-two", "--engine", "ray", "--workers", "2"): "tests/core/test_batch.py",
 }
 """Costly ones, and the test that runs them."""

@@ -30,8 +30,10 @@ STALE = 60.0
 class Folder:
     """Where the pictures of a list go."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shard: tuple[int, int] = (1, 1)) -> None:
+        """shard: (number, of how many) parts of the list, each of which has a manifest of its own."""
         self.path = path
+        self._part = "" if shard == (1, 1) else f"-{shard[0]}-of-{shard[1]}"
         self._is: tuple[int, int] | None = None
 
     def check(self) -> None:
@@ -82,7 +84,7 @@ class Folder:
         made = not self.path.is_dir()
         try:
             self.path.mkdir(exist_ok=True)
-            lock = FileLock(self.path / LOCK)
+            lock = FileLock(self.path / self._lock)
             lock.acquire(blocking=False)
         except Timeout as error:
             raise InputError(
@@ -99,8 +101,8 @@ class Folder:
                 lock.release()
                 # A folder in which nothing came to be is not left behind.
                 ours = made and _identity(self.path) == self._is
-                if ours and {path.name for path in self.path.iterdir()} <= {LOCK, MANIFEST}:
-                    for name in (LOCK, MANIFEST):
+                if ours and {path.name for path in self.path.iterdir()} <= {self._lock, self.manifest.name}:
+                    for name in (self._lock, self.manifest.name):
                         (self.path / name).unlink(missing_ok=True)
                     self.path.rmdir()
 
@@ -148,7 +150,11 @@ class Folder:
 
     @property
     def manifest(self) -> Path:
-        return self.path / MANIFEST
+        return self.path / MANIFEST.replace(".", f"{self._part}.", 1)
+
+    @property
+    def _lock(self) -> str:
+        return LOCK.replace(".lock", f"{self._part}.lock")
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """What the manifest says of each file. Of two lines of one file the later counts; a torn one is passed over."""

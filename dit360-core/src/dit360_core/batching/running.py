@@ -72,6 +72,15 @@ class Outcome:
     worker: str = ""
 
 
+def shard_of(text: str) -> tuple[int, int]:
+    """(number, of how many) of ``2/8``. Raises InputError for what is none."""
+    number, sign, many = (part.strip() for part in text.partition("/"))
+    right = sign and all(part.isascii() and part.isdigit() and len(part) < 7 for part in (number, many))
+    if not right or not 1 <= int(number) <= int(many):
+        raise InputError(f"{named('shard')} is {text!r:.40}, but must be such as 2/8: which part, of how many.")
+    return int(number), int(many)
+
+
 class Batch:
     """A list of pictures and the folder they go to. ::
 
@@ -95,6 +104,7 @@ class Batch:
         workers: int | None = None,
         ray_address: str | None = None,
         force: bool = False,
+        shard: str = "1/1",
         registry: Registry | None = None,
         **options: Any,
     ) -> None:
@@ -111,13 +121,15 @@ class Batch:
         workers: of Ray; None: as many as there are GPUs, or machines if there are none.
         ray_address: of a cluster of Ray; None: one on this machine.
         force: make pictures anew whose file is there and is another picture.
+        shard: ``2/8``: of every eight lines the second, for eight programs that share one list and one folder.
         registry: of the plugins; None: those that are installed.
         options: of LoadOptions for the model, and those of a picture for every one whose line does not say otherwise. A
         seed that nobody gives follows from what is asked, and is the same in every run.
 
         Raises InputError with the line that is wrong, before anything heavy is imported.
         """
-        self.source, self.folder = Path(source), Folder(Path(folder))
+        part, parts = shard_of(shard)
+        self.source, self.folder = Path(source), Folder(Path(folder), (part, parts))
         self._saving, self._force = Saving(quality=quality, bits=bits, expand_highlights=expand_highlights), force
         self._registry = registry or default_registry()
         of_a_picture = {name for cls in OF_A_PICTURE for name in options_of(cls)}
@@ -150,7 +162,8 @@ class Batch:
             wrong=self._wrong_everywhere(pictures),
         )
         self._wrong = common.wrong
-        self.items = list(read_items(self.source, common))
+        # All of them are read and checked first, so that seeds and names are those of the whole list.
+        self.items = list(read_items(self.source, common))[part - 1 :: parts]
         self._check_names()
         for item in self.items:
             kind = format_of(item.name)

@@ -10,7 +10,9 @@ import signal
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
@@ -23,20 +25,22 @@ from dit360_core.cli import (
     new_plugin,
     picture,
     plan,
+    profile,
     quantize,
     registered,
     serve,
     upscale,
 )
-from dit360_core.cli.output import TERMINATED, Terminated, show_what_can_be_shown
+from dit360_core.cli.output import BAD_INPUT, TERMINATED, Terminated, harmless, show_what_can_be_shown
 from dit360_core.cli.usage import Command, Group
+from dit360_core.errors import InputError
 
 app = typer.Typer(
     name="dit360",
     cls=Group,
     help="360° panoramas with diffusion transformers, on the machine you have.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 app.command("generate", cls=Command)(generate.command())
@@ -63,9 +67,21 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file of defaults, instead of your own.", show_default=False),
+    ] = None,
 ) -> None:
-    pass
+    commands: Any = context.command
+    try:
+        found = profile.read(config)
+        if found is not None:
+            context.default_map = profile.defaults(*found, commands.commands)
+    except InputError as error:
+        typer.secho(f"Error: {harmless(str(error))}", err=True, fg="red")
+        raise typer.Exit(BAD_INPUT) from error
 
 
 CLEARING = 3.0

@@ -118,6 +118,15 @@ def command() -> Callable[..., None]:
             False,
             Annotated[bool, typer.Option("--force", help="Replace files that are other pictures than the list asks.")],
         ),
+        "shard": (
+            "1/1",
+            Annotated[
+                str,
+                typer.Option(
+                    "--shard", help="Only a part of the list, such as 2/8, beside others in one folder.", metavar="I/N"
+                ),
+            ],
+        ),
         "dry_run": (False, Annotated[bool, typer.Option("--dry-run", help="Only tell what would be made.")]),
         "verbose": (False, Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is used and why.")]),
     }

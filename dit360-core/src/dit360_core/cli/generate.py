@@ -12,6 +12,8 @@ import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
+from dit360_core.cli.usage import PROMPT
+from dit360_core.cli.wording import current, worded
 from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
 
@@ -19,12 +21,26 @@ from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOp
 _ONCE = ("prompt", "attention_backend", "attention_slice_size")
 
 
+def _like(console: Any, like: Path, prompt: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The prompt and the options, with those of a picture where the command line says nothing."""
+    from dit360_core.cli.likeness import options_like  # reads pictures, which takes Pillow
+
+    found, sentences = options_like(like)
+    for sentence in sentences:
+        console.print(worded(sentence), markup=False, soft_wrap=True)
+    words = prompt if prompt is not None else found.pop("prompt")
+    given = current().given
+    return words, {**options, **{name: value for name, value in found.items() if name in options and name not in given}}
+
+
 def command() -> Callable[..., None]:
     """The command, with the signature of the three option classes."""
 
     def generate(
-        prompt: str,
+        prompt: str | None,
         output: Path,
+        count: int,
+        like: Path | None,
         image: Path | None,
         mask: Path | None,
         photo: list[str] | None,
@@ -39,12 +55,16 @@ def command() -> Callable[..., None]:
     ) -> None:
         with reporting(logging.INFO if verbose else logging.WARNING) as console:
             saving = {"bits": bits, "expand_highlights": expand_highlights, "force": force}
+            if like is not None:
+                prompt, options = _like(console, like, prompt, options)
+            if prompt is None:
+                raise InputError(f"There is no prompt; {PROMPT.format('generate')}")
             if server not in ("auto", "never"):
                 raise InputError(f"{named('server')} is {server!r:.40}, but must be one of: auto, never.")
             if server == "auto" and profile is None and not options["log_memory_stats"]:
                 from dit360_core.cli.work.remote import made
 
-                if made(console, prompt, output, image, mask, photo or (), saving, options):
+                if made(console, prompt, output, count, image, mask, photo or (), saving, options):
                     if open_viewer:
                         from dit360_core.cli.work.picture import show
 
@@ -52,7 +72,7 @@ def command() -> Callable[..., None]:
                     return
             from dit360_core.cli.work.generate import run
 
-            run(console, prompt, output, image, mask, photo or (), saving, open_viewer, profile, options)
+            run(console, prompt, output, count, image, mask, photo or (), saving, open_viewer, profile, options)
 
     generate.__doc__ = (
         "Make a panorama from a prompt and save it (JPEG, WebP, PNG, AVIF, TIFF or OpenEXR, by the file's ending)."
@@ -63,13 +83,36 @@ def command() -> Callable[..., None]:
             inspect.Parameter(
                 "prompt",
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                annotation=Annotated[str, typer.Argument(help="What the panorama shows.", show_default=False)],
+                default=None,
+                annotation=Annotated[str | None, typer.Argument(help="What the panorama shows.", show_default=False)],
             ),
             inspect.Parameter(
                 "output",
                 keyword,
                 default=Path("panorama.jpg"),
                 annotation=Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+            ),
+            inspect.Parameter(
+                "count",
+                keyword,
+                default=1,
+                annotation=Annotated[
+                    int,
+                    typer.Option(
+                        "--count", "-n", help="Pictures, with seeds that count up.", min=1, max=1000, show_default=False
+                    ),
+                ],
+            ),
+            inspect.Parameter(
+                "like",
+                keyword,
+                default=None,
+                annotation=Annotated[
+                    Path | None,
+                    typer.Option(
+                        "--like", help="Picture whose prompt, seed and options are taken, but for those given."
+                    ),
+                ],
             ),
             inspect.Parameter(
                 "image",

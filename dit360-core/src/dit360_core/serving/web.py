@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 import attrs
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -23,8 +24,9 @@ from dit360_core.errors import Dit360Error, InputError
 from dit360_core.errors.sentences import plain
 from dit360_core.options import DecodeOptions, EditOptions, PhotoOptions, SampleOptions, options_of
 from dit360_core.options.subjects import SUBJECTS, USUAL
+from dit360_core.panorama.gpano import MADE
 from dit360_core.panorama.picture import Panorama, about
-from dit360_core.panorama.viewer import page_of
+from dit360_core.panorama.viewer import About, page_of
 from dit360_core.serving import images_api as theirs
 from dit360_core.serving.doors import Doors
 from dit360_core.serving.shelf import Shelf
@@ -44,6 +46,9 @@ _PARTS = {
     "page.css": ("page.css", "text/css"),
     "page.mjs": ("page.mjs", "text/javascript"),
 }
+
+_FRAMED = {"content-security-policy": "frame-ancestors 'self'"}
+"""Of a page whose own policy stands in it."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -94,6 +99,7 @@ class Web:
             Route("/api/jobs/{number}", self.news, methods=["GET"]),
             Route("/api/jobs/{number}", self.cancel, methods=["DELETE"]),
             Route("/api/jobs/{number}/preview", self.preview, methods=["GET"]),
+            Route("/api/jobs/{number}/view", self.coming, methods=["GET"]),
             Route("/api/jobs/{number}/picture", self.picture, methods=["GET"]),
             Route("/api/pictures", self.pictures, methods=["GET"]),
             Route("/pictures/{name}", self.kept, methods=["GET"]),
@@ -162,10 +168,7 @@ class Web:
         if path is None:
             return _wrong("There is no such picture.", 404)
         text = await run_in_threadpool(lambda: _view(Panorama.open(path)))
-        # Its own policy stands in it.
-        return Response(
-            text, media_type="text/html; charset=utf-8", headers={"content-security-policy": "frame-ancestors 'self'"}
-        )
+        return Response(text, media_type="text/html; charset=utf-8", headers=_FRAMED)
 
     # --------------------------------------------------------------------------------------------------- own requests
 
@@ -199,9 +202,22 @@ class Web:
     async def preview(self, request: Request) -> Response:
         """A picture as it is expected by now."""
         job = self._worker.job(request.path_params["number"])
-        if job is None or job.preview is None:
-            return _wrong("There is nothing to see yet.", 404)
+        if job is None:
+            return _wrong("There is no such picture.", 404)
+        if job.preview is None:  # nothing to see yet, or it is done by now
+            return Response(status_code=204)
         return Response(job.preview, media_type="image/jpeg")
+
+    async def coming(self, request: Request) -> Response:
+        """The viewer's page with a picture as it is expected by now; the page around it shows how it goes on."""
+        job = self._worker.job(request.path_params["number"])
+        if job is None:
+            return _wrong("There is no such picture.", 404)
+        data = job.preview
+        if data is None:
+            return Response(status_code=204)
+        text = await run_in_threadpool(lambda: _view_of(data, job.wanted.prompt))
+        return Response(text, media_type="text/html; charset=utf-8", headers=_FRAMED)
 
     async def picture(self, request: Request) -> Response:
         """The file of a job that is done. One that is not kept in the folder is given once."""
@@ -340,6 +356,11 @@ def _small(panorama: Panorama) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
+
+
+def _view_of(jpeg: bytes, prompt: str) -> bytes:
+    size = Image.open(io.BytesIO(jpeg)).size
+    return page_of(jpeg, size, MADE, About(title="Being made", caption=prompt, rests=True))
 
 
 def _view(panorama: Panorama) -> bytes:

@@ -27,6 +27,7 @@ from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.serving.shelf import Shelf
 from dit360_core.serving.wanted import Wanted
+from dit360_core.system.memory import give_back_freed_memory
 
 if TYPE_CHECKING:
     from dit360_core.pipeline.pipeline import Pipeline
@@ -307,10 +308,7 @@ class Worker:
     def _unload(self) -> None:
         self._pipe = None
         gc.collect()
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_freed_memory(self._ready.plan.device)
         log.info("Nothing was asked for %g s; the weights have left memory.", self._idle)
 
     def _forget(self) -> None:

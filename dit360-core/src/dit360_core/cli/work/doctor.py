@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 from rich.console import Console
 
+from dit360_core.cli import profile
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
 from dit360_core.errors import ModelError, Sentence, marked
@@ -81,8 +83,18 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
         "models": models,
         "attention": {address: "; ".join(map(str, verdict.reasons)) or "works" for address, verdict in kernels.items()},
         "disabled": list(registry.disabled),
+        "defaults": _defaults(),
         "advice": list(map(Sentence, advice)),
     }
+
+
+def _defaults() -> str:
+    """The user's own file of defaults and how many it has; empty: there is none."""
+    found = profile.read(None)
+    if found is None:
+        return ""
+    path, told = found
+    return f"{path} ({sum(len(one) if isinstance(one, Mapping) else 1 for one in told.values())})"
 
 
 _BROKEN = ("import_failed", "probe_failed", "offer_failed")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dit360_core.cli.bar import StepBar
+from dit360_core.cli.several import counted, names_of
 from dit360_core.cli.timeline import check_timeline, save_timeline
 from dit360_core.errors import Dit360Error
 from dit360_core.options import (
@@ -41,6 +42,7 @@ def run(
     console: Console,
     prompt: str,
     output: Path,
+    count: int,
     image: Path | None,
     mask: Path | None,
     photo: Sequence[str],
@@ -49,8 +51,9 @@ def run(
     profile: Path | None,
     options: dict[str, Any],
 ) -> None:
-    """Makes a picture and saves it.
+    """Makes a picture and saves it, or several.
 
+    count: of them.
     saving: how, for Panorama.save.
     """
     force = saving["force"]
@@ -63,7 +66,9 @@ def run(
     decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     placing, editing = build(PhotoOptions, own_options(PhotoOptions, options)), own_options(EditOptions, options)
     files = Files(image=image, mask=mask, photos=tuple(photo), placing=placing, options=build(EditOptions, editing))
-    check_save(output, **saving)
+    outputs = names_of(output, count)
+    for one in outputs:
+        check_save(one, **saving)
     if profile is not None:
         check_timeline(profile, force=force)
     given = files.open()
@@ -83,20 +88,24 @@ def run(
         with recorder.phase("loading", PhaseKind.LOADING) if recorder is not None else nullcontext(), undisturbed():
             pipe = ready.load(recorder)
     loaded = time.perf_counter()
-    asked = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
-    with StepBar(console) as advance, undisturbed():
-        panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance)
-    done = time.perf_counter()
-    saved(panorama, output, saving)
-    used: Any = panorama.settings["used"]
-    console.print(
-        f"Saved {output} ({panorama.width}×{panorama.height}, seed {used['seed']}; "
-        f"loading {duration(loaded - started)}, generation {duration(done - loaded)})",
-        markup=False,
-        soft_wrap=True,
-    )
-    if sampling.log_memory_stats:
-        _show_memory(console, used["memory"])
+    for number, one in enumerate(outputs):
+        began = time.perf_counter()
+        each = counted(sampling, number)
+        asked = attrs.asdict(each, filter=lambda field, value: value != field.default)
+        with StepBar(console) as advance, undisturbed():
+            panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance)
+        done = time.perf_counter()
+        saved(panorama, one, saving)
+        used: Any = panorama.settings["used"]
+        loading_too = f"loading {duration(loaded - started)}, " if not number else ""
+        console.print(
+            f"Saved {one} ({panorama.width}×{panorama.height}, seed {used['seed']}; "
+            f"{loading_too}generation {duration(done - began)})",
+            markup=False,
+            soft_wrap=True,
+        )
+        if sampling.log_memory_stats:
+            _show_memory(console, used["memory"])
     if profile is not None and recorder is not None:
         predicted = {phase["name"]: phase["predicted"] for phase in used["memory"]["phases"] if phase["predicted"]}
         budget = budget_of(loading.vram) if loading.vram is not None else None
@@ -104,7 +113,7 @@ def run(
         save_timeline(profile, recorder.recording, title=title, predicted=predicted, budget=budget, force=force)
         console.print(f"Wrote {profile}", markup=False, soft_wrap=True)
     if open_viewer:
-        panorama.view(file=output)
+        panorama.view(file=outputs[-1])
 
 
 def saved(panorama: Panorama, output: Path, saving: dict[str, Any]) -> None:

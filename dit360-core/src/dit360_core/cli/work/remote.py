@@ -11,6 +11,7 @@ import attrs
 from rich.console import Console
 
 from dit360_core.cli.bar import StepBar
+from dit360_core.cli.several import counted, names_of
 from dit360_core.options import (
     DecodeOptions,
     EditOptions,
@@ -24,7 +25,7 @@ from dit360_core.options import (
 from dit360_core.panorama.formats import Saving
 from dit360_core.panorama.photos import parsed
 from dit360_core.panorama.picture import check_save
-from dit360_core.serving.asking import Gone, server_for
+from dit360_core.serving.asking import Gone, Server, server_for
 from dit360_core.serving.wanted import Upload, Wanted, upload_of
 from dit360_core.system.atomic import write_atomic
 from dit360_core.system.durations import duration
@@ -34,13 +35,14 @@ def made(
     console: Console,
     prompt: str,
     output: Path,
+    count: int,
     image: Path | None,
     mask: Path | None,
     photo: Sequence[str],
     saving: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> bool:
-    """Whether a server made the picture and it is saved. False: none runs that has this model loaded.
+    """Whether a server made the pictures and they are saved. False: none runs that has this model loaded.
 
     The arguments are those of ``generate``. Raises what is wrong with them.
     """
@@ -52,17 +54,29 @@ def made(
             console.print(why, markup=False, soft_wrap=True)
         return False
     wanted = _wanted(prompt, output, image, mask, photo, saving, options, frozenset(of_the_model))
-    check_save(output, **saving)
+    outputs = names_of(output, count)
+    for one in outputs:
+        check_save(one, **saving)
+    for number, one in enumerate(outputs):
+        seed = counted(wanted.sampling, number).seed
+        each = attrs.evolve(wanted, options={**wanted.options, **({} if seed is None else {"seed": seed})})
+        try:
+            _one(console, server, each, one, force=saving["force"])
+        except Gone as error:
+            if number:
+                raise
+            console.print(f"{error} The model is loaded here.", markup=False, soft_wrap=True)
+            return False
+    return True
+
+
+def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, force: bool) -> None:
     started = time.perf_counter()
-    try:
-        with StepBar(console) as advance:
-            data, news = server.picture(wanted, lambda news: _follow(news, advance))
-    except Gone as error:
-        console.print(f"{error} It is loaded here.", markup=False, soft_wrap=True)
-        return False
+    with StepBar(console) as advance:
+        data, news = server.picture(wanted, lambda news: _follow(news, advance))
     for line in news["told"]:
         console.print(line, markup=False, soft_wrap=True)
-    with write_atomic(output, force=saving["force"]) as file:
+    with write_atomic(output, force=force) as file:
         file.write(data)
     console.print(
         f"Saved {output} ({news['width']}×{news['height']}, seed {news['seed']}; by the server at "
@@ -70,7 +84,6 @@ def made(
         markup=False,
         soft_wrap=True,
     )
-    return True
 
 
 def _follow(news: Mapping[str, Any], advance: Any) -> None:

@@ -94,6 +94,14 @@ export class Drawing {
     this.#masked = null;
   }
 
+  /** Another picture of the same directions, where it is held in one piece. @param {TexImageSource} source */
+  replace(source) {
+    const gl = this.#gl;
+    this.source = fitted(source, this.most);
+    gl.activeTexture(gl.TEXTURE0 + PANORAMA);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, this.source);
+  }
+
   /** Whether something can be drawn without waiting for the graphics device. */
   get ready() {
     return this.#plain.ready;

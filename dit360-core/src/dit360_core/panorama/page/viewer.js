@@ -449,6 +449,12 @@ function begin() {
       return { ...view };
     },
     settled,
+    // Another picture of the same directions, as of one that is being made. Not of a large one, which is held in tiles.
+    show(picture) {
+      if (!drawing || drawing.tiles.levels.length) return;
+      drawing.replace(picture);
+      wake();
+    },
     // The painted mask as a PNG, for a page around this one; null: nothing is painted.
     mask: () => painter.file(),
     // How much is held of a large picture's tiles.

@@ -113,7 +113,6 @@ async function begin() {
   const body = JSON.stringify({ options, files: await files(options), format: $("format").value });
   const told = await ask("/api/jobs", { method: "POST", body, headers: { "content-type": "application/json" } });
   job = told.number;
-  $("make").disabled = true;
   $("stop").hidden = $("bar").hidden = false;
   await follow(told);
 }
@@ -127,19 +126,35 @@ async function follow(told) {
     };
     say(words[told.status]);
     $("bar").value = told.steps ? told.done / told.steps : 0;
-    if (told.preview) {
-      $("coming").src = `/api/jobs/${told.number}/preview?${told.version}`;
-      $("coming").hidden = false;
-      $("empty").hidden = true;
-    }
+    if (told.preview) await preview(told);
     told = await ask(`/api/jobs/${told.number}?after=${told.version}`);
   }
-  $("coming").hidden = true;
   if (told.status === "failed") throw new Error(told.error);
   if (told.status === "cancelled") return say("Stopped.");
   say(`${told.width}×${told.height}, seed ${told.seed}, ${told.seconds.toFixed(1)} s. ${told.told.join(" ")}`);
   show(told.name);
   await list();
+}
+
+/** The picture as it is expected by now, to look around in. */
+async function preview({ number, version }) {
+  const frame = $("view"), seen = frame.dataset.job === number;
+  if (!seen) {
+    frame.dataset.job = number;
+    turn(`/api/jobs/${number}/view`);
+    return;
+  }
+  const answer = await fetch(`/api/jobs/${number}/preview?${version}`);
+  if (answer.status === 200) frame.contentWindow.dit360?.show(await createImageBitmap(await answer.blob()));
+}
+
+/** Opens a page of the viewer, which looks where the last one did. */
+function turn(address) {
+  const before = $("view").contentWindow?.dit360?.view();
+  const where = before ? `#yaw=${before.yaw}&pitch=${before.pitch}&fov=${before.fov}` : "";
+  $("view").src = `${address}${where}`;
+  $("view").hidden = false;
+  $("empty").hidden = true;
 }
 
 function over() {
@@ -149,9 +164,7 @@ function over() {
 }
 
 function show(name) {
-  $("view").src = `/pictures/${encodeURIComponent(name)}/view`;
-  $("view").hidden = false;
-  $("empty").hidden = $("coming").hidden = true;
+  turn(`/pictures/${encodeURIComponent(name)}/view`);
   source = name;
   $("source").value = name;
 }
@@ -179,7 +192,9 @@ async function list() {
 
 $("form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (job) return;
+  if ($("make").disabled) return;
+  $("make").disabled = true;
+  say("");
   if ($("edit").hidden) source = null;
   try {
     await begin();

@@ -1,0 +1,96 @@
+"""Defaults of a user's own, in a TOML file: what every command takes where its line says nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from dit360_core.errors import InputError
+from dit360_core.options import nearest
+
+CONFIG = "DIT360_CONFIG"
+"""Environment variable: the file, instead of the one in the user's own folder of configurations."""
+
+
+def usual_place() -> Path:
+    """The file that is read unasked, if it is there."""
+    told = os.environ.get(CONFIG)
+    if told:
+        return Path(told).expanduser()
+    return Path(platformdirs.user_config_dir("dit360", appauthor=False)) / "config.toml"
+
+
+def read(path: Path | None) -> tuple[Path, Mapping[str, Any]] | None:
+    """The file and what it says; None: there is none.
+
+    path: that was asked for; None: the usual place.
+
+    Raises InputError if what was asked for is not there, and for what is no TOML.
+    """
+    place = usual_place() if path is None else path
+    asked = path is not None or CONFIG in os.environ
+    if not asked and not place.is_file():
+        return None
+    try:
+        return place, tomllib.loads(place.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:  # TOML's own error is a ValueError, as that of UTF-8
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"Cannot read the defaults in {place}: {why}; mend the file, or name another.") from error
+
+
+def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Command → option → value, as typer takes defaults.
+
+    told: what the file says: options for all commands that have them, and tables for one command each.
+    commands: name → typer's command.
+
+    Raises InputError for a table that is no command, and for an option that none of them has.
+    """
+    known = {name: _options(command) for name, command in commands.items()}
+    found: dict[str, dict[str, Any]] = {name: {} for name in commands}
+    every = {key: value for key, value in told.items() if not isinstance(value, Mapping)}
+    for key, value in every.items():
+        name = _name(key)
+        takers = [command for command, names in known.items() if name in names]
+        if not takers:
+            raise InputError(f"{path}: there is no option {key!r}; {_near(name, set().union(*known.values()))}")
+        for command in takers:
+            found[command][name] = _value(path, key, value)
+    for table, members in told.items():
+        if not isinstance(members, Mapping):
+            continue
+        if table not in commands:
+            raise InputError(f"{path}: there is no command {table!r}; {_near(table, set(commands))}")
+        for key, value in members.items():
+            name = _name(key)
+            if name not in known[table]:
+                raise InputError(f"{path}: dit360 {table} has no option {key!r}; {_near(name, known[table])}")
+            found[table][name] = _value(path, key, value)
+    return found
+
+
+def _options(command: Any) -> set[str]:
+    return {one.name for one in command.params if one.param_type_name == "option"}
+
+
+def _name(key: str) -> str:
+    return key.lstrip("-").replace("-", "_")
+
+
+def _near(name: str, known: set[str]) -> str:
+    return nearest(difflib.get_close_matches(name, sorted(known), n=3))
+
+
+def _value(path: Path, key: str, value: Any) -> Any:
+    several = isinstance(value, list)
+    if not all(isinstance(one, str | int | float | bool) for one in (value if several else [value])):
+        raise InputError(
+            f"{path}: {key} is {value!r:.80}, but must be a text, a number, true or false, or a list of them."
+        )
+    return value

@@ -1,0 +1,180 @@
+"""Several pictures of one command, a picture like another, a user's own defaults, parts of a list."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from command_line import dit360, python
+from dit360_core.batching import Batch
+from dit360_core.batching.running import shard_of
+from dit360_core.cli import app, profile
+from dit360_core.cli.likeness import options_like
+from dit360_core.cli.several import counted, names_of
+from dit360_core.errors import InputError
+from dit360_core.options import SampleOptions
+from dit360_core.panorama.picture import Panorama
+
+SMALL = ["--width", "128", "--steps", "2"]
+COMMANDS = typer.main.get_command(app).commands
+
+
+# ---------------------------------------------------------------------------------------------------------- several
+
+
+def test_names_and_seeds_count_up():
+    assert names_of(Path("a/sea.v1.jpg"), 1) == [Path("a/sea.v1.jpg")]
+    assert names_of(Path("sea.jpg"), 2) == [Path("sea-1.jpg"), Path("sea-2.jpg")]
+    assert names_of(Path("sea.jpg"), 12)[0] == Path("sea-01.jpg")
+    asked = SampleOptions(prompt="x", seed=2**64 - 1)
+    assert [counted(asked, number).seed for number in range(3)] == [2**64 - 1, 0, 1]
+    assert counted(SampleOptions(prompt="x"), 1).seed is None
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    told = dit360(
+        ["generate", "a calm sea", "-n", "2", "--seed", "5", "-o", "sea.png", *SMALL, "--guidance", "2"],
+        ["generate", "--like", "sea-2.png", "-o", "again.png"],
+        ["generate", "--like", "sea-2.png", "-o", "other.png", "--steps", "3"],
+        ["generate", "a castle", "--like", "sea-2.png", "-o", "castle.png"],
+        ["generate", "a sea", "-n", "2", "-o", "sea.png", *SMALL],
+        ["generate", "a tree", "--image", "sea-1.png", "--region", "0,0,60", "--steps", "2", "-o", "edit.png"],
+        ["generate", "--like", "edit.png", "-o", "like-edit.png"],
+        ["generate", "-o", "x.png"],
+        cwd=folder,
+    )
+    return folder, told
+
+
+def test_several_pictures_are_made_with_seeds_that_count_up(made):
+    folder, told = made
+    assert told[0].code == 0
+    seeds = [Panorama.open(folder / f"sea-{number}.png").settings["used"]["seed"] for number in (1, 2)]
+    assert seeds == [5, 6]
+
+
+def test_none_is_made_if_one_of_their_names_is_taken(made):
+    _, told = made
+    assert told[4].code == 2
+    assert "sea-1.png" in told[4].err
+
+
+def test_a_picture_like_another_is_the_same_but_for_what_is_given(made):
+    folder, _ = made
+    assert (folder / "again.png").read_bytes() == (folder / "sea-2.png").read_bytes()
+    other, castle = (Panorama.open(folder / name).settings for name in ("other.png", "castle.png"))
+    assert (other["used"]["steps"], other["used"]["seed"], other["used"]["guidance"]) == (3, 6, 2.0)
+    assert castle["prompt"] == "a castle"
+    assert castle["used"]["steps"] == 2
+
+
+def test_what_a_picture_does_not_hold_is_told(made):
+    folder, told = made
+    assert told[6].code == 0
+    assert "was made of another picture" in told[6].err
+    assert "--image" in told[6].err
+    assert Panorama.open(folder / "like-edit.png").settings["prompt"] == "a tree"
+
+
+def test_without_a_prompt_and_a_likeness_it_says_what_to_do(made):
+    assert made[1][7].code == 2
+    assert "There is no prompt" in made[1][7].err
+
+
+def test_a_picture_of_somebody_elses_is_like_nothing(tmp_path, tiny):
+    picture = tiny.generate("a sea", width=128, steps=1)
+    picture.image.save(tmp_path / "plain.png")
+    with pytest.raises(InputError, match="does not say what it was made with"):
+        options_like(tmp_path / "plain.png")
+
+
+# --------------------------------------------------------------------------------------------------------- defaults
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_reach_the_commands_that_have_them(tmp_path):
+    file = written(
+        tmp_path / "c.toml", 'model = "dit360"\nvram = "12"\n[generate]\nscheduler-type = "unipc"\nsteps = 40\n'
+    )
+    found = profile.defaults(*profile.read(file), COMMANDS)
+    assert found["generate"] == {"model": "dit360", "vram": "12", "scheduler_type": "unipc", "steps": 40}
+    assert found["batch"] == {"model": "dit360", "vram": "12"}
+    assert found["doctor"] == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stepz = 3", "no option 'stepz'; did you mean steps"),
+        ("[paint]\nsteps = 3", "no command 'paint'"),
+        ("[doctor]\nsteps = 3", "dit360 doctor has no option 'steps'"),
+        ("steps = 2026-01-01", "steps is"),
+        ("steps = ", "Cannot read the defaults"),
+    ],
+)
+def test_defaults_that_are_none_are_told(tmp_path, text, said):
+    file = written(tmp_path / "c.toml", text)
+    with pytest.raises(InputError, match=said):
+        profile.defaults(*profile.read(file), COMMANDS)
+
+
+def test_the_file_is_found_and_what_is_given_counts_first(tmp_path):
+    file = written(tmp_path / "c.toml", 'width = 128\nsteps = 3\n[generate]\nscheduler-type = "unipc"\n')
+    given, own, missing, doctor = dit360(
+        ["--config", str(file), "generate", "a sea", "--seed", "1", "--steps", "2", "-o", "a.png"],
+        ["generate", "a sea", "--seed", "1", "-o", "b.png"],
+        ["--config", "none.toml", "generate", "a sea"],
+        ["doctor", "--json"],
+        cwd=tmp_path, DIT360_CONFIG=str(file),
+    )  # fmt: skip
+    used = [Panorama.open(tmp_path / name).settings["used"] for name in ("a.png", "b.png")]
+    assert [(one["width"], one["steps"], one["scheduler"]["used"]) for one in used] == [
+        (128, 2, "unipc"), (128, 3, "unipc")
+    ]  # fmt: skip
+    assert (given.code, own.code, missing.code) == (0, 0, 2)
+    assert "none.toml" in missing.err
+    assert json.loads(doctor.out)["defaults"] == f"{file} (3)"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="of a shell that Windows has not")
+def test_a_shell_is_told_what_completes_a_word(tmp_path):
+    code = "import sys; sys.argv = ['dit360']; from dit360_core.cli import main; main()"
+    words = {"_DIT360_COMPLETE": "complete_bash", "COMP_WORDS": "dit360 generate --wi", "COMP_CWORD": "2"}
+    done = python(code, cwd=tmp_path, **words, **({"SHELL": os.environ["SHELL"]} if "SHELL" in os.environ else {}))
+    assert {"--width", "--windows"} <= set(done.stdout.split())
+
+
+# ------------------------------------------------------------------------------------------------------------ shards
+
+
+def test_shards_are_the_list_and_their_pictures_those_of_all(tmp_path):
+    (tmp_path / "l.txt").write_text("a\nb\nc\nd\ne\n")
+    whole = Batch(tmp_path / "l.txt", tmp_path / "whole", model="tiny", width=128, steps=1)
+    shards = [
+        Batch(tmp_path / "l.txt", tmp_path / "out", model="tiny", width=128, steps=1, shard=f"{part}/3")
+        for part in (1, 2, 3)
+    ]
+    assert [len(one.items) for one in shards] == [2, 2, 1]
+    assert {item.key for one in shards for item in one.items} == {item.key for item in whole.items}
+    # Two at a time, in one folder.
+    first, second = (one.run() for one in shards[:2])
+    outcomes = [next(first), next(second), *first, *second, *shards[2].run()]
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    names = {path.name for path in (tmp_path / "out").glob("[!.]*")}
+    assert names == {item.name for item in whole.items} | {f"manifest-{part}-of-3.jsonl" for part in (1, 2, 3)}
+    assert Batch(tmp_path / "l.txt", tmp_path / "out", model="tiny", width=128, steps=1).missing == []
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "/2", "1/", "a/b", "-1/2", "1/0", "1/2/3"])
+def test_a_part_that_is_none_is_told(text):
+    with pytest.raises(InputError, match="must be such as 2/8"):
+        shard_of(text)
+    assert shard_of(" 2 / 8 ") == (2, 8)
