@@ -11,22 +11,23 @@ MINUTES ?= 195
 DEVICE ?= auto
 FLAGS ?=
 
-.PHONY: help install demo test test-long test-draws lint bench bench-attention bench-decode bench-memory bench-phases presets recommended soak bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels check-dist test-wheels check-versions comfy-pack clean
+.PHONY: help install demo test test-long test-draws lint site bench bench-attention bench-decode bench-memory bench-phases presets recommended soak bench-quantization bench-schedulers gallery tiling-pictures train-tiny eval-tiny ablation wheels check-dist test-wheels check-versions comfy-pack clean
 
 help:
 	@echo "make demo     make outputs/demo.jpg and outputs/demo.html (installs what is needed first)"
 	@echo "make test     run the tests"
 	@echo "make test-long  those that take ten seconds or more each (three minutes)"
 	@echo "make test-draws  those that draw at random, with many more draws (ten minutes)"
-	@echo "make lint     ruff, mypy, import-linter"
+	@echo "make lint     ruff, mypy, import-linter, and whether links lead somewhere"
+	@echo "make site     the documents and a reference of the API as a site, in site/"
 	@echo "make bench    measure against plain diffusers; results in bench/results"
 	@echo "make bench-decode  measure the autoencoder's memory and time at four sizes (half an hour)"
 	@echo "make bench-attention  measure every attention backend and write docs/attention-matrix.md (20 minutes)"
 	@echo "make bench-schedulers  measure solvers and consistency; draw the curves of docs/schedulers.md (25 minutes)"
 	@echo "make bench-memory  predicted memory against measured; table of docs/memory.md (20 minutes)"
 	@echo "make bench-phases  the baseline and every control; tables of docs/benchmarks (an hour)"
-	@echo "make presets  every preset's plan for FLUX.1-dev; table of README.md"
-	@echo "make recommended  measure what the README recommends; its table (five minutes)"
+	@echo "make presets  every preset's plan for FLUX.1-dev; tables of docs/choosing.md"
+	@echo "make recommended  measure what is recommended; table of docs/choosing.md (five minutes)"
 	@echo "make soak     200 generations in one process; fails if anything grows (five minutes)"
 	@echo "make bench-quantization  measure every quantization on the CPU; tables of docs/quantization.md (30 minutes)"
 	@echo "make gallery  paint the README's and the model card's pictures anew"
@@ -79,11 +80,17 @@ test-draws: .venv/.installed-dev
 	@DIT360_KILLS=100 DIT360_NAMES=120000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/core/test_batch.py tests/faults/test_paths.py
 
 lint: .venv/.installed-dev
-	@echo "==> ruff, mypy, import-linter"
+	@echo "==> ruff, mypy, import-linter, links"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tools/site.py --check
+
+site: .venv/.installed-dev
+	@echo "==> The documents as a site: site/index.html"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --group site
+	@$(BIN)/python tools/site.py
 
 bench: .venv/.installed-dev
 	@echo "==> Measuring start-up, and sampling and decoding against plain diffusers"
@@ -116,7 +123,7 @@ presets: .venv/.installed-dev
 	@$(BIN)/python bench/presets.py
 
 recommended: .venv/.installed-dev
-	@echo "==> Measuring the README's recommendations (five minutes)"
+	@echo "==> Measuring what is recommended (five minutes)"
 	@$(BIN)/python bench/recommended.py
 
 soak: .venv/.installed-dev

@@ -1,6 +1,6 @@
-"""Every preset's plan for FLUX.1-dev at 2048×1024, and cards' for the other models by name, as the README has them.
+"""Every preset's plan for FLUX.1-dev at 2048×1024, and cards' for the other models by name: docs/choosing.md.
 
-    python bench/presets.py            # writes the tables of README.md
+    python bench/presets.py            # writes the tables of docs/choosing.md
     python bench/presets.py --check    # only says whether they are what the planner says now
 
 Measurements are taken from docs/full-size-cuda.json, which ``bench/full_size.py`` writes on a GPU, if it is there.
@@ -57,7 +57,7 @@ def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if a table is another.")] = False,
 ) -> None:
     """Plan every preset and write the tables."""
-    page = ROOT / "README.md"
+    page = ROOT / "docs/choosing.md"
     text = page.read_text(encoding="utf-8")
     made = put(put(text, BEGIN, END, rows()), NAMED_BEGIN, NAMED_END, named_rows())
     if check:

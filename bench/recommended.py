@@ -1,6 +1,6 @@
-"""The README's recommendations, measured: time and memory of a FLUX-shaped model, and the embedded model's picture.
+"""What is recommended, measured: time and memory of a FLUX-shaped model, and the embedded model's picture.
 
-    python bench/recommended.py        # writes the table of README.md; five minutes on two cores
+    python bench/recommended.py        # writes the table of docs/choosing.md; five minutes on two cores
 
 Memory and time are of a model of FLUX's structure whose weights are random (``middle`` of scaled.py); how near a
 picture is to the first's can only be seen with one that was trained, so that is the embedded model's.
@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         large = measured(make_model(Path(folder) / "middle", "middle"), Path(folder) / "middle.json", rounds=3)
         small = measured("tiny", Path(folder) / "tiny.json", rounds=1)
-    page = ROOT / "README.md"
+    page = ROOT / "docs/choosing.md"
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     table = "\n".join(rows(large, small))
     page.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
