@@ -31,6 +31,7 @@ from dit360_core.plugins.offers import TilingSettings
 from torch import Tensor
 
 from training import judge as judging
+from training import sharpness
 from training.data import HELD_OUT_SEED, RUNS
 from training.export import TARGET
 from training.prompts import ODD, Prompt, held_out, paraphrases
@@ -45,6 +46,9 @@ BOUNDS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("judge.ground", "≥ 0.97", lambda x: x >= 0.97),
     ("judge.landmark", "≥ 0.97", lambda x: x >= 0.97),
     ("autoencoder.psnr", "≥ 30", lambda x: x >= 30),
+    ("autoencoder.power_32_64", "≥ 0.85", lambda x: x >= 0.85),
+    ("autoencoder.power_64_96", "≥ 0.6", lambda x: x >= 0.6),
+    ("structure.from_84", "≥ 28", lambda x: x >= 28),
     ("prompts.kind", "≥ 0.99", lambda x: x >= 0.99),
     ("prompts.time", "≥ 0.95", lambda x: x >= 0.95),
     ("prompts.ground", "≥ 0.90", lambda x: x >= 0.90),
@@ -53,7 +57,7 @@ BOUNDS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("prompts.poles_to_renders", "≤ 1.5", lambda x: x <= 1.5),
     ("cost.seconds", "≤ 10", lambda x: x <= 10),
     ("cost.peak_gib", "≤ 1.2", lambda x: x <= 1.2),
-    ("folder.megabytes", "≤ 25", lambda x: x <= 25),
+    ("folder.megabytes", "≤ 30", lambda x: x <= 30),
 )
 """What the embedded model promises."""
 
@@ -204,7 +208,11 @@ def evaluate(folder: Path, prompts: int, renders: int, quick: bool, say: Callabl
     tell("judge", {**judging.accuracy(judge, pictures, scenes), "renders": renders})
     own = Own.of(pictures)
     tell("renders", asdict(own))
-    tell("autoencoder", autoencoder(pipe, pictures[:48]))
+    plain = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    back = sharpness.reconstructed(plain, pictures[:48])
+    tell("autoencoder", {**autoencoder(pipe, pictures[:48]), **sharpness.ratios(back, pictures[:48])})
+    again = {s: sharpness.restarted(plain, pictures[:24], scenes[:24], s) for s in sharpness.RESTARTS}
+    tell("structure", {f"from_{100 * s:.0f}": sharpness.decibels(made, pictures[:24]) for s, made in again.items()})
     tell("prompts", adherence(pipe, judge, held_out(prompts), own))
     tell("paraphrases", adherence(pipe, judge, paraphrases(), own))
     if not quick:

@@ -1,0 +1,35 @@
+"""Detail by scale, and structure that is made again."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from training.sharpness import BANDS, decibels, power, ratios
+
+
+def stripes(cycles: int, height: int = 128) -> torch.Tensor:
+    """A picture of so many cycles in a height, along longitude."""
+    columns = torch.arange(2 * height) / height
+    return torch.sin(2 * torch.pi * cycles * columns).expand(1, 3, height, 2 * height)
+
+
+def test_power_lies_in_the_band_of_the_waves() -> None:
+    for number, (low, high) in enumerate(BANDS[:-2]):
+        found = power(stripes((low + high) // 2))[0]
+        assert int(found.argmax()) == number
+        assert found[number] > 20 * (found.sum() - found[number])
+
+
+def test_blurring_takes_fine_detail_and_leaves_broad() -> None:
+    torch.manual_seed(0)
+    sharp = torch.randn(4, 3, 128, 256)
+    found = ratios(F.avg_pool2d(F.pad(sharp, (1, 1, 1, 1), mode="circular"), 3, 1), sharp)
+    assert found["power_4_8"] > 0.9
+    assert found["power_32_64"] < 0.4
+    assert ratios(sharp, sharp)["power_64_96"] == 1
+
+
+def test_decibels_are_those_of_the_mean_square() -> None:
+    picture = torch.zeros(2, 3, 8, 16)
+    assert abs(decibels(picture + 0.2, picture) - 20) < 1e-3
