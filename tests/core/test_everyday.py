@@ -1,5 +1,6 @@
 """Several pictures of one command, a picture like another, a user's own defaults, parts of a list."""
 
+import io
 import json
 import os
 import sys
@@ -10,12 +11,13 @@ import typer
 from command_line import dit360, python
 from dit360_core.batching import Batch
 from dit360_core.batching.running import shard_of
-from dit360_core.cli import app, profile
+from dit360_core.cli import app, profile, terminal
 from dit360_core.cli.likeness import options_like
 from dit360_core.cli.several import counted, names_of
 from dit360_core.errors import InputError
 from dit360_core.options import SampleOptions
 from dit360_core.panorama.picture import Panorama
+from rich.console import Console
 
 SMALL = ["--width", "128", "--steps", "2"]
 COMMANDS = typer.main.get_command(app).commands
@@ -90,6 +92,33 @@ def test_a_picture_of_somebody_elses_is_like_nothing(tmp_path, tiny):
     picture.image.save(tmp_path / "plain.png")
     with pytest.raises(InputError, match="does not say what it was made with"):
         options_like(tmp_path / "plain.png")
+
+
+# ---------------------------------------------------------------------------------------------------------- preview
+
+
+@pytest.mark.filterwarnings("ignore:Image.Image.getdata is deprecated:DeprecationWarning")  # the library's own
+def test_a_picture_is_shown_in_the_terminal(tiny):
+    pytest.importorskip("textual_image")
+    panorama = tiny.generate("a sea", width=128, steps=1)
+    written = io.StringIO()
+    terminal.show(Console(file=written, force_terminal=True, width=40, color_system="truecolor"), panorama.image)
+    lines = [line for line in written.getvalue().splitlines() if line.strip()]
+    assert 8 <= len(lines) <= 12  # characters are twice as high as wide
+
+
+def test_a_preview_where_nobody_looks_on_is_told_and_one_without_its_library_too(tmp_path):
+    pytest.importorskip("textual_image")
+    (told,) = dit360(["generate", "a sea", "--preview", "-o", "a.jpg", *SMALL], cwd=tmp_path)
+    (missing,) = dit360(
+        ["generate", "a sea", "--preview", "-o", "b.jpg", *SMALL], cwd=tmp_path,
+        before="import dit360_core.cli.terminal as t; t.installed_version = lambda name: None\n",
+    )  # fmt: skip
+    assert told.code == 0
+    assert "No preview is shown" in told.err
+    assert missing.code == 2
+    assert "pip install 'dit360-core[preview]'" in missing.err
+    assert not (tmp_path / "b.jpg").exists()
 
 
 # --------------------------------------------------------------------------------------------------------- defaults

@@ -50,6 +50,7 @@ def command() -> Callable[..., None]:
         open_viewer: bool,
         profile: Path | None,
         server: str,
+        preview: bool,
         verbose: bool,
         **options: Any,
     ) -> None:
@@ -64,7 +65,7 @@ def command() -> Callable[..., None]:
             if server == "auto" and profile is None and not options["log_memory_stats"]:
                 from dit360_core.cli.work.remote import made
 
-                if made(console, prompt, output, count, image, mask, photo or (), saving, options):
+                if made(console, prompt, output, count, image, mask, photo or (), saving, preview, options):
                     if open_viewer:
                         from dit360_core.cli.work.picture import show
 
@@ -72,7 +73,9 @@ def command() -> Callable[..., None]:
                     return
             from dit360_core.cli.work.generate import run
 
-            run(console, prompt, output, count, image, mask, photo or (), saving, open_viewer, profile, options)
+            run(
+                console, prompt, output, count, image, mask, photo or (), saving, open_viewer, profile, preview, options
+            )
 
     generate.__doc__ = (
         "Make a panorama from a prompt and save it (JPEG, WebP, PNG, AVIF, TIFF or OpenEXR, by the file's ending)."
@@ -187,6 +190,14 @@ def command() -> Callable[..., None]:
                         help="Let a 'dit360 serve' that has this model make the picture, if one runs.",
                         metavar="auto|never",
                     ),
+                ],
+            ),
+            inspect.Parameter(
+                "preview",
+                keyword,
+                default=False,
+                annotation=Annotated[
+                    bool, typer.Option("--preview", help="Show the picture in the terminal as it comes.")
                 ],
             ),
             inspect.Parameter(

@@ -19,7 +19,7 @@ NAMES = 30
 OWN = "Options"
 """Above the options that belong to the command and not to what it works on."""
 EVERY = "--help-all"
-RARE = ("bits", "expand_highlights", "profile", "server")
+RARE = ("bits", "expand_highlights", "preview", "profile", "server")
 """Options of commands that few people use."""
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dit360_core.cli import terminal
 from dit360_core.cli.bar import StepBar
 from dit360_core.cli.several import counted, names_of
 from dit360_core.cli.timeline import check_timeline, save_timeline
@@ -37,6 +39,10 @@ from dit360_core.system.memory import gib
 from dit360_core.system.phases import PhaseKind
 from dit360_core.system.recording import Recorder
 
+if TYPE_CHECKING:
+    from dit360_core.pipeline.pipeline import Pipeline
+    from dit360_core.pipeline.stages import Latents
+
 
 def run(
     console: Console,
@@ -49,11 +55,13 @@ def run(
     saving: dict[str, Any],
     open_viewer: bool,
     profile: Path | None,
+    preview: bool,
     options: dict[str, Any],
 ) -> None:
     """Makes a picture and saves it, or several.
 
     count: of them.
+    preview: show it in the terminal, in the middle and at the end.
     saving: how, for Panorama.save.
     """
     force = saving["force"]
@@ -67,6 +75,7 @@ def run(
     placing, editing = build(PhotoOptions, own_options(PhotoOptions, options)), own_options(EditOptions, options)
     files = Files(image=image, mask=mask, photos=tuple(photo), placing=placing, options=build(EditOptions, editing))
     outputs = names_of(output, count)
+    shows = preview and terminal.check(console)
     for one in outputs:
         check_save(one, **saving)
     if profile is not None:
@@ -93,9 +102,12 @@ def run(
         each = counted(sampling, number)
         asked = attrs.asdict(each, filter=lambda field, value: value != field.default)
         with StepBar(console) as advance, undisturbed():
-            panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance)
+            tap = partial(_shown, console, pipe) if shows else None
+            panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance, tap=tap)
         done = time.perf_counter()
         saved(panorama, one, saving)
+        if shows:
+            terminal.show(console, panorama.image)
         used: Any = panorama.settings["used"]
         loading_too = f"loading {duration(loaded - started)}, " if not number else ""
         console.print(
@@ -114,6 +126,12 @@ def run(
         console.print(f"Wrote {profile}", markup=False, soft_wrap=True)
     if open_viewer:
         panorama.view(file=outputs[-1])
+
+
+def _shown(console: Console, pipe: Pipeline, done: int, steps: int, expected: Latents) -> None:
+    """The picture as it is expected by now, in the middle of its steps."""
+    if done == (steps + 1) // 2 and steps > 1:
+        terminal.show(console, pipe.preview(expected, scale=4).image)
 
 
 def saved(panorama: Panorama, output: Path, saving: dict[str, Any]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+from PIL import Image
 from rich.console import Console
 
+from dit360_core.cli import terminal
 from dit360_core.cli.bar import StepBar
 from dit360_core.cli.several import counted, names_of
 from dit360_core.options import (
@@ -40,6 +43,7 @@ def made(
     mask: Path | None,
     photo: Sequence[str],
     saving: Mapping[str, Any],
+    preview: bool,
     options: Mapping[str, Any],
 ) -> bool:
     """Whether a server made the pictures and they are saved. False: none runs that has this model loaded.
@@ -55,13 +59,16 @@ def made(
         return False
     wanted = _wanted(prompt, output, image, mask, photo, saving, options, frozenset(of_the_model))
     outputs = names_of(output, count)
+    shows = preview and terminal.check(console)
     for one in outputs:
         check_save(one, **saving)
     for number, one in enumerate(outputs):
         seed = counted(wanted.sampling, number).seed
         each = attrs.evolve(wanted, options={**wanted.options, **({} if seed is None else {"seed": seed})})
         try:
-            _one(console, server, each, one, force=saving["force"])
+            data = _one(console, server, each, one, force=saving["force"])
+            if shows:
+                terminal.show(console, Image.open(io.BytesIO(data)))
         except Gone as error:
             if number:
                 raise
@@ -70,7 +77,7 @@ def made(
     return True
 
 
-def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, force: bool) -> None:
+def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, force: bool) -> bytes:
     started = time.perf_counter()
     with StepBar(console) as advance:
         data, news = server.picture(wanted, lambda news: _follow(news, advance))
@@ -84,6 +91,7 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
         markup=False,
         soft_wrap=True,
     )
+    return data
 
 
 def _follow(news: Mapping[str, Any], advance: Any) -> None:
