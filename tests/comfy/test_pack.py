@@ -283,7 +283,7 @@ def test_memory_that_an_example_speaks_of_is_what_the_readme_predicts():
     figures = re.findall(r"[\d.]+ GiB", note["widgets_values"][0])
     (row,) = [
         line
-        for line in (ROOT / "README.md").read_text("utf-8").splitlines()
+        for line in (ROOT / "docs/choosing.md").read_text("utf-8").splitlines()
         if line.startswith("| `--preset low-vram`")
     ]
     assert figures

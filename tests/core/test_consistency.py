@@ -42,6 +42,24 @@ def test_a_picture_that_changes_slowly_is_left_alone():
     assert torch.allclose(on_sphere(latents)[..., 1:-1, :], latents[..., 1:-1, :], atol=1e-12)
 
 
+@pytest.mark.parametrize("periods", [0, 1, 2, 5])
+def test_what_is_smooth_on_the_sphere_is_left_alone_to_the_poles(periods):
+    longitude = torch.arange(256, dtype=torch.float64) / 256 * 2 * torch.pi
+    radius = torch.sin((torch.arange(128, dtype=torch.float64) + 0.5) / 128 * torch.pi)[:, None]
+    field = (radius**periods * torch.cos(periods * longitude))[None, None]
+    assert torch.allclose(on_sphere(field), field, atol=1e-9)
+
+
+def test_at_a_pole_there_is_one_value_whatever_is_said_all_around():
+    longitude = torch.arange(256, dtype=torch.float64) / 256 * 2 * torch.pi
+    sectors = torch.sign(torch.sin(3 * longitude)).expand(1, 1, 128, 256)
+    smooth = on_sphere(sectors)
+    around = smooth.std(-1)[0, 0]
+    assert around[0] < 0.05 * around[64]
+    assert around[-1] < 0.05 * around[64]
+    assert torch.all(around[:20].diff() > -1e-9)
+
+
 def test_an_odd_width_keeps_its_width():
     assert on_sphere(noise(4, 7)).shape == (1, 3, 4, 7)
 

@@ -152,7 +152,7 @@ def test_the_readme_has_every_preset_as_it_is_planned(flux, monkeypatch):
     import presets
 
     monkeypatch.setattr(presets, "subject", lambda: flux)
-    readme = (root / "README.md").read_text(encoding="utf-8")
+    readme = (root / "docs/choosing.md").read_text(encoding="utf-8")
     assert "\n".join(presets.rows()) in readme, "run 'make presets'"
 
 

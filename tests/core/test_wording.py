@@ -134,7 +134,7 @@ def test_help_names_flags_too():
     helps = [
         parameter.annotation.__metadata__[0].help
         for cls in (LoadOptions, SampleOptions, DecodeOptions)
-        for parameter in parameters(cls, "any")
+        for parameter in parameters(cls)
     ]
     assert any("needs --true-guidance above 1" in text for text in helps)
     long = "|".join(name for name in OPTIONS if "_" in name)

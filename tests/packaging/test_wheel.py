@@ -91,6 +91,8 @@ EXTRAS = {
     "exr": ["openexr>=3.5"],
     "tiff": ["tifffile>=2024.8.10"],
     "formats": ["openexr>=3.5", "tifffile>=2024.8.10"],
+    "preview": ["textual-image>=0.12"],
+    "serve": ["python-multipart>=0.0.20", "starlette>=0.47", "uvicorn>=0.34"],
     "all": sorted(name for name in DISTRIBUTIONS if name != "dit360-core"),
 }
 
@@ -102,9 +104,10 @@ def test_extras_of_the_core_bring_what_they_are_called_by(dist):
 
 
 def test_every_distribution_is_an_extra():
-    """So "all" is all extras, but Ray and libraries of files, which are others', and kernels that choose a torch."""
+    """So "all" is all extras, but those that are others' libraries, and kernels that choose a torch."""
     brought = {Requirement(text).name for extra in EXTRAS.keys() - {"all"} for text in EXTRAS[extra]}
-    assert brought == {*EXTRAS["all"], "ray", "openexr", "tifffile"}
+    others = {"ray", "openexr", "tifffile", "textual-image", "python-multipart", "starlette", "uvicorn"}
+    assert brought == {*EXTRAS["all"], *others}
 
 
 def test_every_extra_can_be_had_from_these_wheels(dist):

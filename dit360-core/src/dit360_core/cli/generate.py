@@ -12,7 +12,6 @@ import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
-from dit360_core.cli.usage import PROMPT
 from dit360_core.cli.wording import current, worded
 from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
@@ -58,8 +57,7 @@ def command() -> Callable[..., None]:
             saving = {"bits": bits, "expand_highlights": expand_highlights, "force": force}
             if like is not None:
                 prompt, options = _like(console, like, prompt, options)
-            if prompt is None:
-                raise InputError(f"There is no prompt; {PROMPT.format('generate')}")
+            assert prompt is not None  # one of both is there: usage.py
             if server not in ("auto", "never"):
                 raise InputError(f"{named('server')} is {server!r:.40}, but must be one of: auto, never.")
             if server == "auto" and profile is None and not options["log_memory_stats"]:

@@ -91,7 +91,10 @@ class Command(TyperCommand):
         wording.begin(named, given)
         try:
             self._look(ctx, given)
-            return super().parse_args(ctx, args)
+            left = super().parse_args(ctx, args)
+            if "like" in ctx.params and ctx.params["prompt"] is None and ctx.params["like"] is None:
+                raise UsageError(f"There is no prompt; {PROMPT.format(self.name)}", ctx=ctx)
+            return left
         except UsageError as error:
             if str(error.message).startswith("Got unexpected extra"):
                 error.message = self._extra(ctx, given)

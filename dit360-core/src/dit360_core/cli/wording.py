@@ -19,6 +19,7 @@ COLUMNS = frozenset(
         "mask",
         "photo",
         "lora",
+        "upscale",
     }
 )
 """What a list of a batch may have as columns, which are called as the options are."""

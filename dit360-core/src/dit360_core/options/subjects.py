@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dit360_core.options.load import REPLACING
+
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "Picture": ("prompt", "negative_prompt", "width", "height", "seed"),
     "Sampling": (
@@ -19,8 +21,7 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
         "match_colours", "reference",
     ),
     "Model": (
-        "model", "lora", "lora_strength", "model_lora", "lora_mode", "transformer", "clip", "vae", "t5",
-        "text_encoder", "models_dir",
+        "model", "lora", "lora_strength", "model_lora", "lora_mode", *REPLACING, "models_dir",
     ),
     "Memory and speed": (
         "vram", "ram", "preset", "precision", "device", "quantization_mode", "quantization_parts",

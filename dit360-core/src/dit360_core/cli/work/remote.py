@@ -26,8 +26,9 @@ from dit360_core.options import (
     own_options,
 )
 from dit360_core.panorama.formats import Saving
-from dit360_core.panorama.photos import parsed
-from dit360_core.panorama.picture import check_save
+from dit360_core.panorama.masks import open_mask
+from dit360_core.panorama.photos import Photo, parsed
+from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.serving.asking import Gone, Server, server_for
 from dit360_core.serving.wanted import Upload, Wanted, upload_of
 from dit360_core.system.atomic import write_atomic
@@ -111,13 +112,19 @@ def _wanted(
         own |= changed_options(build(cls, {"prompt": prompt, **given} if cls is SampleOptions else given))
     own["prompt"] = prompt
     files: dict[str, Upload] = {}
-    for slot, path in (("image", image), ("mask", mask)):
-        if path is not None:
-            files[slot] = upload_of(path)
+    placing = build(PhotoOptions, own_options(PhotoOptions, options))
+    # Opened here first, so that what is wrong with a file is told by its own name, and a pipe is not waited for.
+    if image is not None:
+        Panorama.open_whole(image)
+        files["image"] = upload_of(image)
+    if mask is not None:
+        open_mask(mask)
+        files["mask"] = upload_of(mask)
     for number, text in enumerate(photo, 1):
-        name, _, how = text.partition(";")
-        parsed(text, PhotoOptions())
-        files[f"photo-{number}"] = upload_of(Path(name), how)
+        where = parsed(text, placing)
+        path = Path(where.pop("path"))
+        Photo.open(path, **where)
+        files[f"photo-{number}"] = upload_of(path, text.partition(";")[2])
     kinds = {field.name for field in attrs.fields(Saving)}
     how_saved = Saving(**{name: value for name, value in saving.items() if name in kinds})
     return Wanted(options=own, files=files, format=output.suffix.lower(), saving=how_saved, keep=False)
