@@ -92,6 +92,8 @@ class Command(TyperCommand):
         try:
             self._look(ctx, given)
             left = super().parse_args(ctx, args)
+            if ctx.resilient_parsing:  # a shell asks what completes a word
+                return left
             if "like" in ctx.params and ctx.params["prompt"] is None and ctx.params["like"] is None:
                 raise UsageError(f"There is no prompt; {PROMPT.format(self.name)}", ctx=ctx)
             return left
