@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -44,6 +45,10 @@ def render(parts: int, held: int, workers: int, device: str) -> None:
 def main(
     minutes: Annotated[float, typer.Option(help="Wall-clock minutes of the transformer, by far the longest stage.")],
     go_on: Annotated[bool, typer.Option(help="Train the shipped weights further instead of starting anew.")] = False,
+    further: Annotated[
+        Path | None,
+        typer.Option(help="Train the weights of this folder further, a diffusers pipeline; not the shipped."),
+    ] = None,
     parts: Annotated[int, typer.Option(help="Hundreds of scenes to render.")] = 64,
     held: Annotated[int, typer.Option(help="Hundreds of unseen scenes to render.")] = 10,
     device: Annotated[str, typer.Option(help="Where to render and train: auto, cpu or cuda.")] = "auto",
@@ -54,8 +59,9 @@ def main(
     cores = os.cpu_count() or 1
     on_cpu = device == "cpu"
     render(parts, held, cores if on_cpu else 1, device)
+    go_on = go_on or further is not None
     if go_on:
-        stage("restore")
+        stage("restore", *([] if further is None else ["--folder", further]))
     else:
         stage("text", "--minutes", 4, "--device", device, "--threads", cores)
         stage("autoencoder", "--prepare")
