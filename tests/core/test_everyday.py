@@ -138,6 +138,8 @@ def test_defaults_reach_the_commands_that_have_them(tmp_path):
     assert found["generate"] == {"model": "dit360", "vram": "12", "scheduler_type": "unipc", "steps": 40}
     assert found["batch"] == {"model": "dit360", "vram": "12"}
     assert found["doctor"] == {}
+    file = written(tmp_path / "l.toml", 'lora = "style.safetensors"\n')
+    assert profile.defaults(*profile.read(file), COMMANDS)["generate"] == {"lora": ["style.safetensors"]}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,7 @@ def test_defaults_reach_the_commands_that_have_them(tmp_path):
         ("[paint]\nsteps = 3", "no command 'paint'"),
         ("[doctor]\nsteps = 3", "dit360 doctor has no option 'steps'"),
         ("steps = 2026-01-01", "steps is"),
+        ("steps = [1, 2]", "steps is a list, and takes one value"),
         ("steps = ", "Cannot read the defaults"),
     ],
 )
@@ -158,11 +161,13 @@ def test_defaults_that_are_none_are_told(tmp_path, text, said):
 
 def test_the_file_is_found_and_what_is_given_counts_first(tmp_path):
     file = written(tmp_path / "c.toml", 'width = 128\nsteps = 3\n[generate]\nscheduler-type = "unipc"\n')
-    given, own, missing, doctor = dit360(
+    dit360(["--config", os.devnull, "generate", "a sea", "--seed", "1", "--width", "128", "-o", "p.png"], cwd=tmp_path)
+    given, own, missing, doctor, like = dit360(
         ["--config", str(file), "generate", "a sea", "--seed", "1", "--steps", "2", "-o", "a.png"],
         ["generate", "a sea", "--seed", "1", "-o", "b.png"],
         ["--config", "none.toml", "generate", "a sea"],
         ["doctor", "--json"],
+        ["generate", "--like", "p.png", "-o", "l.png"],
         cwd=tmp_path, DIT360_CONFIG=str(file),
     )  # fmt: skip
     used = [Panorama.open(tmp_path / name).settings["used"] for name in ("a.png", "b.png")]
@@ -172,6 +177,9 @@ def test_the_file_is_found_and_what_is_given_counts_first(tmp_path):
     assert (given.code, own.code, missing.code) == (0, 0, 2)
     assert "none.toml" in missing.err
     assert json.loads(doctor.out)["defaults"] == f"{file} (3)"
+    # What a picture leaves at its default counts before the file, too.
+    assert like.code == 0
+    assert (tmp_path / "l.png").read_bytes() == (tmp_path / "p.png").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="of a shell that Windows has not")

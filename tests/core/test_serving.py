@@ -113,7 +113,7 @@ def test_a_picture_comes_with_its_news_and_stays_in_the_folder(server):
     assert Panorama.open(server.folder / job["name"]).settings["prompt"] == "a castle above a meadow"
     listed = server.ask("GET", "/api/pictures")
     assert listed[0]["name"] == job["name"]
-    assert listed[0]["settings"]["seed"] == 11
+    assert listed[0]["settings"]["seed"] == "11"
     small = Image.open(io.BytesIO(server.raw("GET", f"/pictures/{job['name']}/small")[2]))
     assert small.size == (128, 64)
     page = server.raw("GET", f"/pictures/{job['name']}/view")
@@ -218,6 +218,7 @@ def hostile():
     yield "wrong cookie", "GET", "/api/state", {"Cookie": "dit360-1=x"}, None, False, {401}
     yield "broken cookie", "GET", "/api/state", {"Cookie": "=;;\x7f="}, None, False, {400, 401}
     yield "wrong token in the address", "GET", "/?token=guess", {}, None, False, {401}
+    yield "many fields in the address", "GET", "/?" + "a=1&" * 40, {}, None, False, {401}
     for host in ("evil.example", "evil.example:80", "127.0.0.1", "localhost:1", "0.0.0.0", "127.0.0.1.evil.example"):
         yield f"host {host}", "GET", "/api/state", {"Host": host}, None, True, {421}
     for origin in ("http://evil.example", "null", "https://localhost", "http://localhost", "file://"):
@@ -375,6 +376,7 @@ def test_a_request_is_the_same_after_it_was_written_and_read():
     [
         ({"options": {"prompt": "x"}, "quality": "high"}, "another type"),
         ({"options": {"prompt": "x"}, "quality": True}, "another type"),
+        ({"options": {"prompt": "x"}, "quality": 100_000}, "give a whole number from 1 to 100"),
         ({"options": {"prompt": "x" * 20_001}}, "over 20000 characters"),
         ({"options": []}, "JSON objects"),
         ("x", "no JSON object"),
@@ -416,6 +418,54 @@ def test_a_model_is_told_from_another_by_its_options_and_files_by_their_whole_pa
     far = place.identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),)))
     assert near == far != place.identity(LoadOptions())
     assert place.identity(LoadOptions(precision="bf16")) == {"precision": "bf16"}
+    strong = [
+        place.identity(LoadOptions(lora=(f"{name}:0.8",))) for name in ("style.safetensors", "./style.safetensors")
+    ]
+    assert strong[0] == strong[1] != near
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "style.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "other")
+    assert place.identity(LoadOptions(lora=("style.safetensors:0.8",))) != strong[0]
+    (tmp_path / "style.safetensors").write_bytes(b"other weights")
+    assert place.identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),))) != far
+
+
+def test_a_folder_that_goes_wrong_ends_no_server(tmp_path, monkeypatch):
+    from dit360_core.serving.working import MOST_WAITING, Full, Worker
+
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    worker = Worker(LoadOptions(), shelf)
+
+    class Held(type(tmp_path)):
+        def unlink(self, missing_ok=False):
+            raise PermissionError(13, "another program has it open")
+
+    monkeypatch.setattr(shelf, "_waiting", lambda number: Held(tmp_path / WAITING / f"{number}.json"))
+    worker.start()
+    wanted = Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})
+    jobs = [worker.submit({f"{number}": wanted})[0] for number in range(2)]
+    deadline = time.monotonic() + 300
+    while not all(job.over for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [job.status for job in jobs] == ["done", "done"]
+    # All of a request are taken, or none.
+    monkeypatch.undo()
+    worker.stop()
+    with pytest.raises(Full):
+        worker.submit({f"n{number}": wanted for number in range(MOST_WAITING + 1)})
+    assert worker.waiting() == 0
+
+
+def test_half_a_character_in_a_pictures_metadata_spoils_no_list(server):
+    picture = Panorama(Image.new("RGB", (128, 64)), {"prompt": "half \ud800", "used": {"seed": 2**63 + 1}})
+    picture.save(server.folder / "half.png")
+    listed = {one["name"]: one["settings"] for one in server.ask("GET", "/api/pictures")}
+    assert listed["half.png"]["prompt"].startswith("half")
+    assert listed["half.png"]["seed"] == str(2**63 + 1)
+    job = server.over(server.submit(options={"seed": str(2**63 + 1)}))
+    assert job["seed_text"] == str(2**63 + 1)
 
 
 def test_pictures_of_a_folder_are_found_by_a_list_and_other_files_are_not(tmp_path, tiny):

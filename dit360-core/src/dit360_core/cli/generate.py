@@ -12,6 +12,7 @@ import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
+from dit360_core.cli.several import names_of
 from dit360_core.cli.wording import current, worded
 from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
@@ -22,14 +23,16 @@ _ONCE = ("prompt", "attention_backend", "attention_slice_size")
 
 def _like(console: Any, like: Path, prompt: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """The prompt and the options, with those of a picture where the command line says nothing."""
-    from dit360_core.cli.likeness import options_like  # reads pictures, which takes Pillow
+    from dit360_core.cli import likeness  # reads pictures, which takes Pillow
 
-    found, sentences = options_like(like)
+    found, sentences = likeness.options_like(like)
     for sentence in sentences:
         console.print(worded(sentence), markup=False, soft_wrap=True)
     words = prompt if prompt is not None else found.pop("prompt")
     given = current().given
-    return words, {**options, **{name: value for name, value in found.items() if name in options and name not in given}}
+    # Before the defaults of a user's own, too: what the picture leaves at a default is that.
+    told = {**likeness.defaults(), **found}
+    return words, {**options, **{name: value for name, value in told.items() if name in options and name not in given}}
 
 
 def command() -> Callable[..., None]:
@@ -67,7 +70,7 @@ def command() -> Callable[..., None]:
                     if open_viewer:
                         from dit360_core.cli.work.picture import show
 
-                        show(console, output, None, True, False, yaw=None, pitch=None, fov=None)
+                        show(console, names_of(output, count)[-1], None, True, False, yaw=None, pitch=None, fov=None)
                     return
             from dit360_core.cli.work.generate import run
 

@@ -49,6 +49,17 @@ def options_like(file: Path) -> tuple[dict[str, Any], list[str]]:
     return found, sentences
 
 
+def defaults() -> dict[str, Any]:
+    """What a picture is made with where its settings say nothing."""
+    found = {name: one.default for cls in (SampleOptions, DecodeOptions) for name, one in options_of(cls).items()}
+    own = options_of(LoadOptions)
+    # What both have is the model's on a command line.
+    found = {name: value for name, value in found.items() if name not in own}
+    found |= {name: own[name].default for name in ("model", "quantization_mode")}
+    del found["prompt"]
+    return {**found, "lora": None}
+
+
 def _of_the_model(used: Mapping[str, Any]) -> dict[str, Any]:
     """The model that was used, by the name that finds it again, and its LoRAs beside its own."""
     found: dict[str, Any] = {}

@@ -34,7 +34,7 @@ def read(path: Path | None) -> tuple[Path, Mapping[str, Any]] | None:
     Raises InputError if what was asked for is not there, and for what is no TOML.
     """
     place = usual_place() if path is None else path
-    asked = path is not None or CONFIG in os.environ
+    asked = path is not None or bool(os.environ.get(CONFIG))
     if not asked and not place.is_file():
         return None
     try:
@@ -55,13 +55,14 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
     known = {name: _options(command) for name, command in commands.items()}
     found: dict[str, dict[str, Any]] = {name: {} for name in commands}
     every = {key: value for key, value in told.items() if not isinstance(value, Mapping)}
+    several = {one.name for command in commands.values() for one in command.params if getattr(one, "multiple", False)}
     for key, value in every.items():
         name = _name(key)
         takers = [command for command, names in known.items() if name in names]
         if not takers:
             raise InputError(f"{path}: there is no option {key!r}; {_near(name, set().union(*known.values()))}")
         for command in takers:
-            found[command][name] = _value(path, key, value)
+            found[command][name] = _value(path, key, value, name in several)
     for table, members in told.items():
         if not isinstance(members, Mapping):
             continue
@@ -71,7 +72,7 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
             name = _name(key)
             if name not in known[table]:
                 raise InputError(f"{path}: dit360 {table} has no option {key!r}; {_near(name, known[table])}")
-            found[table][name] = _value(path, key, value)
+            found[table][name] = _value(path, key, value, name in several)
     return found
 
 
@@ -87,10 +88,11 @@ def _near(name: str, known: set[str]) -> str:
     return nearest(difflib.get_close_matches(name, sorted(known), n=3))
 
 
-def _value(path: Path, key: str, value: Any) -> Any:
-    several = isinstance(value, list)
-    if not all(isinstance(one, str | int | float | bool) for one in (value if several else [value])):
-        raise InputError(
-            f"{path}: {key} is {value!r:.80}, but must be a text, a number, true or false, or a list of them."
-        )
-    return value
+def _value(path: Path, key: str, value: Any, several: bool) -> Any:
+    """several: whether the option may be given several times, and takes a list."""
+    values = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and not several:
+        raise InputError(f"{path}: {key} is a list, and takes one value.")
+    if not all(isinstance(one, str | int | float | bool) for one in values):
+        raise InputError(f"{path}: {key} is {value!r:.80}, but must be a text, a number, true or false.")
+    return values if several else value

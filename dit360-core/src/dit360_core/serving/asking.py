@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from collections.abc import Callable, Mapping
@@ -45,12 +46,17 @@ class Server:
                 news = self._json("GET", f"/api/jobs/{number}?after={news['version']}")
         except BaseException as error:
             if not isinstance(error, Dit360Error):  # Ctrl-C: nobody waits for it any more
-                self._json("DELETE", f"/api/jobs/{number}")
+                self.forget(number)
             raise
         if news["status"] != "done":
             kind = InputError if news["wrong"] else Dit360Error
             raise kind(str(news["error"] or "The picture was cancelled."))
         return self._ask("GET", f"/api/jobs/{number}/picture"), news
+
+    def forget(self, number: str) -> None:
+        """A picture is not wanted, or has been saved: the server need not hold it."""
+        with contextlib.suppress(Dit360Error):
+            self._json("DELETE", f"/api/jobs/{number}", patience=SOON)
 
     def state(self) -> Mapping[str, Any]:
         """What it tells of itself. Raises Gone."""
@@ -80,7 +86,9 @@ class Server:
             message = str(json.loads(data)["error"]["message"])
         except (ValueError, KeyError, TypeError):
             raise Gone(f"The server at {self.place.address} answers with {answer.status}.") from None
-        raise (InputError if answer.status == 400 else Gone)(message)
+        if answer.status in (401, 404, 421):  # another server than the one that was told of, or one that began anew
+            raise Gone(message)
+        raise (InputError if answer.status == 400 else Dit360Error)(message)
 
 
 def server_for(loading: Any) -> tuple[Server | None, str]:

@@ -100,7 +100,10 @@ class Doors:
 
     def _given(self, scope: Scope) -> str | None:
         """The token in the address of the page; None: there is none."""
-        found = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=20).get("token")
+        try:
+            found = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=20).get("token")
+        except ValueError:
+            return ""
         return found[0] if found else None
 
     def _known(self, headers: dict[str, list[str]]) -> bool:

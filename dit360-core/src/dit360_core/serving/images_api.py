@@ -62,13 +62,13 @@ def asked_of(told: Any, models: tuple[str, ...], files: Mapping[str, Upload] | N
     if told.get("stream"):
         raise InputError("stream is not supported; ask without it.")
     model = told.get("model", models[0])
-    if model not in models:
+    if not isinstance(model, str) or model not in models:
         raise UnknownModel(f"the model {model!r:.80} is not loaded; this server has {models[0]}.")
     count = _number(told.get("n", 1), "n", 1, MOST_AT_ONCE)
     if told.get("response_format", "b64_json") != "b64_json":
         raise InputError(f"response_format is {told['response_format']!r:.40}, but must be b64_json.")
     form = told.get("output_format", "png")
-    if form not in _FORMATS:
+    if not isinstance(form, str) or form not in _FORMATS:
         raise InputError(f"output_format is {form!r:.40}, but must be one of: png, jpeg, webp.")
     quality = _number(told.get("output_compression", 95), "output_compression", 1, 100)
     options = {name: told[name] for name in known & set(told)} | _size(told.get("size", "auto"))

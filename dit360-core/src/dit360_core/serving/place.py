@@ -12,6 +12,7 @@ import attrs
 import platformdirs
 
 from dit360_core.options import REPLACING, LoadOptions, options_of
+from dit360_core.planning.loras import split
 from dit360_core.system.atomic import write_atomic
 
 HOST = "127.0.0.1"
@@ -100,5 +101,11 @@ def _whole(value: Any) -> Any:
         return [_whole(one) for one in value]
     if not isinstance(value, str) or not value:
         return value
-    path = Path(value).expanduser()
-    return str(path.resolve()) if path.exists() else value
+    name, strength = split(value)
+    path = Path(name).expanduser()
+    if not path.exists():
+        return value
+    told = path.stat()
+    # Other weights by that name are another model.
+    own = f" {told.st_size} {told.st_mtime_ns}" if path.is_file() else ""
+    return f"{path.resolve()}{own}" + ("" if strength is None else f" {strength:g}")

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,8 @@ class Shelf:
             entries = [entry for entry in os.scandir(self.folder) if self._is_picture(entry)]
         except OSError:
             entries = []
-        newest = sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)[:_SHOWN]
-        for entry in newest:
-            changed = entry.stat().st_mtime
+        for entry in sorted(entries, key=_changed, reverse=True)[:_SHOWN]:
+            changed = _changed(entry)
             before = self._known.get(entry.name)
             if before is None or before[0] != changed:
                 before = (changed, Kept(name=entry.name, changed=changed, settings=saved_settings(Path(entry.path))))
@@ -105,11 +103,14 @@ class Shelf:
 
     def done(self, number: str) -> None:
         """It waits no longer."""
-        self._waiting(number).unlink(missing_ok=True)
+        try:
+            self._waiting(number).unlink(missing_ok=True)
+        except OSError as error:  # another program looks at it, or the folder went away
+            log.warning("The request in %s is done and cannot be removed (%s).", self._waiting(number), error)
 
     def left(self) -> Iterator[tuple[str, Wanted]]:
         """Requests that an earlier process did not come to. What cannot be read is told, and stays."""
-        for path in sorted((self.folder / WAITING).glob("*.json")):
+        for path in sorted((self.folder / WAITING).glob("*.json"), key=_changed):
             try:
                 yield path.stem, wanted_of(json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError, InputError) as error:
@@ -118,7 +119,10 @@ class Shelf:
     def _waiting(self, number: str) -> Path:
         return self.folder / WAITING / f"{number}.json"
 
-    @staticmethod
-    def clear(folder: Path) -> None:
-        """Removes what was unpacked of one request."""
-        shutil.rmtree(folder, ignore_errors=True)
+
+def _changed(entry: os.DirEntry[str] | Path) -> float:
+    """When a file was changed; 0 of one that is gone by now."""
+    try:
+        return entry.stat().st_mtime
+    except OSError:
+        return 0.0

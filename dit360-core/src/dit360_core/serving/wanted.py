@@ -24,6 +24,7 @@ from dit360_core.options import (
     own_options,
 )
 from dit360_core.panorama.formats import FORMATS, Saving, check_format
+from dit360_core.panorama.picture import check_quality
 
 OF_A_PICTURE = (SampleOptions, EditOptions, PhotoOptions, DecodeOptions)
 MOST_PHOTOS = 8
@@ -129,8 +130,12 @@ def wanted_of(told: Any) -> Wanted:
     if not isinstance(options, Mapping) or not isinstance(files, Mapping):
         raise InputError("options and files of a request are JSON objects.")
     saving = {field.name: told[field.name] for field in attrs.fields(Saving) if field.name in told}
+    own = {str(name): value for name, value in options.items() if value is not None}
+    seed = own.get("seed")
+    if isinstance(seed, str) and seed.isascii() and seed.isdigit() and len(seed) < 21:
+        own["seed"] = int(seed)  # of a page, whose numbers end at 2^53
     return Wanted(
-        options={str(name): value for name, value in options.items() if value is not None},
+        options=own,
         files=_uploads(files),
         format=f".{told.get('format', 'jpg')}".lower(),
         saving=saving_of(saving),
@@ -144,6 +149,7 @@ def saving_of(told: Mapping[str, Any]) -> Saving:
     for name, value in told.items():
         if type(value) not in kinds.get(name, (type(value),)):
             raise InputError(f"{named(name)} is {value!r:.80}, which is of another type than it takes.")
+    check_quality(told.get("quality", Saving().quality))
     return Saving(**told)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import io
+import logging
+import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -32,6 +34,8 @@ from dit360_core.serving.doors import Doors
 from dit360_core.serving.shelf import Shelf
 from dit360_core.serving.wanted import Upload, Wanted, ending_of, wanted_of
 from dit360_core.serving.working import Full, Job, Worker
+
+log = logging.getLogger("dit360")
 
 POLL = 0.05
 """Seconds between two looks at a job."""
@@ -107,7 +111,9 @@ class Web:
             Route("/pictures/{name}/view", self.view, methods=["GET"]),
         ]
         self.app = Doors(
-            Starlette(routes=routes, exception_handlers={HTTPException: _not_there}), port=port, token=token
+            Starlette(routes=routes, exception_handlers={HTTPException: _not_there, Exception: _broke}),
+            port=port,
+            token=token,
         )
 
     # ------------------------------------------------------------------------------------------------------ the page
@@ -220,12 +226,11 @@ class Web:
         return Response(text, media_type="text/html; charset=utf-8", headers=_FRAMED)
 
     async def picture(self, request: Request) -> Response:
-        """The file of a job that is done. One that is not kept in the folder is given once."""
+        """The file of a job that is done. One that is not kept in the folder goes when its job is deleted."""
         job = self._worker.job(request.path_params["number"])
         data = None if job is None else await run_in_threadpool(self._data, job)
         if job is None or data is None:
             return _wrong("There is no such picture.", 404)
-        self._worker.collect(job)
         return Response(data, media_type=_MIME[job.wanted.format])
 
     def _data(self, job: Job) -> bytes | None:
@@ -249,10 +254,15 @@ class Web:
             "seconds": round(job.seconds, 3),
             "told": [plain(line) for line in job.told],
             **job.settings,
+            **({"seed_text": str(job.settings["seed"])} if "seed" in job.settings else {}),
         }
 
     async def _take(self, wanted: Wanted) -> Job:
-        return await run_in_threadpool(self._worker.submit, secrets.token_hex(16), wanted)
+        (job,) = await self._take_all([wanted])
+        return job
+
+    async def _take_all(self, wanted: Sequence[Wanted]) -> list[Job]:
+        return await run_in_threadpool(self._worker.submit, {secrets.token_hex(16): one for one in wanted})
 
     # -------------------------------------------------------------------------------------------- OpenAI's endpoints
 
@@ -287,7 +297,7 @@ class Web:
         return await self._pictures(theirs.asked_of(theirs.plain_values(values), self._models, files))
 
     async def _pictures(self, asked: theirs.Asked) -> Response:
-        jobs = [await self._take(wanted) for wanted in asked.wanted]
+        jobs = await self._take_all(asked.wanted)
         while not all(job.over for job in jobs):
             await asyncio.sleep(POLL)
         for job in jobs:
@@ -303,6 +313,11 @@ async def _not_there(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _wrong({404: "There is nothing at this address.", 405: "This address takes another method."}.get(
         error.status_code, str(error.detail)), error.status_code)  # fmt: skip
+
+
+async def _broke(request: Request, error: Exception) -> Response:
+    log.error("An answer to %s failed.", request.url.path, exc_info=error)
+    return _wrong("The server failed; its log tells why.", 500, kind="server_error")
 
 
 async def _json(request: Request) -> Any:
@@ -343,11 +358,21 @@ def _shown(settings: Any) -> dict[str, Any]:
     """What the page uses of a picture's settings: files come from anywhere."""
     requested, used = (settings.get(name) for name in ("requested", "used"))
     return {
-        "prompt": settings.get("prompt") if isinstance(settings.get("prompt"), str) else "",
-        "negative_prompt": settings.get("negative_prompt") if isinstance(settings.get("negative_prompt"), str) else "",
-        "requested": requested if isinstance(requested, dict) else {},
-        "seed": used.get("seed") if isinstance(used, dict) else None,
+        "prompt": _text(settings.get("prompt")),
+        "negative_prompt": _text(settings.get("negative_prompt")),
+        "requested": {
+            str(name): _text(value) if isinstance(value, str) else value
+            for name, value in (requested.items() if isinstance(requested, dict) else ())
+            if isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
+        },
+        # As text: JavaScript rounds such numbers.
+        "seed": str(used["seed"]) if isinstance(used, dict) and isinstance(used.get("seed"), int) else "",
     }
+
+
+def _text(value: Any) -> str:
+    """Text that can be sent: half a character in a file's metadata cannot."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _small(panorama: Panorama) -> bytes:

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("dit360")
 
 MOST_WAITING = 100
-REMEMBERED = 64
-"""Requests that are done, of which a client may still ask."""
+MOST_UPLOADED = 2**30
+"""Bytes of all files that come with requests which wait."""
+REMEMBERED, HELD = 64, 8
+"""Requests that are done, of which a client may still ask, and how many of their pictures are held in memory."""
 PREVIEW = 384
 """Columns of previews, about."""
 
@@ -122,19 +124,33 @@ class Worker:
         self._thread.start()
         return len(left)
 
-    def submit(self, number: str, wanted: Wanted) -> Job:
-        """Takes a request. Raises Full."""
-        with self._changed:
-            if len(self._queue) >= MOST_WAITING:
-                raise Full
-            job = Job(number=number, wanted=wanted)
+    def submit(self, requests: Mapping[str, Wanted]) -> list[Job]:
+        """Takes requests, all or none, by their numbers. Raises Full."""
+        self._check_room(requests)
+        for number, wanted in requests.items():  # to the disk, while nobody waits for this
             if wanted.keep:
                 self._shelf.wait(number, wanted)
-            self._jobs[number] = job
-            self._queue.append(job)
-            self._forget()
-            self._changed.notify_all()
-        return job
+        jobs = [Job(number=number, wanted=wanted) for number, wanted in requests.items()]
+        try:
+            with self._changed:
+                self._check_room(requests)
+                for job in jobs:
+                    self._jobs[job.number] = job
+                    self._queue.append(job)
+                self._forget()
+                self._changed.notify_all()
+        except Full:
+            for job in jobs:
+                self._shelf.done(job.number)
+            raise
+        return jobs
+
+    def _check_room(self, requests: Mapping[str, Wanted]) -> None:
+        with self._changed:
+            waiting = [*(job.wanted for job in self._queue), *requests.values()]
+        uploaded = sum(len(upload.data) for wanted in waiting for upload in wanted.files.values())
+        if len(waiting) > MOST_WAITING or uploaded > MOST_UPLOADED:
+            raise Full
 
     def job(self, number: str) -> Job | None:
         """One that is known still."""
@@ -142,17 +158,12 @@ class Worker:
             return self._jobs.get(number)
 
     def cancel(self, job: Job) -> None:
-        """It is not made, or not to its end."""
+        """It is not made, or not to its end; of one that is done, nobody wants the picture from here any more."""
         with self._changed:
-            job.cancelled = True
+            job.cancelled, job.data = True, None
             if job in self._queue:
                 self._queue.remove(job)
                 self._end(job, "cancelled")
-
-    def collect(self, job: Job) -> None:
-        """A client has its picture, which is not kept here."""
-        with self._changed:
-            job.data = None
 
     def waiting(self) -> int:
         """How many wait or are being made."""
@@ -192,7 +203,10 @@ class Worker:
                 if self._ending:
                     return
                 job = self._queue.popleft()
-            self._make(job)
+            try:
+                self._make(job)
+            except Exception:  # whatever it is, others wait
+                log.exception("A request could not be ended.")
 
     def _make(self, job: Job) -> None:
         started = time.perf_counter()
@@ -216,11 +230,11 @@ class Worker:
             self._end(job, status)
 
     def _end(self, job: Job, status: str) -> None:
-        if job.wanted.keep:
-            self._shelf.done(job.number)
         # What it was made from may be large, and is used up.
         job.wanted = attrs.evolve(job.wanted, files={})
         self._tell(job, status=status)
+        if job.wanted.keep:
+            self._shelf.done(job.number)
 
     def _tell(self, job: Job, **changes: Any) -> None:
         with self._changed:
@@ -315,3 +329,6 @@ class Worker:
         over = [number for number, job in self._jobs.items() if job.over]
         for number in over[: max(0, len(over) - REMEMBERED)]:
             del self._jobs[number]
+        held = [job for job in self._jobs.values() if job.data is not None]
+        for job in held[: max(0, len(held) - HELD)]:
+            job.data = None

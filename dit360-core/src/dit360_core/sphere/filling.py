@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dit360_core.sphere.poles import on_sphere
+from dit360_core.sphere.poles import without_rays
 
 COARSE = 128
 """Rows at least at which pixels are filled: what is filled is smooth."""
@@ -38,7 +38,7 @@ def spread(picture: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     values, weight = torch.where(weight > 1e-4, values, torch.zeros_like(values)), (weight > 1e-4) * weight
     if not bool(weight.any()):
         return torch.zeros_like(picture, dtype=torch.float32)
-    smooth = on_sphere(_push_pull(values, weight))
+    smooth = without_rays(_push_pull(values, weight))
     return larger(smooth, factor)[0]
 
 

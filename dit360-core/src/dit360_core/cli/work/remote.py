@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from dit360_core.cli import terminal
 from dit360_core.cli.bar import StepBar
 from dit360_core.cli.several import counted, names_of
+from dit360_core.errors import Dit360Error
 from dit360_core.options import (
     DecodeOptions,
     EditOptions,
@@ -84,8 +86,14 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
         data, news = server.picture(wanted, lambda news: _follow(news, advance))
     for line in news["told"]:
         console.print(line, markup=False, soft_wrap=True)
-    with write_atomic(output, force=force) as file:
-        file.write(data)
+    try:
+        with write_atomic(output, force=force) as file:
+            file.write(data)
+    except Dit360Error as error:  # the disk is full, or another program took the name
+        kept = Path(tempfile.mkdtemp(prefix="dit360-")) / output.name
+        kept.write_bytes(data)
+        raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
+    server.forget(news["number"])
     console.print(
         f"Saved {output} ({news['width']}×{news['height']}, seed {news['seed']}; by the server at "
         f"{server.place.address}, {duration(time.perf_counter() - started)})",

@@ -61,7 +61,7 @@ function asked() {
     options.steps = Math.max(1, Math.round(state.steps * preset[0]));
     if (preset[1] !== 1 && !source) options.width = Math.max(64, Math.round(state.width * preset[1] / 64) * 64);
   }
-  if ($("seed").value) options.seed = Number($("seed").value);
+  if ($("seed").value) options.seed = $("seed").value;   // as text: it may be larger than a number here
   for (const field of fields()) {
     if (field.value === "") continue;
     const kind = VALUES[field.dataset.kind];
@@ -131,7 +131,7 @@ async function follow(told) {
   }
   if (told.status === "failed") throw new Error(told.error);
   if (told.status === "cancelled") return say("Stopped.");
-  say(`${told.width}×${told.height}, seed ${told.seed}, ${told.seconds.toFixed(1)} s. ${told.told.join(" ")}`);
+  say(`${told.width}×${told.height}, seed ${told.seed_text}, ${told.seconds.toFixed(1)} s. ${told.told.join(" ")}`);
   show(told.name);
   await list();
 }
