@@ -10,7 +10,6 @@ import torch
 from training import autoencoder, restore, text, transformer
 from training.export import TARGET, assemble
 
-
 THIRD = Path(restore.__file__).parent / "third"
 
 
