@@ -18,6 +18,7 @@ from dit360_core.options import LoadOptions
 from dit360_core.panorama.formats import Saving
 from dit360_core.panorama.picture import Panorama
 from dit360_core.serving import place
+from dit360_core.serving.identity import identity
 from dit360_core.serving.images_api import UnknownModel, asked_of, plain_values
 from dit360_core.serving.shelf import WAITING, Shelf
 from dit360_core.serving.wanted import MOST_PHOTOS, Upload, Wanted, wanted_of
@@ -413,21 +414,19 @@ def test_openais_parameters_become_options():
 def test_a_model_is_told_from_another_by_its_options_and_files_by_their_whole_paths(tmp_path, monkeypatch):
     (tmp_path / "style.safetensors").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert place.identity(LoadOptions()) == {}
-    near = place.identity(LoadOptions(lora=("style.safetensors",)))
-    far = place.identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),)))
-    assert near == far != place.identity(LoadOptions())
-    assert place.identity(LoadOptions(precision="bf16")) == {"precision": "bf16"}
-    strong = [
-        place.identity(LoadOptions(lora=(f"{name}:0.8",))) for name in ("style.safetensors", "./style.safetensors")
-    ]
+    assert identity(LoadOptions()) == {}
+    near = identity(LoadOptions(lora=("style.safetensors",)))
+    far = identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),)))
+    assert near == far != identity(LoadOptions())
+    assert identity(LoadOptions(precision="bf16")) == {"precision": "bf16"}
+    strong = [identity(LoadOptions(lora=(f"{name}:0.8",))) for name in ("style.safetensors", "./style.safetensors")]
     assert strong[0] == strong[1] != near
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "style.safetensors").write_bytes(b"")
     monkeypatch.chdir(tmp_path / "other")
-    assert place.identity(LoadOptions(lora=("style.safetensors:0.8",))) != strong[0]
+    assert identity(LoadOptions(lora=("style.safetensors:0.8",))) != strong[0]
     (tmp_path / "style.safetensors").write_bytes(b"other weights")
-    assert place.identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),))) != far
+    assert identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),))) != far
 
 
 def test_a_folder_that_goes_wrong_ends_no_server(tmp_path, monkeypatch):

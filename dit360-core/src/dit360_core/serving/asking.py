@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.serving.place import HOST, Place, identity, told
+from dit360_core.serving.identity import identity
+from dit360_core.serving.place import HOST, Place, told
 from dit360_core.serving.wanted import Wanted
 
 SOON = 2.0

@@ -11,8 +11,6 @@ from typing import Any
 import attrs
 import platformdirs
 
-from dit360_core.options import REPLACING, LoadOptions, options_of
-from dit360_core.planning.loras import split
 from dit360_core.system.atomic import write_atomic
 
 HOST = "127.0.0.1"
@@ -20,8 +18,6 @@ HOST = "127.0.0.1"
 PORT = 8360
 STATE = "DIT360_STATE_DIR"
 """Environment variable: the folder of what programs of this user tell each other, instead of the system's own."""
-_PATHS = ("model", "models_dir", "lora", *REPLACING)
-"""Options of a model that may name files, which one program finds by another name than the next."""
 
 
 @attrs.frozen(kw_only=True)
@@ -31,7 +27,7 @@ class Place:
     port: on HOST.
     token: who knows it may ask.
     pid: its process.
-    loading: of its model, as :func:`identity` tells it.
+    loading: of its model, as :func:`dit360_core.serving.identity.identity` tells it.
     """
 
     port: int
@@ -81,31 +77,3 @@ def told() -> Place | None:
         return None
     right = isinstance(place.port, int) and isinstance(place.token, str) and isinstance(place.loading, Mapping)
     return place if right and 0 < place.port < 65536 else None
-
-
-def identity(loading: LoadOptions) -> dict[str, Any]:
-    """What tells one loaded model from another: its options that are not the default, files by their whole paths."""
-    found: dict[str, Any] = {}
-    for name, option in options_of(LoadOptions).items():
-        value = getattr(loading, name)
-        if value == option.default or (option.kind is tuple and not value):
-            continue
-        found[name] = _whole(value) if name in _PATHS else value
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
-    return plain
-
-
-def _whole(value: Any) -> Any:
-    """Names of files that are there as absolute paths; anything else as it is."""
-    if isinstance(value, list | tuple):
-        return [_whole(one) for one in value]
-    if not isinstance(value, str) or not value:
-        return value
-    name, strength = split(value)
-    path = Path(name).expanduser()
-    if not path.exists():
-        return value
-    told = path.stat()
-    # Other weights by that name are another model.
-    own = f" {told.st_size} {told.st_mtime_ns}" if path.is_file() else ""
-    return f"{path.resolve()}{own}" + ("" if strength is None else f" {strength:g}")

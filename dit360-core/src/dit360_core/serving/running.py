@@ -12,7 +12,8 @@ import uvicorn
 from dit360_core.errors import Dit360Error, InputError, named
 from dit360_core.options import LoadOptions
 from dit360_core.serving.asking import Server
-from dit360_core.serving.place import HOST, Place, identity, tell, told, withdraw
+from dit360_core.serving.identity import identity
+from dit360_core.serving.place import HOST, Place, tell, told, withdraw
 from dit360_core.serving.shelf import Shelf
 from dit360_core.serving.web import Web
 from dit360_core.serving.working import Worker
