@@ -188,6 +188,8 @@ def test_a_shell_is_told_what_completes_a_word(tmp_path):
     words = {"_DIT360_COMPLETE": "complete_bash", "COMP_WORDS": "dit360 generate --wi", "COMP_CWORD": "2"}
     done = python(code, cwd=tmp_path, **words, **({"SHELL": os.environ["SHELL"]} if "SHELL" in os.environ else {}))
     assert {"--width", "--windows"} <= set(done.stdout.split())
+    (told,) = dit360(["--help"], cwd=tmp_path)
+    assert "--install-completion" in told.out
 
 
 # ------------------------------------------------------------------------------------------------------------ shards
