@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dit360_core.options import EditOptions, SampleOptions
+from dit360_core.options import EditOptions, SampleOptions, build
 from dit360_core.options.subjects import USUAL
+from dit360_core.planning.checks import check_honoured
+from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy.inputs import Control, Spec, asked, specs
 
@@ -96,3 +98,16 @@ def sample_options(given: Mapping[str, Any], controls: Sequence[Control]) -> dic
         if given.get(switch):
             found |= asked([control], {control.name: given.get(control.name, control.spec()[1]["default"])})
     return found
+
+
+def check_sampling(options: Mapping[str, Any]) -> None:
+    """What can be wrong with them before anything is loaded.
+
+    options: of :func:`sample_options`.
+
+    Raises InputError, and what an attention backend that is not there raises.
+    """
+    asked_for = build(SampleOptions, {"prompt": "any", **options})
+    check_honoured(asked_for, default_registry())
+    if asked_for.attention_backend not in ("pipeline", "auto"):
+        default_registry().find("attention", asked_for.attention_backend)

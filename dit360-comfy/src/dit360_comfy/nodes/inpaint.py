@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
-from dit360_core.options import SampleOptions, build, check_size
+from dit360_core.options import SampleOptions, check_size
 from dit360_core.pipeline.editing.canvas import FEATHER, GROWN, around_hole, held_latents, share_of, smoothed
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
-from dit360_core.planning.checks import check_honoured
-from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host
 from dit360_comfy.edges import BLEND_MODES
@@ -29,6 +27,7 @@ from dit360_comfy.nodes.controls import (
     SEED,
     SOLVING,
     WORDS,
+    check_sampling,
     guidance,
     sample_options,
     steps,
@@ -113,10 +112,7 @@ class DiT360Inpaint(Node):
 
     @classmethod
     def check(cls, given: Mapping[str, Any]) -> None:
-        asked_for = build(SampleOptions, {"prompt": "any", **sample_options(given, (_DENOISE,))})
-        check_honoured(asked_for, default_registry())
-        if asked_for.attention_backend not in ("pipeline", "auto"):
-            default_registry().find("attention", asked_for.attention_backend)
+        check_sampling(sample_options(given, (_DENOISE,)))
 
     def run(
         self, dit360_pipe: Any, conditioning: Any, image: Any, mask: Any, blur_radius: int, blend_mode: str,

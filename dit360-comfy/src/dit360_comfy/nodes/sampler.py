@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 
 import attrs
 from dit360_core.errors import InputError
-from dit360_core.options import SampleOptions, build, check_size
+from dit360_core.options import SampleOptions, check_size
 from dit360_core.pipeline.editing.canvas import held_latents, share_of
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Latents, Shown
-from dit360_core.planning.checks import check_honoured
-from dit360_core.plugins.registry import default_registry
 
 from dit360_comfy import host
 from dit360_comfy.conditioning import to_fill
@@ -30,6 +28,7 @@ from dit360_comfy.nodes.controls import (
     SEED,
     SOLVING,
     WORDS,
+    check_sampling,
     guidance,
     sample_options,
     steps,
@@ -111,10 +110,7 @@ class DiT360Sampler(Node):
                 f"denoise is {options['denoise']:g}, which keeps a part of latent_image, and nothing is connected "
                 "there; connect a DiT360 Encode to it, or set denoise to 1."
             )
-        asked_for = build(SampleOptions, {"prompt": "any", **options})
-        check_honoured(asked_for, default_registry())
-        if asked_for.attention_backend not in ("pipeline", "auto"):
-            default_registry().find("attention", asked_for.attention_backend)
+        check_sampling(options)
 
     def run(
         self,

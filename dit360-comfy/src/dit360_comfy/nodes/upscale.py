@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from dit360_core.options import SampleOptions, build
+from dit360_core.options import SampleOptions
 from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.resizing import enlarged
 from dit360_core.pipeline.editing.canvas import held_latents, share_of
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
-from dit360_core.planning.checks import check_honoured
-from dit360_core.planning.larger import LEAST_STEPS, MOST, check_wider, check_width
-from dit360_core.plugins.registry import default_registry
+from dit360_core.planning.larger import MOST, check_wider, check_width, steps_of
 
 from dit360_comfy import host
 from dit360_comfy.inputs import Control, Spec, specs
 from dit360_comfy.nodes.base import Node, pipe_input
-from dit360_comfy.nodes.controls import ADVANCED, FREE, PADDING, SEED, SOLVING, WORDS, guidance, sample_options, steps
+from dit360_comfy.nodes.controls import (
+    ADVANCED,
+    FREE,
+    PADDING,
+    SEED,
+    SOLVING,
+    WORDS,
+    check_sampling,
+    guidance,
+    sample_options,
+    steps,
+)
 from dit360_comfy.nodes.painting import Start, encoded, paint, tell
 from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, tell_of_more
 from dit360_comfy.pipe import pipe_of
@@ -77,10 +85,7 @@ class DiT360Upscale(Node):
     def check(cls, given: Mapping[str, Any]) -> None:
         if given.get("width") is not None:
             check_width(given["width"])
-        asked_for = build(SampleOptions, {"prompt": "any", **sample_options(given, (_DENOISE,))})
-        check_honoured(asked_for, default_registry())
-        if asked_for.attention_backend not in ("pipeline", "auto"):
-            default_registry().find("attention", asked_for.attention_backend)
+        check_sampling(sample_options(given, (_DENOISE,)))
 
     def run(
         self, dit360_pipe: Any, conditioning: Any, image: Any, width: int, mask: Any = None, negative: Any = None,
@@ -101,7 +106,7 @@ class DiT360Upscale(Node):
         def begin(pipeline: Pipeline, options: dict[str, Any]) -> list[Start]:
             # Those of a whole run, and of it the part that is made anew, unless the node says how many.
             share = options.get("denoise", SampleOptions(prompt="any").denoise)
-            options.setdefault("steps", max(LEAST_STEPS, math.ceil(pipeline.plan.model.steps * share)))
+            options.setdefault("steps", steps_of(pipeline.plan.model.steps, share))
             begun = []
             for at, one in enumerate(planes):
                 large = torch.from_numpy(enlarged(one.movedim(0, -1).numpy(), (width, width // 2)))

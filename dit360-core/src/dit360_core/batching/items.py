@@ -6,7 +6,6 @@ import difflib
 import functools
 import hashlib
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.photos import parsed
 from dit360_core.panorama.picture import saved_settings
 from dit360_core.pipeline.editing.opening import Files
-from dit360_core.planning.larger import LEAST_STEPS, check_width
+from dit360_core.planning.larger import check_width, steps_of
 from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
 from dit360_core.system.naming import file_within, slug_of
 
@@ -243,7 +242,7 @@ class _Maker:
         # How much of it is made anew, and in which windows, is said of the larger one.
         first = build(SampleOptions, {n: v for n, v in asked.items() if "image" in own or n not in USUAL_LARGER})
         if first.steps is not None:
-            large = attrs.evolve(large, steps=max(LEAST_STEPS, math.ceil(first.steps * large.denoise)))
+            large = attrs.evolve(large, steps=steps_of(first.steps, large.denoise))
         return first, large
 
     def _files(

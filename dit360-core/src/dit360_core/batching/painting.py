@@ -14,7 +14,7 @@ import attrs
 from dit360_core.batching.items import SAME_PICTURE, Item, digest
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.errors.log import marked_message
-from dit360_core.options import LoadOptions, SampleOptions, build, changed_options
+from dit360_core.options import LoadOptions, build, changed_options
 from dit360_core.panorama.formats import Saving, format_of
 from dit360_core.panorama.picture import Panorama, encoded
 from dit360_core.pipeline.editing.given import Given, Outline
@@ -148,11 +148,11 @@ class Painter:
             if painted is not None:
                 if given is not None:
                     given.tell(painted)
-                panorama = self._pipe.generate(**_changed(painted), **decoding, given=given, progress=progress)
+                panorama = self._pipe.generate(**changed_options(painted), **decoding, given=given, progress=progress)
             assert panorama is not None
             if not item.larger:
                 return panorama
-            options = _changed(item.sampling)
+            options = changed_options(item.sampling)
             to, prompt = options.pop("width"), options.pop("prompt")
             if painted is None and given is not None:
                 options |= changed_options(given.options)
@@ -160,10 +160,6 @@ class Painter:
             return self._pipe.upscale(
                 panorama, prompt, to=to, mask=mask, state=state, progress=progress, **options, **decoding
             )
-
-
-def _changed(sampling: SampleOptions) -> dict[str, Any]:
-    return attrs.asdict(sampling, filter=lambda field, value: value != field.default)
 
 
 def job_of(item: Item, saving: Saving) -> Job:

@@ -42,8 +42,17 @@ def asked_of(
     given = {**USUAL_LARGER, **own, "prompt": words, "width": to}
     asked = build(SampleOptions, given, beside=DecodeOptions)
     if asked.steps is None:
-        asked = attrs.evolve(asked, steps=max(LEAST_STEPS, math.ceil(model.steps * asked.denoise)))
+        asked = attrs.evolve(asked, steps=steps_of(model.steps, asked.denoise))
     return asked
+
+
+def steps_of(whole: int, denoise: float) -> int:
+    """The steps of a larger picture when none are asked for.
+
+    whole: steps of a whole run of the model.
+    denoise: the share of them that is made again, in (0, 1].
+    """
+    return max(LEAST_STEPS, math.ceil(whole * denoise))
 
 
 def check_larger(image: Panorama | Image, to: int) -> None:

@@ -17,7 +17,15 @@ import attrs
 
 from dit360_core.batching.painting import listening
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
-from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, build, own_options
+from dit360_core.options import (
+    DecodeOptions,
+    EditOptions,
+    LoadOptions,
+    PhotoOptions,
+    build,
+    changed_options,
+    own_options,
+)
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.picture import Panorama, encoded
 from dit360_core.pipeline.editing.given import Given
@@ -220,9 +228,8 @@ class Worker:
                 status = "cancelled"
             except Exception as error:
                 log.debug("%s", job.number, exc_info=True)
-                ours = isinstance(error, Dit360Error)
                 job.error = Sentence(error.sentence if isinstance(error, Dit360Error) else one_line(error))
-                job.wrong = ours and isinstance(error, InputError)
+                job.wrong = isinstance(error, InputError)
                 log.error("A picture could not be made: %s", job.error)
                 status = "failed"
         job.told, job.seconds, job.preview = tuple(told), time.perf_counter() - started, None
@@ -232,9 +239,10 @@ class Worker:
     def _end(self, job: Job, status: str) -> None:
         # What it was made from may be large, and is used up.
         job.wanted = attrs.evolve(job.wanted, files={})
-        self._tell(job, status=status)
+        # Before anybody is told: who sees it ended finds nothing that waits.
         if job.wanted.keep:
             self._shelf.done(job.number)
+        self._tell(job, status=status)
 
     def _tell(self, job: Job, **changes: Any) -> None:
         with self._changed:
@@ -254,7 +262,7 @@ class Worker:
         steps = sampling.steps or pipe.plan.model.steps
         self._tell(job, status="sampling", steps=steps)
         decoding = build(DecodeOptions, own_options(DecodeOptions, dict(wanted.options)))
-        asked = attrs.asdict(sampling, filter=lambda field, value: value != field.default)
+        asked = changed_options(sampling)
         width = sampling.width or pipe.plan.model.width
 
         def tap(done: int, of: int, expected: Any) -> None:

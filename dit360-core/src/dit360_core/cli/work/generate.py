@@ -27,6 +27,7 @@ from dit360_core.options import (
     SampleOptions,
     budget_of,
     build,
+    changed_options,
     own_options,
 )
 from dit360_core.panorama.picture import Panorama, check_save, rescue
@@ -100,7 +101,7 @@ def run(
     for number, one in enumerate(outputs):
         began = time.perf_counter()
         each = counted(sampling, number)
-        asked = attrs.asdict(each, filter=lambda field, value: value != field.default)
+        asked = changed_options(each)
         with StepBar(console) as advance, undisturbed():
             tap = partial(_shown, console, pipe) if shows else None
             panorama = pipe.generate(**asked, **attrs.asdict(decoding), given=given, progress=advance, tap=tap)
