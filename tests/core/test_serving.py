@@ -457,6 +457,34 @@ def test_a_folder_that_goes_wrong_ends_no_server(tmp_path, monkeypatch):
     assert worker.waiting() == 0
 
 
+def test_while_a_model_is_read_it_is_told_how_far_that_is_and_may_be_stopped(tmp_path):
+    from dit360_core.serving.working import Worker
+
+    class Watched(Worker):
+        def _tell(self, job, **changes):
+            heard.append((job.status, changes.get("doing")))
+            if "doing" in changes and job.number == "first":
+                self.cancel(job)
+            super()._tell(job, **changes)
+
+    heard = []
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    worker = Watched(LoadOptions(evict="all"), shelf)
+    worker.start()
+    wanted = Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})
+    jobs = [worker.submit({number: wanted})[0] for number in ("first", "second")]
+    deadline = time.monotonic() + 300
+    while not all(job.over for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    worker.stop()
+    assert [job.status for job in jobs] == ["cancelled", "done"]
+    assert ("loading", "Reading weights 0%") in heard
+    assert ("sampling", "Reading weights 0%") in heard  # what was evicted
+    assert jobs[1].doing == ""
+
+
 def test_half_a_character_in_a_pictures_metadata_spoils_no_list(server):
     picture = Panorama(Image.new("RGB", (128, 64)), {"prompt": "half \ud800", "used": {"seed": 2**63 + 1}})
     picture.save(server.folder / "half.png")

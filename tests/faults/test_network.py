@@ -75,7 +75,11 @@ class Answer(BaseHTTPRequestHandler):
             ]
             self.send(200, json.dumps(files).encode(), content_type="application/json")
         elif api:
-            about = {"id": repo, "sha": SHA, "siblings": [{"rfilename": name} for name in self.files_of(fault)]}
+            sizes = {name: len(data) for name, data in self.files_of(fault).items()}
+            if fault == "larger-than-the-disk":
+                sizes[BIG] = 2**60
+            siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+            about = {"id": repo, "sha": SHA, "siblings": siblings}
             self.send(200, json.dumps(about).encode(), content_type="application/json")
         else:
             self.send_file(fault if sick else "", file[3], body)
@@ -159,6 +163,8 @@ FAULTS = {
     "cut-short": r"The download of someone/cut-short arrived damaged \(Consistency check failed: .*\); run it again",
     "other-bytes": r"transformer.diffusion_pytorch_model.safetensors is damaged or cut off .*"
     "; download it again with 'hf download someone/other-bytes --force-download'",
+    "larger-than-the-disk": r"someone/larger-than-the-disk takes 10737418\d\d.\d GiB more in .*hub, where .* GiB are "
+    "free; free disk space, or move the cache with HF_HOME",
     "leads-out": r"What the Hub says of someone/leads-out cannot be used \(.*\.\..*\); get another model",
 }  # fmt: skip
 WAITING = ("silent", "breaks-off")
@@ -270,3 +276,24 @@ def test_a_lora_and_a_part_of_a_model_are_refused_in_the_same_words(hub, home):
         assert re.fullmatch(
             r"Error: someone/gated-too is behind a licence [^\n]+ then run 'hf auth login'\.\n", said.err
         )
+
+
+def test_a_download_tells_how_many_bytes_have_arrived_and_what_a_listener_raises_ends_it(hub, home):
+    code = (
+        "from dit360_core.models.weights.hub import fetch\n"
+        "from dit360_core.system.progress import telling\n"
+        "class Enough(Exception): pass\n"
+        "def stop(doing, done, total):\n"
+        "    if done: raise Enough\n"
+        "heard = []\n"
+        "try:\n"
+        "    with telling(stop): fetch('someone/watched', ['*/*'])\n"
+        "except Enough: print('ended')\n"
+        "with telling(lambda *told: heard.append(told)): folder = fetch('someone/watched', ['*/*'])\n"
+        "doing, done, total = zip(*heard)\n"
+        "print(set(doing), list(done) == sorted(done), done[-1] == total[-1])\n"
+        "with telling(lambda *told: heard.append(told)): assert fetch('someone/watched', ['*/*']) == folder\n"
+        "print(len(heard) == len(doing))\n"
+    )
+    said = python(code, cwd=home, **around(hub, home))
+    assert said.stdout.split("\n")[:3] == ["ended", "{'Downloading someone/watched'} True True", "True"], said.stderr

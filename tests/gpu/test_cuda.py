@@ -36,6 +36,14 @@ def test_a_seed_gives_the_same_picture_on_cpu_and_gpu():
     assert psnr(cpu, gpu) >= 40
 
 
+def test_moving_weights_to_the_gpu_is_told():
+    heard = []
+    dit360.load("tiny", device="cuda", offload="none", progress=lambda *told: heard.append(told))
+    moved = [told for told in heard if told[0] == "Moving weights to cuda"]
+    assert moved[0][1] == 0
+    assert moved[-1][1] == moved[-1][2] > 0
+
+
 @pytest.mark.parametrize("solver", ["flow_match", "heun", "unipc", "dpmpp_2m", "ddim"])
 def test_every_solver_paints_the_same_picture_on_cpu_and_gpu(solver):
     """Fresh noise too: it is drawn on the CPU."""

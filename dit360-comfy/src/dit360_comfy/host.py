@@ -6,6 +6,7 @@ runs. Without ComfyUI nobody interrupts and nothing is shown, so that the nodes 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dit360_core.system.memory import gib
+from dit360_core.system.progress import telling
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+log = logging.getLogger("dit360")
 
 
 @contextmanager
@@ -61,6 +67,28 @@ class Progress:
 
         shown = None if preview is None else ("JPEG", preview, args.preview_size)
         self._bar.update_absolute(steps, max(1, of), shown)
+
+
+@contextmanager
+def slow_things_shown() -> Iterator[None]:
+    """In this block the node's bar shows what is downloaded and read, and ComfyUI's button for it stops that."""
+    bar: Any = None
+    of = ""
+
+    def told(doing: str, done: int, total: int) -> None:
+        nonlocal bar, of
+        check_interrupt()
+        if not in_comfyui():
+            return
+        if doing != of:
+            import comfy.utils
+
+            bar, of = comfy.utils.ProgressBar(total), doing
+            log.info("%s, %s.", doing, gib(total))
+        bar.update_absolute(done, total)
+
+    with telling(told):
+        yield
 
 
 def shows_previews() -> bool:

@@ -40,7 +40,8 @@ class Source:
         self.options = options
         self.only = only
         host.check_interrupt()
-        self.prepared: Prepared = prepare(options, registry=default_registry())
+        with host.slow_things_shown():
+            self.prepared: Prepared = prepare(options, registry=default_registry())
         # Whether it fits is seen here, and not when the weights are read.
         changed = {part for one in self.prepared.loras() for part in one.lora.layers}
         family = self.prepared.architecture
@@ -65,7 +66,7 @@ class Source:
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
         """The pipeline at work: nobody else uses it meanwhile, ComfyUI can stop it, and its memory is ComfyUI's."""
-        with self._lock, _at_work, host.plain_mode():
+        with self._lock, _at_work, host.plain_mode(), host.slow_things_shown():
             host.check_interrupt()
             pipeline = self._loaded()
             self._at_hand = frozenset()

@@ -44,6 +44,7 @@ from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.machine import Machine
 from dit360_core.system.memory import free_memory
 from dit360_core.system.naming import existing
+from dit360_core.system.progress import Told, telling
 
 if TYPE_CHECKING:
     from dit360_core.models.weights.forms.kept import Kept
@@ -58,19 +59,26 @@ Picture = tuple[SampleOptions, DecodeOptions]
 
 @takes(LoadOptions)
 def load(
-    model: str = "tiny", *, registry: Registry | None = None, machine: Machine | None = None, **options: Any
+    model: str = "tiny",
+    *,
+    registry: Registry | None = None,
+    machine: Machine | None = None,
+    progress: Told | None = None,
+    **options: Any,
 ) -> Pipeline:
     """Loads a model and decides which backends it runs on.
 
     model: a known name, a diffusers folder, or a Hub id.
     registry: of the plugins; None: those that are installed.
     machine: what is there to compute on; None: this one, looked at now.
+    progress: called while files are downloaded, read and moved, with (what is being done, bytes done, bytes in all).
 
     Raises InputError (bad option, unknown name), ModelError (files), BackendUnavailable (reasons of every candidate),
     all before the weights are read.
     """
     asked = build(LoadOptions, {"model": model, **options})
-    return prepare(asked, registry=registry or default_registry(), machine=machine).load()
+    with telling(progress):
+        return prepare(asked, registry=registry or default_registry(), machine=machine).load()
 
 
 def prepare(

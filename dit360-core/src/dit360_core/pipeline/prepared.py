@@ -25,7 +25,9 @@ from dit360_core.models.shapes.shapes import Shapes
 from dit360_core.models.weights.conversion import Converted
 from dit360_core.models.weights.files import ModelFiles
 from dit360_core.models.weights.forms.kept import Kept, load_kept
+from dit360_core.models.weights.forms.manifest import bytes_of_weights
 from dit360_core.models.weights.parts import load_parts
+from dit360_core.models.weights.progress import reading
 from dit360_core.models.weights.store import Stored, restore_part
 from dit360_core.models.weights.stream import Quantizing, load_part, survey
 from dit360_core.pipeline.pipeline import Pipeline
@@ -149,8 +151,9 @@ class Prepared:
         """Parts on the CPU (quantized ones where they rest), ready to be placed, and what became of those quantized."""
         plan, networks = self.plan, self.architecture.networks
         fused = tuple(loras) if plan.lora_mode == "fuse" else ()
-        done, converted = self._quantized(names, fused)
-        parts = load_parts(networks, self.folder, plan.precision, names, done)
+        with reading({name: bytes_of_weights(self.folder / name) for name in names}):
+            done, converted = self._quantized(names, fused)
+            parts = load_parts(networks, self.folder, plan.precision, names, done)
         for name, part in parts.items():
             if name not in done:
                 fuse(part, name, fused)

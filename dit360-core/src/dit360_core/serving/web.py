@@ -248,6 +248,7 @@ class Web:
             "ahead": self._worker.ahead(job) if job.status == "waiting" else 0,
             "done": job.done,
             "steps": job.steps,
+            "doing": job.doing,
             "preview": job.preview is not None,
             "error": plain(job.error),
             "wrong": job.wrong,

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.serving.shelf import Shelf
 from dit360_core.serving.wanted import Wanted
 from dit360_core.system.memory import give_back_freed_memory
+from dit360_core.system.progress import telling
 
 if TYPE_CHECKING:
     from dit360_core.pipeline.pipeline import Pipeline
@@ -66,6 +68,7 @@ class Job:
     number: by which a client asks for it; nobody can guess it.
     status: waiting, loading, sampling, decoding, done, failed or cancelled.
     done, steps: of sampling.
+    doing: what is being read or moved in its course, with the share that is done; empty: nothing.
     version: counts up with every change.
     error: of one that failed, a sentence.
     wrong: whether the request was at fault, and not this machine.
@@ -82,6 +85,7 @@ class Job:
     status: str = "waiting"
     done: int = 0
     steps: int = 0
+    doing: str = ""
     version: int = 0
     error: str = ""
     wrong: bool = False
@@ -218,7 +222,7 @@ class Worker:
 
     def _make(self, job: Job) -> None:
         started = time.perf_counter()
-        with listening() as told:
+        with listening() as told, telling(partial(self._slow, job)):
             try:
                 self._paint(job)
                 status = "done"
@@ -317,11 +321,17 @@ class Worker:
     def _loaded(self, job: Job) -> Pipeline:
         if self._pipe is None:
             self._tell(job, status="loading")
-            with undisturbed():
-                self._pipe = self._ready.load()
-            # What was prepared is used up by loading.
-            self._ready = prepare(self._loading, registry=self._registry)
+            try:
+                with undisturbed():
+                    self._pipe = self._ready.load()
+            finally:
+                # What was prepared is used up by loading, to its end or not.
+                self._ready = prepare(self._loading, registry=self._registry)
         return self._pipe
+
+    def _slow(self, job: Job, doing: str, done: int, total: int) -> None:
+        self._look(job)
+        self._tell(job, doing="" if done == total else f"{doing} {done / total:.0%}")
 
     def _look(self, job: Job) -> None:
         if job.cancelled or self._ending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dit360_core.batching import Batch
 from dit360_core.batching.items import Item
 from dit360_core.system.durations import duration
+from dit360_core.system.progress import telling
 
 
 def run(console: Console, source: Path, output: Path, *, dry_run: bool, **options: Any) -> int:
@@ -84,13 +86,21 @@ class _Bar:
         )
         self._pictures = self._bar.add_task("Pictures", total=total, completed=there)
         self._steps: Any = None
+        self._within = ExitStack()
 
     def __enter__(self) -> _Bar:
         self._bar.start()
+        self._within.enter_context(telling(self._told))
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._within.close()
         self._bar.stop()
+
+    def _told(self, doing: str, done: int, total: int) -> None:
+        self._bar.update(
+            self._pictures, description="Pictures" if done == total else f"Pictures ({doing} {done / total:.0%})"
+        )
 
     def advance(self) -> None:
         """One picture more."""

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dit360_core.cli import terminal
-from dit360_core.cli.bar import StepBar
+from dit360_core.cli.bar import LoadingBar, StepBar
 from dit360_core.cli.several import counted, names_of
 from dit360_core.cli.timeline import check_timeline, save_timeline
 from dit360_core.errors import Dit360Error
@@ -86,7 +85,7 @@ def run(
     given.tell(sampling)
 
     started = time.perf_counter()
-    with console.status(Text(f"Loading {loading.model} …")):
+    with LoadingBar(console, loading.model):
         ready = prepare(
             loading,
             registry=default_registry(),

@@ -14,6 +14,7 @@ from dit360_core.errors import marked
 from dit360_core.options import LoadOptions, build, flag
 from dit360_core.planning.written import check_target
 from dit360_core.plugins.registry import default_registry
+from dit360_core.system.progress import telling
 
 if TYPE_CHECKING:
     from dit360_core.pipeline.state import State
@@ -37,7 +38,8 @@ def _quantized(console: Console, model: str, output: Path, options: dict[str, An
                 tasks[part] = bar.add_task(part, total=layers)
             bar.update(tasks[part], completed=done)
 
-        return quantize(model, output, progress=advance, **options)
+        with telling(advance):
+            return quantize(model, output, progress=advance, **options)
 
 
 def _report(state: State, output: Path) -> None:

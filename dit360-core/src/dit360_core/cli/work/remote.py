@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,9 @@ def made(
 
 def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, force: bool) -> bytes:
     started = time.perf_counter()
-    with StepBar(console) as advance:
-        data, news = server.picture(wanted, lambda news: _follow(news, advance))
+    bar = StepBar(console)
+    with bar as advance:
+        data, news = server.picture(wanted, partial(_follow, bar, advance))
     for line in news["told"]:
         console.print(line, markup=False, soft_wrap=True)
     try:
@@ -103,9 +105,10 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
     return data
 
 
-def _follow(news: Mapping[str, Any], advance: Any) -> None:
+def _follow(bar: StepBar, advance: Callable[[int, int], None], news: Mapping[str, Any]) -> None:
     if news["steps"]:
         advance(news["done"], news["steps"])
+    bar.say(news.get("doing", ""))
 
 
 def _wanted(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import webbrowser
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from dit360_core.cli.bar import LoadingBar
 from dit360_core.errors import BackendUnavailable
 from dit360_core.options import LoadOptions, build, own_options
 from dit360_core.serving.place import Place
@@ -29,7 +31,10 @@ def run(console: Console, port: int, output: Path, idle: float, open_page: bool,
     shelf = Shelf(output)
     shelf.check()
 
+    bar = ExitStack()
+
     def begun(place: Place, left: int) -> None:
+        bar.close()
         address = f"{place.address}/?token={place.token}"
         for line in (
             f"{loading.model} is served on this machine; pictures go to {output}.",
@@ -44,4 +49,6 @@ def run(console: Console, port: int, output: Path, idle: float, open_page: bool,
 
     from dit360_core.serving.running import serve  # brings starlette and uvicorn, which may be missing
 
-    serve(loading, shelf, port, idle, begun)
+    with bar:
+        bar.enter_context(LoadingBar(console, loading.model))
+        serve(loading, shelf, port, idle, begun)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
-from dit360_core.cli.bar import StepBar
+from dit360_core.cli.bar import LoadingBar, StepBar
 from dit360_core.cli.work.generate import saved
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, build, own_options
 from dit360_core.panorama.masks import open_mask
@@ -48,7 +47,7 @@ def run(
     hole = None if mask is None else open_mask(mask)
     own = {name: value for name, value in options.items() if name not in of_the_model}
     started = time.perf_counter()
-    with console.status(Text(f"Loading {loading.model} …")):
+    with LoadingBar(console, loading.model):
         ready = prepare(loading, registry=default_registry())
         asked = asked_of(picture, words, to, own, ready.plan.model)
         ready = prepare(loading, registry=default_registry(), picture=(asked, decoding))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from dit360_core.errors import InputError, setting
 from dit360_core.models.architecture import Architecture
 from dit360_core.models.weights.quiet import quiet
 from dit360_core.system.memory import gib
+from dit360_core.system.progress import underway
 
 _HOOKS = ("group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker")
 
@@ -37,13 +39,34 @@ def place(pipe: Any, architecture: Architecture, offload: str, device: torch.dev
             if part is not None:
                 place_part(architecture, name, part, offload, device)
     else:
+        move([part for name in architecture.names if (part := getattr(pipe, name, None)) is not None], device)
         pipe.to(device)
+
+
+def move(parts: Sequence[torch.nn.Module], device: torch.device) -> None:
+    """Moves parts to a device block by block, and tells how far that is: what lies on mapped files is read by it."""
+    here = [tensor for part in parts for tensor in _tensors(part) if tensor.device.type != device.type]
+    with underway(f"Moving weights to {device.type}", sum(tensor.nbytes for tensor in here)) as progress:
+        for part in parts:
+            for block in [block for child in part.children() for block in _blocks(child)]:
+                size = sum(tensor.nbytes for tensor in _tensors(block) if tensor.device.type != device.type)
+                block.to(device)
+                progress.advance(size)
+            part.to(device)
+
+
+def _blocks(child: torch.nn.Module) -> Iterable[torch.nn.Module]:
+    return child if isinstance(child, torch.nn.ModuleList) else (child,)
+
+
+def _tensors(module: torch.nn.Module) -> Sequence[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def place_part(architecture: Architecture, name: str, part: Any, offload: str, device: torch.device) -> None:
     """One part, by blocks if ``offload`` says so of it, else on the device."""
     if name not in architecture.by_blocks(offload):
-        part.to(device)
+        move([part], device)
         return
     with quiet():
         from diffusers.hooks.group_offloading import apply_group_offloading

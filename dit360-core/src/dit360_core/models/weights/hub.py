@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from dit360_core.errors import ModelError, first_line
 from dit360_core.models.weights.headers import Damaged
+from dit360_core.system.memory import gib
+from dit360_core.system.progress import Progress, listener
 
 LORA_FILES = ["*.safetensors", "adapter_config.json"]
 SUBFOLDERS = ["*/*"]
@@ -25,20 +28,19 @@ TRIES = 3
 """How often one thing is asked for while the Hub says that it cannot now."""
 
 
-def _answers(repo_id: str) -> bool:
-    """Whether the Hub says anything about a repository, be it a refusal, within a limit."""
+def _about(repo_id: str, revision: str | None) -> tuple[bool, Any]:
+    """Whether the Hub says anything about a repository, be it a refusal, within a limit; and what it says of it."""
     from huggingface_hub import HfApi, errors
 
     try:
-        HfApi().model_info(repo_id, timeout=ANSWER_WITHIN)
+        return True, HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=ANSWER_WITHIN)
     except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled):
-        return True  # the download will say the same, and the sentence is made there
+        return True, None  # the download will say the same, and the sentence is made there
     except Exception as error:
         # The Hub's client is httpx or httpx2, by its version; whatever it raises here is a network that does not work.
         if not type(error).__module__.startswith("httpx"):
             raise
-        return False
-    return True
+        return False, None
 
 
 def cached(repo_id: str, patterns: list[str]) -> Path | None:
@@ -57,20 +59,37 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None,
     revision: a branch, a tag or a commit; None for the newest.
 
     Raises ModelError: unknown id, licence not accepted, token missing or wrong, too many requests, no network, disk
-    full. What has arrived by then stays, and the next try goes on there.
+    full. What has arrived by then stays, and the next try goes on there. What a listener of
+    :mod:`dit360_core.system.progress` raises ends the download, and is raised.
     """
+    stopped: list[BaseException] = []
+    try:
+        return _fetch(repo_id, patterns, [*NEVER, *(ignore or [])], revision, stopped)
+    except ModelError:
+        if stopped:
+            raise stopped[0] from None
+        raise
+
+
+def _fetch(
+    repo_id: str, patterns: list[str], ignore: list[str], revision: str | None, stopped: list[BaseException]
+) -> Path:
+    """As :func:`fetch`. stopped: takes what a listener raises."""
     from huggingface_hub import errors, snapshot_download
 
     page = f"https://huggingface.co/{repo_id}"
     try:
-        alive = _answers(repo_id)
+        alive, about = _about(repo_id, revision)
+        size = 0 if about is None else _missing(about, patterns, ignore)
+        _check_room(repo_id, size)
         with _impatient(repo_id):
             folder = snapshot_download(
                 repo_id,
                 revision=revision,
                 allow_patterns=patterns,
-                ignore_patterns=[*NEVER, *(ignore or [])],
+                ignore_patterns=ignore,
                 local_files_only=not alive,
+                tqdm_class=_bar(Progress(f"Downloading {repo_id}", size), stopped) if listener() is not None else None,
             )
         return Path(folder)
     except ModelError:
@@ -126,6 +145,62 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None,
         raise ModelError(
             f"The download of {repo_id} broke off ({first_line(error)}); run it again, it goes on where it stopped."
         ) from error
+
+
+def _missing(about: Any, patterns: list[str], ignore: list[str]) -> int:
+    """Bytes of the files of a repository that match and are not in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    sizes = {file.rfilename: file.size or 0 for file in about.siblings or ()}
+    names = filter_repo_objects(sizes, allow_patterns=patterns, ignore_patterns=ignore)
+    return sum(
+        sizes[name] for name in names if not isinstance(try_to_load_from_cache(about.id, name, revision=about.sha), str)
+    )
+
+
+def _check_room(repo_id: str, size: int) -> None:
+    """Raises ModelError unless the disk takes what is to be downloaded."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE)
+    begun = (cache / repo_folder_name(repo_id=repo_id, repo_type="model") / "blobs").glob("*.incomplete")
+    more = size - sum(file.stat().st_size for file in begun)
+    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if more > free:
+        raise ModelError(
+            f"{repo_id} takes {gib(more)} more in {cache}, where {gib(free)} are free; free disk space, or move the "
+            "cache with HF_HOME."
+        )
+
+
+def _bar(progress: Progress, stopped: list[BaseException]) -> type[Any]:
+    """What huggingface_hub is to tell how many bytes have arrived, in the place of its own bars.
+
+    stopped: takes what a listener raises, which huggingface_hub would hand on as a download that failed.
+    """
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            self._of_bytes = settings.get("unit") == "B"
+            super().__init__(*args, **{**settings, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            if not self._of_bytes:
+                return
+            # Of what came through the network and what is on the disk, which are told apart, the more counts.
+            self.n += n or 0
+            progress.total = max(progress.total, int(self.total or 0))
+            try:
+                progress.reach(self.n)
+            except BaseException as error:
+                stopped.append(error)
+                raise
+
+    return Bar
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from dit360_core.models.weights.forms.packed import PackedEmbedding
 from dit360_core.models.weights.forms.reading import FileTensors
 from dit360_core.models.weights.forms.renaming import Wanted
 from dit360_core.models.weights.headers import check_names, sources
+from dit360_core.models.weights.progress import read_of
 from dit360_core.models.weights.selection import Selection, selections
 from dit360_core.models.weights.tensors import Tensors
 from dit360_core.system.memory import give_back_freed_memory
@@ -278,7 +279,9 @@ def assemble(
 ) -> tuple[Layer, ...]:
     """Puts pieces into a module on the meta device, until none of it is left there. Raises ModelError if one is."""
     layers = []
+    read = read_of(part, sum(tensor.numel() for tensor in held(module).values()))
     for piece in found:
+        read(_numbers(module, piece))
         if isinstance(piece.content, torch.nn.Module):
             wanted = dtype_of(module, piece.name, dtype)
             place(module, piece.name, networks.as_used(part, piece.name, piece.content, wanted))
@@ -302,6 +305,13 @@ def assemble(
             "download the whole model."
         )
     return tuple(layers)
+
+
+def _numbers(module: torch.nn.Module, piece: Piece) -> int:
+    """How many numbers of a module a piece takes the place of."""
+    if isinstance(piece.content, torch.Tensor):
+        return piece.content.numel()
+    return sum(parameter.numel() for parameter in module.get_submodule(piece.name).parameters())
 
 
 def _tie(module: Any) -> None:

@@ -124,7 +124,7 @@ async function follow(told) {
       waiting: told.ahead ? `Waiting for ${told.ahead} other picture${told.ahead === 1 ? "" : "s"} …` : "Waiting …",
       loading: "Reading the model …", sampling: `Step ${told.done} of ${told.steps}`, decoding: "Decoding …",
     };
-    say(words[told.status]);
+    say(told.doing ? `${told.doing} …` : words[told.status]);
     $("bar").value = told.steps ? told.done / told.steps : 0;
     if (told.preview) await preview(told);
     told = await ask(`/api/jobs/${told.number}?after=${told.version}`);
