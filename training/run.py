@@ -7,6 +7,7 @@ seconds. With --go-on the shipped weights are trained further, instead of starti
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,8 @@ def main(
     if not go_on:
         stage("autoencoder", "--minutes", 13, "--device", device, "--threads", cores)
     share = ["--workers", min(cores, 8), "--batch", 16] if on_cpu else ["--workers", 1, "--batch", 128]
-    stage("transformer", "--minutes", minutes, "--device", device, *share)
+    compiled = ["--compiled"] if on_cpu and minutes >= 30 and shutil.which("g++") else []
+    stage("transformer", "--minutes", minutes, "--device", device, *share, *compiled)
     stage("export")
     # A short training breaks promises; what it came to is written down all the same.
     stage("evaluate", "--threads", torch.get_num_threads(), must=False)

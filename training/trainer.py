@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import random
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -24,6 +25,9 @@ from training.schedule import set_learning_rate
 
 NO_CAPTION = 0.10
 """Share of samples whose prompt is empty."""
+
+OFTEN = {"room": 2.0, "city": 1.5, "castle": 1.5}
+"""How often a kind or a landmark is drawn, where others are drawn once: straight lines take longest to learn."""
 
 Latents = dict[str, tuple[Tensor, list[Scene]]]
 """By size ("small", "large"): latents (N, 2, C, h, w) and their scenes."""
@@ -81,6 +85,11 @@ def velocity(
     return out.reshape(b, h, w + 2 * padding, -1)[:, :, padding : padding + w]
 
 
+def often(scene: Scene) -> float:
+    """How often a scene is drawn, where one of the easiest is drawn once."""
+    return OFTEN.get(scene.kind if scene.kind == "room" else scene.landmark, 1.0)
+
+
 class Trainer:
     """Model, moving average, optimizer; everything random in a step follows from the step's number."""
 
@@ -104,9 +113,20 @@ class Trainer:
         weights = self.model.parameters()
         self.optimizer = torch.optim.AdamW(weights, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.encoders, self.latents, self.device = encoders.to(device), latents, device
+        self.often = {size: list(accumulate(often(scene) for scene in scenes)) for size, (_, scenes) in latents.items()}
         self.dtype = training_dtype(device)
         self.step = 0
         self.samples = 0
+
+    def compile(self) -> None:
+        """Compiles the blocks that are trained, once for each size and prompt length, a minute of a core each.
+
+        On two AVX-512 cores it trains 1.3 times as fast (see README): half of a step is work on single numbers, which
+        the compiler does in one pass.
+        """
+        torch._dynamo.config.recompile_limit = 16  # two sizes, three lengths, with and without a gradient
+        for block in (*self.model.transformer_blocks, *self.model.single_transformer_blocks):
+            block.compile(dynamic=False)
 
     def batch(self, size: str, count: int, seed: int, dropout: float = NO_CAPTION) -> tuple[Tensor, list[str]]:
         """Clean tokens (B, h, w, 4·C), rolled and perhaps mirrored, and captions, drawn by `seed`."""
@@ -114,7 +134,7 @@ class Trainer:
         latents, scenes = self.latents[size]
         rows, captions = [], []
         for _ in range(count):
-            i = dice.randrange(len(scenes))
+            (i,) = dice.choices(range(len(scenes)), cum_weights=self.often[size])
             picture = latents[i, dice.randrange(2)].float()
             rows.append(picture.roll(dice.randrange(picture.shape[-1]), -1))
             captions.append("" if dice.random() < dropout else caption(scenes[i], dice))

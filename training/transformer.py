@@ -63,6 +63,7 @@ class Plan:
     workers: int
     threads: int
     device: str
+    compiled: bool
     state: Path
 
 
@@ -76,6 +77,8 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
     network = build_transformer(*plan.shape)
     trainer = Trainer(network, text.load(), latents, plan.device, worker, plan.workers, plan.recipe)
     notes = trainer.restore(plan.state) if plan.state.exists() else {}
+    if plan.compiled:
+        trainer.compile()
     clock = Clock(plan.minutes, notes.get("spent", 0.0))
     saved = clock.spent
     recent: dict[str, list[float]] = {size: [] for size in latents}
@@ -127,12 +130,13 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes that share every batch.")] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads of each worker.")] = 1,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
+    compiled: Annotated[bool, typer.Option(help="Compile the blocks first; pays from half an hour on.")] = False,
     state: Annotated[Path, typer.Option(help="Checkpoint to go on from and to write.")] = CHECKPOINT,
 ) -> None:
     """Trains for the given minutes, or goes on from the checkpoint."""
     shape = double, single, heads
     recipe = Recipe(padding, yaw, equivariance, cube)
-    plan = Plan(minutes, distil_from, large_from, batch, peak, recipe, shape, workers, threads, device, state)
+    plan = Plan(minutes, distil_from, large_from, batch, peak, recipe, shape, workers, threads, device, compiled, state)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that stopping this process stops its workers
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(work, (plan, f"file://{folder}/meeting"), nprocs=workers, daemon=True)
