@@ -19,8 +19,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from training import checkpoint, linear_decoder, linear_encoder
-from training.data import RUNS, read_parts, to_float
-from training.device import training_dtype
+from training.data import RUNS, decibels, read_parts, to_float
+from training.device import autocast, training_dtype
 from training.schedule import Clock, learning_rate, set_learning_rate
 from training.wrapping import wrap_longitude
 
@@ -95,8 +95,7 @@ def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture:
 def psnr(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each picture (B, 3, H, W) in [-1, 1] after encoding and decoding."""
     decoded = torch.cat([vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pictures.split(4)])
-    squared = ((decoded.clamp(-1, 1) - pictures) ** 2).flatten(1).mean(1) / 4
-    return -10 * squared.log10()
+    return decibels(decoded.clamp(-1, 1), pictures)
 
 
 def load(path: Path = CHECKPOINT) -> AutoencoderKL:
@@ -164,7 +163,7 @@ def main(
         if step % 2:
             x = x.flip(-1)
         set_learning_rate(optimizer, learning_rate(clock.share, peak, step))
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        with autocast(device, dtype):
             # From none to much: exact latents must stay sharp, sampled ones must not show their grid.
             strength = jitter * float(torch.rand(()))
             loss, squared = loss_of(vae, x.contiguous(memory_format=torch.channels_last), strength)

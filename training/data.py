@@ -65,6 +65,11 @@ def to_float(pictures: Tensor, height: int = HEIGHT) -> Tensor:
     return torch.nn.functional.avg_pool2d(values, factor) if factor > 1 else values
 
 
+def decibels(made: Tensor, wanted: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (N,) of each of the pictures (N, 3, H, W) in [-1, 1]."""
+    return -10 * (((made - wanted) ** 2).flatten(1).mean(1) / 4).log10()
+
+
 def main(
     parts: Annotated[int, typer.Option(help="How many parts of a hundred scenes.")] = 60,
     held: Annotated[int, typer.Option(help="How many parts of unseen scenes.")] = 2,

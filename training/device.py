@@ -32,6 +32,11 @@ def training_dtype(device: str) -> torch.dtype:
     return min(seconds, key=lambda dtype: seconds[dtype])
 
 
+def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
+    """Products in ``dtype`` in this block; none are changed for float32."""
+    return torch.autocast(device, dtype, enabled=dtype != torch.float32)
+
+
 def _products(dtype: torch.dtype, rounds: int = 20) -> float:
     """The shortest time, in seconds, of a product of the size that training has, forward and backward."""
     x = torch.randn(1024, 256, dtype=dtype, requires_grad=True)

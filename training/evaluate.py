@@ -32,7 +32,7 @@ from torch import Tensor
 
 from training import judge as judging
 from training import sharpness
-from training.data import HELD_OUT_SEED, RUNS
+from training.data import HELD_OUT_SEED, RUNS, decibels
 from training.export import TARGET
 from training.prompts import ODD, Prompt, held_out, paraphrases
 from training.render import render, to_uint8
@@ -212,7 +212,7 @@ def evaluate(folder: Path, prompts: int, renders: int, quick: bool, say: Callabl
     back = sharpness.reconstructed(plain, pictures[:48])
     tell("autoencoder", {**autoencoder(pipe, pictures[:48]), **sharpness.ratios(back, pictures[:48])})
     again = {s: sharpness.restarted(plain, pictures[:24], scenes[:24], s) for s in sharpness.RESTARTS}
-    tell("structure", {f"from_{100 * s:.0f}": sharpness.decibels(made, pictures[:24]) for s, made in again.items()})
+    tell("structure", {f"from_{100 * s:.0f}": float(decibels(made, pictures[:24]).mean()) for s, made in again.items()})
     tell("prompts", adherence(pipe, judge, held_out(prompts), own))
     tell("paraphrases", adherence(pipe, judge, paraphrases(), own))
     if not quick:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from training import checkpoint
 from training.data import DATA, HELD_OUT_SEED, RUNS, read_parts, to_float
-from training.device import training_dtype
+from training.device import autocast, training_dtype
 from training.scenes import ATTRIBUTES, Scene
 from training.schedule import Clock, learning_rate, set_learning_rate
 from training.wrapping import CircularConv2d
@@ -154,7 +154,7 @@ def main(
         chosen = torch.randint(len(scenes), (batch,))
         shown = disturb(pictures[chosen].float() / 127.5 - 1)
         set_learning_rate(optimizer, learning_rate(clock.share, peak, step))
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with autocast("cpu", dtype):
             scores = judge(shown.contiguous(memory_format=torch.channels_last))
         loss = torch.stack([F.cross_entropy(scores[name].float(), wanted[name][chosen]) for name in JUDGED]).sum()
         optimizer.zero_grad(set_to_none=True)

@@ -52,16 +52,16 @@ def initialize(vae: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
     deviation = values.flip(0)[:LATENTS].sqrt().float()
     components = vectors.flip(1)[:, :LATENTS].T.float() * (deviation**-WHITENING).unsqueeze(1)
     components = components / (deviation ** (2 - 2 * WHITENING)).mean().sqrt()
-    assign(vae, p2, p3, components, mean)
+    assign(vae, p2, p3, components, -(components @ mean))
     return vae
 
 
 @torch.no_grad()
-def assign(vae: AutoencoderKL, p2: Tensor, p3: Tensor, components: Tensor, mean: Tensor) -> None:
+def assign(vae: AutoencoderKL, p2: Tensor, p3: Tensor, components: Tensor, bias: Tensor) -> None:
     """Writes the linear maps into the layers of `vae`'s encoder.
 
-    p2 (32, 48) and p3 (64, 128) are the components of 4x4 and of 8x8 patches, components (LATENTS, 64) the latents of
-    a code of 64 whose mean is `mean` (64,).
+    p2 (32, 48) and p3 (64, 128) are the components of 4x4 and of 8x8 patches; components (LATENTS, 64) and bias
+    (LATENTS,) make the latents of a code of 64.
     """
     encoder = vae.encoder
     silence_residuals(encoder)
@@ -71,7 +71,7 @@ def assign(vae: AutoencoderKL, p2: Tensor, p3: Tensor, components: Tensor, mean:
     _assign(encoder.down_blocks[1].downsamplers[0].conv, _strided(p2, 12))
     _assign(encoder.down_blocks[2].resnets[0].conv_shortcut, torch.eye(32)[:, :, None, None])
     _assign(encoder.down_blocks[2].downsamplers[0].conv, _strided(p3, 32))
-    _read_out(encoder, components, mean)
+    _read_out(encoder, components, bias)
 
 
 def silence_residuals(encoder: nn.Module) -> None:
@@ -107,7 +107,7 @@ def _strided(matrix: Tensor, channels: int) -> Tensor:
     return kernel
 
 
-def _read_out(encoder: nn.Module, components: Tensor, mean: Tensor) -> None:
+def _read_out(encoder: nn.Module, components: Tensor, bias: Tensor) -> None:
     """The last shortcut makes both signs of every component and the constants; the output convolution joins them."""
     shortcut, norm, out = encoder.down_blocks[3].resnets[0].conv_shortcut, encoder.conv_norm_out, encoder.conv_out
     for convolution in (shortcut, out):
@@ -123,7 +123,7 @@ def _read_out(encoder: nn.Module, components: Tensor, mean: Tensor) -> None:
         plus, minus = group * size + 2 * place, group * size + 2 * place + 1
         for channel, sign in ((plus, 1.0), (minus, -1.0)):
             shortcut.weight[channel, :, 0, 0] = sign * components[number]
-            shortcut.bias[channel] = -sign * (components[number] @ mean)
+            shortcut.bias[channel] = sign * bias[number]
             out.weight[number, channel, 1, 1] = sign * spread
     for group in range(groups):
         shortcut.bias[(group + 1) * size - 1] = CONSTANT

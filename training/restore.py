@@ -15,7 +15,8 @@ from typing import Annotated
 
 import torch
 import typer
-from diffusers import FluxPipeline
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers.configuration_utils import FrozenDict
 
 from training import autoencoder, checkpoint, text, transformer
 from training.export import TARGET
@@ -35,18 +36,26 @@ def restore(folder: Path) -> list[Path]:
         checkpoint.save(text.CHECKPOINT, checkpoint.pack(model=encoders), {"restored": True})
         made.append(text.CHECKPOINT)
     if not autoencoder.CHECKPOINT.exists():
-        vae = pipeline.vae
-        notes = {"step": 0, "spent": 0.0, "shift": vae.config.shift_factor, "scale": vae.config.scaling_factor}
-        checkpoint.save(autoencoder.CHECKPOINT, checkpoint.pack(model=vae, average=vae), notes)
+        begin_autoencoder(pipeline.vae, pipeline.vae.config)
         made.append(autoencoder.CHECKPOINT)
     if not transformer.CHECKPOINT.exists():
-        denoiser = pipeline.transformer
-        config = denoiser.config
-        shape = [config.num_layers, config.num_single_layers, config.num_attention_heads]
-        notes = {"step": 0, "samples": 0, "spent": 0.0, "shape": shape}
-        checkpoint.save(transformer.CHECKPOINT, checkpoint.pack(model=denoiser, average=denoiser), notes)
+        begin_transformer(pipeline.transformer)
         made.append(transformer.CHECKPOINT)
     return made
+
+
+def begin_autoencoder(vae: AutoencoderKL, config: FrozenDict) -> None:
+    """Writes the checkpoint at which training of an autoencoder begins; config: has what latents are shifted by."""
+    notes = {"step": 0, "spent": 0.0, "shift": config.shift_factor, "scale": config.scaling_factor}
+    checkpoint.save(autoencoder.CHECKPOINT, checkpoint.pack(model=vae, average=vae), notes)
+
+
+def begin_transformer(denoiser: FluxTransformer2DModel) -> None:
+    """Writes the checkpoint at which training of a transformer begins."""
+    config = denoiser.config
+    shape = [config.num_layers, config.num_single_layers, config.num_attention_heads]
+    notes = {"step": 0, "samples": 0, "spent": 0.0, "shape": shape}
+    checkpoint.save(transformer.CHECKPOINT, checkpoint.pack(model=denoiser, average=denoiser), notes)
 
 
 def main(

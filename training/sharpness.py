@@ -70,8 +70,3 @@ def restarted(pipe: FluxPipeline, pictures: Tensor, scenes: list[Scene], sigma: 
         latents = unpack(grid) / config.scaling_factor + config.shift_factor
         found.append(pipe.vae.decode(latents).sample)
     return torch.cat(found).clamp(-1, 1)
-
-
-def decibels(made: Tensor, wanted: Tensor) -> float:
-    """Mean PSNR of pictures in [-1, 1]."""
-    return float((-10 * (((made - wanted) ** 2).flatten(1).mean(1) / 4).log10()).mean())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from training import checkpoint, losses, text
 from training.captions import caption
-from training.device import training_dtype
+from training.device import autocast, training_dtype
 from training.flux_parts import pack, pad, position_ids, shift_sigma, time_shift_mu, unpack
 from training.scenes import Scene
 from training.schedule import set_learning_rate
@@ -153,7 +153,7 @@ class Trainer:
         noisy = (1 - s) * clean + s * noise
         target = noise - clean
         guidance = torch.ones(count, device=self.device)
-        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.device, self.dtype):
             with torch.no_grad():
                 words, pooled = self.encoders(captions, length)
                 if distil and self.teacher is not None:

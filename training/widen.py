@@ -17,7 +17,7 @@ import typer
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor
 
-from training import autoencoder, checkpoint, linear_decoder, linear_encoder, restore, transformer
+from training import autoencoder, linear_decoder, linear_encoder, restore, transformer
 from training.data import read_parts, to_float
 from training.export import TARGET
 from training.flux_parts import build_transformer
@@ -40,14 +40,9 @@ def widen_encoder(old: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
     spread = ((directions @ covariance) * directions).sum(1).sqrt()
     scale = (known.double().norm(dim=1) * spread / spread**exponent).mean()
     further = vectors.flip(1)[:, :count].T * (scale * deviation ** (exponent - 1)).unsqueeze(1)
-    # `assign` takes the mean away from every component; the known ones had another mean, which their bias holds.
+    further = further.float()
     fresh = autoencoder.build()
-    linear_encoder.assign(fresh, p2, p3, torch.cat((known, further.float())), mean)
-    shortcut = fresh.encoder.down_blocks[3].resnets[0].conv_shortcut
-    size, each = shortcut.out_channels // 4, linear_encoder.LATENTS // 4
-    for number, value in enumerate(bias):
-        group, place = divmod(number, each)
-        shortcut.bias[group * size + 2 * place], shortcut.bias[group * size + 2 * place + 1] = value, -value
+    linear_encoder.assign(fresh, p2, p3, torch.cat((known, further)), torch.cat((bias, -(further @ mean))))
     return fresh
 
 
@@ -79,15 +74,10 @@ def main(
         vae = widen_encoder(pipeline.vae, seen)
         linear_decoder.initialize(vae, [to_float(pictures[::8], 128), to_float(pictures[::12])])
         linear_decoder.refine(vae, pictures)
-        config = pipeline.vae.config
-        notes = {"step": 0, "spent": 0.0, "shift": config.shift_factor, "scale": config.scaling_factor}
-        checkpoint.save(autoencoder.CHECKPOINT, checkpoint.pack(model=vae, average=vae), notes)
+        restore.begin_autoencoder(vae, pipeline.vae.config)
         print(f"{autoencoder.CHECKPOINT}: {float(autoencoder.psnr(vae, to_float(pictures[5::40])).mean()):.1f} dB")
     if not transformer.CHECKPOINT.exists():
-        denoiser = widen_transformer(pipeline.transformer, single)
-        shape = [denoiser.config.num_layers, single, denoiser.config.num_attention_heads]
-        notes = {"step": 0, "samples": 0, "spent": 0.0, "shape": shape}
-        checkpoint.save(transformer.CHECKPOINT, checkpoint.pack(model=denoiser, average=denoiser), notes)
+        restore.begin_transformer(widen_transformer(pipeline.transformer, single))
         print(transformer.CHECKPOINT)
     for path in restore.restore(folder):
         print(path)

@@ -23,16 +23,6 @@ LOOKING = {"fov": 70.0, "yaw": 170.0, "pitch": 20.0, "roll": 10.0}
 
 
 @pytest.fixture(scope="module")
-def pipe():
-    return run("DiT360Loader", **TINY)[0]
-
-
-@pytest.fixture(scope="module")
-def words(pipe):
-    return run("DiT360TextEncode", dit360_pipe=pipe, prompt="a meadow", negative_prompt="", max_length=0)[0]
-
-
-@pytest.fixture(scope="module")
 def latents(pipe):
     """Of a picture, as the autoencoder has them."""
     return run("DiT360Encode", image=sky(), dit360_pipe=pipe)[0]

@@ -53,16 +53,6 @@ def run(name: str, **inputs):
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Pipe:
-    return run("DiT360Loader", **TINY)[0]
-
-
-@pytest.fixture(scope="module")
-def words(pipe):
-    return run("DiT360TextEncode", dit360_pipe=pipe, prompt="a meadow", negative_prompt="", max_length=0)[0]
-
-
-@pytest.fixture(scope="module")
 def latents(pipe, words):
     return run("DiT360Sampler", dit360_pipe=pipe, conditioning=words, **SMALL)[0]
 

@@ -3,23 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from called_nodes import HEIGHT, TINY, WIDTH, refused, region, run, sky
+from called_nodes import HEIGHT, WIDTH, refused, region, run, sky
 from dit360_comfy.settings import recall
 from PIL import Image
 
 UPSCALING = {
     "width": 2 * WIDTH, "denoise": 0.5, "steps": 2, "cfg_scale": -1.0, "seed": 5, "windows": f"{WIDTH}x{HEIGHT}",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return run("DiT360Loader", **TINY)[0]
-
-
-@pytest.fixture(scope="module")
-def words(pipe):
-    return run("DiT360TextEncode", dit360_pipe=pipe, prompt="a meadow", negative_prompt="", max_length=0)[0]
 
 
 def larger(pipe, words, image, **more):

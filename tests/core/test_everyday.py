@@ -10,6 +10,8 @@ import pytest
 import typer
 from command_line import dit360, python
 from dit360_core.batching import Batch
+from dit360_core.batching import folder as folders
+from dit360_core.batching.folder import Folder
 from dit360_core.batching.running import shard_of
 from dit360_core.cli import app, profile, terminal
 from dit360_core.cli.likeness import options_like
@@ -218,3 +220,28 @@ def test_a_part_that_is_none_is_told(text):
     with pytest.raises(InputError, match="must be such as 2/8"):
         shard_of(text)
     assert shard_of(" 2 / 8 ") == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ((1, 1), (2, 3), False),
+        ((2, 3), (1, 1), False),
+        ((1, 2), (1, 3), False),
+        ((2, 3), (2, 3), False),
+        ((1, 3), (2, 3), True),
+    ],
+)
+def test_parts_of_one_list_write_side_by_side_and_nobody_else(tmp_path, monkeypatch, first, second, together):
+    monkeypatch.setattr(folders, "LOOKING", 0.05)
+    one, other = Folder(tmp_path, first), Folder(tmp_path, second)
+    with one.locked():
+        if together:
+            with other.locked():
+                pass
+        else:
+            with pytest.raises(InputError, match="Another batch is writing into"), other.locked():
+                pass
+    for each in (other, one):  # nobody who refused or ended holds a lock
+        with each.locked():
+            pass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from dit360_core.options import SampleOptions, check_size
-from dit360_core.pipeline.editing.canvas import FEATHER, GROWN, around_hole, held_latents, share_of, smoothed
+from dit360_core.pipeline.editing.canvas import FEATHER, GROWN, around_hole, held_latents, smoothed
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 
@@ -32,7 +32,7 @@ from dit360_comfy.nodes.controls import (
     sample_options,
     steps,
 )
-from dit360_comfy.nodes.painting import Start, encoded, facts_of, paint, referred, shown_of, tell
+from dit360_comfy.nodes.painting import Start, encoded, facts_of, paint, referred, shown_of, tell, told_of
 from dit360_comfy.nodes.spherical import degrees
 from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, tell_of_more
 from dit360_comfy.pipe import pipe_of
@@ -178,19 +178,15 @@ def _part(
     kept = kept_of(mask, at)
     if kept is not None and tuple(kept.paste.shape) == (size[1], size[0]):
         tell(1 - levels)
-        return _Part(made=levels, kept=kept, told=_told(levels))
+        return _Part(made=levels, kept=kept, told=told_of(1 - levels))
     hole = at_size(levels, size, "mask")
     wide, soft = (GROWN * one if grow < 0 else grow), blur * one
     keep, paste = around_hole(hole, wide, soft, FEATHER * one, _SHAPES[shape])
     tell(keep)
-    told = {**_told(1 - keep), "mask_grow": round(wide, 4), "mask_soften": round(soft, 4), "blend_mode": shape}
+    told = {**told_of(keep), "mask_grow": round(wide, 4), "mask_soften": round(soft, 4), "blend_mode": shape}
     return _Part(
         made=1 - keep, kept=Kept(latents=held_latents(keep), paste=paste, unknown=(keep < 0.5).float()), told=told
     )
-
-
-def _told(made: torch.Tensor) -> dict[str, Any]:
-    return {"mask": True, "kept": round(share_of(made == 0), 4), "made": round(share_of(made == 1), 4)}
 
 
 NODES: dict[str, type[Any]] = {"DiT360Inpaint": DiT360Inpaint}

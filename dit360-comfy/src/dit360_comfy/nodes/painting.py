@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from dit360_core.models.architecture import Facts, Guidance
 from dit360_core.options import SampleOptions, build
-from dit360_core.pipeline.editing.canvas import on_green
+from dit360_core.pipeline.editing.canvas import on_green, share_of
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Conditioning, Latents, Shown
@@ -114,6 +114,17 @@ def tell(keep: Any) -> None:
         log.warning("The mask keeps all of the picture, so nothing is made anew; 1, white, is what is made anew.")
     elif not bool((keep == 1).any()):
         log.warning("Nothing of the picture is kept as it is: what is kept is narrower than growth and softness.")
+
+
+def told_of(keep: Any) -> dict[str, Any]:
+    """What a picture's metadata say of a mask; keep: as for :func:`tell`."""
+    return {"mask": True, "kept": round(share_of(keep == 1), 4), "made": round(share_of(keep == 0), 4)}
+
+
+def hold_of(latents: Latents, keep: Any) -> Hold:
+    """What is kept of latents in model space; keep: ``(1, 1, h, w)`` in 0 … 1."""
+    tell(keep)
+    return Hold(latents=latents, keep=keep, told=told_of(keep))
 
 
 def facts_of(pipe: Pipe) -> Facts:
@@ -245,10 +256,9 @@ def _one(pipe: Pipe, pipeline: Pipeline, words: Conditioning, options: dict[str,
     if host.shows_previews():
         # Now, and not in the first step, when the transformer has the device to itself.
         pipeline.preview(_grey(pipeline, start.image), scale=1)
-        scale = max(1, min(8, 8 * PREVIEW // (asked_for.width or pipeline.plan.model.width)))
 
         def tap(done: int, of: int, expected: Latents) -> None:
-            progress.done(done, of, pipeline.preview(expected, scale=scale).image)
+            progress.done(done, of, pipeline.preview(expected, width=PREVIEW).image)
 
     latents = pipeline.sample(
         words, image=start.image, hold=start.hold, shown=start.shown, reference=start.reference, tap=tap,

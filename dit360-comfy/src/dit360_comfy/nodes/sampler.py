@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import attrs
 from dit360_core.errors import InputError
 from dit360_core.options import SampleOptions, check_size
-from dit360_core.pipeline.editing.canvas import held_latents, share_of
+from dit360_core.pipeline.editing.canvas import held_latents
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.pipeline.stages import Latents, Shown
@@ -33,7 +33,7 @@ from dit360_comfy.nodes.controls import (
     sample_options,
     steps,
 )
-from dit360_comfy.nodes.painting import Start, decoded, facts_of, paint, referred, shown_by, shown_in, tell
+from dit360_comfy.nodes.painting import Start, decoded, facts_of, hold_of, paint, referred, shown_by, shown_in
 from dit360_comfy.pictures import at_size, masks, of_batch, tell_of_more
 from dit360_comfy.pipe import Pipe, pipe_of
 
@@ -185,9 +185,7 @@ def _held(latents: Latents, mask: Any) -> Hold:
     keep = 1 - mask
     if tuple(mask.shape) != tuple(latents.tensor.shape[-2:]):
         keep = held_latents(1 - at_size(mask, latents.size, "noise_mask"))[0, 0]
-    tell(keep)
-    told = {"mask": True, "kept": round(share_of(keep == 1), 4), "made": round(share_of(keep == 0), 4)}
-    return Hold(latents=latents, keep=keep[None, None], told=told)
+    return hold_of(latents, keep[None, None])
 
 
 def _shown(pipe: Pipe, pipeline: Pipeline, conditioning: Any, latent_image: Any, at: int) -> Shown:

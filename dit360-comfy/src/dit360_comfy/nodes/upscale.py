@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from dit360_core.options import SampleOptions
 from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.resizing import enlarged
-from dit360_core.pipeline.editing.canvas import held_latents, share_of
+from dit360_core.pipeline.editing.canvas import held_latents
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
 from dit360_core.planning.larger import MOST, check_wider, check_width, steps_of
@@ -28,7 +28,7 @@ from dit360_comfy.nodes.controls import (
     sample_options,
     steps,
 )
-from dit360_comfy.nodes.painting import Start, encoded, paint, tell
+from dit360_comfy.nodes.painting import Start, encoded, hold_of, paint
 from dit360_comfy.pictures import at_size, masks, of_batch, panoramas, tell_of_more
 from dit360_comfy.pipe import pipe_of
 
@@ -122,9 +122,7 @@ class DiT360Upscale(Node):
 def _hold(latents: Any, levels: Any, at: int, width: int) -> Hold:
     """What a mask keeps of the panorama ``at``, which is made ``width`` pixels wide."""
     keep = held_latents(1 - at_size(of_batch(levels, at), (width, width // 2), "mask"))
-    tell(keep)
-    told = {"mask": True, "kept": round(share_of(keep == 1), 4), "made": round(share_of(keep == 0), 4)}
-    return Hold(latents=latents, keep=keep, told=told)
+    return hold_of(latents, keep)
 
 
 NODES: dict[str, type[Any]] = {"DiT360Upscale": DiT360Upscale}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ LOCK = ".dit360-batch.lock"
 STALE = 60.0
 """Seconds after which a half-written file can only be that of a process that was killed: writing takes no such time."""
 
+LOOKING = 2.0
+"""Seconds after which a lock that is only looked at by others would be free."""
+
 
 class Folder:
     """Where the pictures of a list go."""
@@ -33,6 +37,7 @@ class Folder:
     def __init__(self, path: Path, shard: tuple[int, int] = (1, 1)) -> None:
         """shard: (number, of how many) parts of the list, each of which has a manifest of its own."""
         self.path = path
+        self._of = shard[1]
         self._part = "" if shard == (1, 1) else f"-{shard[0]}-of-{shard[1]}"
         self._is: tuple[int, int] | None = None
 
@@ -86,6 +91,7 @@ class Folder:
             self.path.mkdir(exist_ok=True)
             lock = FileLock(self.path / self._lock)
             lock.acquire(blocking=False)
+            self._look_at_other_locks(lock)
         except Timeout as error:
             raise InputError(
                 f"Another batch is writing into {self.path} at this moment; wait for it, or choose another folder."
@@ -105,6 +111,22 @@ class Folder:
                     for name in (self._lock, self.manifest.name):
                         (self.path / name).unlink(missing_ok=True)
                     self.path.rmdir()
+
+    def _look_at_other_locks(self, own: FileLock) -> None:
+        """Raises Timeout, and lets go of the own lock, if another batch holds one: all but the other parts of a list.
+
+        Each takes its own lock first and then looks, so that of two that begin together at most one goes on.
+        """
+        beside = re.compile(rf"{re.escape(LOCK.removesuffix('.lock'))}-\d+-of-{self._of}\.lock") if self._part else None
+        try:
+            for path in self.path.glob(LOCK.replace(".lock", "*.lock")):
+                if path.name != self._lock and not (beside is not None and beside.fullmatch(path.name)):
+                    # Others of this list may be looking, too.
+                    with FileLock(path, timeout=LOOKING):
+                        pass
+        except BaseException:
+            own.release()
+            raise
 
     def check_still_there(self) -> None:
         """Raises Dit360Error if the folder is gone, or another has its name: a drive that dropped leaves one."""

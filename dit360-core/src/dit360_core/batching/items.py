@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import json
@@ -25,14 +24,14 @@ from dit360_core.options import (
     SampleOptions,
     build,
     changed_options,
-    nearest,
+    check_of_a_picture,
     options_of,
     own_options,
 )
 from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.photos import parsed
-from dit360_core.panorama.picture import saved_settings
+from dit360_core.panorama.picture import prompt_in, saved_settings
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.planning.larger import check_width, steps_of
 from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
@@ -43,9 +42,6 @@ OWN = ("name", "image", "mask", "photo", "lora", "upscale")
 that it is made around, LoRAs for it alone, and the width to which it is made larger."""
 
 _SIZE = frozenset({"width", "height"})
-
-OF_A_PICTURE = (SampleOptions, EditOptions, PhotoOptions, DecodeOptions)
-"""Classes whose options a line may say."""
 
 TILES = frozenset(
     {
@@ -181,7 +177,9 @@ class _Maker:
         useless = _useless(own, photos) | (_SIZE if to is not None and "image" in own else frozenset())
         given = {**{n: v for n, v in self._common.options.items() if n not in useless}, **said}
         of_an_image = to is not None and "image" in own and not photos
-        _check_names(given, prompted=of_an_image)
+        check_of_a_picture(given, own=OWN, instead="give it to the command")
+        if "prompt" not in given and not of_an_image:
+            raise InputError("it has no prompt; say what the panorama shows.")
         decoding = build(DecodeOptions, own_options(DecodeOptions, given))
         first = None
         if to is None:
@@ -347,24 +345,10 @@ def _painted(first: SampleOptions) -> dict[str, Any]:
 def _prompt_of(image: Path) -> str:
     """The prompt in a picture's metadata. Raises InputError if there is no such file, or no prompt in it."""
     digest(image)
-    found = saved_settings(image).get("prompt")
-    if not isinstance(found, str) or not found.strip():
+    found = prompt_in(saved_settings(image))
+    if not found:
         raise InputError(f"{image} does not say what it shows; give the line a prompt.")
     return found
-
-
-def _check_names(given: Mapping[str, Any], *, prompted: bool) -> None:
-    known = [*OWN, *(name for cls in OF_A_PICTURE for name in options_of(cls))]
-    for name in given:
-        if name in known:
-            continue
-        if name in options_of(LoadOptions):
-            raise InputError(
-                f"{named(name)} belongs to the model, which is loaded once for all; give it to the command."
-            )
-        raise InputError(f"there is no option {name!r}; {nearest(difflib.get_close_matches(name, known, n=3))}")
-    if "prompt" not in given and not prompted:
-        raise InputError("it has no prompt; say what the panorama shows.")
 
 
 def _chosen(options: Any) -> dict[str, Any]:

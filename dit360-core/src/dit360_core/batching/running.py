@@ -15,13 +15,14 @@ import attrs
 
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.in_process import Advance, InProcess
-from dit360_core.batching.items import OF_A_PICTURE, Batchwide, Item, content_of, digest, read_items
+from dit360_core.batching.items import Batchwide, Item, content_of, digest, read_items
 from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import Dit360Error, InputError, Sentence, marked, named, remedy, setting
 from dit360_core.errors.sentences import line_of_list
 from dit360_core.options import (
+    OF_A_PICTURE,
     REPLACING,
     DecodeOptions,
     EditOptions,

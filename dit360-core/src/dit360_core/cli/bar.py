@@ -20,7 +20,6 @@ from rich.progress import (
 from dit360_core.system.memory import gib
 from dit360_core.system.progress import telling
 
-
 LARGE = 2**28
 """Bytes of a download that is worth a line where no bar is shown."""
 

@@ -24,6 +24,7 @@ from dit360_core.options.decode import DecodeOptions
 from dit360_core.options.edit import EditOptions, PhotoOptions, region_of
 from dit360_core.options.facts import Option, options_of
 from dit360_core.options.load import LARGEST_STRENGTH, QUANTIZE_OPTIONS, REPLACING, LoadOptions
+from dit360_core.options.of_a_picture import OF_A_PICTURE, check_of_a_picture
 from dit360_core.options.sample import ENCODED, MAX_SEED, SampleOptions
 from dit360_core.options.sizes import SIZE_STEP, check_size
 
@@ -37,6 +38,7 @@ __all__ = [
     "MASK_MEANINGS",
     "MAX_SEED",
     "OFFLOADS",
+    "OF_A_PICTURE",
     "PRECISIONS",
     "PRESETS",
     "QUANTIZED",
@@ -57,6 +59,7 @@ __all__ = [
     "budget_of",
     "build",
     "changed_options",
+    "check_of_a_picture",
     "check_size",
     "decimal_hint",
     "flag",

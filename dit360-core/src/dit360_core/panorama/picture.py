@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import itertools
 import json
 import math
 import tempfile
@@ -35,7 +33,7 @@ from dit360_core.panorama.opening import check_pixels, read_metadata, read_pictu
 from dit360_core.panorama.tiff import deep_tiff
 from dit360_core.panorama.viewer import About, looking, write_page
 from dit360_core.sphere.camera import Camera
-from dit360_core.system.atomic import NameTaken, check_writable, names_beside, write_atomic
+from dit360_core.system.atomic import check_writable, saved_elsewhere, write_atomic
 
 
 def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
@@ -461,17 +459,7 @@ def rescue(panorama: Panorama, path: Path, **how: Any) -> Path | None:
     That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
     that does not work either, a new folder among the temporary files. None: nowhere.
     """
-    with contextlib.suppress(Dit360Error):
-        for name in itertools.islice(names_beside(path, path.suffix), 98):
-            with contextlib.suppress(NameTaken):
-                return panorama.save(name, **how)
-    with contextlib.suppress(OSError):
-        folder = Path(tempfile.mkdtemp(prefix="dit360-"))
-        try:
-            return panorama.save(folder / f"panorama{path.suffix}", **how)
-        except Dit360Error:
-            folder.rmdir()
-    return None
+    return saved_elsewhere(path, lambda name: panorama.save(name, **how))
 
 
 def saved_settings(path: Path) -> Mapping[str, object]:
@@ -479,10 +467,15 @@ def saved_settings(path: Path) -> Mapping[str, object]:
     return read_metadata(path).settings
 
 
+def prompt_in(settings: Mapping[str, object]) -> str:
+    """The prompt that a picture's settings tell; empty where they tell none."""
+    prompt = settings.get("prompt")
+    return prompt if isinstance(prompt, str) and prompt.strip() else ""
+
+
 def caption_of(panorama: Panorama) -> str:
-    """What the viewer says below a picture: ``settings["prompt"]`` where that is text."""
-    prompt = panorama.settings.get("prompt")
-    return prompt if isinstance(prompt, str) else ""
+    """What the viewer says below a picture: its prompt, where it tells one."""
+    return prompt_in(panorama.settings)
 
 
 def about(panorama: Panorama, title: str = "360° panorama") -> About:

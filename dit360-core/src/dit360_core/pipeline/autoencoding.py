@@ -133,11 +133,13 @@ class Autoencoding:
         return Shown(masked=masked, mask=hole.float())
 
     @letting_go
-    def preview(self, latents: Latents | torch.Tensor, scale: int) -> Panorama:
-        """A linear look at latents, ``scale`` pixels to a column."""
+    def preview(self, latents: Latents | torch.Tensor, scale: int, *, within: int | None = None) -> Panorama:
+        """A linear look at latents, ``scale`` pixels to a column, or fewer if it is to be ``within`` so many pixels."""
         if not isinstance(scale, int) or scale not in range(1, 9):
             raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
         tensor = self._checked(latents).tensor
+        if within is not None:
+            scale = max(1, min(scale, within // tensor.shape[-1]))
         if self._latent_to_rgb is None:
             with stage(self._engine, self._plan, "fitting a preview", quantized=False):
                 self._engine.bring(AUTOENCODER)

@@ -441,13 +441,20 @@ class Pipeline:
             decoded = decode()
         return measured.written(decoded)
 
-    def preview(self, latents: Latents | torch.Tensor, *, scale: int = 8) -> Panorama:
+    def preview(
+        self, latents: Latents | torch.Tensor, *, scale: int | None = None, width: int | None = None
+    ) -> Panorama:
         """A quick look at latents, without the autoencoder: blurred, in roughly the right colours, and seamless.
 
         latents: as for :meth:`decode`, or as ``tap`` of :meth:`generate` gives them.
-        scale: pixels to a latent column, 1 … 8; 8 is the size of the picture.
+        scale: pixels to a latent column, 1 … 8; 8 is the size of the picture. None: 8, or what ``width`` comes to.
+        width: pixels; the picture is no wider than that as far as a pixel to a column allows. Not beside ``scale``.
+
+        Raises InputError for another scale, for both, and for what are no latents of this model.
         """
-        return self._autoencoding.preview(latents, scale)
+        if scale is not None and width is not None:
+            raise InputError("scale and width both say how large a preview is; give one of them.")
+        return self._autoencoding.preview(latents, 8 if scale is None else scale, within=width)
 
     @takes(DecodeOptions)
     def encode_image(self, image: Image | Panorama | torch.Tensor, **options: Any) -> Latents:

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, EditOptions, SampleOptions, build, own_options
 from dit360_core.options.usual import USUAL_LARGER
-from dit360_core.panorama.picture import Panorama
+from dit360_core.panorama.picture import Panorama, prompt_in
 from dit360_core.plugins.offers import Model
 
 MOST = 16384
@@ -84,7 +84,7 @@ def check_wider(to: int, width: int, name: str = "to") -> None:
 
 def told_prompt(image: Panorama | Image) -> str:
     """The prompt that a picture's metadata tell. Raises InputError if they tell none."""
-    found = image.settings.get("prompt") if isinstance(image, Panorama) else None
-    if not isinstance(found, str) or not found.strip():
+    found = prompt_in(image.settings) if isinstance(image, Panorama) else ""
+    if not found:
         raise InputError("The picture does not say what it shows; give a prompt, such as 'a castle at sunset'.")
     return found

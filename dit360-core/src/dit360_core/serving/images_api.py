@@ -12,10 +12,10 @@ import attrs
 from PIL import Image, ImageOps
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import options_of
+from dit360_core.options import OF_A_PICTURE, options_of
 from dit360_core.panorama.formats import Saving
 from dit360_core.panorama.opening import check_pixels
-from dit360_core.serving.wanted import OF_A_PICTURE, Upload, Wanted
+from dit360_core.serving.wanted import Upload, Wanted
 
 MOST_AT_ONCE = 10
 """Pictures of one request."""

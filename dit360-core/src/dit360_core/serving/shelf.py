@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from dit360_core.errors import Dit360Error, InputError
+from dit360_core.errors import InputError
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.picture import saved_settings
 from dit360_core.serving.wanted import Wanted, wanted_of
-from dit360_core.system.atomic import write_atomic
+from dit360_core.system.atomic import NameTaken, names_beside, write_atomic
 from dit360_core.system.naming import slug_of
 
 log = logging.getLogger("dit360")
@@ -59,24 +60,17 @@ class Shelf:
 
     def put(self, prompt: str, seed: int, ending: str, data: bytes) -> str:
         """Writes a picture beside the others; returns its name. Raises Dit360Error if it cannot be written."""
-        stem = f"{slug_of(prompt)}-{seed}"
-        for name in (f"{stem}{ending}", *(f"{stem}-{secrets.token_hex(3)}{ending}" for _ in range(8))):
-            path = self.folder / name
-            if path.exists():
-                continue
-            with write_atomic(path, force=False) as file:
+        first = self.folder / f"{slug_of(prompt)}-{seed}{ending}"
+        for path in itertools.chain([first], names_beside(first, ending)):
+            with contextlib.suppress(NameTaken), write_atomic(path) as file:
                 file.write(data)
-            return name
-        raise Dit360Error(f"No free name for a picture was found in {self.folder}; empty it.")
+                return path.name
+        raise AssertionError("names are never at an end")
 
     def pictures(self) -> list[Kept]:
         """Those in the folder, the newest first."""
         found: dict[str, tuple[float, Kept]] = {}
-        try:
-            entries = [entry for entry in os.scandir(self.folder) if self._is_picture(entry)]
-        except OSError:
-            entries = []
-        for entry in sorted(entries, key=_changed, reverse=True)[:_SHOWN]:
+        for entry in sorted(self._entries(), key=_changed, reverse=True)[:_SHOWN]:
             changed = _changed(entry)
             before = self._known.get(entry.name)
             if before is None or before[0] != changed:
@@ -85,14 +79,19 @@ class Shelf:
         self._known = found
         return [kept for _, kept in found.values()]
 
-    @staticmethod
-    def _is_picture(entry: os.DirEntry[str]) -> bool:
-        return entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in FORMATS
+    def _entries(self) -> list[os.DirEntry[str]]:
+        try:
+            return [
+                entry
+                for entry in os.scandir(self.folder)
+                if entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in FORMATS
+            ]
+        except OSError:
+            return []
 
     def path(self, name: str) -> Path | None:
-        """The file of a picture that is in the list; None: there is none of that name."""
-        known = {kept.name: kept for kept in self.pictures()}
-        return self.folder / known[name].name if name in known else None
+        """The file of a picture that lies in the folder; None: there is none of that name."""
+        return next((Path(entry.path) for entry in self._entries() if entry.name == name), None)
 
     # ------------------------------------------------------------------------------------------------------ requests
 

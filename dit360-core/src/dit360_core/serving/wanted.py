@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,10 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import (
-    DecodeOptions,
-    EditOptions,
-    LoadOptions,
-    PhotoOptions,
-    SampleOptions,
-    build,
-    nearest,
-    options_of,
-    own_options,
-)
+from dit360_core.options import OF_A_PICTURE, SampleOptions, build, check_of_a_picture, own_options
 from dit360_core.panorama.formats import FORMATS, Saving, check_format
 from dit360_core.panorama.picture import check_quality
 
-OF_A_PICTURE = (SampleOptions, EditOptions, PhotoOptions, DecodeOptions)
 MOST_PHOTOS = 8
 LONGEST_PROMPT = 20_000
 """Characters."""
@@ -62,19 +50,12 @@ class Wanted:
     keep: bool = True
 
     def __attrs_post_init__(self) -> None:
-        known = [name for cls in OF_A_PICTURE for name in options_of(cls)]
-        for name in self.options:
-            if name in options_of(LoadOptions) and name not in known:
-                raise InputError(f"{named(name)} belongs to the model, which is loaded once; start the server with it.")
-            if name not in known:
-                near = nearest(difflib.get_close_matches(name, known, n=3))
-                raise InputError(f"there is no option {name!r:.80}; {near}")
+        check_of_a_picture(self.options, instead="start the server with it")
         if not isinstance(self.options.get("prompt"), str):
             raise InputError("there is no prompt; say what the panorama shows.")
         if len(self.options["prompt"]) > LONGEST_PROMPT:
             raise InputError(f"the prompt has over {LONGEST_PROMPT} characters; shorten it.")
-        classes: tuple[type[Any], ...] = OF_A_PICTURE
-        for cls in classes:
+        for cls in OF_A_PICTURE:
             build(cls, own_options(cls, dict(self.options)))
         if self.format not in FORMATS:
             raise InputError(f"format is {self.format[1:]!r:.40}, but must be one of: {_endings()}.")

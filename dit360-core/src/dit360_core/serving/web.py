@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.errors.sentences import plain
-from dit360_core.options import options_of
+from dit360_core.options import OF_A_PICTURE, options_of
 from dit360_core.options.subjects import SUBJECTS, USUAL
 from dit360_core.panorama.gpano import MADE
 from dit360_core.panorama.picture import Panorama, about
@@ -33,7 +33,7 @@ from dit360_core.panorama.viewer import About, page_of
 from dit360_core.serving import images_api as theirs
 from dit360_core.serving.doors import Doors
 from dit360_core.serving.shelf import Shelf
-from dit360_core.serving.wanted import OF_A_PICTURE, Upload, Wanted, ending_of, wanted_of
+from dit360_core.serving.wanted import Upload, Wanted, ending_of, wanted_of
 from dit360_core.serving.working import Full, Job, Worker
 
 log = logging.getLogger("dit360")

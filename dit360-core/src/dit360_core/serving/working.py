@@ -173,9 +173,11 @@ class Worker:
         """It is not made, or not to its end; of one that is done, nobody wants the picture from here any more."""
         with self._changed:
             job.cancelled, job.data = True, None
-            if job in self._queue:
+            waits = job in self._queue
+            if waits:
                 self._queue.remove(job)
-                self._end(job, "cancelled")
+        if waits:
+            self._end(job, "cancelled")
 
     def waiting(self) -> int:
         """How many wait or are being made."""
@@ -237,8 +239,7 @@ class Worker:
                 log.error("A picture could not be made: %s", job.error)
                 status = "failed"
         job.told, job.seconds, job.preview = tuple(told), time.perf_counter() - started, None
-        with self._changed:
-            self._end(job, status)
+        self._end(job, status)
 
     def _end(self, job: Job, status: str) -> None:
         # What it was made from may be large, and is used up.
@@ -267,11 +268,10 @@ class Worker:
         self._tell(job, status="sampling", steps=steps)
         decoding = build(DecodeOptions, own_options(DecodeOptions, dict(wanted.options)))
         asked = changed_options(sampling)
-        width = sampling.width or pipe.plan.model.width
 
         def tap(done: int, of: int, expected: Any) -> None:
             self._look(job)
-            picture = pipe.preview(expected, scale=max(1, min(8, 8 * PREVIEW // width)))
+            picture = pipe.preview(expected, width=PREVIEW)
             buffer = io.BytesIO()
             picture.image.save(buffer, "JPEG", quality=80)
             self._tell(

@@ -6,9 +6,10 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import IO
 
@@ -119,6 +120,30 @@ def names_beside(path: Path, suffix: str) -> Iterator[Path]:
     """Names for what finds its own taken: ``name-2``, ``name-3`` …, before its ``suffix``."""
     stem = path.name.removesuffix(suffix)
     return (path.with_name(f"{stem}-{number}{suffix}") for number in count(2))
+
+
+def saved_elsewhere(path: Path, save: Callable[[Path], object]) -> Path | None:
+    """Saves what took long to make and could not be saved as ``path``; returns where it now is, None: nowhere.
+
+    save: writes a file of the name that it is given. Raises NameTaken if that is taken, else Dit360Error.
+
+    That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
+    that does not work either, a new folder among the temporary files.
+    """
+    with contextlib.suppress(Dit360Error):
+        for name in islice(names_beside(path, path.suffix), 98):
+            with contextlib.suppress(NameTaken):
+                save(name)
+                return name
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.mkdtemp(prefix="dit360-"))
+        name = folder / f"panorama{path.suffix}"
+        try:
+            save(name)
+            return name
+        except Dit360Error:
+            folder.rmdir()
+    return None
 
 
 def check_name(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,7 +33,7 @@ from dit360_core.panorama.photos import Photo, parsed
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.serving.asking import Gone, Server, server_for
 from dit360_core.serving.wanted import Upload, Wanted, upload_of
-from dit360_core.system.atomic import write_atomic
+from dit360_core.system.atomic import saved_elsewhere, write_atomic
 from dit360_core.system.durations import duration
 
 
@@ -92,8 +91,9 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
         with write_atomic(output, force=force) as file:
             file.write(data)
     except Dit360Error as error:  # the disk is full, or another program took the name
-        kept = Path(tempfile.mkdtemp(prefix="dit360-")) / output.name
-        kept.write_bytes(data)
+        kept = saved_elsewhere(output, partial(_write, data))
+        if kept is None:
+            raise
         raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
     server.forget(news["number"])
     console.print(
@@ -103,6 +103,11 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
         soft_wrap=True,
     )
     return data
+
+
+def _write(data: bytes, path: Path) -> None:
+    with write_atomic(path) as file:
+        file.write(data)
 
 
 def _follow(bar: StepBar, advance: Callable[[int, int], None], news: Mapping[str, Any]) -> None:
@@ -121,7 +126,6 @@ def _wanted(
         # A flag of both is the model's, as for a picture that is made here.
         given = {name: value for name, value in own_options(cls, options).items() if name not in of_the_model}
         own |= changed_options(build(cls, {"prompt": prompt, **given} if cls is SampleOptions else given))
-    own["prompt"] = prompt
     files: dict[str, Upload] = {}
     placing = build(PhotoOptions, own_options(PhotoOptions, options))
     # Opened here first, so that what is wrong with a file is told by its own name, and a pipe is not waited for.
