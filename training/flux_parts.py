@@ -8,7 +8,9 @@ import math
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from dit360_core.pipeline.windowed import window_at
 from dit360_core.sphere.grid import Grid
+from dit360_core.sphere.windows import Windows
 from torch import Tensor
 
 from training.linear_encoder import LATENTS as CHANNELS
@@ -75,6 +77,16 @@ def position_ids(h: int, w: int, device: str | torch.device = "cpu", padding: in
     size holds at another. They are made by what makes them for a picture.
     """
     return Grid(h, w, padding, NATIVE_ROWS / h).position_ids().to(device)
+
+
+def window_ids(zoom: int, place: tuple[int, int], device: str | torch.device = "cpu") -> Tensor:
+    """Ids (512, 3) of a window of the native size over a picture `zoom` times as wide, as larger pictures number them.
+
+    place: (top row, left column) in tokens of that picture.
+    """
+    rows = NATIVE_ROWS * zoom
+    windows = Windows(rows=rows, columns=2 * rows, height=NATIVE_ROWS, width=2 * NATIVE_ROWS)
+    return window_at(windows, Grid(rows, 2 * rows, 0, 1 / zoom), place, "whole", 1 / zoom).position_ids().to(device)
 
 
 def time_shift_mu(tokens: int) -> float:

@@ -18,8 +18,18 @@ from torch import Tensor, nn
 
 from training import checkpoint, losses, text
 from training.captions import caption
+from training.data import KINDS
 from training.device import autocast, training_dtype
-from training.flux_parts import pack, pad, position_ids, shift_sigma, time_shift_mu, unpack
+from training.flux_parts import (
+    NATIVE_ROWS,
+    pack,
+    pad,
+    position_ids,
+    shift_sigma,
+    time_shift_mu,
+    unpack,
+    window_ids,
+)
 from training.scenes import Scene
 from training.schedule import set_learning_rate
 
@@ -29,8 +39,11 @@ NO_CAPTION = 0.10
 OFTEN = {"room": 2.0, "city": 1.5, "castle": 1.5}
 """How often a kind or a landmark is drawn, where others are drawn once: straight lines take longest to learn."""
 
+MOST_OF_WINDOWS = 0.75
+"""Highest noise level at which windows over larger pictures are trained; `dit360 upscale` begins at about 0.55."""
+
 Latents = dict[str, tuple[Tensor, list[Scene]]]
-"""By size ("small", "large"): latents (N, 2, C, h, w) and their scenes."""
+"""By size ("small", "large", "double", "fourfold"): latents (N, 2, C, h, w) and their scenes."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +78,23 @@ def velocity(
     pooled: Tensor,
     guidance: Tensor,
     padding: int = 1,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """The model's velocity (B, h, w, 4·C) for noisy tokens `grid` (B, h, w, 4·C) at noise levels `sigma` (B,) above 0.
 
-    The grid is padded by copied columns on each side, with copied ids, and the prediction is cropped.
+    The grid is padded by copied columns on each side, with copied ids, and the prediction is cropped. A window, which
+    goes around nowhere, brings `ids` (h·w, 3) of its own and is not padded.
     `words` (B, S, D) and `pooled` (B, D) are text features, `guidance` (B,) the guidance scale.
     """
     b, h, w, _ = grid.shape
+    padding = padding if ids is None else 0
     out = model(
         hidden_states=pad(grid, padding).reshape(b, h * (w + 2 * padding), -1),
         encoder_hidden_states=words,
         pooled_projections=pooled,
         timestep=sigma,
         guidance=guidance,
-        img_ids=position_ids(h, w, grid.device, padding),
+        img_ids=position_ids(h, w, grid.device, padding) if ids is None else ids,
         txt_ids=torch.zeros(words.shape[1], 3, device=grid.device),
         return_dict=False,
     )[0]
@@ -129,16 +145,31 @@ class Trainer:
             block.compile(dynamic=False)
 
     def batch(self, size: str, count: int, seed: int, dropout: float = NO_CAPTION) -> tuple[Tensor, list[str]]:
-        """Clean tokens (B, h, w, 4·C), rolled and perhaps mirrored, and captions, drawn by `seed`."""
+        """Clean tokens (B, h, w, 4·C), rolled and perhaps mirrored, and captions, drawn by `seed`.
+
+        Of larger pictures, a window of the native size.
+        """
         dice = random.Random(seed)
         latents, scenes = self.latents[size]
+        window = self.window(size, seed)
         rows, captions = [], []
         for _ in range(count):
             (i,) = dice.choices(range(len(scenes)), cum_weights=self.often[size])
-            picture = latents[i, dice.randrange(2)].float()
-            rows.append(picture.roll(dice.randrange(picture.shape[-1]), -1))
+            picture = latents[i, dice.randrange(2)]
+            picture = picture.roll(dice.randrange(picture.shape[-1]), -1)
+            if window is not None:  # whose column is any, since the picture is turned by any angle
+                top = 2 * window[0]
+                picture = picture[:, top : top + 2 * NATIVE_ROWS, : 4 * NATIVE_ROWS]
+            rows.append(picture.float())
             captions.append("" if dice.random() < dropout else caption(scenes[i], dice))
         return pack(torch.stack(rows)).to(self.device), captions
+
+    def window(self, size: str, seed: int) -> tuple[int, int] | None:
+        """Where the window over larger pictures lies in the step of `seed`: (top row, left column) in tokens."""
+        if size not in KINDS:
+            return None
+        zoom, dice = KINDS[size].zoom, random.Random(f"window {seed}")
+        return dice.randint(0, NATIVE_ROWS * (zoom - 1)), dice.randrange(2 * NATIVE_ROWS * zoom)
 
     def losses(self, size: str, count: int, seed: int, distil: bool) -> dict[str, Tensor]:
         """The losses of each sample (B,), over the real columns only: `plain`, and those that the recipe asks for."""
@@ -147,7 +178,11 @@ class Trainer:
         noise = torch.randn(clean.shape, generator=generator).to(self.device)
         padding = self.recipe.padding
         tokens = clean.shape[1] * (clean.shape[2] + 2 * padding)
-        sigma = self.sigmas(count, tokens, generator).to(self.device)
+        window = self.window(size, seed)
+        ids = None if window is None else window_ids(KINDS[size].zoom, window, self.device)
+        sigma = self.sigmas(count, tokens, generator)
+        # Larger pictures begin with smaller ones, of which so much is left.
+        sigma = (sigma if window is None else MOST_OF_WINDOWS * sigma).to(self.device)
         length = random.Random(seed).choice(text.LENGTHS)
         s = sigma.view(-1, 1, 1, 1)
         noisy = (1 - s) * clean + s * noise
@@ -159,19 +194,19 @@ class Trainer:
                 if distil and self.teacher is not None:
                     guidance = 1 + 4 * torch.rand(count, generator=generator).to(self.device)
                     guidance[: count // 4] = 1
-                    target = target + (guidance - 1).view(-1, 1, 1, 1) * self._pull(noisy, sigma, words, pooled)
-            guess = velocity(self.model, noisy, sigma, words, pooled, guidance, padding).float()
+                    target = target + (guidance - 1).view(-1, 1, 1, 1) * self._pull(noisy, sigma, words, pooled, ids)
+            guess = velocity(self.model, noisy, sigma, words, pooled, guidance, padding, ids).float()
             found = {"plain": ((guess - target) ** 2).mean((1, 2, 3))}
             dice = random.Random(seed)
-            if self.recipe.equivariance:
+            if self.recipe.equivariance and window is None:
                 columns = dice.randrange(1, 2 * clean.shape[2])
                 turned = pack(unpack(noisy).roll(-columns, -1))
                 other = velocity(self.model, turned, sigma, words, pooled, guidance, padding).float()
                 found["equivariance"] = losses.equivariance(unpack(guess), unpack(other).roll(columns, -1))
         error = unpack(guess - target)
-        if self.recipe.yaw:
+        if self.recipe.yaw and window is None:
             found["yaw"] = losses.published_yaw(error, dice.choice(losses.YAWS))
-        if self.recipe.cube:
+        if self.recipe.cube and window is None:
             found["cube"] = losses.cube(error)
         return found
 
@@ -188,15 +223,15 @@ class Trainer:
         which = torch.rand(count, generator=generator)
         return torch.where(which < 0.5, early, torch.where(which < 0.9, usual, fine))
 
-    def _pull(self, noisy: Tensor, sigma: Tensor, words: Tensor, pooled: Tensor) -> Tensor:
+    def _pull(self, noisy: Tensor, sigma: Tensor, words: Tensor, pooled: Tensor, ids: Tensor | None) -> Tensor:
         """What a caption changes in the teacher's velocity (B, h, w, 4·C): guidance w adds it w − 1 times."""
         count, length, _ = words.shape
         empty, empty_pooled = self.encoders([""], length)
         empty, empty_pooled = empty.expand(count, -1, -1), empty_pooled.expand(count, -1)
         plain = torch.ones_like(sigma)
         padding = self.recipe.padding
-        told = velocity(self.teacher, noisy, sigma, words, pooled, plain, padding)
-        untold = velocity(self.teacher, noisy, sigma, empty, empty_pooled, plain, padding)
+        told = velocity(self.teacher, noisy, sigma, words, pooled, plain, padding, ids)
+        untold = velocity(self.teacher, noisy, sigma, empty, empty_pooled, plain, padding, ids)
         return (told - untold).float()
 
     def train_step(self, size: str, count: int, rate: float, distil: bool = False) -> float:

@@ -39,11 +39,14 @@ def load(path: Path = CHECKPOINT) -> FluxTransformer2DModel:
     return model.eval()
 
 
-def size_of(share: float, step: int, large_from: float) -> str:
+def size_of(share: float, step: int, large_from: float, zoomed: bool = False) -> str:
     """Which size a step trains: 128x256 for the composition at first, from `large_from` of the budget 256x512 mostly.
 
-    Each size keeps a part of the other phase, so that neither is forgotten.
+    Each size keeps a part of the other phase, so that neither is forgotten. Where larger pictures are there (`zoomed`),
+    a fifth of the second phase trains windows over them.
     """
+    if zoomed and share >= large_from and step % 5 == 4:
+        return "fourfold" if step % 15 == 14 else "double"
     if share < large_from:
         return "large" if step % 4 == 3 else "small"
     return "small" if step % 8 == 7 else "large"
@@ -83,7 +86,7 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
     saved = clock.spent
     recent: dict[str, list[float]] = {size: [] for size in latents}
     while (share := _agreed(clock.share, plan.workers)) < 1:
-        size = size_of(share, trainer.step, plan.large_from)
+        size = size_of(share, trainer.step, plan.large_from, zoomed={"double", "fourfold"} <= latents.keys())
         if size not in latents:
             size = next(iter(latents))
         count = max(1, (plan.batch if size == "small" else plan.batch // 2) // plan.workers)

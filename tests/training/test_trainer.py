@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from training import text
-from training.flux_parts import CHANNELS, build_transformer
+from training.flux_parts import CHANNELS, build_transformer, unpack, window_ids
 from training.scenes import draw
 from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
 from training.trainer import Latents, Recipe, Trainer, attend, velocity
+from training.transformer import size_of
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,35 @@ def test_a_step_runs_on_a_gpu(encoders: text.Text) -> None:
     losses = [one.train_step("small", 2, 1e-2, distil=step > 1) for step in range(4)]
     assert all(loss == loss for loss in losses)
     encoders.to("cpu")
+
+
+def test_windows_over_larger_pictures_are_seen_as_upscaling_sees_them(encoders: text.Text) -> None:
+    wide = torch.randn(2, 2, CHANNELS, 64, 128, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(3)
+    one = Trainer(build_transformer(1, 1, 1), encoders, {"double": (wide, [draw(0), draw(1)])}, recipe=Recipe(cube=0.5))
+    seen = set()
+    for seed in range(6):
+        clean, _ = one.batch("double", 1, seed)
+        top, left = one.window("double", seed)
+        assert clean.shape == (1, 16, 32, 4 * CHANNELS)
+        assert 0 <= top <= 16
+        assert 0 <= left < 64
+        # Somewhere in one of the pictures, in those rows.
+        rows = wide.flatten(0, 1)[:, :, 2 * top : 2 * top + 32]
+        found = [(rows.roll(turn, -1)[..., :64] == unpack(clean)).flatten(1).all(1).any() for turn in range(128)]
+        assert sum(found) == 1
+        ids = window_ids(2, (top, left))
+        middle = ids.reshape(16, 32, 3)[7:9, 15:17].mean((0, 1))
+        assert middle[1] == pytest.approx((top + 8) / 2 - 0.5)  # where it lies in a picture of the native size
+        assert middle[2] == pytest.approx((left + 16) / 2 - 0.5 - (32 if left + 16 >= 64 else 0))
+        seen.add((top, left))
+    assert len(seen) > 1
+    assert set(one.losses("double", 2, 0, distil=False)) == {"plain"}  # faces of a cube are of whole panoramas
+    assert one.train_step("double", 2, 1e-3) > 0
+
+
+def test_a_fifth_of_the_second_phase_is_windows_where_there_are_any() -> None:
+    sizes = [size_of(0.8, step, 0.5, zoomed=True) for step in range(120)]
+    assert [sizes.count(name) for name in ("double", "fourfold")] == [16, 8]
+    assert not {"double", "fourfold"} & {size_of(0.3, step, 0.5, zoomed=True) for step in range(120)}
+    assert not {"double", "fourfold"} & {size_of(0.8, step, 0.5) for step in range(120)}

@@ -57,7 +57,8 @@ class WindowedVelocity:
         for number, (top, left) in enumerate(self._windows.places(max(0, self._number))):
             index = self._windows.index(top, left).to(x.device)
             weights = self._windows.weights(top).to(x.device)
-            velocity = self._look(self._window(top, left), self._attend)
+            seen = window_at(self._windows, self._grid, (top, left), self._positions, self._ratio)
+            velocity = self._look(seen, self._attend)
             # A cache of diffusers' compares a call with the one before, of the same window.
             said = velocity(x.index_select(1, index), sigma, embedding, f"{branch} {number}")
             if total is None:
@@ -67,24 +68,31 @@ class WindowedVelocity:
         assert total is not None
         return total.div_(counted[None, :, None].to(total.dtype))
 
-    def _window(self, top: int, left: int) -> Window:
-        windows, grid = self._windows, self._grid
-        padding = grid.padding if windows.around else 0
-        if self._positions == "own":
-            return Window(rows=windows.height, columns=windows.width, padding=padding)
-        # Beyond the meridian columns are counted on, on the side where most of the window lies.
-        first = left if windows.around or left + windows.width / 2 < grid.columns else left - grid.columns
-        if windows.around:
-            across, spread, within = 0.0, grid.spread, grid.extent
-            down = top * spread
-        else:
-            spread = max(self._ratio, CLOSEST[grid.spread != 1.0])
-            within = (grid.rows * self._ratio, grid.columns * self._ratio)
-            down, across = (
-                (begin + side / 2) * self._ratio - side / 2 * spread
-                for begin, side in ((top, windows.height), (first, windows.width))
-            )
-        return Window(
-            rows=windows.height, columns=windows.width, padding=padding, spread=spread, down=down, across=across,
-            within=within,
-        )  # fmt: skip
+
+def window_at(windows: Windows, grid: Grid, place: tuple[int, int], positions: str, ratio: float) -> Window:
+    """A window as the denoiser sees it.
+
+    grid: of the panorama, over which ``windows`` lie.
+    place: (top row, left column) in tokens.
+    positions, ratio: as for :class:`WindowedVelocity`.
+    """
+    top, left = place
+    padding = grid.padding if windows.around else 0
+    if positions == "own":
+        return Window(rows=windows.height, columns=windows.width, padding=padding)
+    # Beyond the meridian columns are counted on, on the side where most of the window lies.
+    first = left if windows.around or left + windows.width / 2 < grid.columns else left - grid.columns
+    if windows.around:
+        across, spread, within = 0.0, grid.spread, grid.extent
+        down = top * spread
+    else:
+        spread = max(ratio, CLOSEST[grid.spread != 1.0])
+        within = (grid.rows * ratio, grid.columns * ratio)
+        down, across = (
+            (begin + side / 2) * ratio - side / 2 * spread
+            for begin, side in ((top, windows.height), (first, windows.width))
+        )
+    return Window(
+        rows=windows.height, columns=windows.width, padding=padding, spread=spread, down=down, across=across,
+        within=within,
+    )  # fmt: skip
