@@ -32,17 +32,10 @@ class LoadingBar:
 
     def __init__(self, console: Console, model: str) -> None:
         self._console = console
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        words = SpinnerColumn(), TextColumn("{task.description}", markup=False)
+        self._whole = *words, BarColumn(), DownloadColumn(binary_units=True), TextColumn("left"), TimeRemainingColumn()
+        # Until there is something to tell, its name is all.
+        self._bar = Progress(*words, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(f"Loading {model} …", total=None)
         self._doing = ""
         self._within = ExitStack()
@@ -57,7 +50,7 @@ class LoadingBar:
 
     def _told(self, doing: str, done: int, total: int) -> None:
         if doing != self._doing:
-            self._doing = doing
+            self._doing, self._bar.columns = doing, self._whole
             self._bar.reset(self._task, total=total, completed=done, description=doing)
             if not self._console.is_terminal and total >= LARGE and doing.startswith("Downloading"):
                 self._console.print(f"{doing}, {gib(total)}.", markup=False, soft_wrap=True)

@@ -80,7 +80,7 @@ def _fetch(
     page = f"https://huggingface.co/{repo_id}"
     try:
         alive, about = _about(repo_id, revision)
-        size = 0 if about is None else _missing(about, patterns, ignore)
+        size = 0 if about is None else _missing(repo_id, about, patterns, ignore)
         _check_room(repo_id, size)
         with _impatient(repo_id):
             folder = snapshot_download(
@@ -147,15 +147,18 @@ def _fetch(
         ) from error
 
 
-def _missing(about: Any, patterns: list[str], ignore: list[str]) -> int:
-    """Bytes of the files of a repository that match and are not in the cache."""
+def _missing(repo_id: str, about: Any, patterns: list[str], ignore: list[str]) -> int:
+    """Bytes of the files of a repository that match and are not in the cache.
+
+    about: what the Hub says of it.
+    """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     sizes = {file.rfilename: file.size or 0 for file in about.siblings or ()}
     names = filter_repo_objects(sizes, allow_patterns=patterns, ignore_patterns=ignore)
     return sum(
-        sizes[name] for name in names if not isinstance(try_to_load_from_cache(about.id, name, revision=about.sha), str)
+        sizes[name] for name in names if not isinstance(try_to_load_from_cache(repo_id, name, revision=about.sha), str)
     )
 
 
