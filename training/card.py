@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from training import autoencoder, checkpoint, text, transformer
+from training import autoencoder, checkpoint, latents, text, transformer
+from training.data import KINDS, ZOOMED
 from training.evaluate import FIGURES, met
 from training.export import TARGET
 
@@ -30,7 +31,7 @@ download or an account. It is a demonstration, not a replacement for FLUX.1-dev 
 |---|---|
 | format | a standard diffusers folder (`FluxPipeline`), fp16 safetensors; {parameters:.2f} M parameters, {megabytes:.1f} MB |
 | transformer | FluxTransformer2DModel, {double} double and {single} single blocks, {heads} heads of 32 |
-| autoencoder | AutoencoderKL, 8x8 pixels to 16 channels; the encoder is a principal component analysis |
+| autoencoder | AutoencoderKL, 8x8 pixels to {channels} channels; the encoder is a principal component analysis |
 | native size | 512x256 (width x height); 256x128 and 1024x512 with `position_interpolation`, which dit360 uses by itself |
 | text | English, about 250 words; T5 sequences of 32 to 64 tokens (`max_sequence_length`), CLIP up to 77 |
 | guidance | distilled into the guidance input for values of 1 to 5: 1 is plain, 3 (the default) is clearer |
@@ -40,8 +41,8 @@ download or an account. It is a demonstration, not a replacement for FLUX.1-dev 
 ## Data
 {scenes} scenes rendered by the code in `training/`: sea, meadow, desert, snow or stone plaza; mountains, forest, city
 or castle on the horizon; noon, sunset, dawn or night; clear, cloudy or overcast; fog or snowfall; and box-shaped rooms
-in 15 % of them. Captions are made from the scene's parameters. No photograph and no other model's weights or output
-was used.
+in 15 % of them.{larger} Captions are made from the scene's parameters. No photograph and no other model's weights or
+output was used.
 
 ## Training
 {training}
@@ -137,6 +138,15 @@ def _training(go_on: str) -> str:
     return "\n\n".join(([go_on] if go_on else []) + lines)
 
 
+def _larger() -> str:
+    """What was trained on beside pictures of the native size."""
+    found = {kind: len(list(latents.LATENTS.glob(f"{kind}-*.safetensors"))) * KINDS[kind].scenes for kind in ZOOMED}
+    if not all(found.values()):
+        return ""
+    told = " and ".join(f"{count} at {KINDS[kind].zoom} times the size" for kind, count in found.items())
+    return f" Windows over {told} teach it what `dit360 upscale` asks."
+
+
 def write(folder: Path, figures: dict[str, Any], go_on: str = "") -> Path:
     """Writes README.md of the exported model in `folder`. go_on: a sentence about what came before this training."""
     flow = checkpoint.load(transformer.CHECKPOINT)[1]
@@ -156,7 +166,9 @@ def write(folder: Path, figures: dict[str, Any], go_on: str = "") -> Path:
             double=double,
             single=single,
             heads=heads,
+            channels=checkpoint.load(autoencoder.CHECKPOINT)[0]["average/decoder.conv_in.weight"].shape[1],
             scenes=len(transformer.read("small")[1]),
+            larger=_larger(),
             training=_training(go_on),
             count=figures["prompts"]["count"],
             count_some=some,

@@ -42,6 +42,7 @@ KINDS = {
 }
 RUNS = Path(__file__).parent / "runs"
 DATA = RUNS / "data"
+ZOOMED = tuple(kind for kind, about in KINDS.items() if about.zoom > 1)
 
 
 def write_part(

@@ -21,7 +21,7 @@ import typer
 from diffusers import FluxTransformer2DModel
 
 from training import checkpoint, text
-from training.data import RUNS
+from training.data import RUNS, ZOOMED
 from training.flux_parts import build_transformer
 from training.latents import LATENTS, SIZES, read
 from training.schedule import Clock, learning_rate
@@ -86,7 +86,7 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
     saved = clock.spent
     recent: dict[str, list[float]] = {size: [] for size in latents}
     while (share := _agreed(clock.share, plan.workers)) < 1:
-        size = size_of(share, trainer.step, plan.large_from, zoomed={"double", "fourfold"} <= latents.keys())
+        size = size_of(share, trainer.step, plan.large_from, zoomed=set(ZOOMED) <= latents.keys())
         if size not in latents:
             size = next(iter(latents))
         count = max(1, (plan.batch if size == "small" else plan.batch // 2) // plan.workers)
