@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from training import autoencoder, checkpoint, latents, text, transformer
+from training import autoencoder, checkpoint, text, transformer
 from training.data import KINDS, ZOOMED
 from training.evaluate import FIGURES, met
 from training.export import TARGET
@@ -140,11 +140,14 @@ def _training(go_on: str) -> str:
 
 def _larger() -> str:
     """What was trained on beside pictures of the native size."""
-    found = {kind: len(list(latents.LATENTS.glob(f"{kind}-*.safetensors"))) * KINDS[kind].scenes for kind in ZOOMED}
-    if not all(found.values()):
+    trained = checkpoint.load(transformer.CHECKPOINT)[1].get("trained", {})
+    sizes = [f"{KINDS[kind].zoom}" for kind in ZOOMED if trained.get(kind)]
+    if not sizes:
         return ""
-    told = " and ".join(f"{count} at {KINDS[kind].zoom} times the size" for kind, count in found.items())
-    return f" Windows over {told} teach it what `dit360 upscale` asks."
+    count = sum(trained[kind] for kind in ZOOMED if kind in trained)
+    return (
+        f" {count} samples are windows over pictures of {' and '.join(sizes)} times the size, as upscaling sees them."
+    )
 
 
 def write(folder: Path, figures: dict[str, Any], go_on: str = "") -> Path:

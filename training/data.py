@@ -2,8 +2,8 @@
 
 A part is `part-00012.npy`, bytes (100, 256, 512, 3), beside `part-00012.json`, its scenes. Both are written to a
 temporary name first, so that whatever has its final name is whole; several workers can render at once, and
-training may start while they do. Parts of unseen scenes (`held-00000.npy`) have seeds that training never draws, and
-so have larger pictures (`double-00000.npy`, `fourfold-00000.npy`), of which windows are trained on.
+training may start while they do. Parts of unseen scenes (`held-00000.npy`) have seeds that training never draws.
+Larger pictures (`double-00000.npy`, `fourfold-00000.npy`) have seeds of their own; windows of them are trained on.
 """
 
 from __future__ import annotations

@@ -40,6 +40,11 @@ def encode(vae: AutoencoderKL, pictures: Tensor, height: int) -> Tensor:
     return torch.cat(rows)
 
 
+def there(size: str) -> bool:
+    """Whether anything is encoded at a size that is trained on."""
+    return any(LATENTS.glob(f"{kinds_of(size)[0]}-*-{size}.safetensors"))
+
+
 def read(size: str, kind: str | None = None) -> tuple[Tensor, list[Scene]]:
     """Latents (N, 2, 32, h, w) in half precision of every finished part, and their scenes.
 

@@ -80,10 +80,13 @@ def main(
     if not go_on:
         stage("autoencoder", "--minutes", 13, "--device", device, "--threads", cores)
     share = ["--workers", min(cores, 8), "--batch", 16] if on_cpu else ["--workers", 1, "--batch", 128]
+    if on_cpu and minutes >= 30 and not shutil.which("g++"):
+        print("There is no g++ here, so blocks are not compiled, and training takes a quarter longer.", flush=True)
     compiled = ["--compiled"] if on_cpu and minutes >= 30 and shutil.which("g++") else []
     stage("transformer", "--minutes", minutes, "--device", device, *share, *compiled)
     stage("export")
     if not measure:
+        print("Not measured: run make eval-tiny, then python -m training.card; the card there is an older model's.")
         return
     # A short training breaks promises; what it came to is written down all the same.
     stage("evaluate", "--threads", torch.get_num_threads(), must=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ from diffusers import FluxTransformer2DModel
 from training import checkpoint, text
 from training.data import RUNS, ZOOMED
 from training.flux_parts import build_transformer
-from training.latents import LATENTS, SIZES, read
+from training.latents import SIZES, read, there
 from training.schedule import Clock, learning_rate
 from training.trainer import Latents, Recipe, Trainer
 
@@ -39,14 +40,14 @@ def load(path: Path = CHECKPOINT) -> FluxTransformer2DModel:
     return model.eval()
 
 
-def size_of(share: float, step: int, large_from: float, zoomed: bool = False) -> str:
+def size_of(share: float, step: int, large_from: float, zoomed: Sequence[str] = ()) -> str:
     """Which size a step trains: 128x256 for the composition at first, from `large_from` of the budget 256x512 mostly.
 
-    Each size keeps a part of the other phase, so that neither is forgotten. Where larger pictures are there (`zoomed`),
-    a fifth of the second phase trains windows over them.
+    Each size keeps a part of the other phase, so that neither is forgotten. A fifth of the second phase trains windows
+    over the larger pictures that there are (`zoomed`), in turn.
     """
     if zoomed and share >= large_from and step % 5 == 4:
-        return "fourfold" if step % 15 == 14 else "double"
+        return zoomed[step // 5 % len(zoomed)]
     if share < large_from:
         return "large" if step % 4 == 3 else "small"
     return "small" if step % 8 == 7 else "large"
@@ -76,22 +77,26 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
     torch.manual_seed(2)
     if plan.workers > 1:
         dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=plan.workers)
-    latents: Latents = {size: read(size) for size in SIZES if list(LATENTS.glob(f"part-*-{size}.safetensors"))}
+    latents: Latents = {size: read(size) for size in SIZES if there(size)}
     network = build_transformer(*plan.shape)
     trainer = Trainer(network, text.load(), latents, plan.device, worker, plan.workers, plan.recipe)
     notes = trainer.restore(plan.state) if plan.state.exists() else {}
+    trained: dict[str, int] = notes.get("trained", {})
+    if not worker:
+        print(f"pictures: {', '.join(f'{len(scenes)} {size}' for size, (_, scenes) in latents.items())}", flush=True)
     if plan.compiled:
         trainer.compile()
     clock = Clock(plan.minutes, notes.get("spent", 0.0))
     saved = clock.spent
     recent: dict[str, list[float]] = {size: [] for size in latents}
     while (share := _agreed(clock.share, plan.workers)) < 1:
-        size = size_of(share, trainer.step, plan.large_from, zoomed=set(ZOOMED) <= latents.keys())
+        size = size_of(share, trainer.step, plan.large_from, zoomed=tuple(size for size in ZOOMED if size in latents))
         if size not in latents:
             size = next(iter(latents))
         count = max(1, (plan.batch if size == "small" else plan.batch // 2) // plan.workers)
         rate = learning_rate(share, plan.peak, trainer.step, warmup=200, floor=0.04)
         recent[size].append(trainer.train_step(size, count, rate, distil=share >= plan.distil_from))
+        trained[size] = trained.get(size, 0) + count * plan.workers
         if worker:
             continue
         if trainer.step % 100 == 0:
@@ -102,9 +107,9 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
             recent = {size: [] for size in latents}
         if clock.spent - saved > 120:
             saved = clock.spent
-            trainer.save(plan.state, {"spent": saved, "share": share})
+            trainer.save(plan.state, {"spent": saved, "share": share, "trained": trained})
     if worker == 0:
-        trainer.save(plan.state, {"spent": clock.spent, "share": clock.share})
+        trainer.save(plan.state, {"spent": clock.spent, "share": clock.share, "trained": trained})
         print("done", flush=True)
 
 

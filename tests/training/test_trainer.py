@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
-from training import text
+from training import checkpoint, latents, text
+from training.data import ZOOMED
 from training.flux_parts import CHANNELS, build_transformer, unpack, window_ids
 from training.scenes import draw
 from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
@@ -120,7 +124,21 @@ def test_windows_over_larger_pictures_are_seen_as_upscaling_sees_them(encoders: 
 
 
 def test_a_fifth_of_the_second_phase_is_windows_where_there_are_any() -> None:
-    sizes = [size_of(0.8, step, 0.5, zoomed=True) for step in range(120)]
-    assert [sizes.count(name) for name in ("double", "fourfold")] == [16, 8]
-    assert not {"double", "fourfold"} & {size_of(0.3, step, 0.5, zoomed=True) for step in range(120)}
+    sizes = [size_of(0.8, step, 0.5, zoomed=ZOOMED) for step in range(120)]
+    assert [sizes.count(name) for name in ("double", "fourfold")] == [12, 12]
+    assert not {"double", "fourfold"} & {size_of(0.3, step, 0.5, zoomed=ZOOMED) for step in range(120)}
     assert not {"double", "fourfold"} & {size_of(0.8, step, 0.5) for step in range(120)}
+
+
+def test_larger_pictures_that_are_encoded_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "LATENTS", tmp_path / "latents")
+    monkeypatch.setattr(latents, "DATA", tmp_path)
+    (tmp_path / "latents").mkdir()
+    for kind, size in (("part", "small"), ("held", "large"), ("double", "double")):
+        name = f"{kind}-00000"
+        (tmp_path / f"{name}.json").write_text(json.dumps([draw(4).to_dict()]))
+        checkpoint.save(
+            tmp_path / "latents" / f"{name}-{size}.safetensors", {"latents": torch.zeros(1, 2, 4, 8, 8)}, {}
+        )
+    assert [size for size in latents.SIZES if latents.there(size)] == ["small", "double"]
+    assert latents.read("double")[1] == [draw(4)]
