@@ -57,16 +57,53 @@ def test_what_is_evicted_is_told_of_when_it_is_read_again(tiny_folder):
     assert all(run[-1][1] == run[-1][2] for run in runs)
 
 
-def test_what_a_listener_raises_ends_the_loading(tiny_folder):
-    class Enough(Exception):
-        pass
+class Enough(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Enough, RuntimeError, OSError, KeyError])
+def test_what_a_listener_raises_ends_the_loading_and_is_raised_as_it_is(tiny_folder, error):
+    """Whatever the libraries raise of files that do not fit together."""
+    raised = error("enough")
+
+    def stop(doing, done, total):
+        raise raised
+
+    with pytest.raises(error) as found:
+        dit360.load(str(tiny_folder), progress=stop)
+    assert found.value is raised
+    dit360.load(str(tiny_folder))  # nobody hears of what comes after
+
+
+def test_what_must_be_done_to_its_end_is_and_what_was_raised_comes_then():
+    done = []
+
+    def stop(doing, count, total):
+        raise Enough
+
+    def moving():
+        with underway("Moving", 10, ends=False) as progress:
+            progress.advance(5)
+            done.append("moved")
+        done.append("went on")
+
+    with pytest.raises(Enough), telling(stop):
+        moving()
+    assert done == ["moved", "went on"]
+
+
+def test_who_listens_within_stops_nobody_who_listens_without():
+    outer = Heard()
 
     def stop(doing, done, total):
         raise Enough
 
-    with pytest.raises(Enough):
-        dit360.load(str(tiny_folder), progress=stop)
-    dit360.load(str(tiny_folder))  # nobody hears of what comes after
+    with telling(outer):
+        with pytest.raises(Enough), telling(stop), underway("Reading", 10):
+            pass
+        with underway("Reading", 20):
+            pass
+    outer.check("Reading", 20)
 
 
 def test_nobody_is_told_more_than_there_is_and_the_end_is_told_once():

@@ -32,6 +32,7 @@ class Hub(ThreadingHTTPServer):
             str(file.relative_to(folder).as_posix()): file.read_bytes() for file in folder.rglob("*") if file.is_file()
         }
         self.asked = []
+        self.commit = SHA
         self.over = threading.Event()
         self.healed = set()
         """Repositories whose fault is over."""
@@ -75,11 +76,14 @@ class Answer(BaseHTTPRequestHandler):
             ]
             self.send(200, json.dumps(files).encode(), content_type="application/json")
         elif api:
-            sizes = {name: len(data) for name, data in self.files_of(fault).items()}
-            if fault == "larger-than-the-disk":
-                sizes[BIG] = 2**60
-            siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
-            about = {"id": repo, "sha": SHA, "siblings": siblings}
+            siblings = [
+                {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
+                for name, data in self.files_of(fault).items()
+            ]
+            for one in siblings:
+                if fault == "larger-than-the-disk" and one["rfilename"] == BIG:
+                    one["size"] = 2**60
+            about = {"id": repo, "sha": self.server.commit, "siblings": siblings}
             self.send(200, json.dumps(about).encode(), content_type="application/json")
         else:
             self.send_file(fault if sick else "", file[3], body)
@@ -93,7 +97,7 @@ class Answer(BaseHTTPRequestHandler):
     def send_file(self, fault, name, body):
         data = self.server.files.get(name, b"{}")
         start = int(re.sub(r"\D", "", self.headers.get("Range") or "0"))
-        told = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": SHA}
+        told = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": self.server.commit}
         if not body:
             self.send(200, data, body=False, **told)
         elif name == BIG and fault == "breaks-off":
@@ -284,7 +288,7 @@ def test_a_download_tells_how_many_bytes_have_arrived_and_what_a_listener_raises
         "from dit360_core.system.progress import telling\n"
         "class Enough(Exception): pass\n"
         "def stop(doing, done, total):\n"
-        "    if done: raise Enough\n"
+        "    raise Enough\n"
         "heard = []\n"
         "try:\n"
         "    with telling(stop): fetch('someone/watched', ['*/*'])\n"
@@ -297,3 +301,42 @@ def test_a_download_tells_how_many_bytes_have_arrived_and_what_a_listener_raises
     )
     said = python(code, cwd=home, **around(hub, home))
     assert said.stdout.split("\n")[:3] == ["ended", "{'Downloading someone/watched'} True True", "True"], said.stderr
+
+
+def test_what_a_listener_raises_is_not_lost_where_a_download_goes_on_all_the_same(hub, home):
+    """Xet prints what a bar raises, and downloads the file to its end."""
+    code = (
+        "import huggingface_hub\n"
+        "from dit360_core.models.weights.hub import fetch\n"
+        "from dit360_core.system.progress import telling\n"
+        "whole = huggingface_hub.snapshot_download\n"
+        "def deaf(*given, tqdm_class, **more):\n"
+        "    class Deaf(tqdm_class):\n"
+        "        def update(self, n=1):\n"
+        "            try: super().update(n)\n"
+        "            except BaseException: pass\n"
+        "    return whole(*given, tqdm_class=Deaf, **more)\n"
+        "huggingface_hub.snapshot_download = deaf\n"
+        "def stop(doing, done, total):\n"
+        "    if done: raise RuntimeError('enough')\n"
+        "try:\n"
+        "    with telling(stop): fetch('someone/deaf', ['*/*'])\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    said = python(code, cwd=home, **around(hub, home))
+    assert said.stdout == "enough\n", said.stderr
+
+
+def test_what_another_revision_has_too_is_not_to_be_downloaded(hub, home, monkeypatch):
+    code = (
+        "from dit360_core.models.weights.hub import fetch\n"
+        "from dit360_core.system.progress import telling\n"
+        "heard = []\n"
+        "with telling(lambda *told: heard.append(told)): fetch('someone/edited', ['*/*'])\n"
+        "print(len(heard))\n"
+    )
+    first = python(code, cwd=home, **around(hub, home))
+    assert int(first.stdout) > 1, first.stderr
+    monkeypatch.setattr(hub, "commit", "decade" * 6 + "deca")
+    again = python(code, cwd=home, **around(hub, home))
+    assert again.stdout == "0\n", again.stderr

@@ -73,17 +73,17 @@ class Progress:
 def slow_things_shown() -> Iterator[None]:
     """In this block the node's bar shows what is downloaded and read, and ComfyUI's button for it stops that."""
     bar: Any = None
-    of = ""
+    of = "", 0
 
     def told(doing: str, done: int, total: int) -> None:
         nonlocal bar, of
         check_interrupt()
         if not in_comfyui():
             return
-        if doing != of:
+        if (doing, total) != of:
             import comfy.utils
 
-            bar, of = comfy.utils.ProgressBar(total), doing
+            bar, of = comfy.utils.ProgressBar(total), (doing, total)
             log.info("%s, %s.", doing, gib(total))
         bar.update_absolute(done, total)
 

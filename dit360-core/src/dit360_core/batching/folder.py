@@ -115,15 +115,21 @@ class Folder:
     def _look_at_other_locks(self, own: FileLock) -> None:
         """Raises Timeout, and lets go of the own lock, if another batch holds one: all but the other parts of a list.
 
-        Each takes its own lock first and then looks, so that of two that begin together at most one goes on.
+        Each takes its own lock first and then looks, so that of two that begin together one goes on, or none does.
         """
         beside = re.compile(rf"{re.escape(LOCK.removesuffix('.lock'))}-\d+-of-{self._of}\.lock") if self._part else None
         try:
             for path in self.path.glob(LOCK.replace(".lock", "*.lock")):
                 if path.name != self._lock and not (beside is not None and beside.fullmatch(path.name)):
                     # Others of this list may be looking, too.
-                    with FileLock(path, timeout=LOOKING):
-                        pass
+                    try:
+                        with FileLock(path, timeout=LOOKING):
+                            pass
+                    except PermissionError as error:
+                        raise InputError(
+                            f"Whether another batch writes into {self.path} cannot be seen, because {path} belongs to "
+                            "somebody else; delete that file if none does."
+                        ) from error
         except BaseException:
             own.release()
             raise

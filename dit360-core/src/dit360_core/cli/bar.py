@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from dit360_core.system.memory import gib
-from dit360_core.system.progress import telling
+from dit360_core.system.progress import DOWNLOADING, telling
 
 LARGE = 2**28
 """Bytes of a download that is worth a line where no bar is shown."""
@@ -37,7 +37,7 @@ class LoadingBar:
         # Until there is something to tell, its name is all.
         self._bar = Progress(*words, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(f"Loading {model} …", total=None)
-        self._doing = ""
+        self._now = "", 0
         self._within = ExitStack()
 
     def __enter__(self) -> None:
@@ -49,10 +49,10 @@ class LoadingBar:
         self._bar.stop()
 
     def _told(self, doing: str, done: int, total: int) -> None:
-        if doing != self._doing:
-            self._doing, self._bar.columns = doing, self._whole
+        if (doing, total) != self._now:
+            self._now, self._bar.columns = (doing, total), self._whole
             self._bar.reset(self._task, total=total, completed=done, description=doing)
-            if not self._console.is_terminal and total >= LARGE and doing.startswith("Downloading"):
+            if not self._console.is_terminal and total >= LARGE and doing.startswith(DOWNLOADING):
                 self._console.print(f"{doing}, {gib(total)}.", markup=False, soft_wrap=True)
         self._bar.update(self._task, completed=done, total=total)
 

@@ -138,6 +138,8 @@ class Autoencoding:
         if not isinstance(scale, int) or scale not in range(1, 9):
             raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
         tensor = self._checked(latents).tensor
+        if within is not None and (not isinstance(within, int) or within < 1):
+            raise InputError(f"width is {within!r}, but must be a whole number of pixels, at least 1.")
         if within is not None:
             scale = max(1, min(scale, within // tensor.shape[-1]))
         if self._latent_to_rgb is None:

@@ -71,7 +71,8 @@ def load(
     model: a known name, a diffusers folder, or a Hub id.
     registry: of the plugins; None: those that are installed.
     machine: what is there to compute on; None: this one, looked at now.
-    progress: called while files are downloaded, read and moved, with (what is being done, bytes done, bytes in all).
+    progress: called while files are downloaded, read and moved, with (what is being done, bytes done, bytes in all), by
+        any thread. What it raises ends the loading, and is raised.
 
     Raises InputError (bad option, unknown name), ModelError (files), BackendUnavailable (reasons of every candidate),
     all before the weights are read.

@@ -450,7 +450,7 @@ class Pipeline:
         scale: pixels to a latent column, 1 … 8; 8 is the size of the picture. None: 8, or what ``width`` comes to.
         width: pixels; the picture is no wider than that as far as a pixel to a column allows. Not beside ``scale``.
 
-        Raises InputError for another scale, for both, and for what are no latents of this model.
+        Raises InputError for another scale or width, for both, and for what are no latents of this model.
         """
         if scale is not None and width is not None:
             raise InputError("scale and width both say how large a preview is; give one of them.")

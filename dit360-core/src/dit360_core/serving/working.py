@@ -41,6 +41,7 @@ from dit360_core.system.progress import telling
 
 if TYPE_CHECKING:
     from dit360_core.pipeline.pipeline import Pipeline
+    from dit360_core.pipeline.prepared import Prepared
 
 log = logging.getLogger("dit360")
 
@@ -112,7 +113,8 @@ class Worker:
         """idle: seconds without a request after which the weights leave memory; 0: they stay."""
         self._loading, self._shelf, self._idle = loading, shelf, idle
         self._registry = registry or default_registry()
-        self._ready = prepare(loading, registry=self._registry)
+        self._ready: Prepared | None = prepare(loading, registry=self._registry)
+        self._plan = self._ready.plan
         self._pipe: Pipeline | None = None
         self._jobs: collections.OrderedDict[str, Job] = collections.OrderedDict()
         self._queue: collections.deque[Job] = collections.deque()
@@ -125,7 +127,7 @@ class Worker:
     @property
     def plan(self) -> Any:
         """What was decided about the model."""
-        return self._ready.plan
+        return self._plan
 
     def start(self) -> int:
         """Begins, with what an earlier process left. Returns how many those are."""
@@ -224,9 +226,10 @@ class Worker:
 
     def _make(self, job: Job) -> None:
         started = time.perf_counter()
-        with listening() as told, telling(partial(self._slow, job)):
+        with listening() as told:
             try:
-                self._paint(job)
+                with telling(partial(self._slow, job)):
+                    self._paint(job)
                 status = "done"
             except _Cancelled:
                 if self._ending and not job.cancelled:
@@ -247,7 +250,7 @@ class Worker:
         # Before anybody is told: who sees it ended finds nothing that waits.
         if job.wanted.keep:
             self._shelf.done(job.number)
-        self._tell(job, status=status)
+        self._tell(job, status=status, doing="")
 
     def _tell(self, job: Job, **changes: Any) -> None:
         with self._changed:
@@ -321,12 +324,12 @@ class Worker:
     def _loaded(self, job: Job) -> Pipeline:
         if self._pipe is None:
             self._tell(job, status="loading")
-            try:
-                with undisturbed():
-                    self._pipe = self._ready.load()
-            finally:
-                # What was prepared is used up by loading, to its end or not.
-                self._ready = prepare(self._loading, registry=self._registry)
+            # What was prepared is used up by loading, to its end or not.
+            ready, self._ready = self._ready, None
+            with undisturbed():
+                ready = ready or prepare(self._loading, registry=self._registry)
+                self._pipe = ready.load()
+            self._plan = ready.plan
         return self._pipe
 
     def _slow(self, job: Job, doing: str, done: int, total: int) -> None:
@@ -340,7 +343,7 @@ class Worker:
     def _unload(self) -> None:
         self._pipe = None
         gc.collect()
-        give_back_freed_memory(self._ready.plan.device)
+        give_back_freed_memory(self._plan.device)
         log.info("Nothing was asked for %g s; the weights have left memory.", self._idle)
 
     def _forget(self) -> None:

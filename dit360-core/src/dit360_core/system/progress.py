@@ -11,70 +11,129 @@ from contextvars import ContextVar
 Told = Callable[[str, int, int], None]
 """Called with (what is being done, bytes that are done, bytes in all); from any thread, one call at a time.
 
-What it raises ends what is being done.
+What it raises ends what is being done, and comes out of :func:`telling` as it is.
 """
 
+DOWNLOADING = "Downloading"
+"""With this word a description of a download begins."""
 SELDOM = 0.1
 """Seconds between two calls; the first and the last are always made."""
 
-_listener: ContextVar[Told | None] = ContextVar("dit360_progress", default=None)
+
+class _Ended(BaseException):
+    """On its way to whoever listens: libraries that catch every Exception let it pass."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Listening:
+    """Who listens, and what that raised."""
+
+    def __init__(self, told: Told) -> None:
+        self.told = told
+        self.raised: BaseException | None = None
+
+    def tell(self, doing: str, done: int, total: int) -> None:
+        if self.raised is None:
+            try:
+                self.told(doing, done, total)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 (it is raised below, or at the end of telling)
+                self.raised = error
+
+    def check(self) -> None:
+        if self.raised is not None:
+            raise _Ended(self.raised)
+
+
+_listening: ContextVar[_Listening | None] = ContextVar("dit360_progress", default=None)
 
 
 @contextmanager
 def telling(told: Told | None) -> Iterator[None]:
-    """In this block ``told`` hears of all that is slow. None: whoever heard before goes on hearing."""
+    """In this block ``told`` hears of all that is slow. None: whoever heard before goes on hearing.
+
+    Raises what ``told`` raises: at once, or at the end of the block where it could not be ended.
+    """
     if told is None:
         yield
         return
-    token = _listener.set(told)
+    listening = _Listening(told)
+    token = _listening.set(listening)
     try:
         yield
+    except _Ended as ended:
+        if ended.error is not listening.raised:
+            raise
+        raise ended.error from None
     finally:
-        _listener.reset(token)
+        _listening.reset(token)
+    if listening.raised is not None:
+        raise listening.raised
 
 
 def listener() -> Told | None:
     """Who wants to know, if anybody."""
-    return _listener.get()
+    listening = _listening.get()
+    return None if listening is None else listening.told
 
 
 class Progress:
-    """One slow thing on its way. ``advance`` may be called from any thread."""
+    """One slow thing on its way. Its methods may be called from any thread."""
 
-    def __init__(self, doing: str, total: int) -> None:
-        """doing: words, such as "Reading weights". total: bytes."""
-        self.doing, self.total = doing, total
-        self.done: float = 0
-        self._told = listener()
+    def __init__(self, doing: str, total: int, *, ends: bool = True) -> None:
+        """doing: words, such as "Reading weights".
+        total: bytes; 0: nothing is told.
+        ends: whether what the listener raises ends it, or it has to be done to its end.
+        """
+        self.doing = doing
+        self._total, self._done = total, 0.0
+        self._ends = ends
+        self._listening = _listening.get()
         self._lock = threading.Lock()
         self._next = 0.0
-        if self._told is not None and total:
-            self._told(doing, 0, total)
+        if total:
+            self._tell()
 
     def advance(self, count: float) -> None:
         """So many bytes more are done."""
         with self._lock:
-            self._reach(self.done + count)
+            self._reach(self._done + count)
 
     def reach(self, done: float) -> None:
         """So many bytes are done by now; never fewer than before, nor more than there are."""
         with self._lock:
             self._reach(done)
 
+    def check(self) -> None:
+        """Ends it if the listener wanted that, and somebody has passed over it."""
+        if self._listening is not None and self._ends:
+            self._listening.check()
+
+    def finish(self) -> None:
+        """All of it is done."""
+        self.reach(self._total)
+
     def _reach(self, done: float) -> None:
-        before, self.done = self.done, max(self.done, min(done, self.total))
-        if self._told is None or self.done == before:  # nobody listens, or nothing is new
-            return
-        over = self.done == self.total
-        if not over and (now := time.monotonic()) < self._next:
-            return
-        self._next = 0.0 if over else now + SELDOM
-        self._told(self.doing, round(self.done), self.total)
+        before, self._done = self._done, max(self._done, min(done, self._total))
+        over = self._done == self._total
+        if self._done > before and (over or time.monotonic() >= self._next):
+            self._tell()
+        self.check()
+
+    def _tell(self) -> None:
+        if self._listening is not None:
+            self._next = time.monotonic() + SELDOM
+            self._listening.tell(self.doing, round(self._done), self._total)
+            self.check()
 
 
 @contextmanager
-def underway(doing: str, total: int) -> Iterator[Progress]:
-    """Something slow that is done in this block, whole at its end unless it fails."""
-    progress = Progress(doing, total)
+def underway(doing: str, total: int, *, ends: bool = True) -> Iterator[Progress]:
+    """Something slow that is done in this block, whole at its end unless it fails. The arguments are Progress's."""
+    progress = Progress(doing, total, ends=ends)
     yield progress
-    progress.reach(total)
+    progress.finish()

@@ -33,10 +33,11 @@ def _quantized(console: Console, model: str, output: Path, options: dict[str, An
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
-        def advance(part: str, done: int, layers: int) -> None:
-            if part not in tasks:
-                tasks[part] = bar.add_task(part, total=layers)
-            bar.update(tasks[part], completed=done)
+        def advance(doing: str, done: int, total: int) -> None:
+            """Of layers of a part, or of bytes that are downloaded."""
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(doing, total=total)
+            bar.update(tasks[doing], completed=done, total=total)
 
         with telling(advance):
             return quantize(model, output, progress=advance, **options)

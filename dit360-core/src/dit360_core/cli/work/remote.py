@@ -18,8 +18,7 @@ from dit360_core.cli.bar import StepBar
 from dit360_core.cli.several import counted, names_of
 from dit360_core.errors import Dit360Error
 from dit360_core.options import (
-    DecodeOptions,
-    EditOptions,
+    OF_A_PICTURE,
     LoadOptions,
     PhotoOptions,
     SampleOptions,
@@ -113,7 +112,7 @@ def _write(data: bytes, path: Path) -> None:
 def _follow(bar: StepBar, advance: Callable[[int, int], None], news: Mapping[str, Any]) -> None:
     if news["steps"]:
         advance(news["done"], news["steps"])
-    bar.say(news.get("doing", ""))
+    bar.say(news.get("doing", ""))  # which an older server does not tell
 
 
 def _wanted(
@@ -121,8 +120,7 @@ def _wanted(
     saving: Mapping[str, Any], options: Mapping[str, Any], of_the_model: frozenset[str],
 ) -> Wanted:  # fmt: skip
     own: dict[str, Any] = {"prompt": prompt}
-    classes: tuple[type[Any], ...] = (SampleOptions, DecodeOptions, EditOptions, PhotoOptions)
-    for cls in classes:
+    for cls in OF_A_PICTURE:
         # A flag of both is the model's, as for a picture that is made here.
         given = {name: value for name, value in own_options(cls, options).items() if name not in of_the_model}
         own |= changed_options(build(cls, {"prompt": prompt, **given} if cls is SampleOptions else given))

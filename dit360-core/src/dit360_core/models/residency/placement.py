@@ -46,7 +46,9 @@ def place(pipe: Any, architecture: Architecture, offload: str, device: torch.dev
 def move(parts: Sequence[torch.nn.Module], device: torch.device) -> None:
     """Moves parts to a device block by block, and tells how far that is: what lies on mapped files is read by it."""
     here = [tensor for part in parts for tensor in _tensors(part) if tensor.device.type != device.type]
-    with underway(f"Moving weights to {device.type}", sum(tensor.nbytes for tensor in here)) as progress:
+    size = sum(tensor.nbytes for tensor in here)
+    # To its end in any case: half of it here and half there, a pipeline is of no use.
+    with underway(f"Moving weights to {device.type}", size, ends=False) as progress:
         for part in parts:
             for block in [block for child in part.children() for block in _blocks(child)]:
                 size = sum(tensor.nbytes for tensor in _tensors(block) if tensor.device.type != device.type)

@@ -14,7 +14,7 @@ from typing import Any
 from dit360_core.errors import ModelError, first_line
 from dit360_core.models.weights.headers import Damaged
 from dit360_core.system.memory import gib
-from dit360_core.system.progress import Progress, listener
+from dit360_core.system.progress import DOWNLOADING, Progress, listener, underway
 
 LORA_FILES = ["*.safetensors", "adapter_config.json"]
 SUBFOLDERS = ["*/*"]
@@ -62,35 +62,27 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None,
     full. What has arrived by then stays, and the next try goes on there. What a listener of
     :mod:`dit360_core.system.progress` raises ends the download, and is raised.
     """
-    stopped: list[BaseException] = []
-    try:
-        return _fetch(repo_id, patterns, [*NEVER, *(ignore or [])], revision, stopped)
-    except ModelError:
-        if stopped:
-            raise stopped[0] from None
-        raise
-
-
-def _fetch(
-    repo_id: str, patterns: list[str], ignore: list[str], revision: str | None, stopped: list[BaseException]
-) -> Path:
-    """As :func:`fetch`. stopped: takes what a listener raises."""
     from huggingface_hub import errors, snapshot_download
 
     page = f"https://huggingface.co/{repo_id}"
+    ignored = [*NEVER, *(ignore or [])]
     try:
         alive, about = _about(repo_id, revision)
-        size = 0 if about is None else _missing(repo_id, about, patterns, ignore)
+        size = 0 if about is None else _missing(repo_id, about, patterns, ignored)
         _check_room(repo_id, size)
-        with _impatient(repo_id):
-            folder = snapshot_download(
-                repo_id,
-                revision=revision,
-                allow_patterns=patterns,
-                ignore_patterns=ignore,
-                local_files_only=not alive,
-                tqdm_class=_bar(Progress(f"Downloading {repo_id}", size), stopped) if listener() is not None else None,
-            )
+        with _impatient(repo_id), underway(f"{DOWNLOADING} {repo_id}", size) as progress:
+            try:
+                folder = snapshot_download(
+                    repo_id,
+                    revision=revision,
+                    allow_patterns=patterns,
+                    ignore_patterns=ignored,
+                    local_files_only=not alive,
+                    tqdm_class=None if listener() is None else _bar(progress),
+                )
+            except Exception:
+                progress.check()  # rather what ended it than what became of that
+                raise
         return Path(folder)
     except ModelError:
         raise
@@ -148,42 +140,53 @@ def _fetch(
 
 
 def _missing(repo_id: str, about: Any, patterns: list[str], ignore: list[str]) -> int:
-    """Bytes of the files of a repository that match and are not in the cache.
+    """Bytes of the files of a repository that match and are not in the cache, under whichever revision.
 
     about: what the Hub says of it.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-    sizes = {file.rfilename: file.size or 0 for file in about.siblings or ()}
-    names = filter_repo_objects(sizes, allow_patterns=patterns, ignore_patterns=ignore)
-    return sum(
-        sizes[name] for name in names if not isinstance(try_to_load_from_cache(repo_id, name, revision=about.sha), str)
-    )
+    files = {file.rfilename: file for file in about.siblings or ()}
+    wanted = [files[name] for name in filter_repo_objects(files, allow_patterns=patterns, ignore_patterns=ignore)]
+    blobs = _of_cache(repo_id) / "blobs"
+
+    def here(file: Any) -> bool:
+        blob = file.lfs.sha256 if file.lfs else file.blob_id
+        if blob and (blobs / blob).is_file():
+            return True
+        # Where the file system has no links, files lie in the snapshots themselves.
+        return isinstance(try_to_load_from_cache(repo_id, file.rfilename, revision=about.sha), str)
+
+    return sum(file.size or 0 for file in wanted if not here(file))
 
 
-def _check_room(repo_id: str, size: int) -> None:
-    """Raises ModelError unless the disk takes what is to be downloaded."""
+def _of_cache(repo_id: str) -> Path:
+    """A repository's folder in the cache, whether it is there or not."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    cache = Path(constants.HF_HUB_CACHE)
-    begun = (cache / repo_folder_name(repo_id=repo_id, repo_type="model") / "blobs").glob("*.incomplete")
-    more = size - sum(file.stat().st_size for file in begun)
-    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    return Path(constants.HF_HUB_CACHE).absolute() / repo_folder_name(repo_id=repo_id, repo_type="model")
+
+
+def _check_room(repo_id: str, size: int) -> None:
+    """Raises ModelError unless the disk takes what is to be downloaded. What was begun before is begun anew."""
+    if not size:
+        return
+    folder = _of_cache(repo_id).parent
+    there = next((each for each in (folder, *folder.parents) if each.exists()), None)
+    if there is None:
+        raise ModelError(f"The cache {folder} is on a drive that is not there; name another place with HF_HOME.")
     free = shutil.disk_usage(there).free
-    if more > free:
+    if size > free:
         raise ModelError(
-            f"{repo_id} takes {gib(more)} more in {cache}, where {gib(free)} are free; free disk space, or move the "
+            f"{repo_id} takes {gib(size)} more in {folder}, where {gib(free)} are free; free disk space, or move the "
             "cache with HF_HOME."
         )
 
 
-def _bar(progress: Progress, stopped: list[BaseException]) -> type[Any]:
-    """What huggingface_hub is to tell how many bytes have arrived, in the place of its own bars.
-
-    stopped: takes what a listener raises, which huggingface_hub would hand on as a download that failed.
-    """
+def _bar(progress: Progress) -> type[Any]:
+    """What huggingface_hub is to tell how many bytes have arrived, in the place of its own bars."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     class Bar(tqdm):
@@ -196,14 +199,21 @@ def _bar(progress: Progress, stopped: list[BaseException]) -> type[Any]:
                 return
             # Of what came through the network and what is on the disk, which are told apart, the more counts.
             self.n += n or 0
-            progress.total = max(progress.total, int(self.total or 0))
             try:
                 progress.reach(self.n)
-            except BaseException as error:
-                stopped.append(error)
+            except BaseException:
+                _end_xet()
                 raise
 
     return Bar
+
+
+def _end_xet() -> None:
+    """Ends downloads by Xet, which print what a bar raises and go on. Without this the file at work is ended first."""
+    with contextlib.suppress(Exception):
+        from huggingface_hub.utils._xet import abort_xet_session
+
+        abort_xet_session()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
