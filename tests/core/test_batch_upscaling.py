@@ -147,3 +147,33 @@ def test_a_larger_picture_that_is_not_larger_than_what_is_painted_is_told_before
     (tmp_path / "list.jsonl").write_text(json.dumps({"prompt": "a sea", "upscale": 512}))
     with pytest.raises(InputError, match="line 1: upscale is 512, and the picture is 512 wide already"):
         list(Batch(tmp_path / "list.jsonl", tmp_path / "out", model="tiny").run())
+
+
+def test_what_the_file_of_a_line_cannot_hold_fails_that_line_alone(tmp_path):
+    lines = [{"prompt": "a sea", "width": 128, "upscale": 16384, "steps": 1, "name": "a.webp"}]
+    (item,) = listed(tmp_path / "list.jsonl", *lines)
+    ((wrong, why),) = InProcess(LoadOptions(), saving=Saving()).check([item])
+    assert wrong is item
+    assert "WEBP holds at most 16383 pixels a side, but the picture is 16384 wide" in why
+
+
+def test_the_state_is_there_until_the_picture_is_saved(tmp_path, small):
+    small.save(tmp_path / "small.png")
+    line = {
+        "image": "small.png",
+        "upscale": 256,
+        "seed": 3,
+        "steps": 2,
+        "windows": "128x64",
+        "name": f"{'a' * 245}.png",
+    }
+    (item,) = listed(tmp_path / "list.jsonl", line)
+    engine = InProcess(LoadOptions(), saving=Saving(), folder=tmp_path / "out")
+    assert engine.check([item]) == []
+    engine.load()
+    pictures = engine.paint([item])
+    assert next(pictures).error is None
+    (state,) = (tmp_path / "out").iterdir()
+    assert state.name == f"{item.key}.state"  # the picture's own name leaves no room
+    assert list(pictures) == []
+    assert list((tmp_path / "out").iterdir()) == []

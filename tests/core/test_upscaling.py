@@ -2,18 +2,22 @@
 
 import json
 import random
+import re
 
 import dit360_core as dit360
 import numpy as np
 import pytest
 import torch
 from command_line import dit360 as run_in
+from dit360_core.cli import app
 from dit360_core.errors import InputError
 from dit360_core.panorama.levels import eight_bits, floats_of
 from dit360_core.panorama.light import to_light, to_srgb_code
 from dit360_core.panorama.resizing import enlarged, resized
 from dit360_core.pipeline.journal import Recorded, journal
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 ASKED = {"to": 256, "seed": 3, "steps": 3, "windows": "128x64"}
 
@@ -183,6 +187,46 @@ def test_the_state_of_another_run_is_told_and_stays(changed, said, tiny, small, 
     assert state.read_bytes() == before
 
 
+def test_the_state_of_another_text_encoder_or_of_other_weights_is_told(tiny, small, tiny_copy, tmp_path):
+    state = tmp_path / "x.state"
+
+    def stop(done, steps):
+        raise Stopped
+
+    begun = dit360.load(str(tiny_copy))
+    with pytest.raises(Stopped):
+        begun.upscale(small, state=state, progress=stop, **ASKED)
+    other = dit360.load(str(tiny_copy), t5=str(tiny_copy / "text_encoder_2"))
+    with pytest.raises(InputError, match="of another t5 and weights"):
+        other.upscale(small, state=state, **ASKED)
+    file = next((tiny_copy / "transformer").glob("*.safetensors"))
+    tensors = load_file(file)
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, file)
+    with pytest.raises(InputError, match="of another weights"):
+        begun.upscale(small, state=state, **ASKED)
+
+
+def test_what_decides_about_no_number_may_change(tiny, small, large, tmp_path):
+    state = tmp_path / "x.state"
+
+    def stop(done, steps):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        tiny.upscale(small, state=state, progress=stop, **ASKED)
+    assert np.array_equal(pixels(tiny.upscale(small, state=state, log_memory_stats=True, **ASKED)), pixels(large))
+
+
+def test_the_state_may_stay_until_the_picture_is_saved(tiny, small, large, tmp_path):
+    state = tmp_path / "x.state"
+    tiny.upscale(small, state=state, keep_state=True, **ASKED)
+    whole = state.read_bytes()
+    assert np.array_equal(pixels(tiny.upscale(small, state=state, keep_state=True, **ASKED)), pixels(large))
+    assert state.read_bytes() == whole  # nothing was computed anew
+    tiny.upscale(small, state=state, **ASKED)
+    assert not state.exists()
+
+
 @pytest.mark.parametrize(
     "text", [b"something else\n", b"dit360 state 1\nnonsense\n", b"dit360 state 1\n[]\n", b"\0" * 99]
 )
@@ -237,7 +281,8 @@ def test_a_disk_that_is_too_small_is_told_before_it_begins(tiny, small, tmp_path
 def test_what_cannot_be_made_larger_is_one_sentence(tiny, small):
     bare = dit360.Panorama(small.image)
     for given, asked, said in (
-        (small, {"to": 100}, r"to is 100, but must be a multiple of 32; take 96"),
+        (small, {"to": 100}, r"to is 100, but must be a multiple of 32; take 160"),
+        (small, {"to": 99999}, r"to is 99999, but must be at most 16384"),
         (small, {"to": 128}, "the picture is 128 wide already"),
         (small, {"to": 32768}, "at most 16384"),
         (bare, {"to": 256}, "The picture does not say what it shows; give a prompt"),
@@ -258,3 +303,55 @@ def test_by_the_command_line(small, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s-256.png", "s.png"]
     assert again.code == 2
     assert "exists already" in again.err
+
+
+def test_a_run_that_is_stopped_while_the_file_is_written_goes_on_from_the_end(small, tmp_path, monkeypatch):
+    small.save(tmp_path / "s.png")
+    monkeypatch.chdir(tmp_path)
+    command = ["upscale", "s.png", "--to", "256", "--steps", "2", "--windows", "128x64", "--seed", "1"]
+
+    def interrupted(*given, **how):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dit360.Panorama, "save", interrupted)
+        CliRunner().invoke(app, command)
+    assert (tmp_path / "s-256.png.state").stat().st_size
+    assert not (tmp_path / "s-256.png").exists()
+    CliRunner().invoke(app, command)
+    assert (tmp_path / "s-256.png").exists()
+    assert not (tmp_path / "s-256.png.state").exists()
+
+
+def test_what_a_file_cannot_hold_is_told_before_anything_is_loaded(tmp_path):
+    Image.new("RGB", (64, 32)).save(tmp_path / "s.png")
+    said = run_in(
+        ["upscale", "s.png", "a sea", "--to", "16384", "-o", "x.webp"],
+        ["generate", "a sea", "--width", "16384", "--windows", "auto", "-o", "x.webp"],
+        ["upscale", "s.png", "a sea", "--to", "128", "-o", f"{'x' * 248}.png"],
+        cwd=tmp_path,
+        without=("torch",),
+    )
+    for one in said[:2]:
+        assert one.code == 2
+        assert "WEBP holds at most 16383 pixels a side, but the picture is 16384 wide; save it as .png" in one.err
+    assert said[2].code == 2
+    assert "File name too long" in said[2].err
+    assert "Traceback" not in said[2].err
+
+
+def test_nothing_is_said_to_be_kept_in_a_state_that_is_refused(small, tmp_path):
+    small.save(tmp_path / "s.png")
+    (tmp_path / "s-256.png.state").write_bytes(b"something else")
+    (said,) = run_in(["upscale", "s.png", "--to", "256", "--steps", "2", "--windows", "128x64"], cwd=tmp_path)
+    assert said.code == 2
+    assert re.fullmatch(r"Error: s-256\.png\.state is no state of a run [^\n]+\n", said.err), said.err
+
+
+def test_a_transparent_pixel_is_no_mask(tiny, small, large, caplog, tmp_path):
+    seen = small.image.convert("RGBA")
+    seen.putpixel((3, 3), (*seen.getpixel((3, 3))[:3], 0))
+    seen.save(tmp_path / "seen.png")
+    made = tiny.upscale(dit360.Panorama.open_whole(tmp_path / "seen.png"), small.settings["prompt"], **ASKED)
+    assert np.abs(pixels(made).astype(float) - pixels(large)).mean() < 3
+    assert "What is transparent in the picture is made larger like the rest of it" in caplog.text

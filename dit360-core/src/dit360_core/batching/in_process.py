@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from dit360_core.panorama.formats import Saving
 from dit360_core.pipeline.stages import Progress
 from dit360_core.planning.larger import STATE
 from dit360_core.plugins.registry import Registry
+
+LONGEST_NAME = 255
+"""Bytes of the longest name that usual file systems take."""
 
 Advance = Callable[[Item, int, int], None]
 """Called after each step with (the picture at work, steps done, steps in all)."""
@@ -61,8 +65,12 @@ class InProcess:
             except InputError as error:
                 yield Painted(item=item, error=Sentence(error.sentence))
                 continue
+            state = self._state_of(item)
             # What was warned of stands in the log already.
-            yield attrs.evolve(self._at_hand.paint(job, self._steps_of(item), self._state_of(item)), told=())
+            painted = attrs.evolve(self._at_hand.paint(job, self._steps_of(item), state), told=())
+            yield painted
+            if state is not None and painted.data is not None:  # and saved by now
+                state.unlink(missing_ok=True)
 
     def _steps_of(self, item: Item) -> Progress | None:
         advance = self._advance
@@ -74,7 +82,8 @@ class InProcess:
             return None
         place = self._folder / item.name
         place.parent.mkdir(parents=True, exist_ok=True)
-        return place.with_name(f"{place.name}.{item.key[:NAME_DIGITS]}{STATE}")
+        name = f"{place.name}.{item.key[:NAME_DIGITS]}{STATE}"
+        return place.with_name(name if len(os.fsencode(name)) <= LONGEST_NAME else f"{item.key}{STATE}")
 
     def close(self) -> None:
         """Nothing to give back but the model."""

@@ -35,6 +35,7 @@ from dit360_core.panorama.picture import prompt_in, saved_settings
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.planning.larger import check_width, steps_of
 from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
+from dit360_core.system.contents import content_of
 from dit360_core.system.naming import file_within, slug_of
 
 OWN = ("name", "image", "mask", "photo", "lora", "upscale")
@@ -71,9 +72,6 @@ SEED_DIGITS = 13
 """Hexadecimal digits of a seed that nobody gave: as many as every reader of JSON keeps (2⁵³)."""
 NAME_DIGITS = 12
 """Of the fingerprint in a file's name."""
-
-SAMPLE = 2**20
-"""Bytes that are read of a file of weights at its beginning, in its middle and at its end."""
 
 
 @attrs.frozen(kw_only=True)
@@ -378,20 +376,3 @@ def digest(image: Path) -> str:
 def _content(name: str) -> str:
     """Of a LoRA: what is in it if it is here, and else its name on the Hub."""
     return content_of(Path(name).expanduser()) if is_there(name) else name
-
-
-def content_of(place: Path) -> str:
-    """A fingerprint of a file, or of the files below a folder: names, sizes, and samples of what is in them.
-
-    Weights of many GiB would take minutes to read in full; training, quantizing and fusing change them everywhere.
-    """
-    found = hashlib.sha256()
-    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    for path in files:
-        size = path.stat().st_size
-        found.update(f"{'' if path == place else path.relative_to(place).as_posix()} {size}\n".encode())
-        with path.open("rb") as file:
-            for at in (0, size // 2, max(0, size - SAMPLE)):
-                file.seek(at)
-                found.update(file.read(SAMPLE))
-    return found.hexdigest()

@@ -16,7 +16,7 @@ from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build, changed_options
 from dit360_core.panorama.formats import Saving, format_of
-from dit360_core.panorama.picture import Panorama, encoded
+from dit360_core.panorama.picture import Panorama, check_holds, encoded
 from dit360_core.pipeline.editing.given import Given, Outline
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
@@ -87,6 +87,7 @@ class Painter:
                     machine=self._ready.machine,
                     precision=plan.precision,
                 )
+            check_holds(format_of(item.name), picture_size(item.sampling, plan.model), "the picture")
             if item.first is not None:
                 check_wider(item.sampling.width or 0, picture_size(item.first, plan.model)[0], "upscale")
             facts = self._ready.architecture.facts(self._ready.folder)
@@ -114,7 +115,8 @@ class Painter:
     def paint(self, job: Job, progress: Progress | None = None, state: Path | None = None) -> Painted:
         """Makes one picture. What goes wrong is in the answer: the next picture may be right.
 
-        state: file for what is computed of a larger picture, so that the same run goes on; None: nothing is kept.
+        state: file for what is computed of a larger picture, so that the same run goes on; None: nothing is kept. It is
+        there afterwards, for the picture is not saved yet.
         """
         started = time.perf_counter()
         with listening() as told:
@@ -158,7 +160,15 @@ class Painter:
                 options |= changed_options(given.options)
             mask = given.mask if painted is None and given is not None else None
             return self._pipe.upscale(
-                panorama, prompt, to=to, mask=mask, state=state, progress=progress, **options, **decoding
+                panorama,
+                prompt,
+                to=to,
+                mask=mask,
+                state=state,
+                keep_state=True,
+                progress=progress,
+                **options,
+                **decoding,
             )
 
 

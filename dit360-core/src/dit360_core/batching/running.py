@@ -15,7 +15,7 @@ import attrs
 
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.in_process import Advance, InProcess
-from dit360_core.batching.items import Batchwide, Item, content_of, digest, read_items
+from dit360_core.batching.items import Batchwide, Item, digest, read_items
 from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
@@ -39,6 +39,7 @@ from dit360_core.planning.loras import lora_uses
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import NameTaken
+from dit360_core.system.contents import content_of
 from dit360_core.system.naming import existing
 
 log = logging.getLogger("dit360")

@@ -436,17 +436,25 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
 
 
 def check_save(
-    path: str | PathLike[str], *, force: bool = False, bits: int | None = None, expand_highlights: bool = False
+    path: str | PathLike[str],
+    *,
+    force: bool = False,
+    bits: int | None = None,
+    expand_highlights: bool = False,
+    width: int | None = None,
 ) -> str:
     """Raises what Panorama.save would raise for this path, so that it is told before a picture is made.
 
     bits, expand_highlights: as for that.
+    width: of the picture in pixels, where it is known.
 
     Returns the format, in Pillow's words: JPEG, WEBP, PNG, AVIF, TIFF, or EXR.
     """
     path = Path(path)
     format_name = format_of(path)
     check_format(format_name, bits=bits, expand_highlights=expand_highlights)
+    if width is not None:
+        check_holds(format_name, (width, width // 2), "the picture")
     check_writable(path, force=force)
     return format_name
 
@@ -457,9 +465,13 @@ def rescue(panorama: Panorama, path: Path, **how: Any) -> Path | None:
     how: as it was to be saved, for Panorama.save.
 
     That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
-    that does not work either, a new folder among the temporary files. None: nowhere.
+    that does not work either, a new folder among the temporary files, as a PNG if its format is what failed. None:
+    nowhere.
     """
-    return saved_elsewhere(path, lambda name: panorama.save(name, **how))
+    found = saved_elsewhere(path, lambda name: panorama.save(name, **how))
+    if found is None and path.suffix.lower() != ".png":  # which holds every picture
+        return saved_elsewhere(path.with_suffix(".png"), panorama.save)
+    return found
 
 
 def saved_settings(path: Path) -> Mapping[str, object]:

@@ -23,6 +23,7 @@ import torch
 
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.plugins.offers import FlowModel
+from dit360_core.system.atomic import check_name
 
 _MARK = b"dit360 state 1\n"
 _RECORD = struct.Struct("<QI")
@@ -116,14 +117,16 @@ class Journal:
 
 
 @contextlib.contextmanager
-def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any]) -> Iterator[Journal]:
+def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any], *, keep: bool = False) -> Iterator[Journal]:
     """The file of a run, which is removed when the block ends well and stays when it does not.
 
     told: all that decides about the numbers, in JSON.
     drawn: what was drawn for this run; of one that goes on, what was drawn when it began counts.
+    keep: the file in any case: whoever asked removes it, once the picture is saved.
 
     Raises InputError for a file of another run, or one that another program is writing.
     """
+    check_name(path)
     told = json.loads(json.dumps(told, default=str))
     try:
         opened = path.open("r+b" if path.exists() else "x+b")
@@ -145,7 +148,8 @@ def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any]) -> It
         found = Journal(path, opened, drawn)
         found.find()
         yield found
-    path.unlink(missing_ok=True)
+    if not keep:
+        path.unlink(missing_ok=True)
 
 
 def check_room(path: Path, answers: int, size: int) -> None:

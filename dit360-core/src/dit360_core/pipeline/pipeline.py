@@ -178,6 +178,7 @@ class Pipeline:
         to: int,
         mask: Image | None = None,
         state: str | Path | None = None,
+        keep_state: bool = False,
         progress: Progress | None = None,
         tap: Tap | None = None,
         **options: Any,
@@ -192,6 +193,7 @@ class Pipeline:
         mask: which part is made anew, as for :meth:`generate`; elsewhere it is only resampled.
         state: file in which what was computed is kept until all is done: a run that was stopped goes on from there, and
         comes to the same picture bit by bit. None: nothing is kept.
+        keep_state: keep that file when all is done, too; delete it when the picture is saved.
         progress, tap: as for :meth:`generate`.
         options: as for :meth:`generate`; ``denoise`` is 0.35 here, ``windows`` auto, ``cube_consistency`` 1, and
         ``steps`` the model's own times ``denoise``, where they are not given.
@@ -205,7 +207,7 @@ class Pipeline:
         asked = own.outline.begin(asked)
         own.tell(asked)
         started = attrs.evolve(asked, seed=secrets.randbits(32)) if asked.seed is None else asked
-        with kept_in(state, own, asked, self.state.as_dict(), {"seed": started.seed}) as journal:
+        with kept_in(state, own, asked, self.state.as_dict(), {"seed": started.seed}, keep=keep_state) as journal:
             if journal is not None:
                 started = attrs.evolve(asked, seed=journal.drawn["seed"])
             request = partial(Request, options=started, progress=progress, tap=tap, journal=journal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,23 @@ import numpy as np
 from PIL.Image import Image, fromarray
 
 from dit360_core.errors import InputError
-from dit360_core.options import SampleOptions
+from dit360_core.options import REPLACING, SampleOptions
 from dit360_core.panorama.levels import eight_bits, floats_of
 from dit360_core.panorama.picture import Panorama
 from dit360_core.panorama.resizing import enlarged
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.journal import Journal, journal
+from dit360_core.system.contents import content_of
+from dit360_core.system.naming import existing
 
-_OF_THE_MODEL = ("model", "base", "device", "precision", "attention", "quantization", "loras", "added_loras")
+log = logging.getLogger("dit360")
+
+_OF_THE_MODEL = (
+    "model", "base", "device", "precision", "attention", "quantization", "loras", "added_loras", *REPLACING,
+)  # fmt: skip
 """What of the model's state decides about numbers."""
+_NO_NUMBERS = ("log_memory_stats",)
+"""Options that decide about none."""
 
 
 def larger(image: Panorama | Image, to: int) -> Panorama:
@@ -32,14 +41,17 @@ def larger(image: Panorama | Image, to: int) -> Panorama:
     panorama = image if isinstance(image, Panorama) else Panorama(image=image)
     if panorama.area is not None:
         raise InputError("Only a part of the sphere is shown in the picture; make the rest first.")
-    hole = panorama.hole
+    if panorama.hole is not None:
+        log.warning(
+            "%s", "What is transparent in the picture is made larger like the rest of it; a mask would keep it."
+        )
     fine = floats_of(np.asarray(panorama.image)) if panorama.floats is None else panorama.floats
     floats = enlarged(fine, (to, to // 2))
     return attrs.evolve(
         panorama,
         image=fromarray(eight_bits(floats)),
         floats=floats,
-        hole=None if hole is None else hole.resize((to, to // 2)),
+        hole=None,  # of a larger picture, what is to be made anew is said by a mask alone
         coded=None,
         file="",
     )
@@ -47,7 +59,13 @@ def larger(image: Panorama | Image, to: int) -> Panorama:
 
 @contextlib.contextmanager
 def kept_in(
-    state: str | Path | None, own: Given, asked: SampleOptions, model: Mapping[str, Any], drawn: Mapping[str, Any]
+    state: str | Path | None,
+    own: Given,
+    asked: SampleOptions,
+    model: Mapping[str, Any],
+    drawn: Mapping[str, Any],
+    *,
+    keep: bool = False,
 ) -> Iterator[Journal | None]:
     """The state of a run in a file; None: none is kept.
 
@@ -55,6 +73,7 @@ def kept_in(
     asked: of the picture, the seed as it was given.
     model: what is told of it in metadata.
     drawn: for this run, if it does not go on.
+    keep: the file in any case.
     """
     if state is None:
         yield None
@@ -64,8 +83,20 @@ def kept_in(
         "picture": hashlib.sha256(own.image.image.tobytes()).hexdigest(),
         "mask": "" if own.mask is None else hashlib.sha256(own.mask.tobytes()).hexdigest(),
         **{name: model.get(name) for name in _OF_THE_MODEL},
-        **attrs.asdict(asked),
+        "weights": _weights(model),
+        **{name: value for name, value in attrs.asdict(asked).items() if name not in _NO_NUMBERS},
         **attrs.asdict(own.options),
     }
-    with journal(Path(state), told, drawn) as found:
+    with journal(Path(state), told, drawn, keep=keep) as found:
         yield found
+
+
+def _weights(model: Mapping[str, Any]) -> dict[str, str]:
+    """Option → a fingerprint of the file or folder on this machine that it names: others may have that name by now.
+
+    model: what is told of it in metadata.
+    """
+    named = {name: model.get(name) for name in ("model", *REPLACING)}
+    named |= {f"lora {lora['from']}": lora["from"] for key in ("loras", "added_loras") for lora in model.get(key) or ()}
+    places = {name: existing(given) for name, given in named.items() if isinstance(given, str)}
+    return {name: content_of(place) for name, place in places.items() if place is not None}

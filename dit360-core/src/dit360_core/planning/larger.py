@@ -60,20 +60,22 @@ def check_larger(image: Panorama | Image, to: int) -> None:
 
     to: in pixels.
     """
-    check_width(to)
+    check_width(to, above=image.width)
     check_wider(to, image.width)
 
 
-def check_width(to: int, name: str = "to") -> None:
+def check_width(to: int, name: str = "to", *, above: int = 0) -> None:
     """Raises InputError for a width that no picture can have.
 
     to: in pixels.
     name: of the option that says so.
+    above: width of the picture that is made larger, as far as it is known.
     """
-    if to % 32:
-        raise InputError(f"{named(name)} is {to}, but must be a multiple of 32; take {max(32, round(to / 32) * 32)}.")
     if to > MOST:
         raise InputError(f"{named(name)} is {to}, but must be at most {MOST}.")
+    if to % 32:
+        near = max(round(to / 32), above // 32 + 1) * 32
+        raise InputError(f"{named(name)} is {to}, but must be a multiple of 32; take {near}.")
 
 
 def check_wider(to: int, width: int, name: str = "to") -> None:

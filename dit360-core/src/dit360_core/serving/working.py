@@ -28,7 +28,7 @@ from dit360_core.options import (
     own_options,
 )
 from dit360_core.panorama.formats import FORMATS
-from dit360_core.panorama.picture import Panorama, encoded
+from dit360_core.panorama.picture import Panorama, check_holds, encoded
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
@@ -265,6 +265,8 @@ class Worker:
             given = self._given(wanted, Path(folder))
         sampling = given.outline.begin(wanted.sampling)
         given.tell(sampling)
+        if sampling.width is not None:
+            check_holds(FORMATS[wanted.format], (sampling.width, sampling.width // 2), "the picture")
         self._look(job)
         pipe = self._loaded(job)
         steps = sampling.steps or pipe.plan.model.steps

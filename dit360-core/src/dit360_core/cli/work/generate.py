@@ -82,6 +82,8 @@ def run(
         check_timeline(profile, force=force)
     given = files.open()
     sampling = given.outline.begin(sampling)
+    for one in outputs:
+        check_save(one, **saving, width=sampling.width)
     given.tell(sampling)
 
     started = time.perf_counter()

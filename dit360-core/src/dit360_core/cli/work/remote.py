@@ -63,7 +63,7 @@ def made(
     outputs = names_of(output, count)
     shows = preview and terminal.check(console)
     for one in outputs:
-        check_save(one, **saving)
+        check_save(one, **saving, width=wanted.sampling.width)
     for number, one in enumerate(outputs):
         seed = counted(wanted.sampling, number).seed
         each = attrs.evolve(wanted, options={**wanted.options, **({} if seed is None else {"seed": seed})})

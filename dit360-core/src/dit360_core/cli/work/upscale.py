@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dit360_core.pipeline.loading import prepare
 from dit360_core.planning.larger import STATE, asked_of, check_larger, told_prompt
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import default_registry
+from dit360_core.system.atomic import check_name
 from dit360_core.system.durations import duration
 
 
@@ -40,7 +43,9 @@ def run(
     decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     build(EditOptions, own_options(EditOptions, options))
     target = output if output is not None else file.with_name(f"{file.stem}-{to}{file.suffix}")
-    check_save(target, **saving)
+    state = target.with_name(target.name + STATE)
+    check_save(target, **saving, width=to)
+    check_name(state)
     picture = Panorama.open_whole(file)
     check_larger(picture, to)
     words = prompt if prompt is not None else told_prompt(picture)
@@ -54,18 +59,27 @@ def run(
         with undisturbed():
             pipe = ready.load()
     loaded = time.perf_counter()
-    state = target.with_name(target.name + STATE)
+    began = False
+
+    def advance(step: Callable[[int, int], None], done: int, steps: int) -> None:
+        nonlocal began
+        began = True
+        step(done, steps)
+
     try:
-        with StepBar(console) as advance, undisturbed():
-            panorama = pipe.upscale(picture, words, to=to, mask=hole, state=state, progress=advance, **own)
+        with StepBar(console) as step, undisturbed():
+            panorama = pipe.upscale(
+                picture, words, to=to, mask=hole, state=state, keep_state=True, progress=partial(advance, step), **own
+            )
+        done = time.perf_counter()
+        saved(panorama, target, saving)
     except BaseException:
-        if state.exists():
+        if began and state.exists():
             console.print(
                 f"What is done is kept in {state}; run the same command again to go on.", markup=False, soft_wrap=True
             )
         raise
-    done = time.perf_counter()
-    saved(panorama, target, saving)
+    state.unlink(missing_ok=True)
     used: Any = panorama.settings["used"]
     windows = used.get("windows", {}).get("count", 1)
     console.print(
