@@ -169,7 +169,8 @@ def test_openais_client_makes_panoramas(server, client):
     assert [picture.size for picture in pictures] == [(128, 64)] * 2
     assert pictures[0].format == "PNG"
     assert np.abs(np.asarray(pictures[0], float) - np.asarray(pictures[1], float)).mean() > 0.5
-    assert answer.to_dict()["dit360"] == {"seeds": [5, 6], "ignored": ["quality"]}
+    assert answer.to_dict()["dit360"] == {"seeds": [5, 6], "model": "tiny", "ignored": ["quality"]}
+    assert answer.size == "128x64"
     assert "tiny" in [model.id for model in client.models.list()]
 
 
@@ -194,7 +195,9 @@ def test_openais_client_is_told_what_is_wrong(client):
     import openai
 
     for told, kind, words in (
-        ({"size": "1024x1024"}, openai.BadRequestError, "twice"),
+        ({"size": "1024x1000"}, openai.BadRequestError, "twice"),
+        ({"extra_body": {"seed": -1}}, openai.BadRequestError, "seed is -1, but must be a whole number, 0"),
+        ({"extra_body": {"seed": 2**70}}, openai.BadRequestError, "must be a whole number, 0"),
         ({"size": "large"}, openai.BadRequestError, "size is 'large'"),
         ({"model": "dall-e-9"}, openai.NotFoundError, "is not loaded; this server has tiny"),
         ({"response_format": "url"}, openai.BadRequestError, "must be b64_json"),
@@ -455,6 +458,62 @@ def test_a_folder_that_goes_wrong_ends_no_server(tmp_path, monkeypatch):
     with pytest.raises(Full):
         worker.submit({f"n{number}": wanted for number in range(MOST_WAITING + 1)})
     assert worker.waiting() == 0
+
+
+def test_what_programs_have_built_in_is_taken_for_what_there_is():
+    told = {"model": "dall-e-3", "prompt": "a sea", "size": "1792x1024", "seed": 2**64 - 1}
+    (wanted,) = asked_of(told, ("tiny",)).wanted
+    assert (wanted.sampling.width, wanted.sampling.height, wanted.sampling.seed) == (1792, 896, 2**64 - 1)
+    with pytest.raises(UnknownModel):
+        asked_of({"model": "midjourney", "prompt": "a sea"}, ("tiny",))
+
+
+def test_cookies_of_other_programs_on_this_machine_hide_no_token(server):
+    own = server.raw("GET", f"/?token={server.token}", token=False)[1]["set-cookie"].split(";")[0]
+    for other in ('a={"x":1}', "foo[bar]=1", "x y=1", "=;"):
+        assert server.raw("GET", "/api/state", None, {"Cookie": f"{other}; {own}"}, token=False)[0] == 200, other
+        assert server.raw("GET", "/api/state", None, {"Cookie": f"{other}; {own}x"}, token=False)[0] == 401, other
+
+
+def test_what_is_made_and_what_waits_is_told_in_its_order(server):
+    jobs = [server.submit(f"a sea, {number}", options={"seed": number}) for number in range(2)]
+    left = [one["number"] for one in server.ask("GET", "/api/jobs")]
+    assert left in ([], [jobs[1]["number"]], [job["number"] for job in jobs])  # as far as they are not done by now
+    for job in jobs:
+        assert server.over(job)["status"] == "done"
+    assert server.ask("GET", "/api/jobs") == []
+
+
+def test_requests_that_were_begun_come_after_those_that_were_not(tmp_path):
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    for number in ("a1", "b2", "c3"):
+        shelf.wait(number, Wanted(options={"prompt": number}))
+    for number in ("a1", "a1", "b2"):
+        shelf.begin(number)
+    assert [number for number, _ in shelf.left()] == ["c3", "b2", "a1"]
+    shelf.begin("a1")
+    for number in ("a1", "b2", "c3"):
+        shelf.done(number)
+    assert list((tmp_path / WAITING).iterdir()) == []
+
+
+def test_a_server_may_wait_for_ever(tmp_path):
+    from dit360_core.serving.working import Worker
+
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    worker = Worker(LoadOptions(), shelf, idle=float("inf"))
+    worker.start()
+    wanted = Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})
+    for number in ("first", "second"):
+        (job,) = worker.submit({number: wanted})
+        deadline = time.monotonic() + 300
+        while not job.over:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert job.status == "done"
+    worker.stop()
 
 
 def test_while_a_model_is_read_it_is_told_how_far_that_is_and_may_be_stopped(tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -112,12 +111,12 @@ class Doors:
             if kind.lower() == "bearer" and self._is_token(value.strip()):
                 return True
         for told in headers.get("cookie", ()):
-            try:
-                cookies = SimpleCookie(told)
-            except CookieError:
-                continue
-            if self.cookie in cookies and self._is_token(cookies[self.cookie].value):
-                return True
+            # Not by http.cookies, which stops at the first that it cannot read: other programs on this machine set
+            # cookies for all its ports.
+            for one in told.split(";"):
+                name, _, value = one.strip().partition("=")
+                if name == self.cookie and self._is_token(value.strip('"')):
+                    return True
         return False
 
     def _is_token(self, value: str) -> bool:

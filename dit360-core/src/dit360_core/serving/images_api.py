@@ -12,7 +12,7 @@ import attrs
 from PIL import Image, ImageOps
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import OF_A_PICTURE, options_of
+from dit360_core.options import MAX_SEED, OF_A_PICTURE, options_of
 from dit360_core.panorama.formats import Saving
 from dit360_core.panorama.opening import check_pixels
 from dit360_core.serving.wanted import Upload, Wanted
@@ -24,6 +24,10 @@ UNUSED = (
     "background", "input_fidelity", "moderation", "partial_images", "quality", "stream", "style", "user",
 )  # fmt: skip
 """Parameters of OpenAI's that mean nothing here. The answer tells which of them were given."""
+_THEIR_MODELS = ("gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "dall-e-2", "dall-e-3")
+"""Names that programs have built in, for which the model that is loaded stands in."""
+_THEIR_SIZES = frozenset({"256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792"})
+"""Sizes that programs have built in. A panorama is as wide as their longer side, and half as high."""
 _FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "webp": ".webp"}
 
 
@@ -62,7 +66,7 @@ def asked_of(told: Any, models: tuple[str, ...], files: Mapping[str, Upload] | N
     if told.get("stream"):
         raise InputError("stream is not supported; ask without it.")
     model = told.get("model", models[0])
-    if not isinstance(model, str) or model not in models:
+    if not isinstance(model, str) or model not in (*models, *_THEIR_MODELS):
         raise UnknownModel(f"the model {model!r:.80} is not loaded; this server has {models[0]}.")
     count = _number(told.get("n", 1), "n", 1, MOST_AT_ONCE)
     if told.get("response_format", "b64_json") != "b64_json":
@@ -76,11 +80,11 @@ def asked_of(told: Any, models: tuple[str, ...], files: Mapping[str, Upload] | N
     if "image" in given and "mask" not in given:
         options.setdefault("denoise", 0.6)
     seed = options.pop("seed", None)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise InputError(f"{named('seed')} is {seed!r:.40}, but must be a whole number.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED):
+        raise InputError(f"{named('seed')} is {seed!r:.40}, but must be a whole number, 0 … {MAX_SEED}.")
     wanted = tuple(
         Wanted(
-            options={**options, **({} if seed is None else {"seed": (seed + number) % 2**64})},
+            options={**options, **({} if seed is None else {"seed": (seed + number) % (MAX_SEED + 1)})},
             files=given,
             format=_FORMATS[form],
             saving=Saving(quality=quality),
@@ -117,15 +121,22 @@ def edit_files(pictures: list[Upload], mask: Upload | None) -> dict[str, Upload]
     return files
 
 
-def answered(pictures: list[bytes], seeds: list[int], asked: Asked) -> dict[str, Any]:
-    """The answer, with what was not used of the request."""
-    told: dict[str, Any] = {"seeds": seeds}
+def answered(
+    pictures: list[bytes], seeds: list[int], asked: Asked, *, model: str, size: tuple[int, int]
+) -> dict[str, Any]:
+    """The answer, with what was used, and what was not used of the request.
+
+    seeds: of the pictures.
+    model: that made them; size: theirs in pixels.
+    """
+    told: dict[str, Any] = {"seeds": seeds, "model": model}
     if asked.ignored:
         told["ignored"] = list(asked.ignored)
     return {
         "created": int(time.time()),
         "data": [{"b64_json": base64.b64encode(picture).decode()} for picture in pictures],
         "output_format": {".jpg": "jpeg"}.get(asked.wanted[0].format, asked.wanted[0].format[1:]),
+        "size": f"{size[0]}x{size[1]}",
         "dit360": told,
     }
 
@@ -155,6 +166,9 @@ def _size(text: Any) -> dict[str, int]:
     if text == "auto":
         return {}
     sides = str(text).lower().split("x")
+    if str(text) in _THEIR_SIZES:
+        width = max(map(int, sides))
+        return {"width": width, "height": width // 2}
     if len(sides) != 2 or not all(side.isascii() and side.isdigit() and len(side) < 6 for side in sides):
         raise InputError(f"size is {text!r:.40}, but must be auto, or such as 2048x1024.")
     return {"width": int(sides[0]), "height": int(sides[1])}

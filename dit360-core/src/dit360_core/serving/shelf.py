@@ -100,23 +100,43 @@ class Shelf:
         with write_atomic(self._waiting(number), force=True) as file:
             file.write(json.dumps(wanted.as_json()).encode())
 
+    def begin(self, number: str) -> None:
+        """It is being made. Its file counts how often that began: ``NUMBER.2.json``."""
+        for path in self._files(number):
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(f"{number}.{_begun(path) + 1}.json"))
+
     def done(self, number: str) -> None:
         """It waits no longer."""
-        try:
-            self._waiting(number).unlink(missing_ok=True)
-        except OSError as error:  # another program looks at it, or the folder went away
-            log.warning("The request in %s is done and cannot be removed (%s).", self._waiting(number), error)
+        for path in self._files(number):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # another program looks at it, or the folder went away
+                log.warning("The request in %s is done and cannot be removed (%s).", path, error)
 
     def left(self) -> Iterator[tuple[str, Wanted]]:
-        """Requests that an earlier process did not come to. What cannot be read is told, and stays."""
-        for path in sorted((self.folder / WAITING).glob("*.json"), key=_changed):
+        """Requests that an earlier process did not come to. What cannot be read is told, and stays.
+
+        Those come last that were begun most often: it may be they that ended the process.
+        """
+        for path in sorted((self.folder / WAITING).glob("*.json"), key=lambda path: (_begun(path), _changed(path))):
             try:
-                yield path.stem, wanted_of(json.loads(path.read_text(encoding="utf-8")))
+                yield path.name.partition(".")[0], wanted_of(json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError, InputError) as error:
                 log.warning("The request in %s cannot be read (%s); delete the file.", path, error)
 
     def _waiting(self, number: str) -> Path:
         return self.folder / WAITING / f"{number}.json"
+
+    def _files(self, number: str) -> list[Path]:
+        """The file of a request, whether it was begun or not."""
+        return [self._waiting(number), *(self.folder / WAITING).glob(f"{number}.*.json")]
+
+
+def _begun(path: Path) -> int:
+    """How often a request was begun, as the name of its file says."""
+    count = path.name.removesuffix(".json").partition(".")[2]
+    return int(count) if count.isdecimal() else 0
 
 
 def _changed(entry: os.DirEntry[str] | Path) -> float:

@@ -101,6 +101,7 @@ class Web:
             Route("/v1/images/edits", self.edits, methods=["POST"]),
             Route("/api/state", self.state, methods=["GET"]),
             Route("/api/jobs", self.submit, methods=["POST"]),
+            Route("/api/jobs", self.going, methods=["GET"]),
             Route("/api/jobs/{number}", self.news, methods=["GET"]),
             Route("/api/jobs/{number}", self.cancel, methods=["DELETE"]),
             Route("/api/jobs/{number}/preview", self.preview, methods=["GET"]),
@@ -185,6 +186,10 @@ class Web:
         wanted = await run_in_threadpool(wanted_of, await _json(request))
         job = await self._take(wanted)
         return JSONResponse(self._news(job), status_code=202)
+
+    async def going(self, request: Request) -> Response:
+        """Those that are being made or wait, in their order."""
+        return JSONResponse([{**self._news(job), "prompt": job.wanted.prompt} for job in self._worker.going()])
 
     async def news(self, request: Request) -> Response:
         """What became of a job, as soon as that is other than ``after`` says."""
@@ -308,7 +313,13 @@ class Web:
                 return _wrong(plain(job.error) or "The picture was cancelled.", 400 if job.wrong else 500, kind=kind)
         found = [await run_in_threadpool(self._data, job) for job in jobs]
         seeds = [job.settings["seed"] for job in jobs]
-        return JSONResponse(theirs.answered([data for data in found if data is not None], seeds, asked))
+        settings = jobs[0].settings
+        return JSONResponse(
+            theirs.answered(
+                [data for data in found if data is not None], seeds, asked,
+                model=self._models[0], size=(settings["width"], settings["height"]),
+            )
+        )  # fmt: skip
 
 
 async def _not_there(request: Request, error: Exception) -> Response:

@@ -111,7 +111,7 @@ class Worker:
         self, loading: LoadOptions, shelf: Shelf, *, idle: float = 0.0, registry: Registry | None = None
     ) -> None:
         """idle: seconds without a request after which the weights leave memory; 0: they stay."""
-        self._loading, self._shelf, self._idle = loading, shelf, idle
+        self._loading, self._shelf, self._idle = loading, shelf, min(idle, threading.TIMEOUT_MAX)
         self._registry = registry or default_registry()
         self._ready: Prepared | None = prepare(loading, registry=self._registry)
         self._plan = self._ready.plan
@@ -181,10 +181,14 @@ class Worker:
         if waits:
             self._end(job, "cancelled")
 
+    def going(self) -> list[Job]:
+        """Those that are being made, and those that wait, in their order."""
+        with self._changed:
+            return [job for job in self._jobs.values() if not job.over]
+
     def waiting(self) -> int:
         """How many wait or are being made."""
-        with self._changed:
-            return sum(not job.over for job in self._jobs.values())
+        return len(self.going())
 
     @property
     def loaded(self) -> bool:
@@ -226,6 +230,8 @@ class Worker:
 
     def _make(self, job: Job) -> None:
         started = time.perf_counter()
+        if job.wanted.keep:
+            self._shelf.begin(job.number)
         with listening() as told:
             try:
                 with telling(partial(self._slow, job)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import webbrowser
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from dit360_core.cli.bar import LoadingBar
-from dit360_core.errors import BackendUnavailable
+from dit360_core.errors import BackendUnavailable, InputError
 from dit360_core.options import LoadOptions, build, own_options
 from dit360_core.serving.place import Place
 from dit360_core.serving.shelf import Shelf
@@ -21,6 +22,8 @@ NEEDED = ("starlette", "uvicorn", "python-multipart")
 
 def run(console: Console, port: int, output: Path, idle: float, open_page: bool, options: dict[str, Any]) -> None:
     """Serves until it is told to stop."""
+    if math.isnan(idle):
+        raise InputError("--idle is nan, but must be seconds, or 0 for never.")
     missing = [name for name in NEEDED if installed_version(name) is None]
     if missing:
         raise BackendUnavailable(

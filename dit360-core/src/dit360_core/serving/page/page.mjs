@@ -209,11 +209,28 @@ $("forget").addEventListener("click", () => edit(false));
 for (const name of Object.keys(PRESETS)) {
   $("presets").append(make("label", {}, make("input", { type: "radio", name: "preset", value: name, checked: name === "Normal" }), ` ${name}`));
 }
+/** Pictures that are being made or wait: a page that is opened anew goes on with them. */
+async function resume() {
+  for (const told of await ask("/api/jobs")) {
+    job = told.number;
+    $("make").disabled = true;
+    $("stop").hidden = $("bar").hidden = false;
+    try {
+      await follow(told);
+    } catch (error) {
+      say(error.message, true);
+    } finally {
+      over();
+    }
+  }
+}
+
 try {
   state = await ask("/api/state");
   document.title = `dit360: ${state.model}`;
   showOptions(state.options);
   await list();
+  await resume();
 } catch (error) {
   say(error.message, true);
 }
