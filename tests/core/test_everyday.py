@@ -19,6 +19,7 @@ from dit360_core.cli.several import counted, names_of
 from dit360_core.errors import InputError
 from dit360_core.options import SampleOptions
 from dit360_core.panorama.picture import Panorama
+from PIL import Image
 from rich.console import Console
 
 SMALL = ["--width", "128", "--steps", "2"]
@@ -153,12 +154,86 @@ def test_defaults_reach_the_commands_that_have_them(tmp_path):
         ("steps = 2026-01-01", "steps is"),
         ("steps = [1, 2]", "steps is a list, and takes one value"),
         ("steps = ", "Cannot read the defaults"),
+        ('steps = "abc"', "c.toml: steps "),
+        ("[generate]\nguidance = 1000000", "c.toml: guidance is 1000000"),
     ],
 )
 def test_defaults_that_are_none_are_told(tmp_path, text, said):
     file = written(tmp_path / "c.toml", text)
     with pytest.raises(InputError, match=said):
         profile.defaults(*profile.read(file), COMMANDS)
+
+
+def test_defaults_are_called_as_on_the_command_line(tmp_path):
+    text = (
+        "width = 128\nsteps = 40\nyaw = 30\nfov = 80\n[generate]\nopen = true\n[view]\nopen = true\n"
+        "[inspect]\njson = true\n"
+        '[quantize]\nmode = "int8"\nparts = "both"\n[serve]\nopen = true\n'
+    )
+    found = profile.defaults(*profile.read(written(tmp_path / "c.toml", text)), COMMANDS)
+    assert found["generate"] == {"width": 128, "steps": 40, "fov": 80, "yaw": 30, "open_viewer": True}
+    assert found["view"] == {"open_viewer": True}
+    assert found["inspect"] == {"as_json": True}
+    assert found["quantize"] == {"quantization_mode": "int8", "quantization_parts": "both"}
+    assert found["serve"]["open_page"] is True
+    # Where they mean something else, defaults of all commands say nothing.
+    assert found["export"] == {}
+    assert not {"steps", "width"} & found["upscale"].keys()
+
+
+def test_with_defaults_that_are_broken_help_and_doctor_still_help(tmp_path):
+    file = written(tmp_path / "c.toml", "steps = ")
+    told = dit360(
+        ["generate", "--help"], ["doctor", "--json"], ["view", "x.png"], cwd=tmp_path, DIT360_CONFIG=str(file)
+    )
+    assert [one.code for one in told] == [0, 0, 2]
+    assert all("Cannot read the defaults" in one.err for one in told)
+    assert "--output" in told[0].out
+    assert "Cannot read the defaults" in json.loads(told[1].out)["defaults"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
+def test_defaults_in_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "c.toml")
+    with pytest.raises(InputError, match="it is no file"):
+        profile.read(tmp_path / "c.toml")
+
+
+# ------------------------------------------------------------------------------------------------- a picture like it
+
+
+def like(tmp_path, **used):
+    settings = {"prompt": "a sea", "requested": {"steps": 3}, "used": {"seed": 4, "model": "tiny", **used}}
+    Panorama(Image.new("RGB", (64, 32)), settings=settings).save(tmp_path / "p.png", force=True)
+    return options_like(tmp_path / "p.png")
+
+
+def test_a_picture_tells_of_every_part_of_its_model(tmp_path):
+    found, told = like(
+        tmp_path, model="dit360", transformer="flux1-dev-Q4_K_S.gguf", t5="t5.safetensors",
+        loras=[{"from": "style.safetensors", "strength": 0.5}],
+    )  # fmt: skip
+    assert found == {
+        "prompt": "a sea", "steps": 3, "seed": 4, "model": "dit360", "transformer": "flux1-dev-Q4_K_S.gguf",
+        "t5": "t5.safetensors", "lora": ["style.safetensors:0.5"], "model_lora": False,
+    }  # fmt: skip
+    (said,) = told
+    assert "flux1-dev-Q4_K_S.gguf" in said
+    assert "style.safetensors:0.5" in said
+
+
+def test_what_a_picture_of_strangers_names_is_told_before_it_is_used(tmp_path):
+    _, told = like(tmp_path, model="stranger/model")
+    assert any("stranger/model" in sentence for sentence in told)
+
+
+@pytest.mark.parametrize(
+    "lora", [{"from": "a", "strength": "abc"}, {"from": "a", "strength": [1]}, {"from": 3}, "a", None]
+)
+def test_a_lora_that_is_none_is_left_out_and_told(tmp_path, lora):
+    found, told = like(tmp_path, loras=[lora])
+    assert "lora" not in found
+    assert any("tells of a LoRA, and not how it is found" in sentence for sentence in told)
 
 
 def test_the_file_is_found_and_what_is_given_counts_first(tmp_path):

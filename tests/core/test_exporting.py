@@ -511,3 +511,35 @@ def test_the_command_line_tells_what_it_wrote_and_read(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Panorama.open(tmp_path / "small.png").size == (64, 32)
+
+
+@pytest.mark.parametrize("name", ["fov", "yaw", "pitch", "roll"])
+def test_angles_that_are_no_numbers_are_told(name):
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"{name} is (nan|inf), but must be a number of degrees"):
+            Export(to="view", **{name: value})
+
+
+def test_what_faces_say_of_themselves_decides_on_no_picture_far_finer_than_they_are(tmp_path):
+    write(SMOOTH, Export(to="strip", size=32), tmp_path / "s.png")
+    read = read_faces([tmp_path / "s.png"])
+    assert read.width == SMOOTH.width
+    told = {**read.exported, "from": {"width": 10**9}}
+    assert attrs.evolve(read, exported=told).width is None
+
+
+def test_bits_that_are_left_behind_are_told(tmp_path):
+    deep = attrs.evolve(SMOOTH, floats=np.asarray(SMOOTH.image, np.float32) / 255 * 0.999)
+    deep.save(tmp_path / "deep.png", bits=16)
+    (said,) = dit360(["export", "deep.png", "--to", "view", "-o", "v.png"], cwd=tmp_path)
+    assert said.code == 0
+    assert "deep.png has more than 8 bits a channel, and what is exported has 8" in said.err
+
+
+def test_a_viewer_replaces_no_picture(tmp_path):
+    SMOOTH.save(tmp_path / "s.png")
+    before = (tmp_path / "s.png").read_bytes()
+    (said,) = dit360(["view", "s.png", "-o", "s.png", "--force"], cwd=tmp_path)
+    assert said.code == 2
+    assert "end its name in .html" in said.err
+    assert (tmp_path / "s.png").read_bytes() == before

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions, options_of
+from dit360_core.options import (
+    REPLACING,
+    DecodeOptions,
+    EditOptions,
+    LoadOptions,
+    PhotoOptions,
+    SampleOptions,
+    options_of,
+)
 from dit360_core.panorama.picture import Panorama
+from dit360_core.plugins.registry import default_registry
 
 _OF_ANOTHER = {"denoise", *options_of(EditOptions), *options_of(PhotoOptions)}
 """Options that say what becomes of another picture, which the file does not hold."""
@@ -34,8 +44,12 @@ def options_like(file: Path) -> tuple[dict[str, Any], list[str]]:
     found |= {name: value for name, value in told.items() if name in known}
     if isinstance(used.get("seed"), int):
         found["seed"] = used["seed"]
-    found |= _of_the_model(used)
-    sentences = []
+    sentences: list[str] = []
+    model = _of_the_model(used, file, sentences)
+    if model:
+        says = ", ".join(f"{named(name)} {_shown(value)}" for name, value in model.items())
+        sentences.append(f"{file} says: {says}.")
+    found |= model
     unknown = sorted(set(told) - known)
     if unknown:
         sentences.append(f"{file} was made with {', '.join(unknown)}, which this version does not know; left out.")
@@ -55,27 +69,60 @@ def defaults() -> dict[str, Any]:
     own = options_of(LoadOptions)
     # What both have is the model's on a command line.
     found = {name: value for name, value in found.items() if name not in own}
-    found |= {name: own[name].default for name in ("model", "quantization_mode")}
+    found |= {name: own[name].default for name in ("model", "model_lora", "quantization_mode", *REPLACING)}
     del found["prompt"]
     return {**found, "lora": None}
 
 
-def _of_the_model(used: Mapping[str, Any]) -> dict[str, Any]:
-    """The model that was used, by the name that finds it again, and its LoRAs beside its own."""
+def _shown(value: Any) -> str:
+    return (
+        ", ".join(value) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def _of_the_model(used: Mapping[str, Any], file: Path, sentences: list[str]) -> dict[str, Any]:
+    """The model that was used, by the name that finds it again, the parts in the place of its own, and its LoRAs.
+
+    sentences: takes what is left out.
+    """
     found: dict[str, Any] = {}
     name = used.get("model")
     if isinstance(name, str) and name and name != options_of(LoadOptions)["model"].default:
         found["model"] = used.get("base") if name == "given" and isinstance(used.get("base"), str) else name
+    found |= {part: used[part] for part in REPLACING if isinstance(used.get(part), str) and used[part]}
     loras = used.get("loras")
-    given = [
-        f"{one['from']}:{one.get('strength', 1.0):g}"
-        for one in (loras if isinstance(loras, list) else [])
-        if isinstance(one, Mapping) and isinstance(one.get("from"), str) and not one.get("own", False)
-    ]
+    told = loras if isinstance(loras, list) else []
+    own = any(isinstance(one, Mapping) and one.get("own") is True for one in told)
+    given = []
+    for one in told:
+        if isinstance(one, Mapping) and one.get("own") is True:
+            continue
+        text = _lora(one)
+        if text:
+            given.append(text)
+        else:
+            sentences.append(f"{file} tells of a LoRA, and not how it is found; left out.")
     if given:
         found["lora"] = given
+    if isinstance(loras, list) and not own and isinstance(name, str) and _has_own(name):
+        found["model_lora"] = False
     quantization = used.get("quantization")
     mode = quantization.get("requested") if isinstance(quantization, Mapping) else None
     if isinstance(mode, str) and mode not in ("none", "auto"):
         found["quantization_mode"] = mode
     return found
+
+
+def _lora(one: Any) -> str:
+    """FILE:STRENGTH of a LoRA that a picture tells of; empty: it does not tell that."""
+    if not isinstance(one, Mapping):
+        return ""
+    name, strength = one.get("from"), one.get("strength", 1.0)
+    if not isinstance(name, str) or not name or isinstance(strength, bool) or not isinstance(strength, int | float):
+        return ""
+    return f"{name}:{strength:g}" if math.isfinite(strength) else ""
+
+
+def _has_own(model: str) -> bool:
+    """Whether a known model brings a LoRA of its own, which can be left out."""
+    return any(entry.offer.name == model and entry.offer.lora for entry in default_registry().entries("model"))

@@ -12,7 +12,15 @@ from typing import Any
 import platformdirs
 
 from dit360_core.errors import InputError
-from dit360_core.options import nearest
+from dit360_core.options import OF_A_PICTURE, LoadOptions, SampleOptions, build, nearest, options_of
+from dit360_core.options.usual import USUAL_LARGER
+
+_PICTURE = frozenset(name for cls in OF_A_PICTURE for name in options_of(cls))
+_OF_ITS_OWN: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("view", "export", "import", "inspect"), _PICTURE),
+    "upscale": frozenset({*USUAL_LARGER, "steps", "width", "height"}),
+}
+"""Command → options that mean something else there than where a picture is made: no default for all is theirs."""
 
 CONFIG = "DIT360_CONFIG"
 """Environment variable: the file, instead of the one in the user's own folder of configurations."""
@@ -37,6 +45,8 @@ def read(path: Path | None) -> tuple[Path, Mapping[str, Any]] | None:
     asked = path is not None or bool(os.environ.get(CONFIG))
     if not asked and not place.is_file():
         return None
+    if place.exists() and not place.is_file() and str(place) != os.devnull:
+        raise InputError(f"Cannot read the defaults in {place}: it is no file; name another.")
     try:
         return place, tomllib.loads(place.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:  # TOML's own error is a ValueError, as that of UTF-8
@@ -47,22 +57,23 @@ def read(path: Path | None) -> tuple[Path, Mapping[str, Any]] | None:
 def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Command → option → value, as typer takes defaults.
 
-    told: what the file says: options for all commands that have them, and tables for one command each.
+    told: what the file says: options for all commands that have them, and tables for one command each. They are called
+    as on the command line.
     commands: name → typer's command.
 
-    Raises InputError for a table that is no command, and for an option that none of them has.
+    Raises InputError for a table that is no command, for an option that none of them has, and for a value that is none.
     """
     known = {name: _options(command) for name, command in commands.items()}
     found: dict[str, dict[str, Any]] = {name: {} for name in commands}
     every = {key: value for key, value in told.items() if not isinstance(value, Mapping)}
-    several = {one.name for command in commands.values() for one in command.params if getattr(one, "multiple", False)}
     for key, value in every.items():
         name = _name(key)
-        takers = [command for command, names in known.items() if name in names]
+        takers = {command: names[name] for command, names in known.items() if name in names}
         if not takers:
             raise InputError(f"{path}: there is no option {key!r}; {_near(name, set().union(*known.values()))}")
-        for command in takers:
-            found[command][name] = _value(path, key, value, name in several)
+        for command, option in takers.items():
+            if option.name not in _OF_ITS_OWN.get(command, ()):
+                found[command][option.name] = _value(path, key, value, option)
     for table, members in told.items():
         if not isinstance(members, Mapping):
             continue
@@ -71,13 +82,21 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
         for key, value in members.items():
             name = _name(key)
             if name not in known[table]:
-                raise InputError(f"{path}: dit360 {table} has no option {key!r}; {_near(name, known[table])}")
-            found[table][name] = _value(path, key, value, name in several)
+                raise InputError(f"{path}: dit360 {table} has no option {key!r}; {_near(name, set(known[table]))}")
+            option = known[table][name]
+            found[table][option.name] = _value(path, key, value, option)
     return found
 
 
-def _options(command: Any) -> set[str]:
-    return {one.name for one in command.params if one.param_type_name == "option"}
+def _options(command: Any) -> dict[str, Any]:
+    """What an option may be called → it: as on the command line, or as in Python."""
+    found: dict[str, Any] = {}
+    for one in command.params:
+        if one.param_type_name == "option":
+            found |= {
+                _name(called): one for called in (*one.opts, one.name) if called.startswith("--") or called == one.name
+            }
+    return found
 
 
 def _name(key: str) -> str:
@@ -88,11 +107,19 @@ def _near(name: str, known: set[str]) -> str:
     return nearest(difflib.get_close_matches(name, sorted(known), n=3))
 
 
-def _value(path: Path, key: str, value: Any, several: bool) -> Any:
-    """several: whether the option may be given several times, and takes a list."""
+def _value(path: Path, key: str, value: Any, option: Any) -> Any:
+    """A value as an option takes it: a list, if it may be given several times."""
+    several = getattr(option, "multiple", False)
     values = value if isinstance(value, list) else [value]
     if isinstance(value, list) and not several:
         raise InputError(f"{path}: {key} is a list, and takes one value.")
     if not all(isinstance(one, str | int | float | bool) for one in values):
         raise InputError(f"{path}: {key} is {value!r:.80}, but must be a text, a number, true or false.")
+    for cls in (LoadOptions, *OF_A_PICTURE):
+        if option.name in options_of(cls):
+            try:
+                build(cls, {**({"prompt": "any"} if cls is SampleOptions else {}), option.name: value})
+            except InputError as error:
+                raise InputError(f"{path}: {error.sentence}") from error
+            break
     return values if several else value

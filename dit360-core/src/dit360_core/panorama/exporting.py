@@ -82,7 +82,7 @@ class Export:
         for name in ("size", "width", "height"):
             if getattr(self, name) is not None:
                 check_size(getattr(self, name), name)
-        for name in _ANGLES:
+        for name in (*_ANGLES, "fov"):
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise InputError(f"{named(name)} is {getattr(self, name)}, but must be a number of degrees.")
         if self.format is not None and self.format not in SUFFIXES:

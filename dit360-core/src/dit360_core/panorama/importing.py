@@ -19,6 +19,9 @@ from dit360_core.panorama.gpano import MADE, Pose, read_pose
 from dit360_core.panorama.opening import Opened, read_metadata, read_picture
 from dit360_core.panorama.picture import Panorama
 
+FINER = 16
+"""Columns of a panorama to one of its faces, at most; those that lose nothing are 3.2."""
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Faces:
@@ -52,7 +55,10 @@ class Faces:
         origin = self.exported.get("from")
         told = origin.get("width") if isinstance(origin, dict) else None
         same = self.exported.get("width") == self.size * SHAPES.get(self.form, (1, 1))[0]
-        return told if same and isinstance(told, int) and told > 0 and told % 2 == 0 else None
+        if not same or not isinstance(told, int) or told < 1 or told % 2:
+            return None
+        # Anybody may have written that: it decides on no picture that is far finer than its faces.
+        return told if told <= FINER * self.size else None
 
     @property
     def pose(self) -> Pose:
@@ -164,6 +170,8 @@ def _opened(path: Path) -> Opened:
     opened = read_picture(path)
     for told in opened.told:
         warnings.warn(f"{path} {told}", stacklevel=4)
+    if opened.floats is not None:
+        warnings.warn(f"{path} has {opened.precision}, and a panorama of faces has 8 bits a channel.", stacklevel=4)
     if opened.alpha is not None:
         warnings.warn(f"{path} opens without its transparency, which a panorama has not.", stacklevel=4)
     return opened

@@ -12,7 +12,7 @@ from rich.console import Console
 from dit360_core.cli import profile
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
-from dit360_core.errors import ModelError, Sentence, marked
+from dit360_core.errors import InputError, ModelError, Sentence, marked
 from dit360_core.models.families import check_model, model_files
 from dit360_core.models.weights.files import find_lora_file
 from dit360_core.models.weights.hub import LORA_FILES, cached
@@ -90,7 +90,10 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
 
 def _defaults() -> str:
     """The user's own file of defaults and how many it has; empty: there is none."""
-    found = profile.read(None)
+    try:
+        found = profile.read(None)
+    except InputError as error:
+        return str(error.sentence)
     if found is None:
         return ""
     path, told = found

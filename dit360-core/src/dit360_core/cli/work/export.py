@@ -19,7 +19,10 @@ def export(console: Console, file: Path, output: Path, asked: dict[str, Any], qu
     """Writes what is asked, and tells what became of it. What is wrong with that is told before the picture is read."""
     wanted = Export(**asked)
     check_target(wanted, output, quality=quality, force=force)
-    written = write(Panorama.open(file), wanted, output, quality=quality, force=force)
+    panorama = Panorama.open(file)
+    if panorama.floats is not None:
+        _tell(console, f"{file} has more than 8 bits a channel, and what is exported has 8.")
+    written = write(panorama, wanted, output, quality=quality, force=force)
     width, height = next(iter(written.values())).size
     for path in written:
         _tell(console, f"Wrote {path}")

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from dit360_core.cli.output import harmless
 from dit360_core.cli.work.reports import print_report
+from dit360_core.errors import InputError
 from dit360_core.panorama import viewer
+from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.picture import Panorama
 
 
@@ -29,6 +31,8 @@ def show(
 ) -> None:
     """Writes the page to look around in, and says what of the picture it does not show by itself."""
     viewer.check_first(yaw, pitch, fov)  # before a large picture is read
+    if output is not None and output.suffix.lower() in FORMATS:
+        raise InputError(f"The viewer is a page, and {output} is the name of a picture; end its name in .html.")
     panorama = Panorama.open(file)
     written = panorama.view(
         output, open_browser=open_viewer or output is None, yaw=yaw, pitch=pitch, fov=fov, force=force
