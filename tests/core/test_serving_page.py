@@ -93,6 +93,17 @@ def test_the_settings_of_a_picture_become_the_forms(server, page):
     assert found == ["a desert at dawn", "33", "3", "128"]
 
 
+def test_a_page_that_is_opened_anew_goes_on_with_what_is_made_and_stops_it(server, page):
+    long = server.submit("a castle in falling snow", options={"width": 512, "steps": 400, "seed": 40})
+    page.load(f"http://127.0.0.1:{server.port}/")
+    page.until("document.getElementById('news').textContent.startsWith('Step')", 120)
+    assert page.run("document.getElementById('stop').hidden") is False
+    assert page.run("document.getElementById('make').disabled") is True
+    page.run("document.getElementById('stop').click()")
+    assert server.over(long)["status"] == "cancelled"
+    page.until("document.getElementById('make').disabled === false", 120)
+
+
 def test_what_the_server_says_is_wrong_is_shown(page):
     fill(page, prompt="a sea", **{"option-width": "100", "option-steps": "2"})
     page.run("document.getElementById('form').noValidate = true")
