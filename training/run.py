@@ -57,8 +57,8 @@ def main(
     ] = None,
     parts: Annotated[int, typer.Option(help="Hundreds of scenes to render.")] = 64,
     held: Annotated[int, typer.Option(help="Hundreds of unseen scenes to render.")] = 10,
-    double: Annotated[int, typer.Option(help="Twenties of scenes to render at twice the size.")] = 10,
-    fourfold: Annotated[int, typer.Option(help="Fives of scenes to render at four times the size.")] = 6,
+    double: Annotated[int, typer.Option(help="Parts of 20 scenes to render at twice the size.")] = 10,
+    fourfold: Annotated[int, typer.Option(help="Parts of 5 scenes to render at four times the size.")] = 6,
     measure: Annotated[bool, typer.Option(help="Measure the model at the end, 15 minutes on two cores.")] = True,
     device: Annotated[str, typer.Option(help="Where to render and train: auto, cpu or cuda.")] = "auto",
 ) -> None:

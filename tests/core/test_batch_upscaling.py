@@ -80,7 +80,7 @@ def test_what_was_computed_of_a_larger_picture_is_kept_while_it_is_made(tmp_path
     (done,) = engine(lambda item, done, steps: seen.append(done)).paint([item])
     assert kept > 0
     assert done.data is not None
-    assert not state.exists()
+    assert state.exists()  # whoever saves the picture removes it
     (whole,) = InProcessOnce(item).painted
     assert done.data == whole.data
 
@@ -176,4 +176,4 @@ def test_the_state_is_there_until_the_picture_is_saved(tmp_path, small):
     (state,) = (tmp_path / "out").iterdir()
     assert state.name == f"{item.key}.state"  # the picture's own name leaves no room
     assert list(pictures) == []
-    assert list((tmp_path / "out").iterdir()) == []
+    assert state.exists()  # whoever saves the picture removes it

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import dit360_core
 import pytest
 import typer
 from command_line import dit360, python
@@ -181,6 +182,14 @@ def test_defaults_are_called_as_on_the_command_line(tmp_path):
     assert not {"steps", "width"} & found["upscale"].keys()
 
 
+@pytest.mark.parametrize(
+    "table", ["[export]\nwidth = 1000\nheight = 700", "[import]\nwidth = 1000", "[view]\nyaw = -300"]
+)
+def test_a_commands_own_options_are_its_own(tmp_path, table):
+    found = profile.defaults(*profile.read(written(tmp_path / "c.toml", table)), COMMANDS)
+    assert sum(map(len, found.values())) in (1, 2)
+
+
 def test_with_defaults_that_are_broken_help_and_doctor_still_help(tmp_path):
     file = written(tmp_path / "c.toml", "steps = ")
     told = dit360(
@@ -222,13 +231,30 @@ def test_a_picture_tells_of_every_part_of_its_model(tmp_path):
     assert "style.safetensors:0.5" in said
 
 
+def test_a_saved_picture_tells_all_that_decides_what_it_shows(tmp_path, tiny_folder):
+    pipe = dit360_core.load(str(tiny_folder), quantization_mode="int8", quantization_parts="transformer", device="cpu")
+    pipe.generate("a sea", width=64, steps=1, seed=3).save(tmp_path / "p.png")
+    found, told = options_like(tmp_path / "p.png")
+    assert found["model"] == str(tiny_folder)
+    assert (found["quantization_mode"], found["quantization_parts"]) == ("int8", "transformer")
+    assert len(told) == 1  # which names the model
+    assert "does not know" not in told[0]
+
+
 def test_what_a_picture_of_strangers_names_is_told_before_it_is_used(tmp_path):
     _, told = like(tmp_path, model="stranger/model")
     assert any("stranger/model" in sentence for sentence in told)
 
 
 @pytest.mark.parametrize(
-    "lora", [{"from": "a", "strength": "abc"}, {"from": "a", "strength": [1]}, {"from": 3}, "a", None]
+    "lora",
+    [
+        {"from": "a", "strength": "abc"},
+        {"from": "a", "strength": [1]},
+        {"from": 3},
+        {"from": "a", "strength": 10**400},
+        "a",
+    ],
 )
 def test_a_lora_that_is_none_is_left_out_and_told(tmp_path, lora):
     found, told = like(tmp_path, loras=[lora])

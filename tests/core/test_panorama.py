@@ -13,11 +13,13 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.panorama import metrics
 from dit360_core.panorama.metadata import SHORTENED, parse_xmp
+from dit360_core.panorama.opening import read_picture
 from dit360_core.panorama.picture import Panorama, check_save
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -421,3 +423,14 @@ def test_importing_the_panorama_imports_pillow_and_numpy_and_nothing_heavier():
     code = "import sys, dit360_core.panorama.showing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "diffusers", "transformers", "py360convert", "scipy"} & set(loaded)
+
+
+def test_what_its_format_cannot_hold_is_rescued_as_a_png_with_all_its_bits(tmp_path, monkeypatch):
+    from dit360_core.panorama import picture
+
+    fine = Panorama(Image.new("RGB", (64, 32), (26, 26, 26)), floats=np.full((32, 64, 3), 0.1002, np.float32))
+    whole = picture.BY_NAME["TIFF"]
+    monkeypatch.setitem(picture.BY_NAME, "TIFF", attrs.evolve(whole, longest=32))
+    kept = picture.rescue(fine, tmp_path / "x.tif")
+    assert kept == tmp_path / "x.png"
+    assert read_picture(kept).floats is not None

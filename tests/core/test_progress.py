@@ -146,3 +146,26 @@ def test_moving_weights_is_told_block_by_block(monkeypatch):
     heard.check("Moving weights to meta", size)
     assert len(heard) == 1 + len(blocks) + 2
     assert {tensor.device.type for tensor in [*part.parameters(), *part.buffers()]} == {"meta"}
+
+
+def test_whoever_is_blamed_on_the_way_what_a_listener_raised_comes_out():
+    def stop(doing, done, total):
+        raise Enough
+
+    def blaming():
+        try:
+            with underway("Reading", 10):
+                pass
+        except BaseException as error:
+            raise RuntimeError("a plugin failed") from error
+
+    with pytest.raises(Enough), telling(stop):
+        blaming()
+
+
+def test_an_interrupted_loading_stays_interrupted():
+    def stop(doing, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), telling(stop), underway("Reading", 10):
+        pass

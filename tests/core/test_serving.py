@@ -498,6 +498,40 @@ def test_requests_that_were_begun_come_after_those_that_were_not(tmp_path):
     assert list((tmp_path / WAITING).iterdir()) == []
 
 
+def test_a_request_that_is_put_off_by_somebodys_wish_was_not_begun(tmp_path):
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    shelf.wait("a1", Wanted(options={"prompt": "a sea"}))
+    shelf.begin("a1")
+    shelf.begin("a1")
+    shelf.leave("a1")
+    assert [path.name for path in (tmp_path / WAITING).iterdir()] == ["a1.1.json"]
+    shelf.leave("a1")
+    assert [path.name for path in (tmp_path / WAITING).iterdir()] == ["a1.json"]
+
+
+def test_a_folder_that_went_away_ends_a_request_and_hangs_nobody(tmp_path, monkeypatch):
+    from dit360_core.serving.working import Worker
+
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    worker = Worker(LoadOptions(), shelf)
+
+    def gone(*given):
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(shelf, "begin", gone)
+    worker.start()
+    (job,) = worker.submit({"first": Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})})
+    deadline = time.monotonic() + 300
+    while not job.over:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert job.status == "failed"
+    assert "not connected" in job.error
+    worker.stop()
+
+
 def test_a_server_may_wait_for_ever(tmp_path):
     from dit360_core.serving.working import Worker
 

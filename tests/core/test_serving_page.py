@@ -96,6 +96,11 @@ def test_the_settings_of_a_picture_become_the_forms(server, page):
 def test_a_page_that_is_opened_anew_goes_on_with_what_is_made_and_stops_it(server, page):
     long = server.submit("a castle in falling snow", options={"width": 512, "steps": 400, "seed": 40})
     page.load(f"http://127.0.0.1:{server.port}/")
+    # It is not this page's, which goes on with its own alone.
+    page.until("document.getElementById('news').textContent.includes('1 picture is being made for others')", 120)
+    assert page.run("document.getElementById('make').disabled") is False
+    page.run(f"sessionStorage.setItem('job', {long['number']!r})")
+    page.load(f"http://127.0.0.1:{server.port}/")
     page.until("document.getElementById('news').textContent.startsWith('Step')", 120)
     assert page.run("document.getElementById('stop').hidden") is False
     assert page.run("document.getElementById('make').disabled") is True

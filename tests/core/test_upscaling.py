@@ -228,7 +228,7 @@ def test_the_state_may_stay_until_the_picture_is_saved(tiny, small, large, tmp_p
 
 
 @pytest.mark.parametrize(
-    "text", [b"something else\n", b"dit360 state 1\nnonsense\n", b"dit360 state 1\n[]\n", b"\0" * 99]
+    "text", [b"something else\n", b"dit360 state 2\nnonsense\n", b"dit360 state 2\n[]\n", b"\0" * 99]
 )
 def test_another_file_in_the_place_of_the_state_is_not_touched(text, tiny, small, tmp_path):
     state = tmp_path / "x.state"
@@ -354,4 +354,4 @@ def test_a_transparent_pixel_is_no_mask(tiny, small, large, caplog, tmp_path):
     seen.save(tmp_path / "seen.png")
     made = tiny.upscale(dit360.Panorama.open_whole(tmp_path / "seen.png"), small.settings["prompt"], **ASKED)
     assert np.abs(pixels(made).astype(float) - pixels(large)).mean() < 3
-    assert "What is transparent in the picture is made larger like the rest of it" in caplog.text
+    assert "Transparency is ignored when a picture is made larger" in caplog.text

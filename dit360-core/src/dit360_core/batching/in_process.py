@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
-from dit360_core.batching.items import NAME_DIGITS, Item
+from dit360_core.batching.items import Item, state_of
 from dit360_core.batching.painting import Painted, Painter, job_of, largest
 from dit360_core.errors import InputError, Sentence
 from dit360_core.options import LoadOptions
 from dit360_core.panorama.formats import Saving
 from dit360_core.pipeline.stages import Progress
-from dit360_core.planning.larger import STATE
 from dit360_core.plugins.registry import Registry
-
-LONGEST_NAME = 255
-"""Bytes of the longest name that usual file systems take."""
 
 Advance = Callable[[Item, int, int], None]
 """Called after each step with (the picture at work, steps done, steps in all)."""
@@ -67,23 +62,18 @@ class InProcess:
                 continue
             state = self._state_of(item)
             # What was warned of stands in the log already.
-            painted = attrs.evolve(self._at_hand.paint(job, self._steps_of(item), state), told=())
-            yield painted
-            if state is not None and painted.data is not None:  # and saved by now
-                state.unlink(missing_ok=True)
+            yield attrs.evolve(self._at_hand.paint(job, self._steps_of(item), state), told=())
 
     def _steps_of(self, item: Item) -> Progress | None:
         advance = self._advance
         return None if advance is None else lambda done, steps: advance(item, done, steps)
 
     def _state_of(self, item: Item) -> Path | None:
-        """Beside the picture, and of what it shows: another picture of that name has another."""
         if self._folder is None or not item.larger:
             return None
-        place = self._folder / item.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        name = f"{place.name}.{item.key[:NAME_DIGITS]}{STATE}"
-        return place.with_name(name if len(os.fsencode(name)) <= LONGEST_NAME else f"{item.key}{STATE}")
+        state = state_of(self._folder, item)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        return state
 
     def close(self) -> None:
         """Nothing to give back but the model."""

@@ -33,10 +33,10 @@ from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.photos import parsed
 from dit360_core.panorama.picture import prompt_in, saved_settings
 from dit360_core.pipeline.editing.opening import Files
-from dit360_core.planning.larger import check_width, steps_of
+from dit360_core.planning.larger import STATE, check_width, steps_of
 from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
 from dit360_core.system.contents import content_of
-from dit360_core.system.naming import file_within, slug_of
+from dit360_core.system.naming import LONGEST_COMPONENT, file_within, slug_of
 
 OWN = ("name", "image", "mask", "photo", "lora", "upscale")
 """What a line may say beside the options of a picture: the file to write, the panorama to begin with, its mask, photos
@@ -376,3 +376,10 @@ def digest(image: Path) -> str:
 def _content(name: str) -> str:
     """Of a LoRA: what is in it if it is here, and else its name on the Hub."""
     return content_of(Path(name).expanduser()) if is_there(name) else name
+
+
+def state_of(folder: Path, item: Item) -> Path:
+    """The file of what is computed of a larger picture, beside it. Another picture of that name has another."""
+    place = folder / item.name
+    name = f"{place.name}.{item.key[:NAME_DIGITS]}{STATE}"
+    return place.with_name(name if len(os.fsencode(name)) <= LONGEST_COMPONENT else f"{item.key}{STATE}")

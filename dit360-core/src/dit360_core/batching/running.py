@@ -15,7 +15,7 @@ import attrs
 
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.in_process import Advance, InProcess
-from dit360_core.batching.items import Batchwide, Item, digest, read_items
+from dit360_core.batching.items import Batchwide, Item, digest, read_items, state_of
 from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
 from dit360_core.batching.telling import in_line
@@ -23,7 +23,6 @@ from dit360_core.errors import Dit360Error, InputError, Sentence, marked, named,
 from dit360_core.errors.sentences import line_of_list
 from dit360_core.options import (
     OF_A_PICTURE,
-    REPLACING,
     DecodeOptions,
     EditOptions,
     LoadOptions,
@@ -35,11 +34,10 @@ from dit360_core.options import (
 )
 from dit360_core.panorama.formats import FORMATS, Saving, check_format, format_of
 from dit360_core.planning.checks import check_names
-from dit360_core.planning.loras import lora_uses
+from dit360_core.planning.contents import contents_of
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import NameTaken
-from dit360_core.system.contents import content_of
 from dit360_core.system.naming import existing
 
 log = logging.getLogger("dit360")
@@ -193,6 +191,9 @@ class Batch:
             # Somebody may have finished since this was made.
             self._done, _ = self.folder.sort(self.items, force=self._force)
             self.missing = [item for item in self.missing if item.name not in self._done]
+            for item in self.items:
+                if item.larger and item.name in self._done:  # of a run that was killed between saving and this
+                    state_of(self.folder.path, item).unlink(missing_ok=True)
             known = self.folder.entries()
             entries = {item.name: self._entry(item, known.get(item.name)) for item in self.items}
             others = [
@@ -243,28 +244,7 @@ class Batch:
 
     def _contents(self) -> dict[str, str]:
         """Fingerprints of the local files that the model is made of: other weights make other pictures."""
-        model = self._check_all_names(None, None)
-        places = {name: getattr(self.loading, name) for name in REPLACING}
-        loras = lora_uses(self.loading, model)
-        places |= {f"lora {lora.name}": lora.name for lora in loras}
-        if model.name == "given":
-            places["model"] = model.base
-        found = {}
-        for name, given in places.items():
-            if given and (place := existing(given)) is not None:
-                try:
-                    found[name] = content_of(place)
-                except OSError as error:
-                    raise InputError(
-                        f"{given} cannot be read ({error.strerror or error}); check the name and its permissions."
-                    ) from error
-        contents = [(found.get(f"lora {lora.name}"), lora) for lora in loras]
-        found = {name: content for name, content in found.items() if not name.startswith("lora ")}
-        if self.loading.lora or any(content for content, _ in contents):
-            # In the place of their names, as for every other file; their order changes nothing.
-            every = sorted(f"{content or lora.name}:{lora.strength:g}" for content, lora in contents)
-            found["lora"] = " ".join(every)
-        return found
+        return contents_of(self.loading, self._check_all_names(None, None))
 
     def _check_names(self) -> None:
         for item in self.items:
@@ -344,6 +324,7 @@ class Batch:
         if painted.data is not None:
             try:
                 self.folder.write(item.name, painted.data, force=self._force)
+                state_of(self.folder.path, item).unlink(missing_ok=True)
             except NameTaken as error:
                 beside = self.folder.write(item.name, painted.data, force=False, beside=True)
                 why = f"{error.sentence.rstrip('.')}. This picture is not lost, it is {beside}."

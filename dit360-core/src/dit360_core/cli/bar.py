@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -44,9 +45,9 @@ class LoadingBar:
         self._bar.start()
         self._within.enter_context(telling(self._told))
 
-    def __exit__(self, *exception: object) -> None:
-        self._within.close()
+    def __exit__(self, *exception: Any) -> None:
         self._bar.stop()
+        self._within.__exit__(*exception)
 
     def _told(self, doing: str, done: int, total: int) -> None:
         if (doing, total) != self._now:
@@ -81,9 +82,9 @@ class StepBar:
         self._within.enter_context(telling(self._told))
         return self._advance
 
-    def __exit__(self, *exception: object) -> None:
-        self._within.close()
+    def __exit__(self, *exception: Any) -> None:
         self._bar.stop()
+        self._within.__exit__(*exception)
 
     def _advance(self, done: int, steps: int) -> None:
         self._words = "Decoding" if done == steps else "Sampling"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dit360_core.errors import InputError, named
 from dit360_core.options import (
+    LARGEST_STRENGTH,
+    OF_A_PICTURE,
     REPLACING,
     DecodeOptions,
     EditOptions,
@@ -20,6 +21,8 @@ from dit360_core.options import (
 from dit360_core.panorama.picture import Panorama
 from dit360_core.plugins.registry import default_registry
 
+_OF_A_MODEL = ("precision", "lora_strength", "lora_mode", "quantization_parts", "quantization_skip")
+"""Options of a model that change what is painted, and of which metadata tell as they were given."""
 _OF_ANOTHER = {"denoise", *options_of(EditOptions), *options_of(PhotoOptions)}
 """Options that say what becomes of another picture, which the file does not hold."""
 
@@ -38,14 +41,14 @@ def options_like(file: Path) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = {"prompt": prompt}
     if isinstance(settings.get("negative_prompt"), str):
         found["negative_prompt"] = settings["negative_prompt"]
-    classes = (SampleOptions, DecodeOptions, EditOptions, PhotoOptions)
-    known = {name for cls in classes for name in options_of(cls)}
+    of_a_picture = {name for cls in OF_A_PICTURE for name in options_of(cls)}
+    known = of_a_picture | options_of(LoadOptions).keys()
     told = dict(requested) if isinstance(requested, Mapping) else {}
-    found |= {name: value for name, value in told.items() if name in known}
+    found |= {name: value for name, value in told.items() if name in of_a_picture}
     if isinstance(used.get("seed"), int):
         found["seed"] = used["seed"]
     sentences: list[str] = []
-    model = _of_the_model(used, file, sentences)
+    model = {name: told[name] for name in _OF_A_MODEL if name in told} | _of_the_model(used, file, sentences)
     if model:
         says = ", ".join(f"{named(name)} {_shown(value)}" for name, value in model.items())
         sentences.append(f"{file} says: {says}.")
@@ -69,15 +72,17 @@ def defaults() -> dict[str, Any]:
     own = options_of(LoadOptions)
     # What both have is the model's on a command line.
     found = {name: value for name, value in found.items() if name not in own}
-    found |= {name: own[name].default for name in ("model", "model_lora", "quantization_mode", *REPLACING)}
+    found |= {
+        name: own[name].default for name in ("model", "model_lora", "quantization_mode", *_OF_A_MODEL, *REPLACING)
+    }
     del found["prompt"]
     return {**found, "lora": None}
 
 
 def _shown(value: Any) -> str:
-    return (
-        ", ".join(value) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _of_the_model(used: Mapping[str, Any], file: Path, sentences: list[str]) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def _lora(one: Any) -> str:
     name, strength = one.get("from"), one.get("strength", 1.0)
     if not isinstance(name, str) or not name or isinstance(strength, bool) or not isinstance(strength, int | float):
         return ""
-    return f"{name}:{strength:g}" if math.isfinite(strength) else ""
+    return f"{name}:{strength:g}" if -LARGEST_STRENGTH <= strength <= LARGEST_STRENGTH else ""
 
 
 def _has_own(model: str) -> bool:

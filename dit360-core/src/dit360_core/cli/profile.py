@@ -84,7 +84,8 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
             if name not in known[table]:
                 raise InputError(f"{path}: dit360 {table} has no option {key!r}; {_near(name, set(known[table]))}")
             option = known[table][name]
-            found[table][option.name] = _value(path, key, value, option)
+            of_its_own = option.name in _OF_ITS_OWN.get(table, ()) and table != "upscale"
+            found[table][option.name] = _value(path, key, value, option, checked=not of_its_own)
     return found
 
 
@@ -107,15 +108,18 @@ def _near(name: str, known: set[str]) -> str:
     return nearest(difflib.get_close_matches(name, sorted(known), n=3))
 
 
-def _value(path: Path, key: str, value: Any, option: Any) -> Any:
-    """A value as an option takes it: a list, if it may be given several times."""
+def _value(path: Path, key: str, value: Any, option: Any, *, checked: bool = True) -> Any:
+    """A value as an option takes it: a list, if it may be given several times.
+
+    checked: as the option of that name of a picture or a model, and not by the command alone.
+    """
     several = getattr(option, "multiple", False)
     values = value if isinstance(value, list) else [value]
     if isinstance(value, list) and not several:
         raise InputError(f"{path}: {key} is a list, and takes one value.")
     if not all(isinstance(one, str | int | float | bool) for one in values):
         raise InputError(f"{path}: {key} is {value!r:.80}, but must be a text, a number, true or false.")
-    for cls in (LoadOptions, *OF_A_PICTURE):
+    for cls in (LoadOptions, *OF_A_PICTURE) if checked else ():
         if option.name in options_of(cls):
             try:
                 build(cls, {**({"prompt": "any"} if cls is SampleOptions else {}), option.name: value})

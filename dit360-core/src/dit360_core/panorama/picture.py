@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -465,13 +466,17 @@ def rescue(panorama: Panorama, path: Path, **how: Any) -> Path | None:
     how: as it was to be saved, for Panorama.save.
 
     That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
-    that does not work either, a new folder among the temporary files, as a PNG if its format is what failed. None:
-    nowhere.
+    that does not work either, a new folder among the temporary files; and then the same as a PNG. None: nowhere.
     """
     found = saved_elsewhere(path, lambda name: panorama.save(name, **how))
-    if found is None and path.suffix.lower() != ".png":  # which holds every picture
-        return saved_elsewhere(path.with_suffix(".png"), panorama.save)
-    return found
+    if found is not None or path.suffix.lower() == ".png":
+        return found
+    # Its format may be what failed, and a PNG holds every picture.
+    bits = None if panorama.floats is None else 16
+    beside = path.with_suffix(".png")
+    with contextlib.suppress(Dit360Error):
+        return panorama.save(beside, bits=bits)
+    return saved_elsewhere(beside, lambda name: panorama.save(name, bits=bits))
 
 
 def saved_settings(path: Path) -> Mapping[str, object]:

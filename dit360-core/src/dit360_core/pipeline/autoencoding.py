@@ -139,7 +139,7 @@ class Autoencoding:
             raise InputError(f"scale is {scale!r}, but must be a whole number, 1 … 8.")
         tensor = self._checked(latents).tensor
         if within is not None and (not isinstance(within, int) or within < 1):
-            raise InputError(f"width is {within!r}, but must be a whole number of pixels, at least 1.")
+            raise InputError(f"A preview of {within!r:.40} pixels is none; give a whole number, at least 1.")
         if within is not None:
             scale = max(1, min(scale, within // tensor.shape[-1]))
         if self._latent_to_rgb is None:

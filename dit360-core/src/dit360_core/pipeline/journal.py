@@ -25,7 +25,8 @@ from dit360_core.errors import Dit360Error, InputError
 from dit360_core.plugins.offers import FlowModel
 from dit360_core.system.atomic import check_name
 
-_MARK = b"dit360 state 1\n"
+_MARK = b"dit360 state 2\n"
+_OLDER = (b"dit360 state 1\n",)
 _RECORD = struct.Struct("<QI")
 """Before each tensor: its bytes, and their CRC-32."""
 _LONGEST = 2**20
@@ -185,6 +186,8 @@ def _header(path: Path, opened: IO[bytes]) -> dict[str, Any] | None:
     start = opened.read(len(_MARK))
     if not start or (start != _MARK and _MARK.startswith(start)):
         return None
+    if start in _OLDER:
+        raise InputError(f"{path} is the state of an older version of dit360; delete it to begin anew.")
     line = opened.readline(_LONGEST)
     if start == _MARK and not line.endswith(b"\n"):
         return None

@@ -50,6 +50,7 @@ from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress,
 from dit360_core.pipeline.state import Loaded, State
 from dit360_core.pipeline.upscaling import kept_in, larger
 from dit360_core.planning.checks import begun_with, check_filled, check_request, picture_size
+from dit360_core.planning.contents import content_at, contents_of
 from dit360_core.planning.guidance import check_guidance, guidance_of, negative_prompt_of
 from dit360_core.planning.larger import asked_of
 from dit360_core.planning.plan import Plan
@@ -207,11 +208,18 @@ class Pipeline:
         asked = own.outline.begin(asked)
         own.tell(asked)
         started = attrs.evolve(asked, seed=secrets.randbits(32)) if asked.seed is None else asked
-        with kept_in(state, own, asked, self.state.as_dict(), {"seed": started.seed}, keep=keep_state) as journal:
+        weights = {} if state is None else self._weights()
+        told = self.state.as_dict()
+        with kept_in(state, own, asked, told, weights, {"seed": started.seed}, keep=keep_state) as journal:
             if journal is not None:
                 started = attrs.evolve(asked, seed=journal.drawn["seed"])
             request = partial(Request, options=started, progress=progress, tap=tap, journal=journal)
             return self._painted(own, None, started, decode_options, request, journal)
+
+    def _weights(self) -> dict[str, str]:
+        """Fingerprints of the files on this machine that the model is made of now."""
+        added = {f"added {lora['from']}": content_at(str(lora["from"])) for lora in self.state.added_loras}
+        return {**contents_of(self.plan.options, self.plan.model), **added}
 
     def _painted(
         self,

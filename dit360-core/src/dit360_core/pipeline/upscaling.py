@@ -13,15 +13,13 @@ import attrs
 import numpy as np
 from PIL.Image import Image, fromarray
 
-from dit360_core.errors import InputError
-from dit360_core.options import REPLACING, SampleOptions
+from dit360_core.errors import InputError, named
+from dit360_core.options import REPLACING, SampleOptions, changed_options
 from dit360_core.panorama.levels import eight_bits, floats_of
 from dit360_core.panorama.picture import Panorama
 from dit360_core.panorama.resizing import enlarged
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.journal import Journal, journal
-from dit360_core.system.contents import content_of
-from dit360_core.system.naming import existing
 
 log = logging.getLogger("dit360")
 
@@ -42,9 +40,10 @@ def larger(image: Panorama | Image, to: int) -> Panorama:
     if panorama.area is not None:
         raise InputError("Only a part of the sphere is shown in the picture; make the rest first.")
     if panorama.hole is not None:
-        log.warning(
-            "%s", "What is transparent in the picture is made larger like the rest of it; a mask would keep it."
+        told = (
+            f"Transparency is ignored when a picture is made larger; give {named('mask')} for the part with new detail."
         )
+        log.warning("%s", told)
     fine = floats_of(np.asarray(panorama.image)) if panorama.floats is None else panorama.floats
     floats = enlarged(fine, (to, to // 2))
     return attrs.evolve(
@@ -63,6 +62,7 @@ def kept_in(
     own: Given,
     asked: SampleOptions,
     model: Mapping[str, Any],
+    weights: Mapping[str, str],
     drawn: Mapping[str, Any],
     *,
     keep: bool = False,
@@ -72,6 +72,7 @@ def kept_in(
     own: what is given.
     asked: of the picture, the seed as it was given.
     model: what is told of it in metadata.
+    weights: fingerprints of its files on this machine.
     drawn: for this run, if it does not go on.
     keep: the file in any case.
     """
@@ -83,20 +84,9 @@ def kept_in(
         "picture": hashlib.sha256(own.image.image.tobytes()).hexdigest(),
         "mask": "" if own.mask is None else hashlib.sha256(own.mask.tobytes()).hexdigest(),
         **{name: model.get(name) for name in _OF_THE_MODEL},
-        "weights": _weights(model),
-        **{name: value for name, value in attrs.asdict(asked).items() if name not in _NO_NUMBERS},
-        **attrs.asdict(own.options),
+        "weights": weights,
+        **changed_options(asked, *_NO_NUMBERS),
+        **changed_options(own.options),
     }
     with journal(Path(state), told, drawn, keep=keep) as found:
         yield found
-
-
-def _weights(model: Mapping[str, Any]) -> dict[str, str]:
-    """Option → a fingerprint of the file or folder on this machine that it names: others may have that name by now.
-
-    model: what is told of it in metadata.
-    """
-    named = {name: model.get(name) for name in ("model", *REPLACING)}
-    named |= {f"lora {lora['from']}": lora["from"] for key in ("loras", "added_loras") for lora in model.get(key) or ()}
-    places = {name: existing(given) for name, given in named.items() if isinstance(given, str)}
-    return {name: content_of(place) for name, place in places.items() if place is not None}

@@ -74,7 +74,7 @@ def check_width(to: int, name: str = "to", *, above: int = 0) -> None:
     if to > MOST:
         raise InputError(f"{named(name)} is {to}, but must be at most {MOST}.")
     if to % 32:
-        near = max(round(to / 32), above // 32 + 1) * 32
+        near = min(MOST, max(round(to / 32), above // 32 + 1) * 32)
         raise InputError(f"{named(name)} is {to}, but must be a multiple of 32; take {near}.")
 
 

@@ -24,7 +24,7 @@ UNUSED = (
     "background", "input_fidelity", "moderation", "partial_images", "quality", "stream", "style", "user",
 )  # fmt: skip
 """Parameters of OpenAI's that mean nothing here. The answer tells which of them were given."""
-_THEIR_MODELS = ("gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "dall-e-2", "dall-e-3")
+THEIR_MODELS = ("gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "dall-e-2", "dall-e-3")
 """Names that programs have built in, for which the model that is loaded stands in."""
 _THEIR_SIZES = frozenset({"256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792"})
 """Sizes that programs have built in. A panorama is as wide as their longer side, and half as high."""
@@ -66,7 +66,7 @@ def asked_of(told: Any, models: tuple[str, ...], files: Mapping[str, Upload] | N
     if told.get("stream"):
         raise InputError("stream is not supported; ask without it.")
     model = told.get("model", models[0])
-    if not isinstance(model, str) or model not in (*models, *_THEIR_MODELS):
+    if not isinstance(model, str) or model not in (*models, *THEIR_MODELS):
         raise UnknownModel(f"the model {model!r:.80} is not loaded; this server has {models[0]}.")
     count = _number(told.get("n", 1), "n", 1, MOST_AT_ONCE)
     if told.get("response_format", "b64_json") != "b64_json":

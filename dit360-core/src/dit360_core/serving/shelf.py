@@ -102,9 +102,17 @@ class Shelf:
 
     def begin(self, number: str) -> None:
         """It is being made. Its file counts how often that began: ``NUMBER.2.json``."""
+        self._count(number, 1)
+
+    def leave(self, number: str) -> None:
+        """It is not made now, by somebody's wish: that it began does not count."""
+        self._count(number, -1)
+
+    def _count(self, number: str, more: int) -> None:
         for path in self._files(number):
+            count = max(0, _begun(path) + more)
             with contextlib.suppress(OSError):
-                path.rename(path.with_name(f"{number}.{_begun(path) + 1}.json"))
+                path.rename(path.with_name(f"{number}.{count}.json" if count else f"{number}.json"))
 
     def done(self, number: str) -> None:
         """It waits no longer."""
@@ -130,7 +138,11 @@ class Shelf:
 
     def _files(self, number: str) -> list[Path]:
         """The file of a request, whether it was begun or not."""
-        return [self._waiting(number), *(self.folder / WAITING).glob(f"{number}.*.json")]
+        try:
+            return [self._waiting(number), *(self.folder / WAITING).glob(f"{number}.*.json")]
+        except OSError as error:  # the folder went away
+            log.warning("The requests in %s cannot be looked at (%s).", self.folder / WAITING, error)
+            return []
 
 
 def _begun(path: Path) -> int:

@@ -91,7 +91,7 @@ class Web:
         model = worker.plan.model
         self._models = (
             model.name,
-            *(name for name in (model.base, "dit360", "gpt-image-1") if name and name != model.name),
+            *(name for name in (model.base, "dit360", theirs.THEIR_MODELS[0]) if name and name != model.name),
         )
         routes = [
             Route("/", self.part, methods=["GET"]),

@@ -225,8 +225,9 @@ class Worker:
                 job = self._queue.popleft()
             try:
                 self._make(job)
-            except Exception:  # whatever it is, others wait
+            except Exception as error:  # whatever it is, others wait
                 log.exception("A request could not be ended.")
+                self._tell(job, status="failed", error=Sentence(one_line(error)), doing="")
 
     def _make(self, job: Job) -> None:
         started = time.perf_counter()
@@ -239,6 +240,8 @@ class Worker:
                 status = "done"
             except _Cancelled:
                 if self._ending and not job.cancelled:
+                    if job.wanted.keep:
+                        self._shelf.leave(job.number)
                     return  # it waits in the folder
                 status = "cancelled"
             except Exception as error:
@@ -294,6 +297,7 @@ class Worker:
         self._put(job, panorama)
 
     def _put(self, job: Job, panorama: Panorama) -> None:
+        self._look(job)
         wanted = job.wanted
         data = encoded(panorama, FORMATS[wanted.format], **attrs.asdict(wanted.saving))
         used: Any = panorama.settings["used"]

@@ -21,11 +21,7 @@ SELDOM = 0.1
 
 
 class _Ended(BaseException):
-    """On its way to whoever listens: libraries that catch every Exception let it pass."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
+    """The listener has raised something: libraries that catch every Exception let this pass."""
 
 
 class _Listening:
@@ -46,7 +42,7 @@ class _Listening:
 
     def check(self) -> None:
         if self.raised is not None:
-            raise _Ended(self.raised)
+            raise _Ended from self.raised
 
 
 _listening: ContextVar[_Listening | None] = ContextVar("dit360_progress", default=None)
@@ -65,10 +61,13 @@ def telling(told: Told | None) -> Iterator[None]:
     token = _listening.set(listening)
     try:
         yield
-    except _Ended as ended:
-        if ended.error is not listening.raised:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        # Whatever became of it on its way: a plugin may have been blamed for it.
+        if listening.raised is None:
             raise
-        raise ended.error from None
+        raise listening.raised from None
     finally:
         _listening.reset(token)
     if listening.raised is not None:

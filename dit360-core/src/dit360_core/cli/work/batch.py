@@ -93,9 +93,9 @@ class _Bar:
         self._within.enter_context(telling(self._told))
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._within.close()
+    def __exit__(self, *exception: Any) -> None:
         self._bar.stop()
+        self._within.__exit__(*exception)
 
     def _told(self, doing: str, done: int, total: int) -> None:
         self._bar.update(

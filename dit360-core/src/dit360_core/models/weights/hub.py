@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,34 +12,16 @@ from typing import Any
 
 from dit360_core.errors import ModelError, first_line
 from dit360_core.models.weights.headers import Damaged
-from dit360_core.system.memory import gib
-from dit360_core.system.progress import DOWNLOADING, Progress, listener, underway
+from dit360_core.system.progress import DOWNLOADING, listener, underway
 
 LORA_FILES = ["*.safetensors", "adapter_config.json"]
 SUBFOLDERS = ["*/*"]
 NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.onnx", "*.py"]
 
-ANSWER_WITHIN = 10.0
-"""Seconds. A server that accepts and never answers would hold up a download for minutes."""
 LONGEST_WAIT = 10
 """Seconds that a download waits where the Hub asks it to; beyond, the user is told to come back."""
 TRIES = 3
 """How often one thing is asked for while the Hub says that it cannot now."""
-
-
-def _about(repo_id: str, revision: str | None) -> tuple[bool, Any]:
-    """Whether the Hub says anything about a repository, be it a refusal, within a limit; and what it says of it."""
-    from huggingface_hub import HfApi, errors
-
-    try:
-        return True, HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=ANSWER_WITHIN)
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled):
-        return True, None  # the download will say the same, and the sentence is made there
-    except Exception as error:
-        # The Hub's client is httpx or httpx2, by its version; whatever it raises here is a network that does not work.
-        if not type(error).__module__.startswith("httpx"):
-            raise
-        return False, None
 
 
 def cached(repo_id: str, patterns: list[str]) -> Path | None:
@@ -62,15 +43,17 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None,
     full. What has arrived by then stays, and the next try goes on there. What a listener of
     :mod:`dit360_core.system.progress` raises ends the download, and is raised.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import errors, get_session, snapshot_download
+
+    from dit360_core.models.weights.downloading import about_of, bar, check_room, missing  # as above
 
     page = f"https://huggingface.co/{repo_id}"
     ignored = [*NEVER, *(ignore or [])]
     try:
-        alive, about = _about(repo_id, revision)
-        size = 0 if about is None else _missing(repo_id, about, patterns, ignored)
-        _check_room(repo_id, size)
-        with _impatient(repo_id), underway(f"{DOWNLOADING} {repo_id}", size) as progress:
+        alive, about = about_of(repo_id, revision)
+        size = 0 if about is None else missing(repo_id, about, patterns, ignored)
+        check_room(repo_id, size)
+        with _impatient(repo_id, get_session()), underway(f"{DOWNLOADING} {repo_id}", size) as progress:
             try:
                 folder = snapshot_download(
                     repo_id,
@@ -78,7 +61,7 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None,
                     allow_patterns=patterns,
                     ignore_patterns=ignored,
                     local_files_only=not alive,
-                    tqdm_class=None if listener() is None else _bar(progress),
+                    tqdm_class=None if listener() is None else bar(progress),
                 )
             except Exception:
                 progress.check()  # rather what ended it than what became of that
@@ -139,83 +122,6 @@ def fetch(repo_id: str, patterns: list[str], *, ignore: list[str] | None = None,
         ) from error
 
 
-def _missing(repo_id: str, about: Any, patterns: list[str], ignore: list[str]) -> int:
-    """Bytes of the files of a repository that match and are not in the cache, under whichever revision.
-
-    about: what the Hub says of it.
-    """
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
-
-    files = {file.rfilename: file for file in about.siblings or ()}
-    wanted = [files[name] for name in filter_repo_objects(files, allow_patterns=patterns, ignore_patterns=ignore)]
-    blobs = _of_cache(repo_id) / "blobs"
-
-    def here(file: Any) -> bool:
-        blob = file.lfs.sha256 if file.lfs else file.blob_id
-        if blob and (blobs / blob).is_file():
-            return True
-        # Where the file system has no links, files lie in the snapshots themselves.
-        return isinstance(try_to_load_from_cache(repo_id, file.rfilename, revision=about.sha), str)
-
-    return sum(file.size or 0 for file in wanted if not here(file))
-
-
-def _of_cache(repo_id: str) -> Path:
-    """A repository's folder in the cache, whether it is there or not."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    return Path(constants.HF_HUB_CACHE).absolute() / repo_folder_name(repo_id=repo_id, repo_type="model")
-
-
-def _check_room(repo_id: str, size: int) -> None:
-    """Raises ModelError unless the disk takes what is to be downloaded. What was begun before is begun anew."""
-    if not size:
-        return
-    folder = _of_cache(repo_id).parent
-    there = next((each for each in (folder, *folder.parents) if each.exists()), None)
-    if there is None:
-        raise ModelError(f"The cache {folder} is on a drive that is not there; name another place with HF_HOME.")
-    free = shutil.disk_usage(there).free
-    if size > free:
-        raise ModelError(
-            f"{repo_id} takes {gib(size)} more in {folder}, where {gib(free)} are free; free disk space, or move the "
-            "cache with HF_HOME."
-        )
-
-
-def _bar(progress: Progress) -> type[Any]:
-    """What huggingface_hub is to tell how many bytes have arrived, in the place of its own bars."""
-    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
-
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **settings: Any) -> None:
-            self._of_bytes = settings.get("unit") == "B"
-            super().__init__(*args, **{**settings, "disable": True})  # type: ignore[no-untyped-call]
-
-        def update(self, n: float | None = 1) -> None:
-            if not self._of_bytes:
-                return
-            # Of what came through the network and what is on the disk, which are told apart, the more counts.
-            self.n += n or 0
-            try:
-                progress.reach(self.n)
-            except BaseException:
-                _end_xet()
-                raise
-
-    return Bar
-
-
-def _end_xet() -> None:
-    """Ends downloads by Xet, which print what a bar raises and go on. Without this the file at work is ended first."""
-    with contextlib.suppress(Exception):
-        from huggingface_hub.utils._xet import abort_xet_session
-
-        abort_xet_session()  # type: ignore[no-untyped-call]
-
-
 @contextlib.contextmanager
 def explain_the_cache(repo_id: str) -> Iterator[None]:
     """Says of a damaged file that was fetched how it is fetched anew: the cache would give it again."""
@@ -226,15 +132,12 @@ def explain_the_cache(repo_id: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _impatient(repo_id: str) -> Iterator[None]:
+def _impatient(repo_id: str, client: Any) -> Iterator[None]:
     """In this block the Hub's client waits for no answer for minutes, which it would do without a word.
 
     It tries each file six times, for 24 seconds or for six times what the Hub asks it to wait, one file after the
     other.
     """
-    from huggingface_hub import get_session
-
-    client: Any = get_session()
     tries: Counter[str] = Counter()
 
     def look(response: Any) -> None:

@@ -113,6 +113,7 @@ async function begin() {
   const body = JSON.stringify({ options, files: await files(options), format: $("format").value });
   const told = await ask("/api/jobs", { method: "POST", body, headers: { "content-type": "application/json" } });
   job = told.number;
+  sessionStorage.setItem("job", job);
   $("stop").hidden = $("bar").hidden = false;
   await follow(told);
 }
@@ -159,6 +160,7 @@ function turn(address) {
 
 function over() {
   job = null;
+  sessionStorage.removeItem("job");
   $("make").disabled = false;
   $("stop").hidden = $("bar").hidden = true;
 }
@@ -209,19 +211,23 @@ $("forget").addEventListener("click", () => edit(false));
 for (const name of Object.keys(PRESETS)) {
   $("presets").append(make("label", {}, make("input", { type: "radio", name: "preset", value: name, checked: name === "Normal" }), ` ${name}`));
 }
-/** Pictures that are being made or wait: a page that is opened anew goes on with them. */
+/** A page that is loaded anew goes on with its own picture; of others it tells how many there are. */
 async function resume() {
-  for (const told of await ask("/api/jobs")) {
-    job = told.number;
-    $("make").disabled = true;
-    $("stop").hidden = $("bar").hidden = false;
-    try {
-      await follow(told);
-    } catch (error) {
-      say(error.message, true);
-    } finally {
-      over();
-    }
+  const going = await ask("/api/jobs"), told = going.find(({ number }) => number === sessionStorage.getItem("job"));
+  if (job || $("make").disabled) return;
+  if (!told) {
+    if (going.length) say(`${going.length} picture${going.length === 1 ? " is" : "s are"} being made for others, or waiting.`);
+    return;
+  }
+  job = told.number;
+  $("make").disabled = true;
+  $("stop").hidden = $("bar").hidden = false;
+  try {
+    await follow(told);
+  } catch (error) {
+    say(error.message, true);
+  } finally {
+    over();
   }
 }
 
