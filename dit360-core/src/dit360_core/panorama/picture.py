@@ -454,8 +454,7 @@ def check_save(
     path = Path(path)
     format_name = format_of(path)
     check_format(format_name, bits=bits, expand_highlights=expand_highlights)
-    if width is not None:
-        check_holds(format_name, (width, width // 2), "the picture")
+    check_held(format_name, width)
     check_writable(path, force=force)
     return format_name
 
@@ -579,6 +578,16 @@ def check_holds(format_name: str, size: tuple[int, int], what: str) -> None:
         raise InputError(
             f"{format_name} holds at most {longest} pixels a side, but {what} is {max(size)} wide; save it as .png."
         )
+
+
+def check_held(format_name: str, width: int | None) -> None:
+    """Raises InputError if a format cannot hold a panorama.
+
+    format_name: in Pillow's words, as in formats.FORMATS.
+    width: in pixels; None: it is not known yet.
+    """
+    if width is not None:
+        check_holds(format_name, (width, width // 2), "the picture")
 
 
 def check_quality(quality: int) -> None:

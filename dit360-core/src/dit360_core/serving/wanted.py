@@ -13,7 +13,7 @@ import attrs
 from dit360_core.errors import InputError, named
 from dit360_core.options import OF_A_PICTURE, SampleOptions, build, check_of_a_picture, own_options
 from dit360_core.panorama.formats import FORMATS, Saving, check_format
-from dit360_core.panorama.picture import check_holds, check_quality
+from dit360_core.panorama.picture import check_held, check_quality
 
 MOST_PHOTOS = 8
 LONGEST_PROMPT = 20_000
@@ -59,8 +59,7 @@ class Wanted:
             build(cls, own_options(cls, dict(self.options)))
         if self.format not in FORMATS:
             raise InputError(f"format is {self.format[1:]!r:.40}, but must be one of: {_endings()}.")
-        if self.sampling.width is not None:
-            check_holds(FORMATS[self.format], (self.sampling.width, self.sampling.width // 2), "the picture")
+        check_held(FORMATS[self.format], self.sampling.width)
         check_format(FORMATS[self.format], bits=self.saving.bits, expand_highlights=self.saving.expand_highlights)
 
     @property

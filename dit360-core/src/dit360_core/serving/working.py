@@ -28,7 +28,7 @@ from dit360_core.options import (
     own_options,
 )
 from dit360_core.panorama.formats import FORMATS
-from dit360_core.panorama.picture import Panorama, check_holds, encoded
+from dit360_core.panorama.picture import Panorama, check_held, encoded
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
@@ -274,8 +274,7 @@ class Worker:
             given = self._given(wanted, Path(folder))
         sampling = given.outline.begin(wanted.sampling)
         given.tell(sampling)
-        if sampling.width is not None:
-            check_holds(FORMATS[wanted.format], (sampling.width, sampling.width // 2), "the picture")
+        check_held(FORMATS[wanted.format], sampling.width)
         self._look(job)
         pipe = self._loaded(job)
         steps = sampling.steps or pipe.plan.model.steps

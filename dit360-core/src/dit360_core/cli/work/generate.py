@@ -29,7 +29,8 @@ from dit360_core.options import (
     changed_options,
     own_options,
 )
-from dit360_core.panorama.picture import Panorama, check_save, rescue
+from dit360_core.panorama.formats import format_of
+from dit360_core.panorama.picture import Panorama, check_held, check_save, rescue
 from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
 from dit360_core.plugins.guarding import undisturbed
@@ -83,7 +84,7 @@ def run(
     given = files.open()
     sampling = given.outline.begin(sampling)
     for one in outputs:
-        check_save(one, **saving, width=sampling.width)
+        check_held(format_of(one), sampling.width)  # which a picture may have decided that is given
     given.tell(sampling)
 
     started = time.perf_counter()
