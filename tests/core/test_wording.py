@@ -44,6 +44,12 @@ OPTIONS = {field.name for cls in (LoadOptions, SampleOptions, DecodeOptions) for
 LINE = line_of_list("p.csv, line 2")
 
 
+@pytest.fixture(autouse=True)
+def no_command(monkeypatch):
+    """A command that another test ran in this process decides on no wording here."""
+    monkeypatch.setattr("dit360_core.cli.wording._now", [])
+
+
 @pytest.mark.parametrize(
     ("said", "python", "terminal"),
     [

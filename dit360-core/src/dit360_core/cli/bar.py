@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from dit360_core.system.memory import gib
-from dit360_core.system.progress import DOWNLOADING, telling
+from dit360_core.system.progress import DOWNLOADING, in_words, telling
 
 LARGE = 2**28
 """Bytes of a download that is worth a line where no bar is shown."""
@@ -42,11 +42,10 @@ class LoadingBar:
         self._within = ExitStack()
 
     def __enter__(self) -> None:
-        self._bar.start()
+        self._within.enter_context(self._bar)
         self._within.enter_context(telling(self._told))
 
     def __exit__(self, *exception: Any) -> None:
-        self._bar.stop()
         self._within.__exit__(*exception)
 
     def _told(self, doing: str, done: int, total: int) -> None:
@@ -78,12 +77,11 @@ class StepBar:
         self._within = ExitStack()
 
     def __enter__(self) -> Callable[[int, int], None]:
-        self._bar.start()
+        self._within.enter_context(self._bar)
         self._within.enter_context(telling(self._told))
         return self._advance
 
     def __exit__(self, *exception: Any) -> None:
-        self._bar.stop()
         self._within.__exit__(*exception)
 
     def _advance(self, done: int, steps: int) -> None:
@@ -91,7 +89,7 @@ class StepBar:
         self._bar.update(self._task, completed=done, total=steps, description=self._words)
 
     def _told(self, doing: str, done: int, total: int) -> None:
-        self.say("" if done == total else f"{doing} {done / total:.0%}")
+        self.say(in_words(doing, done, total))
 
     def say(self, doing: str) -> None:
         """What else than a step is being done; empty: nothing."""

@@ -15,12 +15,12 @@ from dit360_core.errors import InputError
 from dit360_core.options import OF_A_PICTURE, LoadOptions, SampleOptions, build, nearest, options_of
 from dit360_core.options.usual import USUAL_LARGER
 
-_PICTURE = frozenset(name for cls in OF_A_PICTURE for name in options_of(cls))
-_OF_ITS_OWN: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(("view", "export", "import", "inspect"), _PICTURE),
-    "upscale": frozenset({*USUAL_LARGER, "steps", "width", "height"}),
-}
-"""Command → options that mean something else there than where a picture is made: no default for all is theirs."""
+_OF_ITS_OWN = dict.fromkeys(
+    ("view", "export", "import", "inspect"), frozenset(name for cls in OF_A_PICTURE for name in options_of(cls))
+)
+"""Command → options that have a picture's names there and another meaning."""
+_NOT_FOR_ALL = {**_OF_ITS_OWN, "upscale": frozenset({*USUAL_LARGER, "steps", "width", "height"})}
+"""Command → options for which it takes no default of all commands: it has other ones."""
 
 CONFIG = "DIT360_CONFIG"
 """Environment variable: the file, instead of the one in the user's own folder of configurations."""
@@ -72,7 +72,7 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
         if not takers:
             raise InputError(f"{path}: there is no option {key!r}; {_near(name, set().union(*known.values()))}")
         for command, option in takers.items():
-            if option.name not in _OF_ITS_OWN.get(command, ()):
+            if option.name not in _NOT_FOR_ALL.get(command, ()):
                 found[command][option.name] = _value(path, key, value, option)
     for table, members in told.items():
         if not isinstance(members, Mapping):
@@ -84,8 +84,8 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
             if name not in known[table]:
                 raise InputError(f"{path}: dit360 {table} has no option {key!r}; {_near(name, set(known[table]))}")
             option = known[table][name]
-            of_its_own = option.name in _OF_ITS_OWN.get(table, ()) and table != "upscale"
-            found[table][option.name] = _value(path, key, value, option, checked=not of_its_own)
+            checked = option.name not in _OF_ITS_OWN.get(table, ())
+            found[table][option.name] = _value(path, key, value, option, checked=checked)
     return found
 
 

@@ -208,9 +208,8 @@ class Pipeline:
         asked = own.outline.begin(asked)
         own.tell(asked)
         started = attrs.evolve(asked, seed=secrets.randbits(32)) if asked.seed is None else asked
-        weights = {} if state is None else self._weights()
-        told = self.state.as_dict()
-        with kept_in(state, own, asked, told, weights, {"seed": started.seed}, keep=keep_state) as journal:
+        model = {**self.state.as_dict(), "weights": {} if state is None else self._weights()}
+        with kept_in(state, own, asked, model, {"seed": started.seed}, keep=keep_state) as journal:
             if journal is not None:
                 started = attrs.evolve(asked, seed=journal.drawn["seed"])
             request = partial(Request, options=started, progress=progress, tap=tap, journal=journal)

@@ -24,7 +24,8 @@ from dit360_core.pipeline.journal import Journal, journal
 log = logging.getLogger("dit360")
 
 _OF_THE_MODEL = (
-    "model", "base", "device", "precision", "attention", "quantization", "loras", "added_loras", *REPLACING,
+    "model", "base", "device", "precision", "attention", "quantization", "loras", "added_loras", "weights",
+    *REPLACING,
 )  # fmt: skip
 """What of the model's state decides about numbers."""
 _NO_NUMBERS = ("log_memory_stats",)
@@ -62,7 +63,6 @@ def kept_in(
     own: Given,
     asked: SampleOptions,
     model: Mapping[str, Any],
-    weights: Mapping[str, str],
     drawn: Mapping[str, Any],
     *,
     keep: bool = False,
@@ -71,8 +71,7 @@ def kept_in(
 
     own: what is given.
     asked: of the picture, the seed as it was given.
-    model: what is told of it in metadata.
-    weights: fingerprints of its files on this machine.
+    model: what is told of it in metadata, and the fingerprints of its files on this machine as "weights".
     drawn: for this run, if it does not go on.
     keep: the file in any case.
     """
@@ -84,7 +83,6 @@ def kept_in(
         "picture": hashlib.sha256(own.image.image.tobytes()).hexdigest(),
         "mask": "" if own.mask is None else hashlib.sha256(own.mask.tobytes()).hexdigest(),
         **{name: model.get(name) for name in _OF_THE_MODEL},
-        "weights": weights,
         **changed_options(asked, *_NO_NUMBERS),
         **changed_options(own.options),
     }

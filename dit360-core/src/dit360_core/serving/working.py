@@ -37,7 +37,7 @@ from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.serving.shelf import Shelf
 from dit360_core.serving.wanted import Wanted
 from dit360_core.system.memory import give_back_freed_memory
-from dit360_core.system.progress import telling
+from dit360_core.system.progress import in_words, telling
 
 if TYPE_CHECKING:
     from dit360_core.pipeline.pipeline import Pipeline
@@ -345,7 +345,7 @@ class Worker:
 
     def _slow(self, job: Job, doing: str, done: int, total: int) -> None:
         self._look(job)
-        self._tell(job, doing="" if done == total else f"{doing} {done / total:.0%}")
+        self._tell(job, doing=in_words(doing, done, total))
 
     def _look(self, job: Job) -> None:
         if job.cancelled or self._ending:

@@ -130,6 +130,11 @@ class Progress:
             self.check()
 
 
+def in_words(doing: str, done: int, total: int) -> str:
+    """What is being done, with the share that is done; empty once that is all."""
+    return "" if done == total else f"{doing} {done / total:.0%}"
+
+
 @contextmanager
 def underway(doing: str, total: int, *, ends: bool = True) -> Iterator[Progress]:
     """Something slow that is done in this block, whole at its end unless it fails. The arguments are Progress's."""

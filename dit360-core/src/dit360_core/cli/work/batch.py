@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dit360_core.batching import Batch
 from dit360_core.batching.items import Item
 from dit360_core.system.durations import duration
-from dit360_core.system.progress import telling
+from dit360_core.system.progress import in_words, telling
 
 
 def run(console: Console, source: Path, output: Path, *, dry_run: bool, **options: Any) -> int:
@@ -89,18 +89,16 @@ class _Bar:
         self._within = ExitStack()
 
     def __enter__(self) -> _Bar:
-        self._bar.start()
+        self._within.enter_context(self._bar)
         self._within.enter_context(telling(self._told))
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._bar.stop()
         self._within.__exit__(*exception)
 
     def _told(self, doing: str, done: int, total: int) -> None:
-        self._bar.update(
-            self._pictures, description="Pictures" if done == total else f"Pictures ({doing} {done / total:.0%})"
-        )
+        words = in_words(doing, done, total)
+        self._bar.update(self._pictures, description=f"Pictures ({words})" if words else "Pictures")
 
     def advance(self) -> None:
         """One picture more."""

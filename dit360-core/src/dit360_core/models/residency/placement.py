@@ -45,13 +45,16 @@ def place(pipe: Any, architecture: Architecture, offload: str, device: torch.dev
 
 def move(parts: Sequence[torch.nn.Module], device: torch.device) -> None:
     """Moves parts to a device block by block, and tells how far that is: what lies on mapped files is read by it."""
-    here = [tensor for part in parts for tensor in _tensors(part) if tensor.device.type != device.type]
-    size = sum(tensor.nbytes for tensor in here)
+
+    def elsewhere(module: torch.nn.Module) -> int:
+        tensors = [*module.parameters(), *module.buffers()]
+        return sum(tensor.nbytes for tensor in tensors if tensor.device.type != device.type)
+
     # To its end in any case: half of it here and half there, a pipeline is of no use.
-    with underway(f"Moving weights to {device.type}", size, ends=False) as progress:
+    with underway(f"Moving weights to {device.type}", sum(map(elsewhere, parts)), ends=False) as progress:
         for part in parts:
             for block in [block for child in part.children() for block in _blocks(child)]:
-                size = sum(tensor.nbytes for tensor in _tensors(block) if tensor.device.type != device.type)
+                size = elsewhere(block)
                 block.to(device)
                 progress.advance(size)
             part.to(device)
@@ -59,10 +62,6 @@ def move(parts: Sequence[torch.nn.Module], device: torch.device) -> None:
 
 def _blocks(child: torch.nn.Module) -> Iterable[torch.nn.Module]:
     return child if isinstance(child, torch.nn.ModuleList) else (child,)
-
-
-def _tensors(module: torch.nn.Module) -> Sequence[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]
 
 
 def place_part(architecture: Architecture, name: str, part: Any, offload: str, device: torch.device) -> None:
