@@ -5,6 +5,7 @@ import pytest
 import torch
 from called_nodes import HEIGHT, WIDTH, refused, region, run, sky
 from dit360_comfy.settings import recall
+from dit360_core.panorama.resizing import resampled
 from PIL import Image
 
 UPSCALING = {
@@ -29,6 +30,24 @@ def test_a_panorama_becomes_larger_as_by_the_core(pipe, words, tiny):
     told = recall(latents["samples"])[0]["used"]
     assert told["windows"]["count"] == core.settings["used"]["windows"]["count"] > 1
     assert told["cube_consistency"] == 1.0
+
+
+def test_what_the_panorama_shows_stays_when_it_is_decoded(pipe, words):
+    def made(latents):
+        return run("DiT360Decode", samples=latents, dit360_pipe=pipe, auto_blend_edges=False)[0]
+
+    def off(image):
+        return np.abs(resampled(image[0].numpy(), (WIDTH, HEIGHT)) - sky()[0].numpy()).mean()
+
+    (kept,), (free,) = larger(pipe, words, sky()), larger(pipe, words, sky(), faithful="never")
+    kept_image, free_image = made(kept), made(free)
+    assert off(kept_image) < off(free_image) / 10
+    assert recall(kept_image)[0]["used"]["faithful"] is True
+    assert recall(free_image)[0]["used"]["faithful"] is False
+    assert recall(free_image)[0]["requested"]["faithful"] == "never"
+    # What another node makes of the latents is no longer the panorama that was given.
+    other = {**kept, "samples": kept["samples"] * 1.0}
+    assert torch.equal(made(other), free_image)
 
 
 def test_steps_are_the_models_own_times_the_share_where_none_are_asked(pipe, words):

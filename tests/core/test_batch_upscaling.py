@@ -114,6 +114,21 @@ def test_what_is_made_larger_tells_a_picture_from_others(tmp_path, small):
     assert attrs.evolve(items[2].sampling, width=None).windows == "auto"
 
 
+def test_a_list_says_whether_what_a_picture_shows_stays(tmp_path, small):
+    small.save(tmp_path / "small.png")
+    line = {"image": "small.png", "upscale": 256, "seed": 3, "steps": 2, "windows": "128x64"}
+    lines = [{**line, "name": "a.png", "faithful": "never"}, {"prompt": "a sea", "name": "b.png"}]
+    free, other = listed(tmp_path / "list.jsonl", *lines, faithful="always")
+    assert (free.enlarging.faithful, other.enlarging.faithful) == ("never", "auto")
+    (kept,) = listed(tmp_path / "list.jsonl", {**line, "name": "a.png"})
+    assert kept.key != free.key
+    (painted,) = InProcessOnce(free).painted
+    (tmp_path / "made.png").write_bytes(painted.data)
+    assert Panorama.open(tmp_path / "made.png").settings["used"]["faithful"] is False
+    with pytest.raises(InputError, match=r"line 1: .*faithful.* has no effect without .*upscale"):
+        listed(tmp_path / "list.jsonl", {"prompt": "a sea", "faithful": "never"})
+
+
 def test_a_width_for_all_pictures_is_left_out_where_the_line_says_another(tmp_path, small):
     small.save(tmp_path / "small.png")
     (item,) = listed(tmp_path / "list.jsonl", {"image": "small.png", "upscale": 256}, width=512)

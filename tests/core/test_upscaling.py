@@ -13,7 +13,7 @@ from dit360_core.cli import app
 from dit360_core.errors import InputError
 from dit360_core.panorama.levels import eight_bits, floats_of
 from dit360_core.panorama.light import to_light, to_srgb_code
-from dit360_core.panorama.resizing import enlarged, resized
+from dit360_core.panorama.resizing import enlarged, faithful_to, resampled, resized
 from dit360_core.pipeline.journal import Recorded, journal
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -80,6 +80,43 @@ def test_a_larger_picture_is_the_same_with_new_detail(large, small):
     plain = np.asarray(resized(small.image, (256, 128), Image.Resampling.LANCZOS)).astype(float)
     off = np.abs(pixels(large).astype(float) - plain).mean()
     assert 0.3 < off < 25
+
+
+def reduced(panorama, size=(128, 64)):
+    return resampled(panorama.floats, size)
+
+
+def test_what_the_smaller_picture_shows_stays(tiny, small, large):
+    """Reduced again, the larger picture is the smaller one, and what is finer is new."""
+    free = tiny.upscale(small, **ASKED, faithful="never")
+    assert large.settings["used"]["faithful"] is True
+    assert "faithful" not in large.settings["requested"]
+    assert (free.settings["used"]["faithful"], free.settings["requested"]["faithful"]) == (False, "never")
+    # Where a value would lie outside of 0 … 1 it is cut, which is all that is missing.
+    assert np.percentile(np.abs(reduced(large) - small.floats), 99) < 0.004
+    assert np.abs(reduced(free) - small.floats).mean() > 10 * np.abs(reduced(large) - small.floats).mean()
+    nothing_new = faithful_to(enlarged(small.floats, (256, 128)), small.floats)
+    assert np.abs(large.floats - nothing_new).mean() > 0.0005
+
+
+def test_a_picture_of_which_most_is_made_anew_keeps_nothing_unless_asked(tiny, small):
+    asked = {**ASKED, "denoise": 0.7}
+    free, kept = tiny.upscale(small, **asked), tiny.upscale(small, **asked, faithful="always")
+    assert free.settings["used"]["faithful"] is False
+    assert np.abs(reduced(free) - small.floats).mean() > 5 * np.abs(reduced(kept) - small.floats).mean()
+
+
+def test_what_is_finer_than_the_smaller_picture_is_not_touched():
+    """A wave of which the smaller picture can hold nothing stays; one that it holds becomes the smaller picture's."""
+    x = np.arange(256)
+    fine = 0.5 + 0.2 * np.cos(np.pi * x) * np.ones((128, 1))
+    broad = 0.2 * np.sin(2 * np.pi * 3 * x / 256) * np.ones((128, 1))
+    larger = np.repeat((fine + broad)[..., None], 3, -1).astype(np.float32)
+    smaller = np.full((64, 128, 3), 0.5, np.float32)
+    kept = faithful_to(larger, smaller)
+    assert np.abs(kept - np.repeat(fine[..., None], 3, -1)).max() < 0.005
+    turned = faithful_to(np.roll(larger, 64, 1), np.roll(smaller, 32, 1))
+    assert np.abs(np.roll(kept, 64, 1) - turned).max() < 1e-5
 
 
 def test_nothing_is_made_anew_where_the_mask_is_black(tiny, small):

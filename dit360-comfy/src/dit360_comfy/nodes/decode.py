@@ -13,8 +13,10 @@ from dit360_core.system.phases import PhaseKind
 from dit360_comfy import host
 from dit360_comfy.edges import blended
 from dit360_comfy.inputs import Control, Spec, asked, specs
+from dit360_comfy.keeping import kept_by
 from dit360_comfy.latents import from_comfy, to_comfy
 from dit360_comfy.nodes.base import Node, pipe_input
+from dit360_comfy.pictures import of_batch
 from dit360_comfy.pipe import Pipe, pipe_of
 from dit360_comfy.settings import remember
 
@@ -69,14 +71,20 @@ class DiT360Decode(_Autoencoding):
 
         pipe = pipe_of(dit360_pipe)
         options = tiling_options(pipe, given)
-        images, settings = [], []
+        images: list[torch.Tensor] = []
+        settings = []
+        kept = kept_by(samples["samples"])
         source = pipe.vae.at_hand
         with source.pipeline() as pipeline:
             for latents in from_comfy(samples, pipeline):
                 check_size(*latents.size)
                 source.expect(PhaseKind.DECODE, width=latents.width, height=latents.height, **options)
                 decoded = pipeline.decode_pixels(latents, **options)
-                image, told = decoded.tensor.permute(0, 2, 3, 1), dict(decoded.settings)
+                pixels, told = decoded.tensor, dict(decoded.settings)
+                if kept:
+                    keeping = of_batch(kept, len(images))
+                    pixels, told = keeping(pixels), keeping.told_in(told)
+                image = pixels.permute(0, 2, 3, 1)
                 if auto_blend_edges:
                     image, (told["edges"],) = blended(image, width=10, mode="cosine")
                 images.append(image)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from dit360_core.options import SampleOptions
+from dit360_core.options import LargerOptions, SampleOptions, build
 from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.resizing import enlarged
 from dit360_core.pipeline.editing.canvas import held_latents
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
+from dit360_core.pipeline.upscaling import Keeping
 from dit360_core.planning.larger import MOST, check_wider, check_width, steps_of
 
 from dit360_comfy import host
-from dit360_comfy.inputs import Control, Spec, specs
+from dit360_comfy.inputs import Control, Spec, asked, specs
+from dit360_comfy.keeping import keeping
 from dit360_comfy.nodes.base import Node, pipe_input
 from dit360_comfy.nodes.controls import (
     ADVANCED,
@@ -40,6 +42,7 @@ _WINDOWS = Control(
     options=SampleOptions, option="windows", settings={"default": USUAL_LARGER["windows"]},
 )  # fmt: skip
 _SOLVING = (_WINDOWS, *(control for control in SOLVING if control.option != "windows"))
+_FAITHFUL = Control(options=LargerOptions, option="faithful")
 _CUBE = USUAL_LARGER["cube_consistency"]
 
 
@@ -74,6 +77,7 @@ class DiT360Upscale(Node):
                     "tooltip": "Where detail is made: 1, white. Elsewhere the picture is only resampled.",
                 }),
                 **specs((PADDING,)),
+                **specs((_FAITHFUL,), advanced=(_FAITHFUL.option,)),
                 **specs(_SOLVING, advanced=ADVANCED),
                 "negative": ("CONDITIONING", {
                     "tooltip": "What it must not show, instead of negative_prompt; needs true_guidance above 1.",
@@ -86,6 +90,7 @@ class DiT360Upscale(Node):
         if given.get("width") is not None:
             check_width(given["width"])
         check_sampling(sample_options(given, (_DENOISE,)))
+        build(LargerOptions, asked((_FAITHFUL,), given))
 
     def run(
         self, dit360_pipe: Any, conditioning: Any, image: Any, width: int, mask: Any = None, negative: Any = None,
@@ -99,13 +104,13 @@ class DiT360Upscale(Node):
         levels = None if mask is None else masks(mask, "mask")
         if levels is not None:
             tell_of_more(levels, "mask", len(planes), "image")
+        share = given.get("denoise", SampleOptions(prompt="any").denoise)
         options: dict[str, Any] = {
             "cube_consistency": _CUBE, **sample_options(given, (_DENOISE,)), "width": width, "height": width // 2,
         }  # fmt: skip
 
         def begin(pipeline: Pipeline, options: dict[str, Any]) -> list[Start]:
             # Those of a whole run, and of it the part that is made anew, unless the node says how many.
-            share = options.get("denoise", SampleOptions(prompt="any").denoise)
             options.setdefault("steps", steps_of(pipeline.plan.model.steps, share))
             begun = []
             for at, one in enumerate(planes):
@@ -116,6 +121,9 @@ class DiT360Upscale(Node):
 
         with host.plain_mode():
             made, told = paint(pipe, conditioning, negative, given, options, begin)
+            enlarging = build(LargerOptions, asked((_FAITHFUL,), given))
+            kept = [Keeping.of(enlarging, one.movedim(0, -1).numpy(), share) for one in planes]
+            keeping(made["samples"], kept)
         return {"ui": {"text": [told]}, "result": (made,)}
 
 

@@ -19,6 +19,7 @@ from dit360_core.errors import InputError, named
 from dit360_core.options import (
     DecodeOptions,
     EditOptions,
+    LargerOptions,
     LoadOptions,
     PhotoOptions,
     SampleOptions,
@@ -87,6 +88,7 @@ class Item:
     loras: beside those that the model is loaded with, each (file, folder or Hub id, strength).
     larger: whether ``sampling`` is that of a larger picture, made of the image, or of ``first`` where there is none.
     first: the picture that is painted before it is made larger.
+    enlarging: how it is made larger.
     """
 
     line: int
@@ -96,6 +98,7 @@ class Item:
     key: str
     larger: bool = False
     first: SampleOptions | None = None
+    enlarging: LargerOptions = attrs.field(factory=LargerOptions)
     files: Files = attrs.field(factory=Files)
     digests: tuple[str, ...] = ()
     named: bool = False
@@ -172,13 +175,14 @@ class _Maker:
             if not isinstance(value, str) or not value:
                 raise InputError(f"{name} must be text, not {value!r}.")
         said = {name: value for name, value in told.items() if name not in OWN}
-        useless = _useless(own, photos) | (_SIZE if to is not None and "image" in own else frozenset())
+        useless = _useless(own, photos, to)
         given = {**{n: v for n, v in self._common.options.items() if n not in useless}, **said}
         of_an_image = to is not None and "image" in own and not photos
-        check_of_a_picture(given, own=OWN, instead="give it to the command")
+        check_of_a_picture(given, own=(*OWN, *options_of(LargerOptions)), instead="give it to the command")
         if "prompt" not in given and not of_an_image:
             raise InputError("it has no prompt; say what the panorama shows.")
         decoding = build(DecodeOptions, own_options(DecodeOptions, given))
+        enlarging = _enlarging(given, to)
         first = None
         if to is None:
             sampling = build(SampleOptions, own_options(SampleOptions, given))
@@ -193,7 +197,7 @@ class _Maker:
         asked = {**_chosen(sampling), **_chosen(decoding)}
         shown: dict[str, Any] = {**self._model, **{n: v for n, v in asked.items() if n not in SAME_PICTURE}}
         if to is not None:
-            shown["upscale"] = {} if first is None else _painted(first)
+            shown["upscale"] = {**({} if first is None else _painted(first)), **changed_options(enlarging)}
         if decoding.tiling_backend not in EXACT:
             shown |= self._tiles | {n: v for n, v in asked.items() if n in TILES}
         if digests:
@@ -214,6 +218,7 @@ class _Maker:
             key=key,
             larger=to is not None,
             first=first,
+            enlarging=enlarging,
             files=files,
             digests=digests,
             named=bool(named),
@@ -287,9 +292,16 @@ class _Maker:
         return int(_fingerprint([same, named or self._often[same]])[:SEED_DIGITS], 16)
 
 
-def _useless(own: Mapping[str, str], photos: tuple[str, ...]) -> frozenset[str]:
-    """Options that are given for all pictures and mean nothing for one that is made from these."""
+def _useless(own: Mapping[str, str], photos: tuple[str, ...], to: int | None) -> frozenset[str]:
+    """Options that are given for all pictures and mean nothing for one that is made from these.
+
+    to: width that it is made larger to; None: it is not.
+    """
     found: set[str] = set()
+    if to is None:
+        found |= set(options_of(LargerOptions))
+    elif "image" in own:
+        found |= _SIZE
     if not photos:
         found |= set(options_of(PhotoOptions))
     if "mask" not in own:
@@ -299,6 +311,18 @@ def _useless(own: Mapping[str, str], photos: tuple[str, ...]) -> frozenset[str]:
     if "image" not in own and not photos:
         found |= set(options_of(EditOptions))
     return frozenset(found)
+
+
+def _enlarging(given: Mapping[str, Any], to: int | None) -> LargerOptions:
+    """How a picture is made larger. Raises InputError if its line says so, and it is not.
+
+    to: width that it is made larger to; None: it is not.
+    """
+    found = build(LargerOptions, own_options(LargerOptions, given))
+    for name in changed_options(found):
+        if to is None:
+            raise InputError(f"{named(name)} has no effect without {named('upscale')}, which says the width.")
+    return found
 
 
 def _photos(given: Any) -> tuple[str, ...]:

@@ -169,6 +169,7 @@ class Painter:
                 progress=progress,
                 **options,
                 **decoding,
+                **changed_options(item.enlarging),
             )
 
 

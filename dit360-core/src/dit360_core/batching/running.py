@@ -25,6 +25,7 @@ from dit360_core.options import (
     OF_A_PICTURE,
     DecodeOptions,
     EditOptions,
+    LargerOptions,
     LoadOptions,
     PhotoOptions,
     SampleOptions,
@@ -262,6 +263,7 @@ class Batch:
             sample = build(SampleOptions, {"prompt": "any", **own_options(SampleOptions, options)})
             build(EditOptions, own_options(EditOptions, options))
             build(PhotoOptions, own_options(PhotoOptions, options))
+            build(LargerOptions, own_options(LargerOptions, options))
             self._check_all_names(sample, decode)
         except InputError as error:
             return error.sentence

@@ -12,7 +12,7 @@ import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
-from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
+from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadOptions, PhotoOptions, SampleOptions
 
 FAILED = 1
 """Exit code if some pictures could not be made."""
@@ -144,6 +144,7 @@ def command() -> Callable[..., None]:
             *parameters(SampleOptions, leave_out=_ONCE),
             *parameters(PhotoOptions),
             *parameters(EditOptions),
+            *parameters(LargerOptions),
             *parameters(LoadOptions),
             *parameters(DecodeOptions),
         ]

@@ -13,6 +13,7 @@ from dit360_core.options import (
     REPLACING,
     DecodeOptions,
     EditOptions,
+    LargerOptions,
     LoadOptions,
     PhotoOptions,
     SampleOptions,
@@ -23,7 +24,7 @@ from dit360_core.plugins.registry import default_registry
 
 _OF_A_MODEL = ("precision", "lora_strength", "lora_mode", "quantization_parts", "quantization_skip")
 """Options of a model that change what is painted, and of which metadata tell as they were given."""
-_OF_ANOTHER = {"denoise", *options_of(EditOptions), *options_of(PhotoOptions)}
+_OF_ANOTHER = {"denoise", *options_of(EditOptions), *options_of(PhotoOptions), *options_of(LargerOptions)}
 """Options that say what becomes of another picture, which the file does not hold."""
 
 
@@ -41,7 +42,7 @@ def options_like(file: Path) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = {"prompt": prompt}
     if isinstance(settings.get("negative_prompt"), str):
         found["negative_prompt"] = settings["negative_prompt"]
-    of_a_picture = {name for cls in OF_A_PICTURE for name in options_of(cls)}
+    of_a_picture = {name for cls in (*OF_A_PICTURE, LargerOptions) for name in options_of(cls)}
     known = of_a_picture | options_of(LoadOptions).keys()
     told = dict(requested) if isinstance(requested, Mapping) else {}
     found |= {name: value for name, value in told.items() if name in of_a_picture}

@@ -12,7 +12,7 @@ import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
-from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, SampleOptions
+from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadOptions, SampleOptions
 from dit360_core.options.usual import USUAL_LARGER as USUAL
 
 # Of a picture, what is an argument or follows from it; and what is the loaded model's, as for generate.
@@ -98,6 +98,7 @@ def command() -> Callable[..., None]:
             ),
             *saving_parameters(),
             *parameters(SampleOptions, leave_out=_WITHOUT, defaults=USUAL),
+            *parameters(LargerOptions),
             *parameters(EditOptions),
             *parameters(LoadOptions),
             *parameters(DecodeOptions),

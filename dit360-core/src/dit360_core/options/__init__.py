@@ -7,6 +7,7 @@ from dit360_core.options.choices import (
     CIRCULAR_MODES,
     DEVICES,
     EVICTIONS,
+    FAITHFULNESS,
     LORA_MODES,
     MASK_MEANINGS,
     OFFLOADS,
@@ -23,6 +24,7 @@ from dit360_core.options.declaring import flag, option
 from dit360_core.options.decode import DecodeOptions
 from dit360_core.options.edit import EditOptions, PhotoOptions, region_of
 from dit360_core.options.facts import Option, options_of
+from dit360_core.options.larger import LargerOptions
 from dit360_core.options.load import LARGEST_STRENGTH, QUANTIZE_OPTIONS, REPLACING, LoadOptions
 from dit360_core.options.of_a_picture import OF_A_PICTURE, check_of_a_picture
 from dit360_core.options.sample import ENCODED, MAX_SEED, SampleOptions
@@ -33,6 +35,7 @@ __all__ = [
     "DEVICES",
     "ENCODED",
     "EVICTIONS",
+    "FAITHFULNESS",
     "LARGEST_STRENGTH",
     "LORA_MODES",
     "MASK_MEANINGS",
@@ -52,6 +55,7 @@ __all__ = [
     "TIMESTEP_SCHEDULES",
     "DecodeOptions",
     "EditOptions",
+    "LargerOptions",
     "LoadOptions",
     "Option",
     "PhotoOptions",

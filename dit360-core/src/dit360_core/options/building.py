@@ -12,10 +12,13 @@ from dit360_core.errors import InputError, named
 from dit360_core.options.decode import DecodeOptions
 from dit360_core.options.edit import EditOptions, PhotoOptions
 from dit360_core.options.facts import options_of
+from dit360_core.options.larger import LargerOptions
 from dit360_core.options.load import LoadOptions
 from dit360_core.options.sample import SampleOptions
 
-OptionClass = TypeVar("OptionClass", LoadOptions, SampleOptions, DecodeOptions, EditOptions, PhotoOptions)
+OptionClass = TypeVar(
+    "OptionClass", LoadOptions, SampleOptions, DecodeOptions, EditOptions, PhotoOptions, LargerOptions
+)
 
 
 def build(cls: type[OptionClass], given: Mapping[str, Any], *, beside: type[Any] | None = None) -> OptionClass:

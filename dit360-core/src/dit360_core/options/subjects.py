@@ -10,7 +10,7 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "Picture": ("prompt", "negative_prompt", "width", "height", "seed"),
     "Sampling": (
         "steps", "guidance", "true_guidance", "denoise", "scheduler_type", "timestep_schedule", "scheduler_eta",
-        "windows", "window_positions", "prompt_prefix", "max_sequence_length",
+        "windows", "window_positions", "faithful", "prompt_prefix", "max_sequence_length",
     ),
     "Seam and poles": (
         "circular_padding", "circular_mode", "latent_rotation", "position_interpolation", "yaw_consistency",

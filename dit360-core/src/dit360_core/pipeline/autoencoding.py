@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,14 +50,16 @@ class Autoencoding:
         self,
         given: Latents | torch.Tensor,
         asked: DecodeOptions,
-        after: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        finish: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
     ) -> Panorama:
         """Latents in model space become a picture.
 
-        after: what is done with its pixels ``(1, 3, H, W)`` before they are rounded.
+        finish: what is done with its pixels ``(1, 3, H, W)``, one after the other, before they are rounded.
         """
         pixels = self.pixels(given, asked)
-        shown = pixels.tensor if after is None else after(pixels.tensor)
+        shown = pixels.tensor
+        for change in finish:
+            shown = change(shown)
         # No copy: the decoder's own memory lives on in the picture, so that it can be saved with more than 8 bits.
         floats = shown[0].permute(1, 2, 0).numpy()
         return Panorama(image=image_of(shown[0]), settings=pixels.settings, pose=pixels.pose, floats=floats)

@@ -24,6 +24,7 @@ from dit360_core.options import (
     ENCODED,
     DecodeOptions,
     EditOptions,
+    LargerOptions,
     LoadOptions,
     SampleOptions,
     build,
@@ -48,7 +49,7 @@ from dit360_core.pipeline.request import Request
 from dit360_core.pipeline.signature import takes
 from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress, Shown, Tap, letting_go, stage
 from dit360_core.pipeline.state import Loaded, State
-from dit360_core.pipeline.upscaling import kept_in, larger
+from dit360_core.pipeline.upscaling import Keeping, kept_in, larger, numbers_of_all
 from dit360_core.planning.checks import begun_with, check_filled, check_request, picture_size
 from dit360_core.planning.contents import content_at, contents_of
 from dit360_core.planning.guidance import check_guidance, guidance_of, negative_prompt_of
@@ -169,7 +170,7 @@ class Pipeline:
         request = partial(Request, options=asked, noise=latents, progress=progress, tap=tap)
         return self._painted(own, begun, asked, decode_options, request)
 
-    @takes(SampleOptions, EditOptions, DecodeOptions, leave_out=("prompt", "width", "height"))
+    @takes(SampleOptions, LargerOptions, EditOptions, DecodeOptions, leave_out=("prompt", "width", "height"))
     @letting_go
     def upscale(
         self,
@@ -204,6 +205,7 @@ class Pipeline:
         asked = asked_of(image, prompt, to, options, self.plan.model)
         decoding, editing = own_options(DecodeOptions, options), own_options(EditOptions, options)
         decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
+        enlarging = build(LargerOptions, own_options(LargerOptions, options))
         own = given_by(larger(image, to), mask, None, edit_options)
         asked = own.outline.begin(asked)
         own.tell(asked)
@@ -213,7 +215,8 @@ class Pipeline:
             if journal is not None:
                 started = attrs.evolve(asked, seed=journal.drawn["seed"])
             request = partial(Request, options=started, progress=progress, tap=tap, journal=journal)
-            return self._painted(own, None, started, decode_options, request, journal)
+            keeping = Keeping.of(enlarging, numbers_of_all(image), asked.denoise)
+            return self._painted(own, None, started, decode_options, request, journal, keeping)
 
     def _weights(self) -> dict[str, str]:
         """Fingerprints of the files on this machine that the model is made of now."""
@@ -228,12 +231,14 @@ class Pipeline:
         decode_options: DecodeOptions,
         request: Callable[..., Request],
         journal: Journal | None = None,
+        keeping: Keeping | None = None,
     ) -> Panorama:
         """A picture of what is given.
 
         begun: latents to begin with; None: the picture's that is given, if any.
         request: makes a request of what is still to be found.
         journal: of the run, if there is one.
+        keeping: what a larger picture keeps of the smaller one.
         """
         decoding = attrs.asdict(decode_options)
         self.check(asked, decode_options, filled=own.keeps)
@@ -270,8 +275,13 @@ class Pipeline:
                 )
             )
             sampled = sampled.asked_too(changed_options(own.options))
-            paste = None if canvas is None else partial(pasted, canvas=canvas, match=own.options.match_colours)
-            panorama = self._autoencoding.decode(sampled, decode_options, paste)
+            finish: list[Callable[[torch.Tensor], torch.Tensor]] = []
+            if keeping is not None:
+                sampled = attrs.evolve(sampled, settings=keeping.told_in(sampled.settings))
+                finish.append(keeping)
+            if canvas is not None:
+                finish.append(partial(pasted, canvas=canvas, match=own.options.match_colours))
+            panorama = self._autoencoding.decode(sampled, decode_options, finish)
         return measured.written(panorama)
 
     def _begun(self, picture: Panorama, decoding: Mapping[str, Any], journal: Journal | None) -> Latents:

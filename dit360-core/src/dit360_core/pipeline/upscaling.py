@@ -11,13 +11,14 @@ from typing import Any
 
 import attrs
 import numpy as np
+import torch
 from PIL.Image import Image, fromarray
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import REPLACING, SampleOptions, changed_options
-from dit360_core.panorama.levels import eight_bits, floats_of
+from dit360_core.options import REPLACING, LargerOptions, SampleOptions, changed_options
+from dit360_core.panorama.levels import Floats, eight_bits, floats_of
 from dit360_core.panorama.picture import Panorama
-from dit360_core.panorama.resizing import enlarged
+from dit360_core.panorama.resizing import enlarged, faithful_to
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.journal import Journal, journal
 
@@ -28,8 +29,52 @@ _OF_THE_MODEL = (
     *REPLACING,
 )  # fmt: skip
 """What of the model's state decides about numbers."""
+MOST_FAITHFUL = 0.5
+"""Share made anew up to which, by default, what the smaller picture shows is kept: with more, what is new lies
+elsewhere than what was, and both would be seen."""
 _NO_NUMBERS = ("log_memory_stats",)
 """Options that decide about none."""
+
+
+def numbers_of_all(image: Panorama | Image) -> Floats:
+    """``(H, 2H, 3)`` in 0 … 1: the colours of a panorama, with all the bits that are known."""
+    panorama = image if isinstance(image, Panorama) else Panorama(image=image)
+    return floats_of(np.asarray(panorama.image)) if panorama.floats is None else panorama.floats
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Keeping:
+    """What a larger picture keeps of the smaller one that it is made of, once it is decoded.
+
+    smaller: ``(H, 2H, 3)`` in 0 … 1; None: nothing is kept.
+    requested: options that were asked for.
+    """
+
+    smaller: Floats | None
+    requested: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, asked: LargerOptions, smaller: Floats, denoise: float) -> Keeping:
+        """As it is asked.
+
+        smaller: ``(H, 2H, 3)`` in 0 … 1, the smaller picture.
+        denoise: the share that is made anew.
+        """
+        keeps = asked.faithful == "always" or (asked.faithful == "auto" and denoise <= MOST_FAITHFUL)
+        return cls(smaller=smaller if keeps else None, requested=changed_options(asked))
+
+    def told_in(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A picture's settings with what was asked for and what is done."""
+        requested, used = settings.get("requested", {}), settings.get("used", {})
+        told = {"faithful": self.smaller is not None}
+        return {**settings, "requested": {**requested, **self.requested}, "used": {**used, **told}}
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The larger picture ``(1, 3, H, W)`` in 0 … 1, with what is kept (:func:`faithful_to`)."""
+        if self.smaller is None:
+            return pixels
+        kept = faithful_to(pixels[0].permute(1, 2, 0).numpy(), self.smaller)
+        return torch.from_numpy(kept).permute(2, 0, 1)[None]
 
 
 def larger(image: Panorama | Image, to: int) -> Panorama:
@@ -45,8 +90,7 @@ def larger(image: Panorama | Image, to: int) -> Panorama:
             f"Transparency is ignored when a picture is made larger; give {named('mask')} for the part with new detail."
         )
         log.warning("%s", told)
-    fine = floats_of(np.asarray(panorama.image)) if panorama.floats is None else panorama.floats
-    floats = enlarged(fine, (to, to // 2))
+    floats = enlarged(numbers_of_all(panorama), (to, to // 2))
     return attrs.evolve(
         panorama,
         image=fromarray(eight_bits(floats)),

@@ -10,7 +10,7 @@ import attrs
 from PIL.Image import Image
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import DecodeOptions, EditOptions, SampleOptions, build, own_options
+from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, SampleOptions, build, options_of
 from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.picture import Panorama, prompt_in
 from dit360_core.plugins.offers import Model
@@ -37,7 +37,7 @@ def asked_of(
     own = {
         name: value
         for name, value in options.items()
-        if name not in own_options(DecodeOptions, options) | own_options(EditOptions, options)
+        if not any(name in options_of(cls) for cls in (DecodeOptions, EditOptions, LargerOptions))
     }
     given = {**USUAL_LARGER, **own, "prompt": words, "width": to}
     asked = build(SampleOptions, given, beside=DecodeOptions)

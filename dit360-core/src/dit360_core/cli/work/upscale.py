@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dit360_core.cli.bar import LoadingBar, StepBar
 from dit360_core.cli.work.generate import saved
-from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, build, own_options
+from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadOptions, build, own_options
 from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.pipeline.loading import prepare
@@ -42,6 +42,7 @@ def run(
     loading = build(LoadOptions, of_the_model)
     decoding = build(DecodeOptions, own_options(DecodeOptions, options))
     build(EditOptions, own_options(EditOptions, options))
+    build(LargerOptions, own_options(LargerOptions, options))
     target = output if output is not None else file.with_name(f"{file.stem}-{to}{file.suffix}")
     state = target.with_name(target.name + STATE)
     check_save(target, **saving, width=to)
