@@ -57,6 +57,16 @@ def initialize(vae: AutoencoderKL, pictures: list[Tensor]) -> AutoencoderKL:
 
 
 @torch.no_grad()
+def gains(vae: AutoencoderKL) -> Tensor:
+    """How much each latent (LATENTS,) changes a picture: the squared change of its pixels by one of latent squared.
+
+    The components are orthogonal, so that it is the inverse square of their length.
+    """
+    _, _, components, _ = maps(vae)
+    return (1 / components.double().square().sum(1)).float()
+
+
+@torch.no_grad()
 def assign(vae: AutoencoderKL, p2: Tensor, p3: Tensor, components: Tensor, bias: Tensor) -> None:
     """Writes the linear maps into the layers of `vae`'s encoder.
 

@@ -52,12 +52,14 @@ class Recipe:
 
     yaw: the loss as published. equivariance: the model compared with itself at another yaw (a second evaluation).
     cube: the error on the faces of a cube.
+    importance: exponent of how much a latent changes a picture, by which its errors count; 0: all count alike.
     """
 
     padding: int = 1
     yaw: float = 0.0
     equivariance: float = 0.0
     cube: float = 0.0
+    importance: float = 0.0
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
@@ -106,6 +108,15 @@ def often(scene: Scene) -> float:
     return OFTEN.get(scene.kind if scene.kind == "room" else scene.landmark, 1.0)
 
 
+def counted(gains: Tensor, importance: float) -> Tensor:
+    """What the error of each number of a token (4·C,) is multiplied by; the mean of the squares is 1.
+
+    gains: how much each latent (C,) changes a picture. importance: exponent, 0 to 1.
+    """
+    weights = gains**importance
+    return (weights / weights.mean()).sqrt().repeat_interleave(4)
+
+
 class Trainer:
     """Model, moving average, optimizer; everything random in a step follows from the step's number."""
 
@@ -118,8 +129,11 @@ class Trainer:
         worker: int = 0,
         workers: int = 1,
         recipe: Recipe | None = None,
+        gains: Tensor | None = None,
     ) -> None:
+        """gains: how much each latent (C,) changes a picture; None: all alike."""
         self.recipe = recipe or Recipe()
+        self.counts = None if gains is None else counted(gains.to(device), self.recipe.importance)
         self.worker, self.workers = worker, workers
         self.model = model.to(device)
         if device == "cpu":
@@ -196,14 +210,17 @@ class Trainer:
                     guidance[: count // 4] = 1
                     target = target + (guidance - 1).view(-1, 1, 1, 1) * self._pull(noisy, sigma, words, pooled, ids)
             guess = velocity(self.model, noisy, sigma, words, pooled, guidance, padding, ids).float()
-            found = {"plain": ((guess - target) ** 2).mean((1, 2, 3))}
+            error = guess - target
+            if self.counts is not None:
+                error = error * self.counts
+            found = {"plain": (error**2).mean((1, 2, 3))}
             dice = random.Random(seed)
             if self.recipe.equivariance and window is None:
                 columns = dice.randrange(1, 2 * clean.shape[2])
                 turned = pack(unpack(noisy).roll(-columns, -1))
                 other = velocity(self.model, turned, sigma, words, pooled, guidance, padding).float()
                 found["equivariance"] = losses.equivariance(unpack(guess), unpack(other).roll(columns, -1))
-        error = unpack(guess - target)
+        error = unpack(error)
         if self.recipe.yaw and window is None:
             found["yaw"] = losses.published_yaw(error, dice.choice(losses.YAWS))
         if self.recipe.cube and window is None:

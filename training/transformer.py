@@ -21,7 +21,7 @@ import torch.distributed as dist
 import typer
 from diffusers import FluxTransformer2DModel
 
-from training import checkpoint, text
+from training import autoencoder, checkpoint, linear_encoder, text
 from training.data import RUNS, ZOOMED
 from training.flux_parts import build_transformer
 from training.latents import SIZES, read, there
@@ -79,7 +79,8 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
         dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=plan.workers)
     latents: Latents = {size: read(size) for size in SIZES if there(size)}
     network = build_transformer(*plan.shape)
-    trainer = Trainer(network, text.load(), latents, plan.device, worker, plan.workers, plan.recipe)
+    gains = linear_encoder.gains(autoencoder.load())
+    trainer = Trainer(network, text.load(), latents, plan.device, worker, plan.workers, plan.recipe, gains)
     notes = trainer.restore(plan.state) if plan.state.exists() else {}
     if notes.get("spent", 0.0) / (60 * plan.minutes) < plan.distil_from:
         trainer.teacher = (
@@ -136,6 +137,9 @@ def main(
     yaw: Annotated[float, typer.Option(help="Weight of DiT360's yaw loss as published.")] = 0.0,
     equivariance: Annotated[float, typer.Option(help="Weight of a second evaluation at another yaw.")] = 0.0,
     cube: Annotated[float, typer.Option(help="Weight of DiT360's cube loss.")] = 0.5,
+    importance: Annotated[
+        float, typer.Option(help="Exponent of how much a latent changes a picture, by which its errors count.")
+    ] = 0.5,
     double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
     single: Annotated[int, typer.Option(help="Single blocks.")] = 6,
     heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,
@@ -147,7 +151,7 @@ def main(
 ) -> None:
     """Trains for the given minutes, or goes on from the checkpoint."""
     shape = double, single, heads
-    recipe = Recipe(padding, yaw, equivariance, cube)
+    recipe = Recipe(padding, yaw, equivariance, cube, importance)
     plan = Plan(minutes, distil_from, large_from, batch, peak, recipe, shape, workers, threads, device, compiled, state)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that stopping this process stops its workers
     with tempfile.TemporaryDirectory() as folder:

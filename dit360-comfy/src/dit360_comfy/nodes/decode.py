@@ -120,7 +120,7 @@ class DiT360Encode(_Autoencoding):
             for one in pixels:
                 width, height = int(one.shape[-1]), int(one.shape[-2])
                 check_size(width, height)
-                source.expect(PhaseKind.DECODE, width=width, height=height, **options)
+                source.expect(PhaseKind.ENCODE, given=True, width=width, height=height, **options)
                 made.append(pipeline.encode_image(one[None], **options))
             return (to_comfy(made, pipeline),)
 

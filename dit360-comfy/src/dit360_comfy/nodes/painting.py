@@ -150,7 +150,7 @@ def decoded(pipe: Pipe, samples: Any, like: Any) -> Any:
     like: ``(H, W)``, of the size of it.
     """
     options = tiling_options(pipe, {})
-    with _decoding(pipe, like, options) as autoencoder:
+    with _autoencoding(pipe, PhaseKind.DECODE, like, options) as autoencoder:
         (latents,) = from_comfy({"samples": samples}, autoencoder)
         return autoencoder.decode_pixels(latents, **options).tensor[0]
 
@@ -158,7 +158,7 @@ def decoded(pipe: Pipe, samples: Any, like: Any) -> Any:
 def shown_of(pipe: Pipe, pipeline: Pipeline, pixels: Any, mask: Any) -> Shown:
     """As :func:`shown_by`, of pixels ``(3, H, W)`` in 0 … 1."""
     options = tiling_options(pipe, {})
-    with _decoding(pipe, mask, options) as autoencoder:
+    with _autoencoding(pipe, PhaseKind.ENCODE, mask, options) as autoencoder:
         shown: Shown = autoencoder.encode_hole(pixels[None], mask[None, None], **options)
         stored = autoencoder.engine.to_stored(shown.masked.tensor.float())
     return attrs.evolve(shown, masked=Latents(tensor=pipeline.engine.from_stored(stored)))
@@ -167,7 +167,7 @@ def shown_of(pipe: Pipe, pipeline: Pipeline, pixels: Any, mask: Any) -> Shown:
 def encoded(pipe: Pipe, pipeline: Pipeline, pixels: Any) -> Latents:
     """``(3, H, W)`` in 0 … 1 as the model's latents, by the autoencoder of the pipe."""
     options = tiling_options(pipe, {})
-    with _decoding(pipe, pixels, options) as autoencoder:
+    with _autoencoding(pipe, PhaseKind.ENCODE, pixels, options) as autoencoder:
         stored = autoencoder.engine.to_stored(autoencoder.encode_image(pixels[None], **options).tensor.float())
     return Latents(tensor=pipeline.engine.from_stored(stored))
 
@@ -191,13 +191,15 @@ def shown_in(conditioning: Any, pipeline: Pipeline, at: int) -> Shown | None:
     return Shown(masked=masked, mask=(mask >= 0.5).float()[None, None])
 
 
-def _decoding(pipe: Pipe, like: Any, options: Mapping[str, Any]) -> Any:
+def _autoencoding(pipe: Pipe, kind: PhaseKind, like: Any, options: Mapping[str, Any]) -> Any:
     """The autoencoder's pipeline, whose memory ComfyUI is told of.
 
+    kind: what is to be done.
     like: ``(…, H, W)``, of the size of what is to be done.
     """
     source = pipe.vae.at_hand
-    source.expect(PhaseKind.DECODE, width=int(like.shape[-1]), height=int(like.shape[-2]), **options)
+    size = {"width": int(like.shape[-1]), "height": int(like.shape[-2])}
+    source.expect(kind, given=kind == PhaseKind.ENCODE, **size, **options)
     return source.pipeline()
 
 

@@ -111,7 +111,7 @@ class Autoencoding:
         check_size(width, height)
         if not bool(pixels.isfinite().all()):
             raise InputError("The picture holds numbers that are not finite; give numbers from 0 to 1.")
-        with self._stage(f"encoding {width}×{height}", asked, (width, height)) as ladder:
+        with self._stage(f"encoding {width}×{height}", asked, (width, height), PhaseKind.ENCODE) as ladder:
             choice, tiling, report = self._tiling(asked, width, height)
             with name_plugins(choice):
                 self._sketch(choice, asked, "encode")
@@ -160,13 +160,11 @@ class Autoencoding:
         return self._loaded.plan
 
     @contextmanager
-    def _stage(
-        self, doing: str, asked: DecodeOptions, size: tuple[int, int], kind: PhaseKind | None = None
-    ) -> Iterator[Ladder]:
+    def _stage(self, doing: str, asked: DecodeOptions, size: tuple[int, int], kind: PhaseKind) -> Iterator[Ladder]:
         """One run of the autoencoder, which is at hand in it."""
         ladder = Ladder(
             loaded=self._loaded,
-            phase=PhaseKind.DECODE,
+            phase=kind,
             doing=doing,
             asked=lambda: (SampleOptions(prompt="any", width=size[0], height=size[1]), asked),
             hint=_help(asked),

@@ -35,7 +35,10 @@ Result = TypeVar("Result")
 SLICES = (1024, 256)
 OFFLOADS = {"cuda": ("model", "group", "sequential"), "cpu": ("disk",)}
 """What follows ``none``, on each device."""
-ROLES = {PhaseKind.TEXT: Role.TEXT, PhaseKind.STEP: Role.DENOISER, PhaseKind.DECODE: Role.AUTOENCODER}
+ROLES = {
+    PhaseKind.ENCODE: Role.AUTOENCODER, PhaseKind.TEXT: Role.TEXT, PhaseKind.STEP: Role.DENOISER,
+    PhaseKind.DECODE: Role.AUTOENCODER,
+}  # fmt: skip
 """Phase → the role of the parts that it uses."""
 
 
@@ -176,7 +179,9 @@ class Ladder:
         sentence = f"There is too little memory on the {device} for {self.doing} ({why})"
         try:
             sampling, decoding = self.asked()
-            phase = self.loaded.predict(sampling, decoding, referring=self.referring).phase(self.phase)
+            given = self.phase == PhaseKind.ENCODE
+            predicted = self.loaded.predict(sampling, decoding, referring=self.referring, given=given)
+            phase = predicted.phase(self.phase)
             sentence += f": about {gib(phase.weights + phase.working)} are needed, {gib(free_memory(device))} are free"
             sentence += f"; {self.hint}" if self.hint else self._what_would_fit(sampling, decoding)
         except (Dit360Error, StopIteration, MemoryError, RuntimeError, SystemError) as error:
@@ -186,7 +191,8 @@ class Ladder:
         return sentence + "."
 
     def _what_would_fit(self, sampling: SampleOptions, decoding: DecodeOptions) -> str:
-        subject = self.loaded.subject(sampling, decoding, referring=self.referring)
+        given = self.phase == PhaseKind.ENCODE
+        subject = self.loaded.subject(sampling, decoding, referring=self.referring, given=given)
         asked = attrs.evolve(self.loaded.plan.asked, vram="auto")
         try:
             best = fit(asked, subject, ASSUMED).best

@@ -243,7 +243,8 @@ class Pipeline:
         decoding = attrs.asdict(decode_options)
         self.check(asked, decode_options, filled=own.keeps)
         referring = own.keeps and self._refers(own)
-        with measuring(self._loaded, asked.log_memory_stats, asked, decode_options, referring=referring) as measured:
+        measure = partial(measuring, self._loaded, asked.log_memory_stats, asked, decode_options)
+        with measure(referring=referring, given=own.keeps or own.image is not None) as measured:
             size = picture_size(asked, self.plan.model)
             own = own.at(size)
             canvas = canvas_of(own, size) if own.keeps else None
@@ -300,16 +301,18 @@ class Pipeline:
         """Whether the model is shown what is kept."""
         return self.engine.facts.refers and own.options.reference == "auto"
 
-    def predict(self, *, referring: bool = False, **options: Any) -> Prediction:
+    def predict(self, *, referring: bool = False, given: bool = False, **options: Any) -> Prediction:
         """The memory of each phase of a picture with the model as it is loaded.
 
         referring: the model is shown a picture, too.
+        given: a picture is given to begin with, or a part of one to keep, and is encoded first; it is, where
+        ``denoise`` is below 1.
         options: as for :meth:`generate`.
         """
         decoding = own_options(DecodeOptions, options)
         options = {name: value for name, value in options.items() if name not in decoding}
         asked = build(SampleOptions, {"prompt": "any", **options}, beside=DecodeOptions)
-        return self._loaded.predict(asked, build(DecodeOptions, decoding), referring=referring)
+        return self._loaded.predict(asked, build(DecodeOptions, decoding), referring=referring, given=given)
 
     def encode(
         self,

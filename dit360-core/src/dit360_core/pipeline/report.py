@@ -86,11 +86,18 @@ def lines(told: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def measuring(
-    loaded: Loaded, wanted: bool, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False
+    loaded: Loaded,
+    wanted: bool,
+    sampling: SampleOptions,
+    decoding: DecodeOptions,
+    *,
+    referring: bool = False,
+    given: bool = False,
 ) -> Iterator[Measurement]:
     """Measures what happens in this block: by whom measures already, or, if it is wanted, by a recorder of its own.
 
     referring: the model is shown a picture, too.
+    given: a picture is given to begin with, or a part of one to keep.
     """
     recorders = loaded.engine.recorders
     # What other threads paint meanwhile is none of its own.
@@ -101,7 +108,7 @@ def measuring(
     first, predicted = 0, {}
     if recorder is not None:
         # Now, since on a CPU what the process holds at the end is not what the picture began with.
-        prediction = loaded.predict(sampling, decoding, referring=referring)
+        prediction = loaded.predict(sampling, decoding, referring=referring, given=given)
         # What torch counts of a device is without what CUDA itself takes.
         beside = prediction.held if loaded.plan.device == "cuda" else 0
         predicted = {str(phase.name): phase.total - beside for phase in prediction.phases}

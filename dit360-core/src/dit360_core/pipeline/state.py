@@ -161,10 +161,13 @@ class Loaded:
 
     # ------------------------------------------------------------------------------------------------------- planning
 
-    def subject(self, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False) -> Subject:
+    def subject(
+        self, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False, given: bool = False
+    ) -> Subject:
         """This model, and a picture that is to be made with it.
 
         referring: the model is shown another picture, too.
+        given: a picture is given to begin with, or a part of one to keep.
         """
         if self._shapes is None:
             self._shapes = self.make_shapes()
@@ -183,14 +186,17 @@ class Loaded:
             sampling=sampling, decoding=decoding, attention=self.registry.find("attention", name)[0],
             lora=bool(self.state.loras), stored=bits, kept=self.kept, quantizer=plan.quantization.address,
             held=self._held(), beside=beside_bytes(self.engine.denoiser), referring=referring,
+            given=given,
         )  # fmt: skip
 
-    def predict(self, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False) -> Prediction:
+    def predict(
+        self, sampling: SampleOptions, decoding: DecodeOptions, *, referring: bool = False, given: bool = False
+    ) -> Prediction:
         """What a picture takes, with the model as it is loaded now.
 
-        referring: the model is shown another picture, too.
+        referring, given: as for :meth:`subject`.
         """
-        subject = self.subject(sampling, decoding, referring=referring)
+        subject = self.subject(sampling, decoding, referring=referring, given=given)
         vram = self.plan.options.vram
         setup = chosen_setup(subject, self.state.options, None if vram is None else budget_of(vram))
         return predict(subject.shapes, setup, subject.held)

@@ -183,6 +183,7 @@ def _nothing_fits(every: list[Candidate], budget: int, subject: Subject, asked: 
 
 DOING = {
     PhaseKind.LOADING: "loading",
+    PhaseKind.ENCODE: "encoding the picture",
     PhaseKind.TEXT: "reading the prompt",
     PhaseKind.STEP: "sampling",
     PhaseKind.DECODE: "decoding",
@@ -272,7 +273,7 @@ def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subj
             found[phase.name] = phase.weights / speed.disk
             continue
         computing = phase.operations / speed.operations
-        if phase.name == PhaseKind.DECODE:
+        if phase.name in (PhaseKind.ENCODE, PhaseKind.DECODE):
             computing *= 3  # convolutions, memory-bound
         else:
             computing *= (1.1 if setup.quantized else 1.0) * (

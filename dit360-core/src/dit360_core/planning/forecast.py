@@ -68,6 +68,7 @@ class Subject:
 
     here: whether the machine is this one.
     referring: whether the model is shown a picture, too.
+    given: whether a picture is given to begin with, or a part of one to keep.
     lora: whether there is one.
     stores_scores: whether the attention kernel that would be used does.
     held: bytes that are taken before the model.
@@ -90,6 +91,7 @@ class Subject:
     here: bool = True
     held: int = 0
     referring: bool = False
+    given: bool = False
 
     @property
     def family(self) -> Architecture:
@@ -192,6 +194,7 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
         tokens=subject.tokens,
         beside=subject.beside,
         state=_state(subject),
+        encodes=subject.given or subject.referring or subject.sampling.denoise < 1.0,
         tiling=tiling,
         tiling_origin=chosen.origin,
         # Of a card that is not here nobody knows what is free.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.models.architecture import AUTOENCODER, DENOISER, Architecture
-from dit360_core.plugins.figures import claimed_decoding
+from dit360_core.plugins.figures import claimed_autoencoding
 from dit360_core.plugins.offers import TilingImplementation, TilingSettings
 from dit360_core.system.dtypes import torch_dtype
 from dit360_core.system.phases import PhaseKind
@@ -39,7 +39,8 @@ class Setup:
     beside: bytes of a LoRA beside the transformer's weights.
     state: bytes of a picture on its way, where more than a window of it is not seen at once.
     budget: bytes to keep to, everything included, or None.
-    tiling: what will decode, None if it is not known.
+    encodes: whether a picture is given, which is encoded first.
+    tiling: what will decode and encode, None if it is not known.
     tiling_origin: its name, and whose it is.
     """
 
@@ -55,6 +56,7 @@ class Setup:
     tokens: tuple[int, int]
     beside: int = 0
     state: int = 0
+    encodes: bool = False
     tiling: TilingImplementation | None = None
     tiling_origin: str = ""
     budget: int | None = None
@@ -71,7 +73,7 @@ class PhaseMemory:
     dominated_by: what most of it is.
     operations: of one run.
     moved: bytes of weights that come to the device for one run.
-    level: how the autoencoder runs, for decoding.
+    level: how the autoencoder runs, for encoding and decoding.
     """
 
     name: PhaseKind
@@ -137,6 +139,12 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
             moved=_moved(family, setup, parts, using), **more,
         )  # fmt: skip
 
+    def autoencoder(name: PhaseKind, what: str) -> PhaseMemory:
+        weights = sum(_at_hand(family, setup, parts, [AUTOENCODER]).values())
+        room = None if setup.budget is None else setup.budget - held - weights
+        bytes_, level, operations = autoencoding(shapes, setup, room, encoding=name == PhaseKind.ENCODE)
+        return phase(name, [AUTOENCODER], bytes_, f"{what}, {level}", level=level, operations=operations)
+
     if setup.device == "cpu":
         # Of files that are disk-offloaded later, too: they are read whole first.
         read = sum(weights.total for part, weights in parts.items() if part not in family.evicted(setup.evict))
@@ -144,6 +152,8 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
         phases.append(
             PhaseMemory(name=PhaseKind.LOADING, weights=read, working=0, total=held + read, dominated_by=what)
         )
+    if AUTOENCODER in parts and setup.encodes:
+        phases.append(autoencoder(PhaseKind.ENCODE, "the encoder"))
     encoders = [part for part in family.encoders if part in parts]
     if encoders:
         runs = [shapes.text(part, dtype, text, setup.quantized.get(part), size, packs) for part in encoders]
@@ -160,18 +170,13 @@ def predict(shapes: Shapes, setup: Setup, held: int) -> Prediction:
         what = "attention scores" if setup.stores_scores and step.at.endswith("attn") else "activations"
         phases.append(phase(PhaseKind.STEP, [DENOISER], step, what, operations=step.operations))
     if AUTOENCODER in parts:
-        weights = sum(_at_hand(family, setup, parts, [AUTOENCODER]).values())
-        room = None if setup.budget is None else setup.budget - held - weights
-        bytes_, level, operations = decoding(shapes, setup, room)
-        phases.append(
-            phase(PhaseKind.DECODE, [AUTOENCODER], bytes_, f"the decoder, {level}", level=level, operations=operations)
-        )
+        phases.append(autoencoder(PhaseKind.DECODE, "the decoder"))
     waiting = _host(family, setup, parts) if setup.device == "cuda" else 0
     return Prediction(phases=tuple(phases), held=held, host=waiting)
 
 
-def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, int]:
-    """Bytes, level and operations of decoding.
+def autoencoding(shapes: Shapes, setup: Setup, room: int | None, *, encoding: bool = False) -> tuple[int, str, int]:
+    """Bytes, level and operations of decoding, or of encoding a picture.
 
     room: bytes that there are for it; None: what is free.
     """
@@ -179,12 +184,16 @@ def decoding(shapes: Shapes, setup: Setup, room: int | None) -> tuple[int, str, 
 
     vae = shapes.vae(torch_dtype(shapes.architecture.precision_of(AUTOENCODER, setup.precision)))
     tiling = setup.tiling
-    if not hasattr(tiling, "predicts"):
+    if tiling is None or not hasattr(tiling, "predicts"):
         from dit360_core.plugins.builtin.tiling_others import Whole
 
         tiling = Whole(TilingSettings())
-    shape = (1, latent_channels(vae), setup.height // 8, setup.width // 8)
-    return claimed_decoding(setup.tiling_origin, tiling, vae, shape, setup.device, room)
+    of_latents = 1, latent_channels(vae), setup.height // 8, setup.width // 8
+    # A tiling that says nothing of encoding is taken to need as much as for decoding, which is the more.
+    if encoding and (asks := getattr(tiling, "predicts_encoding", None)) is not None:
+        of_pixels = 1, 3, setup.height, setup.width
+        return claimed_autoencoding(setup.tiling_origin, asks, vae, of_pixels, setup.device, room)
+    return claimed_autoencoding(setup.tiling_origin, tiling.predicts, vae, of_latents, setup.device, room)
 
 
 def allocation(device: str) -> Callable[[int], int]:

@@ -37,18 +37,21 @@ def claimed_scratch(entry: Entry, need: LayerNeed) -> int:
     )
 
 
-def claimed_decoding(
+def claimed_autoencoding(
     origin: str,
-    tiling: Any,
+    ask_it: Callable[..., Any],
     vae: torch.nn.Module,
     shape: tuple[int, ...],
     device: str,
     room: int | None,
 ) -> tuple[int, str, int]:
-    """Bytes, level and operations of decoding with a tiling that predicts. Raises Dit360Error if it says none."""
+    """Bytes, level and operations of decoding or encoding with a tiling. Raises Dit360Error if it says none.
+
+    ask_it: ``predicts`` or ``predicts_encoding`` of the tiling.
+    """
 
     def ask() -> tuple[int, str, int]:
-        found = tiling.predicts(vae, shape, device, room)
+        found = ask_it(vae, shape, device, room)
         operations = _whole(found.get("operations", 0), MOST_OPERATIONS)
         return _whole(found["bytes"], MOST_BYTES), str(found["level"]), operations
 

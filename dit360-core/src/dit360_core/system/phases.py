@@ -9,6 +9,7 @@ class PhaseKind(enum.StrEnum):
     """What a phase is, whatever it is called for people."""
 
     LOADING = "loading"
+    ENCODE = "encode"
     TEXT = "text encoding"
     STEP = "step"
     DECODE = "decode"

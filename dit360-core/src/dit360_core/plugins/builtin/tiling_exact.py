@@ -107,14 +107,25 @@ class Exact:
         raise AssertionError("the last attempt returns or raises")
 
     def predicts(self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None) -> dict[str, Any]:
+        return self._predicts(vae, shape, device, room_for_it, decoding=True)
+
+    def predicts_encoding(
+        self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None
+    ) -> dict[str, Any]:
+        return self._predicts(vae, shape, device, room_for_it, decoding=False)
+
+    def _predicts(
+        self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None, *, decoding: bool
+    ) -> dict[str, Any]:
         free = free_memory(device) if room_for_it is None else max(0, room_for_it)
-        way = self._tries(vae, shape, vae.dtype.itemsize, device, True, free)[0]
+        way = self._tries(vae, shape, vae.dtype.itemsize, device, decoding, free)[0]
         tile_size, (height, width) = self._settings.tile_size, shape[2:]
 
         def in_one_piece() -> int:
-            return make_schedule(decoder_steps(vae), height, width, 4, "stored", tile_size=tile_size).multiplications
+            steps = decoder_steps(vae) if decoding else encoder_steps(vae)
+            return make_schedule(steps, height, width, 4, "stored", tile_size=tile_size).multiplications
 
-        work = way.schedule.multiplications if way.schedule else _once(vae, (shape, tile_size), in_one_piece)
+        work = way.schedule.multiplications if way.schedule else _once(vae, (shape, tile_size, decoding), in_one_piece)
         return {"bytes": way.predicted, "level": way.level, "operations": 2 * work}
 
     def _tries(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from dit360_core.plugins import Reason, TilingSettings
 from dit360_core.sphere.vae import (
+    Step,
     cuts_tiles,
     decode_blended,
     decode_whole,
     decoder_steps,
     encode_blended,
     encode_whole,
+    encoder_steps,
     is_run_by_steps,
     make_schedule,
     pixels_per_latent,
@@ -35,11 +37,20 @@ class Whole:
         return encode_whole(vae, pixels)
 
     def predicts(self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None) -> dict[str, Any]:
-        steps, (height, width) = decoder_steps(vae), shape[2:]
-        work = make_schedule(steps, height, width, 4, "stored", tile_size=8192).multiplications
-        by_steps, scores = is_run_by_steps(vae), device not in ("cpu", "cuda")
-        bytes_ = predict_whole(steps, height, width, vae.dtype.itemsize, by_steps=by_steps, scores=scores)
-        return {"bytes": bytes_, "level": "whole", "operations": 2 * work}
+        return _in_one_piece(vae, decoder_steps(vae), shape, device)
+
+    def predicts_encoding(
+        self, vae: Any, shape: tuple[int, ...], device: str, room_for_it: int | None
+    ) -> dict[str, Any]:
+        return _in_one_piece(vae, encoder_steps(vae), shape, device)
+
+
+def _in_one_piece(vae: Any, steps: Sequence[Step], shape: tuple[int, ...], device: str) -> dict[str, Any]:
+    height, width = shape[2:]
+    work = make_schedule(steps, height, width, 4, "stored", tile_size=8192).multiplications
+    by_steps, scores = is_run_by_steps(vae), device not in ("cpu", "cuda")
+    bytes_ = predict_whole(steps, height, width, vae.dtype.itemsize, by_steps=by_steps, scores=scores)
+    return {"bytes": bytes_, "level": "whole", "operations": 2 * work}
 
 
 class Blended:
