@@ -9,7 +9,6 @@ predicts zero for them, and its further blocks start closed, so that for the old
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -61,64 +60,6 @@ def widen_transformer(old: FluxTransformer2DModel, single: int) -> FluxTransform
         state[name][tuple(slice(0, size) for size in value.shape)] = value
     fresh.load_state_dict(state)
     return fresh
-
-
-@torch.no_grad()
-def widen_stream(old: FluxTransformer2DModel, heads: int) -> FluxTransformer2DModel:
-    """A transformer of more heads, of 32 channels each, that does at first what `old` does.
-
-    The further channels of the stream start at zero behind closed gates, and random weights read them, so that both
-    sides learn. A norm over them makes the old channels larger by the root of the ratio, and whoever reads those is
-    made smaller by as much; it is exact as far as the old ones' mean is zero.
-    """
-    config = old.config
-    fresh = build_transformer(config.num_layers, config.num_single_layers, heads, config.in_channels // 4)
-    width = 32 * config.num_attention_heads
-    larger = math.sqrt(heads / config.num_attention_heads)
-    state = fresh.state_dict()
-    for name, value in old.state_dict().items():
-        made = state[name]
-        if made.shape == value.shape:
-            state[name] = value
-            continue
-        rows, columns = ((made.shape[dim] != value.shape[dim]) if dim < made.ndim else False for dim in (0, 1))
-        known = _known(made, 0, width, 32 * heads) if rows else made
-        own = value.unflatten(0, (-1, width)) if rows else value
-        reads = name.endswith(_READS) or name == "proj_out.weight"
-        if made.ndim == 1 or ".norm" in name or name.startswith(("norm_out", "x_embedder", "context_embedder")):
-            made.zero_()
-        elif columns and not reads:
-            known.zero_()  # further heads and hidden channels change no old channel yet
-        if columns:
-            known = _known(known, known.ndim - 1, width, 32 * heads)
-            own = own.unflatten(-1, (-1, width))
-        known.copy_(own)
-        if reads and made.ndim == 2:
-            known /= larger
-        for chunk in _shifts(name):
-            known[chunk] *= larger
-    fresh.load_state_dict(state)
-    return fresh
-
-
-_READS = tuple(
-    f"{name}.weight" for name in ("to_q", "to_k", "to_v", "q_proj", "k_proj", "v_proj", "net.0.proj", "proj_mlp")
-)
-"""Ends of the names of what reads the stream by way of a norm."""
-
-
-def _known(tensor: Tensor, dim: int, before: int, now: int) -> Tensor:
-    """A view of the old channels in each of a tensor's groups of channels."""
-    return tensor.unflatten(dim, (-1, now)).narrow(dim + 1, 0, before)
-
-
-def _shifts(name: str) -> tuple[int, ...]:
-    """Groups of a modulation that are added after its norm, in the order of diffusers' AdaLayerNorm classes."""
-    if name.startswith("norm_out.linear"):
-        return (1,)
-    if ".norm1" in name:
-        return (0, 3)
-    return (0,) if ".norm.linear" in name else ()
 
 
 def main(

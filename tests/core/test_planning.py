@@ -286,6 +286,35 @@ def test_a_tiling_that_cannot_say_what_memory_it_takes_is_named(flux, answer, to
         one(LoadOptions(model="dit360"), asked, ASSUMED)
 
 
+class Talks:
+    """A tiling that says what it takes, and of encoding only if it is asked to."""
+
+    def __init__(self, encoding):
+        self.predicts = lambda vae, shape, device, room: {"bytes": 5000, "level": "a", "operations": 3}
+        if encoding:
+            self.predicts_encoding = lambda vae, shape, device, room: {"bytes": shape[1] * shape[2], "level": "b"}
+
+
+@pytest.mark.parametrize(("encoding", "bytes_", "level"), [(True, 3 * 256, "b"), (False, 5000, "a")])
+def test_a_picture_that_is_given_is_encoded_first(flux, encoding, bytes_, level):
+    odd = tiling("odd", load=lambda settings: Talks(encoding))
+    asked = attrs.evolve(
+        flux,
+        registry=Registry(entry_points=installed("odd", offering(odd))),
+        decoding=DecodeOptions(tiling_backend="odd"),
+        sampling=SampleOptions(prompt="any", width=512, height=256),
+    )
+
+    def phases(subject):
+        return one(LoadOptions(model="dit360"), subject, ASSUMED).prediction.phases
+
+    assert "encode" not in [phase.name for phase in phases(asked)]
+    for change in ({"sampling": attrs.evolve(asked.sampling, denoise=0.6)}, {"given": True}, {"referring": True}):
+        found = phases(attrs.evolve(asked, **change))
+        assert [phase.name for phase in found] == ["encode", "text encoding", "step", "decode"]
+        assert (found[0].working, found[0].level, found[3].working) == (bytes_, level, 5000)
+
+
 def test_what_the_system_would_kill_is_warned_of_before_weights_are_read(tiny_folder, monkeypatch, caplog):
     everywhere.replace(monkeypatch, "free_memory", lambda device: 40 * 2**20)
     prepare(LoadOptions(model="tiny", device="cpu"), registry=default_registry())
@@ -346,6 +375,14 @@ def test_memory_is_measured_beside_the_prediction(tiny):
     assert tiny.recorder is None
     predicted = tiny.predict(width=128)
     assert predicted.phase("step").working > 0
+
+
+def test_the_memory_of_encoding_is_measured_beside_the_prediction(tiny):
+    picture = tiny.generate("a castle", width=128, steps=1, seed=1)
+    made = tiny.upscale(picture, to=256, steps=1, denoise=0.1, log_memory_stats=True)
+    told = made.settings["used"]["memory"]["phases"]
+    assert [phase["name"].split()[0] for phase in told] == ["encoding", "reading", "sampling", "decoding"]
+    assert all(phase["predicted"] > 0 for phase in told)
 
 
 def test_stage_by_stage_memory_is_measured_too(tiny):

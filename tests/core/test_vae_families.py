@@ -327,9 +327,11 @@ def test_each_tiling_takes_each(made, kind):
         assert (tiling.decode(vae, latents) - expected).abs().mean() <= bound * expected.std()
         assert (tiling.encode(vae, pixels) - inner).abs().mean() <= bound * inner.std()
         assert tiling.report["tiles"] >= (1 if isinstance(tiling, Whole) else 2)
-    predicted = Exact(settings).predicts(vae, tuple(latents.shape), "cpu", None)
-    assert predicted["bytes"] > 0
-    assert predicted["operations"] > 0
+    for tiling in (Exact(settings), Whole(TilingSettings())):
+        decoding = tiling.predicts(vae, tuple(latents.shape), "cpu", None)
+        encoding = tiling.predicts_encoding(vae, tuple(pixels.shape), "cpu", None)
+        assert decoding["bytes"] > 0 < encoding["bytes"]
+        assert decoding["operations"] > encoding["operations"] > 0
 
 
 def test_offloading_hooks_bring_the_weights(made):

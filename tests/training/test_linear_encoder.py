@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 
 from training import linear_decoder
 from training.autoencoder import build, psnr
-from training.linear_encoder import as_convolution, initialize
+from training.linear_encoder import as_convolution, gains, initialize
 from training.render import render
 from training.scenes import draw
 
@@ -26,6 +26,16 @@ def test_the_network_equals_one_convolution(made: tuple[AutoencoderKL, torch.Ten
     kernel, bias = as_convolution(vae)
     flat = torch.nn.functional.conv2d(pictures, kernel, bias, stride=8)
     assert (deep - flat).abs().max() < 0.03 * flat.abs().max()
+
+
+def test_a_gain_is_what_a_latent_changes_in_a_picture(made: tuple[AutoencoderKL, torch.Tensor]) -> None:
+    """By the best linear decoder, which the pseudo-inverse of the encoder's one convolution is."""
+    vae, _ = made
+    kernel, _ = as_convolution(vae)
+    back = torch.linalg.pinv(kernel.flatten(1).double())  # (3·8·8, latents)
+    found, known = back.square().sum(0), gains(vae).double()
+    assert torch.allclose(found / found[0], known / known[0], rtol=0.05)
+    assert known[0] > 10 * known[-1]
 
 
 def test_turning_the_picture_turns_the_latents(made: tuple[AutoencoderKL, torch.Tensor]) -> None:

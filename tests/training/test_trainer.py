@@ -13,7 +13,7 @@ from training.data import ZOOMED
 from training.flux_parts import CHANNELS, build_transformer, unpack, window_ids
 from training.scenes import draw
 from training.tokenizers_of import clip_tokenizer, corpus, t5_tokenizer
-from training.trainer import Latents, Recipe, Trainer, attend, velocity
+from training.trainer import Latents, Recipe, Trainer, attend, counted, velocity
 from training.transformer import size_of
 
 
@@ -58,6 +58,23 @@ def test_every_loss_changes_what_is_learned(encoders: text.Text) -> None:
         weights.append(torch.cat([p.detach().flatten() for p in one.model.parameters()]))
     for number, first in enumerate(weights):
         assert all(not torch.equal(first, other) for other in weights[number + 1 :])
+
+
+def test_errors_count_by_what_they_change_in_a_picture(encoders: text.Text) -> None:
+    gains = torch.linspace(9, 1, CHANNELS)
+    counts = counted(gains, 0.5)
+    assert float((counts**2).mean()) == pytest.approx(1)
+    assert float(counts[0] ** 2 / counts[-1] ** 2) == pytest.approx(3)
+    assert torch.equal(counts[:4], counts[:1].expand(4))  # the four of a token
+    assert torch.allclose(counted(gains, 0.0), torch.ones(4 * CHANNELS))
+
+    plain, weighed = trainer(encoders, Recipe(cube=0.5)), trainer(encoders, Recipe(cube=0.5, importance=1.0))
+    weighed.counts = counted(gains, 1.0)
+    # The model begins with zero, so that the error is the target: as large in all channels.
+    first, other = plain.losses("small", 2, 0, distil=False), weighed.losses("small", 2, 0, distil=False)
+    for name in ("plain", "cube"):
+        assert torch.allclose(first[name], other[name], rtol=0.1)
+        assert not torch.allclose(first[name], other[name], rtol=1e-4)
 
 
 def test_distilling_guides_all_but_the_first_quarter_towards_their_captions(encoders: text.Text) -> None:
