@@ -2,7 +2,7 @@
 
     python bench/upscaling.py                  # the tables, about half an hour on two cores
     python bench/upscaling.py --pictures 4     # four pictures instead of thirty-two
-    python bench/upscaling.py --whole-only --largest 4096
+    python bench/upscaling.py --default-only --largest 4096
 
 Pictures of 512×256 are made larger, with windows that know their place in the whole, with those that do not, and
 without what the small picture shows (`--faithful never`). Beside each number stands that of the small picture resampled
@@ -91,7 +91,7 @@ def verdict(judge: judging.Judge, picture: dit360.Panorama) -> dict[str, str]:
 def main(
     pictures: Annotated[int, typer.Option(help="Of each row.")] = 32,
     largest: Annotated[int, typer.Option(help="Width of the last size.")] = 2048,
-    whole_only: Annotated[bool, typer.Option(help="Leave out the windows that know nothing of their place.")] = False,
+    default_only: Annotated[bool, typer.Option(help="Leave out the ways that are not the default.")] = False,
     renders: Annotated[int, typer.Option(help="Of the second table; 0: none.")] = 12,
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench/results/upscaling.json"),
 ) -> None:
@@ -106,7 +106,7 @@ def main(
         back = [as_panorama(faithful_to(one.floats, small.floats)) for one, small in zip(plain, sources, strict=True)]
         rows.append({"width": width, "way": "Lanczos, brought back", **told(back, plain, sources, windows, judge, 0.0)})
         ways: dict[str, dict[str, str]] = {"whole": {}}
-        if not whole_only:
+        if not default_only:
             ways |= {"own": {"window_positions": "own"}, "whole, never faithful": {"faithful": "never"}}
         for way, options in ways.items():
             began = time.perf_counter()
@@ -117,11 +117,12 @@ def main(
             seconds = (time.perf_counter() - began) / len(made) / (width * width / 2e6)
             rows.append({"width": width, "way": way, **told(made, plain, sources, windows, judge, seconds)})
             print(table(rows[-1:])[-1], file=sys.stderr, flush=True)
+    print("\n".join(table(rows)), flush=True)
+    beside = of_renders(pipe, renders) if renders else []
+    if beside:
+        print("\n".join(["", *table_of_renders(beside)]))
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(table(rows)))
-    if renders:
-        print("\n".join(["", *of_renders(pipe, renders)]))
+    output.write_text(json.dumps({"pictures": rows, "renders": beside}, indent=1) + "\n", encoding="utf-8")
 
 
 def told(
@@ -163,8 +164,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def of_renders(pipe: Any, count: int) -> list[str]:
-    """Lines of Markdown: the second table."""
+def of_renders(pipe: Any, count: int) -> list[dict[str, Any]]:
+    """The rows of the second table."""
     width = 2 * WIDTH
     large, scenes = unseen(count, width // 2)
     found: dict[str, list[tuple[float, float]]] = {}
@@ -184,10 +185,19 @@ def of_renders(pipe: Any, count: int) -> list[str]:
         of_plain = max(0.5, edges(as_panorama(plain)))
         for way, floats in ways.items():
             found.setdefault(way, []).append((edges(as_panorama(floats)) / of_plain, decibels(floats, true)))
-    lines = ["| to 1024 | edges, of Lanczos' | dB to the render |", "|---|---|---|"]
+    rows = []
     for way, pairs in found.items():
         sharp, near = (statistics.median(values) for values in zip(*pairs, strict=True))
-        lines.append(f"| {way} | {sharp:.2f} | {near:.1f} |" if near < 99 else f"| {way} | {sharp:.2f} | |")
+        rows.append({"way": way, "edges": sharp, "decibels": None if way == "the render" else near})
+    return rows
+
+
+def table_of_renders(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown."""
+    lines = ["| to 1024 | edges, of Lanczos' | dB to the render |", "|---|---|---|"]
+    for row in rows:
+        near = "" if row["decibels"] is None else f"{row['decibels']:.1f}"
+        lines.append(f"| {row['way']} | {row['edges']:.2f} | {near} |")
     return lines
 
 

@@ -31,7 +31,8 @@ _REFERENCE = {
                  "dit360_core.panorama.photos.Photo"),
     "Many pictures": ("dit360_core.batching.Batch",),
     "Options": ("dit360_core.options.load.LoadOptions", "dit360_core.options.sample.SampleOptions",
-                "dit360_core.options.decode.DecodeOptions", "dit360_core.options.edit.EditOptions"),
+                "dit360_core.options.decode.DecodeOptions", "dit360_core.options.edit.EditOptions",
+                "dit360_core.options.larger.LargerOptions"),
     "Plugins": ("dit360_core.plugins",),
 }  # fmt: skip
 """What the reference shows, by heading."""

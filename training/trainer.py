@@ -131,9 +131,11 @@ class Trainer:
         recipe: Recipe | None = None,
         gains: Tensor | None = None,
     ) -> None:
-        """gains: how much each latent (C,) changes a picture; None: all alike."""
+        """gains: how much each latent (C,) changes a picture; needed where the recipe's importance is above 0."""
         self.recipe = recipe or Recipe()
-        self.counts = None if gains is None else counted(gains.to(device), self.recipe.importance)
+        if self.recipe.importance and gains is None:
+            raise ValueError("importance counts latents by their gains, and none are given")
+        self.counts = counted(gains.to(device), self.recipe.importance) if gains is not None else torch.ones(())
         self.worker, self.workers = worker, workers
         self.model = model.to(device)
         if device == "cpu":
@@ -186,7 +188,10 @@ class Trainer:
         return dice.randint(0, NATIVE_ROWS * (zoom - 1)), dice.randrange(2 * NATIVE_ROWS * zoom)
 
     def losses(self, size: str, count: int, seed: int, distil: bool) -> dict[str, Tensor]:
-        """The losses of each sample (B,), over the real columns only: `plain`, and those that the recipe asks for."""
+        """The losses of each sample (B,), over the real columns only: `plain`, and those that the recipe asks for.
+
+        `counted` is the plain one with errors counted by what they change in a picture, and is trained in its place.
+        """
         clean, captions = self.batch(size, count, seed)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(clean.shape, generator=generator).to(self.device)
@@ -211,15 +216,17 @@ class Trainer:
                     target = target + (guidance - 1).view(-1, 1, 1, 1) * self._pull(noisy, sigma, words, pooled, ids)
             guess = velocity(self.model, noisy, sigma, words, pooled, guidance, padding, ids).float()
             error = guess - target
-            if self.counts is not None:
-                error = error * self.counts
             found = {"plain": (error**2).mean((1, 2, 3))}
+            error = error * self.counts
+            if self.recipe.importance:
+                found["counted"] = (error**2).mean((1, 2, 3))
             dice = random.Random(seed)
             if self.recipe.equivariance and window is None:
                 columns = dice.randrange(1, 2 * clean.shape[2])
                 turned = pack(unpack(noisy).roll(-columns, -1))
                 other = velocity(self.model, turned, sigma, words, pooled, guidance, padding).float()
-                found["equivariance"] = losses.equivariance(unpack(guess), unpack(other).roll(columns, -1))
+                here, there = unpack(guess * self.counts), unpack(other * self.counts)
+                found["equivariance"] = losses.equivariance(here, there.roll(columns, -1))
         error = unpack(error)
         if self.recipe.yaw and window is None:
             found["yaw"] = losses.published_yaw(error, dice.choice(losses.YAWS))
@@ -257,7 +264,7 @@ class Trainer:
             self.teacher = copy.deepcopy(self.average)
         set_learning_rate(self.optimizer, rate)
         found = self.losses(size, count, self.step * self.workers + self.worker, distil)
-        weights = {"plain": 1.0, **asdict(self.recipe)}
+        weights = {"plain": float("counted" not in found), "counted": 1.0, **asdict(self.recipe)}
         total = torch.stack([weights[name] * values.mean() for name, values in found.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

@@ -83,9 +83,8 @@ def work(worker: int, plan: Plan, meeting: str) -> None:
     trainer = Trainer(network, text.load(), latents, plan.device, worker, plan.workers, plan.recipe, gains)
     notes = trainer.restore(plan.state) if plan.state.exists() else {}
     if notes.get("spent", 0.0) / (60 * plan.minutes) < plan.distil_from:
-        trainer.teacher = (
-            None  # of a run that is given more time: its guidance is distilled again, from what it becomes
-        )
+        # A run that is given more time distils its guidance again, from what it becomes.
+        trainer.teacher = None
     trained: dict[str, int] = notes.get("trained", {})
     if not worker:
         print(f"pictures: {', '.join(f'{len(scenes)} {size}' for size, (_, scenes) in latents.items())}", flush=True)

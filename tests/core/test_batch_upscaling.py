@@ -125,6 +125,11 @@ def test_a_list_says_whether_what_a_picture_shows_stays(tmp_path, small):
     (painted,) = InProcessOnce(free).painted
     (tmp_path / "made.png").write_bytes(painted.data)
     assert Panorama.open(tmp_path / "made.png").settings["used"]["faithful"] is False
+    # For all, as the command line gives it.
+    (tmp_path / "more.jsonl").write_text(json.dumps({**line, "name": "c.png"}))
+    (outcome,) = Batch(tmp_path / "more.jsonl", tmp_path / "out", model="tiny", faithful="never").run()
+    assert outcome.status == "done"
+    assert Panorama.open(tmp_path / "out" / "c.png").settings["requested"]["faithful"] == "never"
     with pytest.raises(InputError, match=r"line 1: .*faithful.* has no effect without .*upscale"):
         listed(tmp_path / "list.jsonl", {"prompt": "a sea", "faithful": "never"})
 

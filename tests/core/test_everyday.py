@@ -157,6 +157,7 @@ def test_defaults_reach_the_commands_that_have_them(tmp_path):
         ("steps = ", "Cannot read the defaults"),
         ('steps = "abc"', "c.toml: steps "),
         ("[generate]\nguidance = 1000000", "c.toml: guidance is 1000000"),
+        ('[upscale]\nfaithful = "maybe"', "c.toml: faithful is 'maybe'"),
     ],
 )
 def test_defaults_that_are_none_are_told(tmp_path, text, said):

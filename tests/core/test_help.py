@@ -6,12 +6,12 @@ import pytest
 import typer
 from dit360_core.cli import app
 from dit360_core.cli.helping import EVERY, page
-from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions, options_of
+from dit360_core.options import OF_A_LINE, LoadOptions, options_of
 from dit360_core.options.subjects import SUBJECTS, USUAL, subject_of
 from typer.testing import CliRunner
 
 COMMANDS = typer.main.get_command(app).commands
-CLASSES = (LoadOptions, SampleOptions, DecodeOptions, EditOptions, PhotoOptions)
+CLASSES = (LoadOptions, *OF_A_LINE)
 
 
 def shown(*words, columns=80):

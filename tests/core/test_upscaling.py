@@ -119,13 +119,29 @@ def test_what_is_finer_than_the_smaller_picture_is_not_touched():
     assert np.abs(np.roll(kept, 64, 1) - turned).max() < 1e-5
 
 
+@pytest.mark.parametrize("width", [132, 160, 256, 512, 1024])
+def test_the_smaller_picture_comes_back_at_every_ratio(width, small):
+    """Of what lies well inside of 0 … 1, so that nothing is cut; a level of 8 bits is 0.004."""
+    inside = (0.25 + 0.5 * small.floats).astype(np.float32)
+    larger = np.roll(enlarged(inside, (width, width // 2)), width // 16, axis=1)  # that shows something else
+    kept = larger.copy()
+    assert faithful_to(kept, inside, out=kept) is kept
+    before, after = (np.abs(resampled(one, (128, 64)) - inside).mean() for one in (larger, kept))
+    assert after < min(0.001, before / 4)
+
+
 def test_nothing_is_made_anew_where_the_mask_is_black(tiny, small):
     mask = Image.new("L", (128, 64))
     mask.paste(255, (0, 0, 64, 64))
-    made = pixels(tiny.upscale(small, mask=mask, **ASKED)).astype(int)
-    plain = eight_bits(enlarged(small.floats, (256, 128))).astype(int)
-    assert np.abs(made - plain)[44:84, 170:215].max() == 0
-    assert np.abs(made - plain)[44:84, 40:90].max() > 2
+    plain = enlarged(small.floats, (256, 128))
+    for faithful, kept in (("auto", faithful_to(plain, small.floats)), ("never", plain)):
+        made = tiny.upscale(small, mask=mask, **ASKED, faithful=faithful)
+        off = np.abs(pixels(made).astype(int) - eight_bits(kept).astype(int))
+        assert off[44:84, 170:215].max() == 0
+        assert off[44:84, 40:90].max() > (2 if faithful == "never" else 0)
+        if faithful == "auto":
+            # Beside the mask's border too, where what is made passes into what is kept.
+            assert np.percentile(np.abs(reduced(made) - small.floats), 99) < 0.01
 
 
 def test_steps_are_the_models_own_times_the_share(tiny, small):
@@ -208,6 +224,7 @@ def test_the_seed_that_was_drawn_is_kept(tiny, small, tmp_path):
         ({"steps": 4}, "of another steps"),
         ({"to": 512}, "of another height and picture and width"),
         ({"seed": 4}, "of another seed"),
+        ({"faithful": "never"}, "of another faithful and picture"),
     ],
 )
 def test_the_state_of_another_run_is_told_and_stays(changed, said, tiny, small, tmp_path):
@@ -340,6 +357,25 @@ def test_by_the_command_line(small, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s-256.png", "s.png"]
     assert again.code == 2
     assert "exists already" in again.err
+
+
+def test_the_command_line_says_whether_what_a_picture_shows_stays(small, tmp_path):
+    small.save(tmp_path / "s.png")
+    more = ["--steps", "1", "--windows", "128x64", "--seed", "1", "--faithful", "never"]
+    done, wrong = run_in(
+        ["upscale", "s.png", "--to", "256", *more],
+        ["upscale", "s.png", "--to", "256", "--faithful", "no"],
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.err
+    told = dit360.Panorama.open(tmp_path / "s-256.png").settings
+    assert (told["requested"]["faithful"], told["used"]["faithful"]) == ("never", False)
+    assert wrong.err == "Error: --faithful is 'no', but must be one of: auto, always, never.\n"
+    short = ["--steps", "1", "-o", "x.png"]
+    # Another picture like it does not begin with one, and is not told of an option that nobody knows.
+    (like,) = run_in(["generate", "--like", "s-256.png", "--width", "64", "--height", "32", *short], cwd=tmp_path)
+    assert like.code == 0
+    assert "does not know" not in like.err
 
 
 def test_a_run_that_is_stopped_while_the_file_is_written_goes_on_from_the_end(small, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ from dit360_core.errors.sentences import (
     setting,
     worded,
 )
-from dit360_core.options import OF_A_PICTURE, DecodeOptions, LoadOptions, SampleOptions, aliases, options_of
+from dit360_core.options import OF_A_LINE, DecodeOptions, LoadOptions, SampleOptions, aliases, options_of
 from dit360_core.plugins.choosing import select
 from dit360_core.plugins.registry import Registry
 from dit360_core.system.machine import Machine
@@ -424,4 +424,4 @@ def test_columns_of_a_list_are_those_that_it_may_have():
     from dit360_core.batching.items import OWN
     from dit360_core.cli.wording import COLUMNS
 
-    assert {*OWN} - {"name"} | {name for cls in OF_A_PICTURE for name in options_of(cls)} == COLUMNS
+    assert {*OWN} - {"name"} | {name for cls in OF_A_LINE for name in options_of(cls)} == COLUMNS

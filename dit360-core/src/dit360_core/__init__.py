@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dit360_core.errors import UnknownName as UnknownName
     from dit360_core.options import DecodeOptions as DecodeOptions
     from dit360_core.options import EditOptions as EditOptions
+    from dit360_core.options import LargerOptions as LargerOptions
     from dit360_core.options import LoadOptions as LoadOptions
     from dit360_core.options import SampleOptions as SampleOptions
     from dit360_core.panorama.photos import Photo as Photo
@@ -44,6 +45,7 @@ _WHERE = {
     "LoadOptions": "options",
     "SampleOptions": "options",
     "EditOptions": "options",
+    "LargerOptions": "options",
     "DecodeOptions": "options",
     "Dit360Error": "errors",
     "InputError": "errors",

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from dit360_core.options import LargerOptions, SampleOptions, build
 from dit360_core.options.usual import USUAL_LARGER
-from dit360_core.panorama.resizing import enlarged
 from dit360_core.pipeline.editing.canvas import held_latents
 from dit360_core.pipeline.holding import Hold
 from dit360_core.pipeline.pipeline import Pipeline
@@ -77,8 +76,9 @@ class DiT360Upscale(Node):
                     "tooltip": "Where detail is made: 1, white. Elsewhere the picture is only resampled.",
                 }),
                 **specs((PADDING,)),
-                **specs((_FAITHFUL,), advanced=(_FAITHFUL.option,)),
                 **specs(_SOLVING, advanced=ADVANCED),
+                # At the end, since saved workflows hold values by their place.
+                **specs((_FAITHFUL,), advanced=(_FAITHFUL.option,)),
                 "negative": ("CONDITIONING", {
                     "tooltip": "What it must not show, instead of negative_prompt; needs true_guidance above 1.",
                 }),
@@ -109,20 +109,22 @@ class DiT360Upscale(Node):
             "cube_consistency": _CUBE, **sample_options(given, (_DENOISE,)), "width": width, "height": width // 2,
         }  # fmt: skip
 
+        enlarging = build(LargerOptions, asked((_FAITHFUL,), given))
+        smaller = [one.movedim(0, -1).contiguous().numpy() for one in planes]
+        kept = [Keeping.of(enlarging, one, share) for one in smaller]
+
         def begin(pipeline: Pipeline, options: dict[str, Any]) -> list[Start]:
             # Those of a whole run, and of it the part that is made anew, unless the node says how many.
             options.setdefault("steps", steps_of(pipeline.plan.model.steps, share))
             begun = []
-            for at, one in enumerate(planes):
-                large = torch.from_numpy(enlarged(one.movedim(0, -1).numpy(), (width, width // 2)))
+            for at, (one, of_it) in enumerate(zip(smaller, kept, strict=True)):
+                large = torch.from_numpy(of_it.resampled(one, width))
                 latents = encoded(pipe, pipeline, large.movedim(-1, 0).contiguous())
                 begun.append(Start(image=latents, hold=None if levels is None else _hold(latents, levels, at, width)))
             return begun
 
         with host.plain_mode():
             made, told = paint(pipe, conditioning, negative, given, options, begin)
-            enlarging = build(LargerOptions, asked((_FAITHFUL,), given))
-            kept = [Keeping.of(enlarging, one.movedim(0, -1).numpy(), share) for one in planes]
             keeping(made["samples"], kept)
         return {"ui": {"text": [told]}, "result": (made,)}
 

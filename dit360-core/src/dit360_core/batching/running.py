@@ -22,7 +22,7 @@ from dit360_core.batching.telling import in_line
 from dit360_core.errors import Dit360Error, InputError, Sentence, marked, named, remedy, setting
 from dit360_core.errors.sentences import line_of_list
 from dit360_core.options import (
-    OF_A_PICTURE,
+    OF_A_LINE,
     DecodeOptions,
     EditOptions,
     LargerOptions,
@@ -133,7 +133,7 @@ class Batch:
         self.source, self.folder = Path(source), Folder(Path(folder), (part, parts))
         self._saving, self._force = Saving(quality=quality, bits=bits, expand_highlights=expand_highlights), force
         self._registry = registry or default_registry()
-        of_a_picture = {name for cls in OF_A_PICTURE for name in options_of(cls)}
+        of_a_picture = {name for cls in OF_A_LINE for name in options_of(cls)}
         # What both have, such as attention_backend, is the model's: it is loaded for these pictures alone.
         pictures = {name: options[name] for name in of_a_picture.difference(options_of(LoadOptions)) if name in options}
         self.loading = build(

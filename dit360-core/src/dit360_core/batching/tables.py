@@ -13,17 +13,14 @@ from typing import Any
 
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, PhotoOptions, SampleOptions, options_of
+from dit360_core.options import OF_A_LINE, options_of
 
 _SIGNS = (",", ";", "\t", "|")
 """What may stand between the cells of a row: Excel takes what the system's language has."""
 _TOLD_SIGN = re.compile(r'"?sep=(.?)"?[;,\t ]*(?:\r\n|\n|\r|\Z)', re.IGNORECASE)
 """A first line that tells Excel what stands there."""
 _EMPTY = re.compile(r'\A(?:[,;\t|" ]*(?:\r\n|\n|\r))+')
-_OPTIONS = {
-    **options_of(DecodeOptions), **options_of(PhotoOptions), **options_of(EditOptions), **options_of(LargerOptions),
-    **options_of(SampleOptions),
-}  # fmt: skip
+_OPTIONS = {name: option for cls in OF_A_LINE for name, option in options_of(cls).items()}
 _KNOWN = {*_OPTIONS, "name", "image", "mask", "photo"}
 
 

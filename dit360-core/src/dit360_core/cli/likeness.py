@@ -9,7 +9,7 @@ from typing import Any
 from dit360_core.errors import InputError, named
 from dit360_core.options import (
     LARGEST_STRENGTH,
-    OF_A_PICTURE,
+    OF_A_LINE,
     REPLACING,
     DecodeOptions,
     EditOptions,
@@ -42,7 +42,7 @@ def options_like(file: Path) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = {"prompt": prompt}
     if isinstance(settings.get("negative_prompt"), str):
         found["negative_prompt"] = settings["negative_prompt"]
-    of_a_picture = {name for cls in (*OF_A_PICTURE, LargerOptions) for name in options_of(cls)}
+    of_a_picture = {name for cls in OF_A_LINE for name in options_of(cls)}
     known = of_a_picture | options_of(LoadOptions).keys()
     told = dict(requested) if isinstance(requested, Mapping) else {}
     found |= {name: value for name, value in told.items() if name in of_a_picture}

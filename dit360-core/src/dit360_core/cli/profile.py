@@ -12,11 +12,11 @@ from typing import Any
 import platformdirs
 
 from dit360_core.errors import InputError
-from dit360_core.options import OF_A_PICTURE, LoadOptions, SampleOptions, build, nearest, options_of
+from dit360_core.options import OF_A_LINE, LoadOptions, SampleOptions, build, nearest, options_of
 from dit360_core.options.usual import USUAL_LARGER
 
 _OF_ITS_OWN = dict.fromkeys(
-    ("view", "export", "import", "inspect"), frozenset(name for cls in OF_A_PICTURE for name in options_of(cls))
+    ("view", "export", "import", "inspect"), frozenset(name for cls in OF_A_LINE for name in options_of(cls))
 )
 """Command → options that have a picture's names there and another meaning."""
 _NOT_FOR_ALL = {**_OF_ITS_OWN, "upscale": frozenset({*USUAL_LARGER, "steps", "width", "height"})}
@@ -119,7 +119,7 @@ def _value(path: Path, key: str, value: Any, option: Any, *, checked: bool = Tru
         raise InputError(f"{path}: {key} is a list, and takes one value.")
     if not all(isinstance(one, str | int | float | bool) for one in values):
         raise InputError(f"{path}: {key} is {value!r:.80}, but must be a text, a number, true or false.")
-    for cls in (LoadOptions, *OF_A_PICTURE) if checked else ():
+    for cls in (LoadOptions, *OF_A_LINE) if checked else ():
         if option.name in options_of(cls):
             try:
                 build(cls, {**({"prompt": "any"} if cls is SampleOptions else {}), option.name: value})

@@ -9,21 +9,12 @@ import attrs
 
 from dit360_core.errors.sentences import Surface, is_about_a_line, marked
 from dit360_core.errors.sentences import worded as worded_for
-from dit360_core.options import (
-    DecodeOptions,
-    EditOptions,
-    LargerOptions,
-    LoadOptions,
-    PhotoOptions,
-    SampleOptions,
-    flag,
-    options_of,
-)
+from dit360_core.options import OF_A_LINE, LoadOptions, flag, options_of
 
-_CLASSES = (LoadOptions, SampleOptions, DecodeOptions, EditOptions, PhotoOptions, LargerOptions)
+_CLASSES = (LoadOptions, *OF_A_LINE)
 COLUMNS = frozenset(
     {
-        *(name for cls in _CLASSES if cls is not LoadOptions for name in options_of(cls)),
+        *(name for cls in OF_A_LINE for name in options_of(cls)),
         "image",
         "mask",
         "photo",

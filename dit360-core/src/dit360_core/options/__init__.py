@@ -26,7 +26,7 @@ from dit360_core.options.edit import EditOptions, PhotoOptions, region_of
 from dit360_core.options.facts import Option, options_of
 from dit360_core.options.larger import LargerOptions
 from dit360_core.options.load import LARGEST_STRENGTH, QUANTIZE_OPTIONS, REPLACING, LoadOptions
-from dit360_core.options.of_a_picture import OF_A_PICTURE, check_of_a_picture
+from dit360_core.options.of_a_picture import OF_A_LINE, OF_A_PICTURE, check_of_a_picture
 from dit360_core.options.sample import ENCODED, MAX_SEED, SampleOptions
 from dit360_core.options.sizes import SIZE_STEP, check_size
 
@@ -41,6 +41,7 @@ __all__ = [
     "MASK_MEANINGS",
     "MAX_SEED",
     "OFFLOADS",
+    "OF_A_LINE",
     "OF_A_PICTURE",
     "PRECISIONS",
     "PRESETS",

@@ -43,7 +43,7 @@ def build(cls: type[OptionClass], given: Mapping[str, Any], *, beside: type[Any]
 def own_options(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of names and values that are options of a class.
 
-    cls: LoadOptions, SampleOptions or DecodeOptions.
+    cls: one of the option classes.
     given: options of several classes.
     """
     return {name: given[name] for name in options_of(cls) if name in given}

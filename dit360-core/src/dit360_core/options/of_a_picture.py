@@ -10,10 +10,13 @@ from dit360_core.options.building import nearest
 from dit360_core.options.decode import DecodeOptions
 from dit360_core.options.edit import EditOptions, PhotoOptions
 from dit360_core.options.facts import options_of
+from dit360_core.options.larger import LargerOptions
 from dit360_core.options.load import LoadOptions
 from dit360_core.options.sample import SampleOptions
 
 OF_A_PICTURE: tuple[type, ...] = (SampleOptions, EditOptions, PhotoOptions, DecodeOptions)
+OF_A_LINE: tuple[type, ...] = (*OF_A_PICTURE, LargerOptions)
+"""Those of a picture, and of how it is made larger."""
 
 
 def check_of_a_picture(names: Iterable[str], *, own: Iterable[str] = (), instead: str) -> None:

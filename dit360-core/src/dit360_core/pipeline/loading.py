@@ -208,8 +208,9 @@ class _Preparation:
         folder = self.folder or shape_folder(self.model, self.registry)
         files = compose(architecture_of(folder, self.registry), folder, self.replaced, weights=False)
         self.asked = within_budget(
-            self.asked, self.picture, self.registry, self.machine, self.model, files, referring=self.referring
-        )
+            self.asked, self.picture, self.registry, self.machine, self.model, files,
+            referring=self.referring, given=self.shown,
+        )  # fmt: skip
 
     def _check(self) -> None:
         check_loading(self.asked, self.machine, self.model)
@@ -375,8 +376,9 @@ class _Preparation:
             return  # in float32 they may take twice as much as in their files
         sampling, decoding = self.picture or (SampleOptions(prompt="any"), DecodeOptions())
         subject = subject_in(
-            asked, sampling, decoding, self.registry, self.machine, self.model, files, referring=self.referring
-        )
+            asked, sampling, decoding, self.registry, self.machine, self.model, files, referring=self.referring,
+            given=self.shown,
+        )  # fmt: skip
         found = verdict_of(asked, subject, ASSUMED, one(asked, subject, ASSUMED), only_system=True)
         if found.fits is False:
             log.warning("%s", f"The system may end this process: {found.why}. {marked(found.advice(asked))}")
@@ -395,15 +397,17 @@ def within_budget(
     files: ModelFiles,
     *,
     referring: bool = False,
+    given: bool = False,
 ) -> LoadOptions:
     """The options with what ``vram`` or ``preset`` decides. Raises InputError if nothing fits.
 
     picture: what is to be made; None: one of the model's native size.
     files: with the model's configurations.
     referring: the model is shown a picture, too, if it can be.
+    given: a part of a picture is given, of which the rest is made.
     """
     sampling, decoding = picture or (SampleOptions(prompt="any"), DecodeOptions())
-    subject = subject_in(asked, sampling, decoding, registry, machine, model, files, referring=referring)
+    subject = subject_in(asked, sampling, decoding, registry, machine, model, files, referring=referring, given=given)
 
     def usable(options: LoadOptions) -> bool:
         if options.quantization_mode in ("none", "auto"):

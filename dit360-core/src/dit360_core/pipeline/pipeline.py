@@ -197,8 +197,8 @@ class Pipeline:
         comes to the same picture bit by bit. None: nothing is kept.
         keep_state: keep that file when all is done, too; delete it when the picture is saved.
         progress, tap: as for :meth:`generate`.
-        options: as for :meth:`generate`; ``denoise`` is 0.35 here, ``windows`` auto, ``cube_consistency`` 1, and
-        ``steps`` the model's own times ``denoise``, where they are not given.
+        options: as for :meth:`generate`, and ``faithful``; ``denoise`` is 0.35 here, ``windows`` auto,
+        ``cube_consistency`` 1, and ``steps`` the model's own times ``denoise``, where they are not given.
 
         Raises InputError for a picture without a prompt, a size that is none, or the state of another run.
         """
@@ -206,16 +206,16 @@ class Pipeline:
         decoding, editing = own_options(DecodeOptions, options), own_options(EditOptions, options)
         decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
         enlarging = build(LargerOptions, own_options(LargerOptions, options))
-        own = given_by(larger(image, to), mask, None, edit_options)
+        keeping = Keeping.of(enlarging, numbers_of_all(image), asked.denoise)
+        own = given_by(larger(image, to, keeping), mask, None, edit_options)
         asked = own.outline.begin(asked)
         own.tell(asked)
         started = attrs.evolve(asked, seed=secrets.randbits(32)) if asked.seed is None else asked
         model = {**self.state.as_dict(), "weights": {} if state is None else self._weights()}
-        with kept_in(state, own, asked, model, {"seed": started.seed}, keep=keep_state) as journal:
+        with kept_in(state, own, asked, keeping, model, {"seed": started.seed}, keep=keep_state) as journal:
             if journal is not None:
                 started = attrs.evolve(asked, seed=journal.drawn["seed"])
             request = partial(Request, options=started, progress=progress, tap=tap, journal=journal)
-            keeping = Keeping.of(enlarging, numbers_of_all(image), asked.denoise)
             return self._painted(own, None, started, decode_options, request, journal, keeping)
 
     def _weights(self) -> dict[str, str]:
@@ -244,11 +244,12 @@ class Pipeline:
         self.check(asked, decode_options, filled=own.keeps)
         referring = own.keeps and self._refers(own)
         measure = partial(measuring, self._loaded, asked.log_memory_stats, asked, decode_options)
-        with measure(referring=referring, given=own.keeps or own.image is not None) as measured:
+        with measure(referring=referring, given=own.keeps) as measured:
             size = picture_size(asked, self.plan.model)
             own = own.at(size)
             canvas = canvas_of(own, size) if own.keeps else None
-            if begun is None and (picture := canvas.picture if canvas is not None else own.image) is not None:
+            picture = canvas.picture if canvas is not None else own.image if asked.denoise < 1.0 else None
+            if begun is None and picture is not None:
                 begun = self._begun(picture, decoding, journal)
             hold = None
             if canvas is not None and begun is not None:

@@ -70,17 +70,24 @@ class Keeping:
         return {**settings, "requested": {**requested, **self.requested}, "used": {**used, **told}}
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The larger picture ``(1, 3, H, W)`` in 0 … 1, with what is kept (:func:`faithful_to`)."""
-        if self.smaller is None:
-            return pixels
-        kept = faithful_to(pixels[0].permute(1, 2, 0).numpy(), self.smaller)
-        return torch.from_numpy(kept).permute(2, 0, 1)[None]
+        """The larger picture ``(1, 3, H, W)`` in 0 … 1, with what is kept (:func:`faithful_to`), in place."""
+        if self.smaller is not None:
+            log.info("What the smaller picture shows is brought back.")
+            shown = pixels[0].permute(1, 2, 0).numpy()
+            faithful_to(shown, self.smaller, out=shown)
+        return pixels
+
+    def resampled(self, smaller: Floats, to: int) -> Floats:
+        """The smaller picture ``(H, 2H, 3)`` at a larger width, as it is begun with, by Lanczos' filter."""
+        plain = enlarged(smaller, (to, to // 2))
+        return plain if self.smaller is None else faithful_to(plain, self.smaller, out=plain)
 
 
-def larger(image: Panorama | Image, to: int) -> Panorama:
+def larger(image: Panorama | Image, to: int, keeping: Keeping) -> Panorama:
     """A panorama at a larger size.
 
     to: width in pixels.
+    keeping: what is kept of it.
     """
     panorama = image if isinstance(image, Panorama) else Panorama(image=image)
     if panorama.area is not None:
@@ -90,7 +97,7 @@ def larger(image: Panorama | Image, to: int) -> Panorama:
             f"Transparency is ignored when a picture is made larger; give {named('mask')} for the part with new detail."
         )
         log.warning("%s", told)
-    floats = enlarged(numbers_of_all(panorama), (to, to // 2))
+    floats = keeping.resampled(numbers_of_all(panorama), to)
     return attrs.evolve(
         panorama,
         image=fromarray(eight_bits(floats)),
@@ -106,6 +113,7 @@ def kept_in(
     state: str | Path | None,
     own: Given,
     asked: SampleOptions,
+    keeping: Keeping,
     model: Mapping[str, Any],
     drawn: Mapping[str, Any],
     *,
@@ -115,6 +123,7 @@ def kept_in(
 
     own: what is given.
     asked: of the picture, the seed as it was given.
+    keeping: what is kept of the smaller picture.
     model: what is told of it in metadata, and the fingerprints of its files on this machine as "weights".
     drawn: for this run, if it does not go on.
     keep: the file in any case.
@@ -129,6 +138,7 @@ def kept_in(
         **{name: model.get(name) for name in _OF_THE_MODEL},
         **changed_options(asked, *_NO_NUMBERS),
         **changed_options(own.options),
+        "faithful": keeping.smaller is not None,
     }
     with journal(Path(state), told, drawn, keep=keep) as found:
         yield found

@@ -275,6 +275,7 @@ def seconds_of(prediction: Prediction, setup: Setup, speed: Speed, subject: Subj
         computing = phase.operations / speed.operations
         if phase.name in (PhaseKind.ENCODE, PhaseKind.DECODE):
             computing *= 3  # convolutions, memory-bound
+            computing *= subject.encodings if phase.name == PhaseKind.ENCODE else 1
         else:
             computing *= (1.1 if setup.quantized else 1.0) * (
                 2.0 if setup.stores_scores and phase.name == PhaseKind.STEP else 1.0

@@ -136,6 +136,12 @@ class Subject:
         return self.evaluations * (1 if self.windows is None else self.windows.count)
 
     @property
+    def encodings(self) -> int:
+        """How often the autoencoder encodes: what is begun with or kept, and once more what the model is shown."""
+        shown = (self.referring and self.facts.refers) or (self.given and self.facts.fills)
+        return int(self.given or self.referring or self.sampling.denoise < 1.0) + int(shown)
+
+    @property
     def host_room(self) -> int | None:
         """Bytes of system memory for weights that wait in it, or None if nobody knows how much there is."""
         there = self.machine.system_memory
@@ -194,7 +200,7 @@ def chosen_setup(subject: Subject, options: LoadOptions, budget: int | None = No
         tokens=subject.tokens,
         beside=subject.beside,
         state=_state(subject),
-        encodes=subject.given or subject.referring or subject.sampling.denoise < 1.0,
+        encodes=subject.encodings > 0,
         tiling=tiling,
         tiling_origin=chosen.origin,
         # Of a card that is not here nobody knows what is free.
@@ -301,6 +307,7 @@ def subject_in(
     *,
     here: bool = True,
     referring: bool = False,
+    given: bool = False,
 ) -> Subject:
     """The same where model, files and machine are known."""
     from dit360_core.models.shapes.shapes import Shapes
@@ -335,6 +342,7 @@ def subject_in(
         here=here,
         held=bytes_before(machine.device),
         referring=referring,
+        given=given,
     )
 
 

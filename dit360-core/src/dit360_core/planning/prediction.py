@@ -189,7 +189,7 @@ def autoencoding(shapes: Shapes, setup: Setup, room: int | None, *, encoding: bo
 
         tiling = Whole(TilingSettings())
     of_latents = 1, latent_channels(vae), setup.height // 8, setup.width // 8
-    # A tiling that says nothing of encoding is taken to need as much as for decoding, which is the more.
+    # A tiling that says nothing of encoding is taken to need as much as for decoding.
     if encoding and (asks := getattr(tiling, "predicts_encoding", None)) is not None:
         of_pixels = 1, 3, setup.height, setup.width
         return claimed_autoencoding(setup.tiling_origin, asks, vae, of_pixels, setup.device, room)

@@ -246,9 +246,9 @@ class TilingImplementation(Protocol):
 
     More may be there besides: ``refuses(vae) -> Iterable[Reason]``, asked before anything is decoded;
     ``report``, a mapping that tells after a call what was done (``tiles``: how many; ``predicted_bytes``), and that is
-    written into the picture's metadata; and ``predicts(vae, shape, device, room) -> mapping``, for the planner: what
+    written into the picture's metadata; ``predicts(vae, shape, device, room) -> mapping``, for the planner: what
     decoding latents of this shape takes beside weights (``bytes``), how it would be done (``level``), and its
-    ``operations``; ``predicts_encoding``, the same of encoding pixels of this shape. The VAE is on the meta device
+    ``operations``; and ``predicts_encoding``, the same of encoding pixels of this shape. The VAE is on the meta device
     then; room: bytes that there are, None for what is free.
     """
 

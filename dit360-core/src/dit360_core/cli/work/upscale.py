@@ -56,7 +56,7 @@ def run(
     with LoadingBar(console, loading.model):
         ready = prepare(loading, registry=default_registry())
         asked = asked_of(picture, words, to, own, ready.plan.model)
-        ready = prepare(loading, registry=default_registry(), picture=(asked, decoding))
+        ready = prepare(loading, registry=default_registry(), picture=(asked, decoding), shown=hole is not None)
         with undisturbed():
             pipe = ready.load()
     loaded = time.perf_counter()
