@@ -244,12 +244,12 @@ class TilingImplementation(Protocol):
     latents ``(B, C, h, w)`` as the VAE stores them (already unscaled), pixels ``(B, 3, 8h, 8w)`` in −1 … 1. The input
     and the VAE stay as they are.
 
-    More may be there besides: ``refuses(vae) -> Iterable[Reason]``, asked before anything is decoded;
-    ``report``, a mapping that tells after a call what was done (``tiles``: how many; ``predicted_bytes``), and that is
-    written into the picture's metadata; ``predicts(vae, shape, device, room) -> mapping``, for the planner: what
-    decoding latents of this shape takes beside weights (``bytes``), how it would be done (``level``), and its
-    ``operations``; and ``predicts_encoding``, the same of encoding pixels of this shape. The VAE is on the meta device
-    then; room: bytes that there are, None for what is free.
+    More may be there besides: ``refuses(vae) -> Iterable[Reason]``, asked before anything is decoded; ``report``, a
+    mapping that tells after a call what was done (``tiles``: how many; ``predicted_bytes``), and that is written into
+    the picture's metadata; ``predicts(vae, shape, device, room) -> mapping``, for the planner: what decoding latents of
+    this shape takes beside weights (``bytes``), how it would be done (``level``), and its ``operations``; and
+    ``predicts_encoding(vae, shape, device, room) -> mapping``, the same of encoding pixels of this shape. The VAE is on
+    the meta device then; room: bytes that there are, None for what is free.
     """
 
     def decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
