@@ -110,15 +110,14 @@ class DiT360Upscale(Node):
         }  # fmt: skip
 
         enlarging = build(LargerOptions, asked((_FAITHFUL,), given))
-        smaller = [one.movedim(0, -1).contiguous().numpy() for one in planes]
-        kept = [Keeping.of(enlarging, one, share) for one in smaller]
+        kept = [Keeping.of(enlarging, one.movedim(0, -1).contiguous().numpy(), share) for one in planes]
 
         def begin(pipeline: Pipeline, options: dict[str, Any]) -> list[Start]:
             # Those of a whole run, and of it the part that is made anew, unless the node says how many.
             options.setdefault("steps", steps_of(pipeline.plan.model.steps, share))
             begun = []
-            for at, (one, of_it) in enumerate(zip(smaller, kept, strict=True)):
-                large = torch.from_numpy(of_it.resampled(one, width))
+            for at, one in enumerate(kept):
+                large = torch.from_numpy(one.resampled(width))
                 latents = encoded(pipe, pipeline, large.movedim(-1, 0).contiguous())
                 begun.append(Start(image=latents, hold=None if levels is None else _hold(latents, levels, at, width)))
             return begun

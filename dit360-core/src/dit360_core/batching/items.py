@@ -17,6 +17,7 @@ from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
 from dit360_core.errors import InputError, named
 from dit360_core.options import (
+    OF_A_LINE,
     DecodeOptions,
     EditOptions,
     LargerOptions,
@@ -178,7 +179,7 @@ class _Maker:
         useless = _useless(own, photos, to)
         given = {**{n: v for n, v in self._common.options.items() if n not in useless}, **said}
         of_an_image = to is not None and "image" in own and not photos
-        check_of_a_picture(given, own=(*OWN, *options_of(LargerOptions)), instead="give it to the command")
+        check_of_a_picture(given, classes=OF_A_LINE, own=OWN, instead="give it to the command")
         if "prompt" not in given and not of_an_image:
             raise InputError("it has no prompt; say what the panorama shows.")
         decoding = build(DecodeOptions, own_options(DecodeOptions, given))

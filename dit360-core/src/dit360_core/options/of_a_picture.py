@@ -19,13 +19,16 @@ OF_A_LINE: tuple[type, ...] = (*OF_A_PICTURE, LargerOptions)
 """Those of a picture, and of how it is made larger."""
 
 
-def check_of_a_picture(names: Iterable[str], *, own: Iterable[str] = (), instead: str) -> None:
+def check_of_a_picture(
+    names: Iterable[str], *, classes: Iterable[type] = OF_A_PICTURE, own: Iterable[str] = (), instead: str
+) -> None:
     """Raises InputError for a name that is none of a picture's options.
 
+    classes: whose options may be said.
     own: names that are known beside them.
     instead: what to do about an option of the model, in the imperative.
     """
-    known = [*own, *(name for cls in OF_A_PICTURE for name in options_of(cls))]
+    known = [*own, *(name for cls in classes for name in options_of(cls))]
     for name in names:
         if name in known:
             continue

@@ -179,8 +179,7 @@ class Ladder:
         sentence = f"There is too little memory on the {device} for {self.doing} ({why})"
         try:
             sampling, decoding = self.asked()
-            given = self.phase == PhaseKind.ENCODE
-            predicted = self.loaded.predict(sampling, decoding, referring=self.referring, given=given)
+            predicted = self.loaded.predict(sampling, decoding, referring=self.referring, given=self._given)
             phase = predicted.phase(self.phase)
             sentence += f": about {gib(phase.weights + phase.working)} are needed, {gib(free_memory(device))} are free"
             sentence += f"; {self.hint}" if self.hint else self._what_would_fit(sampling, decoding)
@@ -190,9 +189,13 @@ class Ladder:
             sentence += f"; use a smaller {named('width')}"
         return sentence + "."
 
+    @property
+    def _given(self) -> bool:
+        """Whether a picture is given: it is what is encoded."""
+        return self.phase == PhaseKind.ENCODE
+
     def _what_would_fit(self, sampling: SampleOptions, decoding: DecodeOptions) -> str:
-        given = self.phase == PhaseKind.ENCODE
-        subject = self.loaded.subject(sampling, decoding, referring=self.referring, given=given)
+        subject = self.loaded.subject(sampling, decoding, referring=self.referring, given=self._given)
         asked = attrs.evolve(self.loaded.plan.asked, vram="auto")
         try:
             best = fit(asked, subject, ASSUMED).best

@@ -49,7 +49,7 @@ from dit360_core.pipeline.request import Request
 from dit360_core.pipeline.signature import takes
 from dit360_core.pipeline.stages import Conditioning, Latents, Pixels, Progress, Shown, Tap, letting_go, stage
 from dit360_core.pipeline.state import Loaded, State
-from dit360_core.pipeline.upscaling import Keeping, kept_in, larger, numbers_of_all
+from dit360_core.pipeline.upscaling import Keeping, colours_of, kept_in, larger
 from dit360_core.planning.checks import begun_with, check_filled, check_request, picture_size
 from dit360_core.planning.contents import content_at, contents_of
 from dit360_core.planning.guidance import check_guidance, guidance_of, negative_prompt_of
@@ -206,7 +206,7 @@ class Pipeline:
         decoding, editing = own_options(DecodeOptions, options), own_options(EditOptions, options)
         decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
         enlarging = build(LargerOptions, own_options(LargerOptions, options))
-        keeping = Keeping.of(enlarging, numbers_of_all(image), asked.denoise)
+        keeping = Keeping.of(enlarging, colours_of(image), asked.denoise)
         own = given_by(larger(image, to, keeping), mask, None, edit_options)
         asked = own.outline.begin(asked)
         own.tell(asked)

@@ -36,7 +36,7 @@ _NO_NUMBERS = ("log_memory_stats",)
 """Options that decide about none."""
 
 
-def numbers_of_all(image: Panorama | Image) -> Floats:
+def colours_of(image: Panorama | Image) -> Floats:
     """``(H, 2H, 3)`` in 0 … 1: the colours of a panorama, with all the bits that are known."""
     panorama = image if isinstance(image, Panorama) else Panorama(image=image)
     return floats_of(np.asarray(panorama.image)) if panorama.floats is None else panorama.floats
@@ -46,11 +46,13 @@ def numbers_of_all(image: Panorama | Image) -> Floats:
 class Keeping:
     """What a larger picture keeps of the smaller one that it is made of, once it is decoded.
 
-    smaller: ``(H, 2H, 3)`` in 0 … 1; None: nothing is kept.
+    smaller: ``(H, 2H, 3)`` in 0 … 1.
+    faithful: whether what it shows is kept.
     requested: options that were asked for.
     """
 
-    smaller: Floats | None
+    smaller: Floats
+    faithful: bool
     requested: Mapping[str, Any]
 
     @classmethod
@@ -61,33 +63,33 @@ class Keeping:
         denoise: the share that is made anew.
         """
         keeps = asked.faithful == "always" or (asked.faithful == "auto" and denoise <= MOST_FAITHFUL)
-        return cls(smaller=smaller if keeps else None, requested=changed_options(asked))
+        return cls(smaller=smaller, faithful=keeps, requested=changed_options(asked))
 
     def told_in(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """A picture's settings with what was asked for and what is done."""
         requested, used = settings.get("requested", {}), settings.get("used", {})
-        told = {"faithful": self.smaller is not None}
-        return {**settings, "requested": {**requested, **self.requested}, "used": {**used, **told}}
+        used = {**used, "faithful": self.faithful}
+        return {**settings, "requested": {**requested, **self.requested}, "used": used}
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """The larger picture ``(1, 3, H, W)`` in 0 … 1, with what is kept (:func:`faithful_to`), in place."""
-        if self.smaller is not None:
+        if self.faithful:
             log.info("What the smaller picture shows is brought back.")
             shown = pixels[0].permute(1, 2, 0).numpy()
             faithful_to(shown, self.smaller, out=shown)
         return pixels
 
-    def resampled(self, smaller: Floats, to: int) -> Floats:
-        """The smaller picture ``(H, 2H, 3)`` at a larger width, as it is begun with, by Lanczos' filter."""
-        plain = enlarged(smaller, (to, to // 2))
-        return plain if self.smaller is None else faithful_to(plain, self.smaller, out=plain)
+    def resampled(self, to: int) -> Floats:
+        """The smaller picture at a larger width, as the larger one is begun with, by Lanczos' filter."""
+        plain = enlarged(self.smaller, (to, to // 2))
+        return faithful_to(plain, self.smaller, out=plain) if self.faithful else plain
 
 
 def larger(image: Panorama | Image, to: int, keeping: Keeping) -> Panorama:
     """A panorama at a larger size.
 
     to: width in pixels.
-    keeping: what is kept of it.
+    keeping: its colours, and whether they are kept.
     """
     panorama = image if isinstance(image, Panorama) else Panorama(image=image)
     if panorama.area is not None:
@@ -97,7 +99,7 @@ def larger(image: Panorama | Image, to: int, keeping: Keeping) -> Panorama:
             f"Transparency is ignored when a picture is made larger; give {named('mask')} for the part with new detail."
         )
         log.warning("%s", told)
-    floats = keeping.resampled(numbers_of_all(panorama), to)
+    floats = keeping.resampled(to)
     return attrs.evolve(
         panorama,
         image=fromarray(eight_bits(floats)),
@@ -138,7 +140,7 @@ def kept_in(
         **{name: model.get(name) for name in _OF_THE_MODEL},
         **changed_options(asked, *_NO_NUMBERS),
         **changed_options(own.options),
-        "faithful": keeping.smaller is not None,
+        "faithful": keeping.faithful,
     }
     with journal(Path(state), told, drawn, keep=keep) as found:
         yield found
