@@ -86,7 +86,7 @@ def serving(folder: Path, *more: str, ready: bool = True) -> Iterator[Served]:
     command = [sys.executable, "-m", "dit360_core.cli", "serve", "--port", str(port), "-o", str(folder / "made"), *more]
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        told = state / "server.json"
+        told = state / f"server-{port}.json"
         deadline = time.monotonic() + PATIENCE
         found: dict[str, Any] = {}
         while found.get("pid") != process.pid:

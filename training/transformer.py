@@ -137,8 +137,8 @@ def main(
     equivariance: Annotated[float, typer.Option(help="Weight of a second evaluation at another yaw.")] = 0.0,
     cube: Annotated[float, typer.Option(help="Weight of DiT360's cube loss.")] = 0.5,
     importance: Annotated[
-        float, typer.Option(help="Exponent of how much a latent changes a picture, by which its errors count.")
-    ] = 0.5,
+        float, typer.Option(help="Exponent at σ 1 of how much a latent changes a picture, by which its errors count.")
+    ] = 1.0,
     double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
     single: Annotated[int, typer.Option(help="Single blocks.")] = 6,
     heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,

@@ -45,7 +45,7 @@ def made(tmp_path_factory):
     told = dit360(
         ["generate", "a calm sea", "-n", "2", "--seed", "5", "-o", "sea.png", *SMALL, "--guidance", "2"],
         ["generate", "--like", "sea-2.png", "-o", "again.png"],
-        ["generate", "--like", "sea-2.png", "-o", "other.png", "--steps", "3"],
+        ["generate", "--like", "sea-2.png", "-o", "steps=9.png", "--steps", "3"],
         ["generate", "a castle", "--like", "sea-2.png", "-o", "castle.png"],
         ["generate", "a sea", "-n", "2", "-o", "sea.png", *SMALL],
         ["generate", "a tree", "--image", "sea-1.png", "--region", "0,0,60", "--steps", "2", "-o", "edit.png"],
@@ -72,7 +72,7 @@ def test_none_is_made_if_one_of_their_names_is_taken(made):
 def test_a_picture_like_another_is_the_same_but_for_what_is_given(made):
     folder, _ = made
     assert (folder / "again.png").read_bytes() == (folder / "sea-2.png").read_bytes()
-    other, castle = (Panorama.open(folder / name).settings for name in ("other.png", "castle.png"))
+    other, castle = (Panorama.open(folder / name).settings for name in ("steps=9.png", "castle.png"))
     assert (other["used"]["steps"], other["used"]["seed"], other["used"]["guidance"]) == (3, 6, 2.0)
     assert castle["prompt"] == "a castle"
     assert castle["used"]["steps"] == 2
@@ -266,12 +266,13 @@ def test_a_lora_that_is_none_is_left_out_and_told(tmp_path, lora):
 def test_the_file_is_found_and_what_is_given_counts_first(tmp_path):
     file = written(tmp_path / "c.toml", 'width = 128\nsteps = 3\n[generate]\nscheduler-type = "unipc"\n')
     dit360(["--config", os.devnull, "generate", "a sea", "--seed", "1", "--width", "128", "-o", "p.png"], cwd=tmp_path)
-    given, own, missing, doctor, like = dit360(
+    given, own, missing, doctor, like, asked = dit360(
         ["--config", str(file), "generate", "a sea", "--seed", "1", "--steps", "2", "-o", "a.png"],
         ["generate", "a sea", "--seed", "1", "-o", "b.png"],
         ["--config", "none.toml", "generate", "a sea"],
         ["doctor", "--json"],
         ["generate", "--like", "p.png", "-o", "l.png"],
+        ["--config", str(file), "doctor"],
         cwd=tmp_path, DIT360_CONFIG=str(file),
     )  # fmt: skip
     used = [Panorama.open(tmp_path / name).settings["used"] for name in ("a.png", "b.png")]
@@ -280,10 +281,26 @@ def test_the_file_is_found_and_what_is_given_counts_first(tmp_path):
     ]  # fmt: skip
     assert (given.code, own.code, missing.code) == (0, 0, 2)
     assert "none.toml" in missing.err
-    assert json.loads(doctor.out)["defaults"] == f"{file} (3)"
+    assert json.loads(doctor.out)["defaults"] == f"{file} (3 options)"
+    assert f"{file} (3 options)" in asked.out
     # What a picture leaves at its default counts before the file, too.
     assert like.code == 0
     assert (tmp_path / "l.png").read_bytes() == (tmp_path / "p.png").read_bytes()
+
+
+def test_a_value_of_a_commands_own_is_told_with_its_file_and_help_helps_in_any_case(tmp_path):
+    file = written(tmp_path / "c.toml", "count = 0\n")
+    name = written(tmp_path / "d.toml", "[generate]\noutput = 5\n")
+    refused, helped, number = dit360(
+        ["--config", str(file), "generate", "a sea"],
+        ["--config", str(file), "generate", "-h"],
+        ["--config", str(name), "generate", "a sea"],
+        cwd=tmp_path,
+    )
+    assert (refused.code, helped.code, number.code) == (2, 0, 2)
+    assert "c.toml: count" in refused.err
+    assert "Usage" in helped.out
+    assert "d.toml: output" in number.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="of a shell that Windows has not")

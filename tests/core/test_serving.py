@@ -1,5 +1,6 @@
 """A server: the pictures that commands make without it, OpenAI's client, who is refused, what outlives a process."""
 
+import asyncio
 import base64
 import io
 import json
@@ -7,26 +8,29 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 from command_line import dit360
-from dit360_core.errors import InputError
+from dit360_core.errors import Dit360Error, InputError
 from dit360_core.options import LoadOptions
 from dit360_core.panorama.formats import Saving
 from dit360_core.panorama.picture import Panorama
 from dit360_core.serving import place
+from dit360_core.serving.asking import Gone, Server, server_for
 from dit360_core.serving.identity import identity
 from dit360_core.serving.images_api import UnknownModel, asked_of, plain_values
-from dit360_core.serving.shelf import WAITING, Shelf
+from dit360_core.serving.shelf import MOST_BEGUN, WAITING, Shelf
 from dit360_core.serving.wanted import MOST_PHOTOS, Upload, Wanted, wanted_of
+from dit360_core.system.installed import installed_version
 from PIL import Image
-from served import in_base64, serving
+from served import free_port, in_base64, serving
 
 pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
+uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 
 SMALL = ["--width", "128", "--steps", "2", "--seed", "7"]
@@ -94,6 +98,35 @@ def test_a_server_that_was_killed_is_no_reason_to_fail(tmp_path, monkeypatch):
     (made,) = dit360(["generate", "a castle", "-o", "a.jpg", *SMALL], cwd=tmp_path, DIT360_STATE_DIR=str(tmp_path))
     assert made.code == 0
     assert "loading" in made.err
+
+
+def test_what_a_server_has_not_made_is_made_here_with_the_seeds_that_follow(tmp_path, monkeypatch):
+    from dit360_core.cli import app
+    from dit360_core.cli.work import remote
+    from typer.testing import CliRunner
+
+    class Dying(Server):
+        def picture(self, wanted, follow):
+            if wanted.options["seed"] != 7:
+                raise Gone("The server does not answer.")
+            follow({"steps": 2, "done": 1, "preview": False})
+            return b"a picture", {"told": [], "number": "n", "width": 128, "height": 64, "seed": 7}
+
+        def forget(self, number):
+            pass
+
+    here = place.Place(port=1, token="x", pid=1, loading={})
+    monkeypatch.setattr(remote, "server_for", lambda loading: (Dying(place=here), ""))
+    done = CliRunner().invoke(app, ["generate", "a sea", "-n", "3", "-o", str(tmp_path / "sea.png"), *SMALL])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "sea-1.png").read_bytes() == b"a picture"
+    assert [Panorama.open(tmp_path / f"sea-{n}.png").settings["used"]["seed"] for n in (2, 3)] == [8, 9]
+    # What a server does not take is made here, too.
+    many = [word for _ in range(MOST_PHOTOS + 1) for word in ("--photo", "none.jpg")]
+    refused = CliRunner().invoke(app, ["generate", "a sea", *many, "-o", str(tmp_path / "x.png"), *SMALL])
+    assert refused.exit_code == 2
+    assert "The model is loaded here." in refused.output
+    assert "none.jpg" in refused.output
 
 
 # -------------------------------------------------------------------------------------------------------- its own API
@@ -307,7 +340,7 @@ def test_the_page_is_opened_with_the_token_and_then_by_a_cookie_that_scripts_can
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such bits")
 def test_only_this_user_can_read_where_it_is(server):
-    told = server.state / "server.json"
+    told = server.state / f"server-{server.port}.json"
     assert stat.S_IMODE(told.stat().st_mode) == 0o600
     assert json.loads(told.read_text())["port"] == server.port
 
@@ -333,7 +366,7 @@ def test_killed_in_the_middle_and_started_again_it_makes_what_was_asked(tmp_path
         assert sorted(Panorama.open(path).settings["used"]["seed"] for path in second.folder.glob("*.jpg")) == [21, 22]
         assert not list((second.folder / WAITING).iterdir())
         assert second.stop() in (0, 143)  # that of a program that SIGTERM ended
-        assert not (second.state / "server.json").exists()
+        assert not list(second.state.glob("server-*.json"))
 
 
 def test_the_weights_leave_memory_when_nobody_asks(tmp_path):
@@ -417,11 +450,12 @@ def test_openais_parameters_become_options():
 def test_a_model_is_told_from_another_by_its_options_and_files_by_their_whole_paths(tmp_path, monkeypatch):
     (tmp_path / "style.safetensors").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert identity(LoadOptions()) == {}
+    assert identity(LoadOptions(), files=False) == {}
+    assert identity(LoadOptions()) == {"version": installed_version("dit360-core")}
     near = identity(LoadOptions(lora=("style.safetensors",)))
     far = identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),)))
     assert near == far != identity(LoadOptions())
-    assert identity(LoadOptions(precision="bf16")) == {"precision": "bf16"}
+    assert identity(LoadOptions(precision="bf16"), files=False) == {"precision": "bf16"}
     strong = [identity(LoadOptions(lora=(f"{name}:0.8",))) for name in ("style.safetensors", "./style.safetensors")]
     assert strong[0] == strong[1] != near
     (tmp_path / "other").mkdir()
@@ -430,6 +464,101 @@ def test_a_model_is_told_from_another_by_its_options_and_files_by_their_whole_pa
     assert identity(LoadOptions(lora=("style.safetensors:0.8",))) != strong[0]
     (tmp_path / "style.safetensors").write_bytes(b"other weights")
     assert identity(LoadOptions(lora=(str(tmp_path / "style.safetensors"),))) != far
+    # A model's folder too, whose parts are folders; what else lies there is no part of it.
+    part = tmp_path / "model" / "transformer"
+    part.mkdir(parents=True)
+    (part / "weights.safetensors").write_bytes(b"")
+    before = identity(LoadOptions(model=str(tmp_path / "model")))
+    (part / "notes.txt").write_text("x")
+    assert identity(LoadOptions(model=str(tmp_path / "model"))) == before
+    (part / "weights.safetensors").write_bytes(b"other weights")
+    assert identity(LoadOptions(model=str(tmp_path / "model"))) != before
+
+
+def test_what_waits_for_another_model_waits_on(tmp_path, caplog):
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    shelf.wait("a1", Wanted(options={"prompt": "one"}), {"model": "dit360"})
+    shelf.wait("b2", Wanted(options={"prompt": "two"}), {})
+    assert [number for number, _ in shelf.left({})] == ["b2"]
+    assert "dit360" in caplog.text
+    assert [number for number, _ in shelf.left({"model": "dit360"})] == ["a1"]
+
+
+def test_one_folder_is_one_servers(tmp_path):
+    with Shelf(tmp_path).locked(), pytest.raises(InputError, match="Another server"), Shelf(tmp_path).locked():
+        pass
+    with Shelf(tmp_path).locked():
+        pass
+
+
+def test_of_several_servers_each_is_told_and_of_those_that_were_killed_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIT360_STATE_DIR", str(tmp_path))
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    running = [place.Place(port=port, token="t", pid=os.getpid(), loading={}) for port in (8360, 8361)]
+    for one in (*running, place.Place(port=8362, token="t", pid=killed.pid, loading={})):
+        place.tell(one)
+    assert sorted(one.port for one in place.told()) == [8360, 8361]
+    place.withdraw(running[1])
+    assert place.told() == running[:1]
+    assert server_for(LoadOptions()) == (None, "")  # nobody answers there
+
+
+def test_a_picture_that_cannot_be_written_is_held_and_asked_for_again(tmp_path, monkeypatch):
+    from dit360_core.serving.working import Worker
+
+    def full(*given):
+        raise Dit360Error("Cannot write: the disk is full.")
+
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    monkeypatch.setattr(shelf, "put", full)
+    worker = Worker(LoadOptions(), shelf)
+    worker.start()
+    (job,) = worker.submit({"first": Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})})
+    deadline = time.monotonic() + 300
+    while not job.over:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    worker.stop()
+    assert job.status == "done"
+    assert job.data
+    assert any("disk is full" in line for line in job.told)
+    assert [number for number, _ in shelf.left({})] == ["first"]
+
+
+def test_a_silent_connection_is_closed(tmp_path, monkeypatch):
+    from dit360_core.serving import connections
+
+    monkeypatch.setattr(connections, "PATIENCE", 0.2)
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.6)  # longer than silence may be
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def asked(text):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(text)
+        found = await reader.read(12)
+        writer.close()
+        return found
+
+    async def all_of_them():
+        server = uvicorn.Server(uvicorn.Config(app, port=port, http=connections.Impatient, lifespan="off"))
+        running = asyncio.ensure_future(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        found = await asyncio.gather(
+            asked(b""), asked(b"GET / HTTP/1.1\r\nho"), asked(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        )
+        server.should_exit = True
+        await running
+        return found
+
+    port = free_port()
+    assert asyncio.run(all_of_them()) == [b"", b"", b"HTTP/1.1 200"]
 
 
 def test_a_folder_that_goes_wrong_ends_no_server(tmp_path, monkeypatch):
@@ -484,15 +613,18 @@ def test_what_is_made_and_what_waits_is_told_in_its_order(server):
     assert server.ask("GET", "/api/jobs") == []
 
 
-def test_requests_that_were_begun_come_after_those_that_were_not(tmp_path):
+def test_requests_that_were_begun_come_after_those_that_were_not(tmp_path, caplog):
     shelf = Shelf(tmp_path)
     shelf.check()
     for number in ("a1", "b2", "c3"):
-        shelf.wait(number, Wanted(options={"prompt": number}))
+        shelf.wait(number, Wanted(options={"prompt": number}), {})
     for number in ("a1", "a1", "b2"):
         shelf.begin(number)
-    assert [number for number, _ in shelf.left()] == ["c3", "b2", "a1"]
-    shelf.begin("a1")
+    assert [number for number, _ in shelf.left({})] == ["c3", "b2", "a1"]
+    for _ in range(MOST_BEGUN):
+        shelf.begin("a1")
+    assert [number for number, _ in shelf.left({})] == ["c3", "b2"]
+    assert "a1.json to have it tried again" in caplog.text
     for number in ("a1", "b2", "c3"):
         shelf.done(number)
     assert list((tmp_path / WAITING).iterdir()) == []
@@ -501,7 +633,7 @@ def test_requests_that_were_begun_come_after_those_that_were_not(tmp_path):
 def test_a_request_that_is_put_off_by_somebodys_wish_was_not_begun(tmp_path):
     shelf = Shelf(tmp_path)
     shelf.check()
-    shelf.wait("a1", Wanted(options={"prompt": "a sea"}))
+    shelf.wait("a1", Wanted(options={"prompt": "a sea"}), {})
     shelf.begin("a1")
     shelf.begin("a1")
     shelf.leave("a1")

@@ -62,11 +62,11 @@ def test_every_loss_changes_what_is_learned(encoders: text.Text) -> None:
 
 def test_errors_count_by_what_they_change_in_a_picture(encoders: text.Text) -> None:
     gains = torch.linspace(9, 1, CHANNELS)
-    counts = counted(gains, 0.5)
+    (counts,) = counted(gains, torch.tensor([0.5]))
     assert float((counts**2).mean()) == pytest.approx(1)
     assert float(counts[0] ** 2 / counts[-1] ** 2) == pytest.approx(3)
     assert torch.equal(counts[:4], counts[:1].expand(4))  # the four of a token
-    assert torch.allclose(counted(gains, 0.0), torch.ones(4 * CHANNELS))
+    assert torch.allclose(counted(gains, torch.zeros(2)), torch.ones(2, 4 * CHANNELS))
 
     plain, weighed = trainer(encoders, Recipe(cube=0.5)), trainer(encoders, Recipe(cube=0.5, importance=1), gains=gains)
     # The model begins with zero, so that the error is the target: as large in all channels.

@@ -25,6 +25,7 @@ from dit360_core.options import (
     PhotoOptions,
     SampleOptions,
     build,
+    build_own,
     changed_options,
     check_of_a_picture,
     options_of,
@@ -182,11 +183,11 @@ class _Maker:
         check_of_a_picture(given, classes=OF_A_LINE, own=OWN, instead="give it to the command")
         if "prompt" not in given and not of_an_image:
             raise InputError("it has no prompt; say what the panorama shows.")
-        decoding = build(DecodeOptions, own_options(DecodeOptions, given))
+        decoding = build_own(DecodeOptions, given)
         enlarging = _enlarging(given, to)
         first = None
         if to is None:
-            sampling = build(SampleOptions, own_options(SampleOptions, given))
+            sampling = build_own(SampleOptions, given)
         else:
             first, sampling = self._larger(own, given, to, of_an_image)
         named = ""
@@ -259,8 +260,8 @@ class _Maker:
             image=beside / own["image"] if "image" in own else None,
             mask=beside / own["mask"] if "mask" in own else None,
             photos=photos,
-            placing=build(PhotoOptions, own_options(PhotoOptions, given)),
-            options=build(EditOptions, own_options(EditOptions, given)),
+            placing=build_own(PhotoOptions, given),
+            options=build_own(EditOptions, given),
             folder=beside,
             for_all=frozenset(options_of(EditOptions)) & frozenset(given) - said,
         )
@@ -319,7 +320,7 @@ def _enlarging(given: Mapping[str, Any], to: int | None) -> LargerOptions:
 
     to: width that it is made larger to; None: it is not.
     """
-    found = build(LargerOptions, own_options(LargerOptions, given))
+    found = build_own(LargerOptions, given)
     for name in changed_options(found):
         if to is None:
             raise InputError(f"{named(name)} has no effect without {named('upscale')}, which says the width.")

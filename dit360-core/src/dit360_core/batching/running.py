@@ -30,6 +30,7 @@ from dit360_core.options import (
     PhotoOptions,
     SampleOptions,
     build,
+    build_own,
     options_of,
     own_options,
 )
@@ -259,11 +260,11 @@ class Batch:
     def _wrong_everywhere(self, options: Mapping[str, Any]) -> str:
         """What is wrong with the options that were given for all pictures, if a line cannot put it right."""
         try:
-            decode = build(DecodeOptions, own_options(DecodeOptions, options))
+            decode = build_own(DecodeOptions, options)
             sample = build(SampleOptions, {"prompt": "any", **own_options(SampleOptions, options)})
-            build(EditOptions, own_options(EditOptions, options))
-            build(PhotoOptions, own_options(PhotoOptions, options))
-            build(LargerOptions, own_options(LargerOptions, options))
+            build_own(EditOptions, options)
+            build_own(PhotoOptions, options)
+            build_own(LargerOptions, options)
             self._check_all_names(sample, decode)
         except InputError as error:
             return error.sentence

@@ -81,7 +81,7 @@ def _main(
             context.default_map = profile.defaults(*found, commands.commands)
     except InputError as error:
         typer.secho(f"Error: {harmless(str(error))}", err=True, fg="red")
-        if context.invoked_subcommand == "doctor" or {"--help", "--help-all"} & set(sys.argv):
+        if context.invoked_subcommand == "doctor" or {"-h", "--help", "--help-all"} & set(sys.argv):
             return  # which are to help with just this
         raise typer.Exit(BAD_INPUT) from error
 

@@ -11,12 +11,14 @@ from dit360_core.cli.output import reporting
 
 
 def doctor(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Check this machine, models, plugins and attention kernels. Exit code 1 if something needs attention."""
     with reporting(logging.ERROR) as console:
         from dit360_core.cli.work.doctor import run
 
-        well = run(console, as_json)
+        config = context.parent.params.get("config") if context.parent is not None else None
+        well = run(console, as_json, config)
         if not well:
             raise typer.Exit(1)

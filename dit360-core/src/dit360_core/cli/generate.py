@@ -63,10 +63,12 @@ def command() -> Callable[..., None]:
             assert prompt is not None  # one of both is there: usage.py
             if server not in ("auto", "never"):
                 raise InputError(f"{named('server')} is {server!r:.40}, but must be one of: auto, never.")
+            done = 0
             if server == "auto" and profile is None and not options["log_memory_stats"]:
                 from dit360_core.cli.work.remote import made
 
-                if made(console, prompt, output, count, image, mask, photo or (), saving, preview, options):
+                done = made(console, prompt, output, count, image, mask, photo or (), saving, preview, options)
+                if done == count:
                     if open_viewer:
                         from dit360_core.cli.work.picture import show
 
@@ -75,8 +77,9 @@ def command() -> Callable[..., None]:
             from dit360_core.cli.work.generate import run
 
             run(
-                console, prompt, output, count, image, mask, photo or (), saving, open_viewer, profile, preview, options
-            )
+                console, prompt, output, count, image, mask, photo or (), saving, open_viewer, profile, preview,
+                options, made=done,
+            )  # fmt: skip
 
     generate.__doc__ = (
         "Make a panorama from a prompt and save it (JPEG, WebP, PNG, AVIF, TIFF or OpenEXR, by the file's ending)."

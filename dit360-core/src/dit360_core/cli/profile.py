@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import typer
 
 from dit360_core.errors import InputError
 from dit360_core.options import OF_A_LINE, LoadOptions, SampleOptions, build, nearest, options_of
@@ -73,7 +74,7 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
             raise InputError(f"{path}: there is no option {key!r}; {_near(name, set().union(*known.values()))}")
         for command, option in takers.items():
             if option.name not in _NOT_FOR_ALL.get(command, ()):
-                found[command][option.name] = _value(path, key, value, option)
+                found[command][option.name] = _value(path, key, value, option, commands[command])
     for table, members in told.items():
         if not isinstance(members, Mapping):
             continue
@@ -85,7 +86,7 @@ def defaults(path: Path, told: Mapping[str, Any], commands: Mapping[str, Any]) -
                 raise InputError(f"{path}: dit360 {table} has no option {key!r}; {_near(name, set(known[table]))}")
             option = known[table][name]
             checked = option.name not in _OF_ITS_OWN.get(table, ())
-            found[table][option.name] = _value(path, key, value, option, checked=checked)
+            found[table][option.name] = _value(path, key, value, option, commands[table], checked=checked)
     return found
 
 
@@ -108,9 +109,10 @@ def _near(name: str, known: set[str]) -> str:
     return nearest(difflib.get_close_matches(name, sorted(known), n=3))
 
 
-def _value(path: Path, key: str, value: Any, option: Any, *, checked: bool = True) -> Any:
+def _value(path: Path, key: str, value: Any, option: Any, command: Any, *, checked: bool = True) -> Any:
     """A value as an option takes it: a list, if it may be given several times.
 
+    command: whose option it is.
     checked: as the option of that name of a picture or a model, and not by the command alone.
     """
     several = getattr(option, "multiple", False)
@@ -126,4 +128,11 @@ def _value(path: Path, key: str, value: Any, option: Any, *, checked: bool = Tru
             except InputError as error:
                 raise InputError(f"{path}: {error.sentence}") from error
             break
+    else:
+        try:
+            option.process_value(typer.Context(command), values if several else value)
+        except typer.BadParameter as error:
+            raise InputError(f"{path}: {key}: {error.message.rstrip('.')}.") from error
+        except TypeError as error:  # of a file's name that is a number
+            raise InputError(f"{path}: {key} is {value!r:.80}, but must be a text.") from error
     return values if several else value

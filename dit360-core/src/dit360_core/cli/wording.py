@@ -95,10 +95,14 @@ def begin(own: Mapping[str, str], typed: Sequence[str]) -> None:
     typed: its arguments.
     """
     values = tuple(value for text in typed for value in (text, text.partition("=")[2]) if len(value) > 1)
-    # What bench's --vary is told as NAME=VALUE has no flag there.
-    varied = {name.strip().replace("-", "_") for text in values for name in re.findall(r"(?:^|\+)([\w-]+)=", text)}
-    flags = {name: text for name, text in {**_every_flag(), **PYTHONS, **own}.items() if name not in varied}
     words = {text.partition("=")[0].replace("_", "-") for text in typed if text.startswith("--")}
+    # What bench's --vary is told as NAME=VALUE has no flag there. Elsewhere such a word is a prompt or a file's name.
+    varied = {
+        name.strip().replace("-", "_")
+        for text in (values if "--vary" in words else ())
+        for name in re.findall(r"(?:^|\+)([\w-]+)=", text)
+    }
+    flags = {name: text for name, text in {**_every_flag(), **PYTHONS, **own}.items() if name not in varied}
     _now[:] = [
         Wording(
             flags=flags,

@@ -1,7 +1,7 @@
 """What may be asked: the option classes that Python, the command line and ComfyUI make their inputs from."""
 
 from dit360_core.options.budgets import budget_of
-from dit360_core.options.building import build, changed_options, nearest, own_options
+from dit360_core.options.building import build, build_own, changed_options, nearest, own_options
 from dit360_core.options.checking import decimal_hint
 from dit360_core.options.choices import (
     CIRCULAR_MODES,
@@ -63,6 +63,7 @@ __all__ = [
     "SampleOptions",
     "budget_of",
     "build",
+    "build_own",
     "changed_options",
     "check_of_a_picture",
     "check_size",

@@ -49,6 +49,17 @@ def own_options(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in options_of(cls) if name in given}
 
 
+def build_own(cls: type[OptionClass], given: Mapping[str, Any]) -> OptionClass:
+    """Makes an option object of those of names and values that are options of its class.
+
+    cls: the option class.
+    given: options of several classes.
+
+    Raises InputError for values that the class refuses.
+    """
+    return build(cls, own_options(cls, given))
+
+
 def changed_options(options: Any, *leave_out: str) -> dict[str, Any]:
     """The options that differ from their defaults: what somebody really asked for.
 

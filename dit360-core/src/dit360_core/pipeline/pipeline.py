@@ -28,6 +28,7 @@ from dit360_core.options import (
     LoadOptions,
     SampleOptions,
     build,
+    build_own,
     changed_options,
     own_options,
 )
@@ -205,7 +206,7 @@ class Pipeline:
         asked = asked_of(image, prompt, to, options, self.plan.model)
         decoding, editing = own_options(DecodeOptions, options), own_options(EditOptions, options)
         decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
-        enlarging = build(LargerOptions, own_options(LargerOptions, options))
+        enlarging = build_own(LargerOptions, options)
         keeping = Keeping.of(enlarging, colours_of(image), asked.denoise)
         own = given_by(larger(image, to, keeping), mask, None, edit_options)
         asked = own.outline.begin(asked)

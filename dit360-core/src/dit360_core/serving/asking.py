@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.serving.identity import identity
+from dit360_core.serving.identity import VERSION, identity
 from dit360_core.serving.place import HOST, Place, told
 from dit360_core.serving.wanted import Wanted
 
@@ -53,6 +53,10 @@ class Server:
             kind = InputError if news["wrong"] else Dit360Error
             raise kind(str(news["error"] or "The picture was cancelled."))
         return self._ask("GET", f"/api/jobs/{number}/picture"), news
+
+    def preview(self, number: str) -> bytes:
+        """A picture as it is expected by now, a JPEG; empty: there is none, or none any more."""
+        return self._ask("GET", f"/api/jobs/{number}/preview")
 
     def forget(self, number: str) -> None:
         """A picture is not wanted, or has been saved: the server need not hold it."""
@@ -97,19 +101,19 @@ def server_for(loading: Any) -> tuple[Server | None, str]:
 
     loading: LoadOptions of the model that is wanted.
     """
-    place = told()
-    if place is None:
-        return None, ""
-    server = Server(place=place)
-    try:
-        state = server.state()
-    except Dit360Error:
-        return None, ""  # it was killed, and could not take its word back
-    if state.get("dit360") is not True:
-        return None, ""
-    if dict(place.loading) != identity(loading):
-        return (
-            None,
-            f"The server at {place.address} has {state.get('model')} loaded with other options; it is not used.",
+    wanted, why = identity(loading), ""
+    for place in told():
+        server = Server(place=place)
+        try:
+            state = server.state()
+        except Dit360Error:
+            continue  # it was killed, and could not take its word back
+        if not isinstance(state, Mapping) or state.get("dit360") is not True:
+            continue
+        if dict(place.loading) == wanted:
+            return server, ""
+        other = (
+            "in another version of dit360" if place.loading.get(VERSION) != wanted[VERSION] else "with other options"
         )
-    return server, ""
+        why = why or f"The server at {place.address} has {state.get('model')} loaded {other}; it is not used."
+    return None, why

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hmac
 import json
+import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,6 +18,8 @@ from starlette.exceptions import HTTPException
 
 MOST = 256 * 2**20
 """Bytes of the largest body: eight photos or an OpenEXR panorama, in base64."""
+SHORT = 60.0
+"""Seconds for which what lets in once is good."""
 MOST_HEADERS, LONGEST_HEADERS = 64, 32 * 1024
 """How many headers a request may have, and their bytes."""
 
@@ -48,10 +52,19 @@ class Doors:
 
     def __init__(self, app: App, *, port: int, token: str) -> None:
         self._app, self._token = app, token
+        self._once, self._until = "", 0.0
         names = ("127.0.0.1", "localhost", "[::1]")
         self._hosts = {f"{name}:{port}" for name in names}
         self._origins = {f"http://{host}" for host in self._hosts}
         self.cookie = f"dit360-{port}"
+
+    def once(self) -> str:
+        """What lets a browser in a single time, within a minute, as the token does.
+
+        It is given to a browser that is started, whose command line other users of this machine can see.
+        """
+        self._once, self._until = secrets.token_urlsafe(24), time.monotonic() + SHORT
+        return self._once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -126,7 +139,10 @@ class Doors:
 
     async def _let_in(self, send: Send, given: str) -> None:
         """The browser keeps the token, and its address no longer shows it."""
-        if not self._is_token(given):
+        first = bool(self._once) and hmac.compare_digest(given.encode(), self._once.encode())
+        if first:
+            first, self._once = time.monotonic() < self._until, ""
+        if not first and not self._is_token(given):
             await self._answer(
                 send, 401, "The token is not that of this server; open the address that 'dit360 serve' shows."
             )

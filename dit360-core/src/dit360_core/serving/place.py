@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import platformdirs
+import psutil
 
 from dit360_core.system.atomic import write_atomic
 
@@ -47,14 +48,13 @@ def state_folder() -> Path:
     return Path(told).expanduser() if told else Path(platformdirs.user_state_dir("dit360", appauthor=False))
 
 
-def _file() -> Path:
-    return state_folder() / "server.json"
-
-
 def tell(place: Place) -> Path:
     """Writes where the server is, for this user's eyes only."""
-    path = _file()
+    path = _file(place.port)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for other in path.parent.glob(_file("*").name):  # of those that were killed
+        if (gone := _read(other)) is not None and not psutil.pid_exists(gone.pid):
+            other.unlink(missing_ok=True)
     with write_atomic(path, force=True) as file:
         if os.name == "posix":
             os.fchmod(file.fileno(), 0o600)
@@ -64,16 +64,32 @@ def tell(place: Place) -> Path:
 
 def withdraw(place: Place) -> None:
     """The server is gone. Another's word stays."""
-    if told() == place:
-        _file().unlink(missing_ok=True)
+    path = _file(place.port)
+    if _read(path) == place:
+        path.unlink(missing_ok=True)
 
 
-def told() -> Place | None:
-    """What was told last; None: nothing, or nothing that can be read."""
+def told() -> list[Place]:
+    """Servers that told where they are and whose processes live, the latest first."""
     try:
-        found = json.loads(_file().read_text(encoding="utf-8"))
-        place = Place(**found)
+        files = sorted(state_folder().glob(_file("*").name), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    found = [place for path in files if (place := _read(path)) is not None]
+    # Of a process that was killed the port may be another program's by now, which must not see the token.
+    return [place for place in found if psutil.pid_exists(place.pid)]
+
+
+def _file(port: int | str) -> Path:
+    return state_folder() / f"server-{port}.json"
+
+
+def _read(path: Path) -> Place | None:
+    """What a file tells; None: nothing that can be read."""
+    try:
+        place = Place(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    right = isinstance(place.port, int) and isinstance(place.token, str) and isinstance(place.loading, Mapping)
-    return place if right and 0 < place.port < 65536 else None
+    numbers = all(isinstance(number, int) and number > 0 for number in (place.port, place.pid))
+    right = numbers and isinstance(place.token, str) and isinstance(place.loading, Mapping)
+    return place if right and place.port < 65536 else None

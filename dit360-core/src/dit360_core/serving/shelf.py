@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import json
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from filelock import FileLock, Timeout
 
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.picture import saved_settings
 from dit360_core.serving.wanted import Wanted, wanted_of
@@ -24,6 +26,11 @@ log = logging.getLogger("dit360")
 
 WAITING = ".dit360-waiting"
 """Folder of requests that are not done, within that of pictures."""
+LOCK = ".dit360-serve.lock"
+MOST_BEGUN = 5
+"""How often a request is begun whose server ends before it is done."""
+_MODEL = "model"
+"""In the file of a request: what it is asked of."""
 _SHOWN = 500
 """Pictures that the page is told of, the newest."""
 
@@ -56,6 +63,25 @@ class Shelf:
                 f"The folder {self.folder} cannot be made ({error.strerror or error}); choose another."
             ) from error
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other server works here meanwhile: both would make what waits. Raises InputError if one does."""
+        self.check()
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(
+                f"Another server puts its pictures into {self.folder}; stop it, or name another folder "
+                f"({named('output')})."
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"Cannot write into {self.folder} ({error.strerror or error}); choose another folder."
+            ) from error
+        with lock:
+            yield
+
     # ----------------------------------------------------------------------------------------------------- pictures
 
     def put(self, prompt: str, seed: int, ending: str, data: bytes) -> str:
@@ -84,7 +110,9 @@ class Shelf:
             return [
                 entry
                 for entry in os.scandir(self.folder)
-                if entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in FORMATS
+                if entry.is_file(follow_symlinks=False)
+                and Path(entry.name).suffix.lower() in FORMATS
+                and _can_be_told(entry.name)
             ]
         except OSError:
             return []
@@ -95,10 +123,13 @@ class Shelf:
 
     # ------------------------------------------------------------------------------------------------------ requests
 
-    def wait(self, number: str, wanted: Wanted) -> None:
-        """Keeps a request until it is done."""
+    def wait(self, number: str, wanted: Wanted, model: Mapping[str, Any]) -> None:
+        """Keeps a request until it is done.
+
+        model: what it is asked of, as :func:`dit360_core.serving.identity.identity` tells it.
+        """
         with write_atomic(self._waiting(number), force=True) as file:
-            file.write(json.dumps(wanted.as_json()).encode())
+            file.write(json.dumps({**wanted.as_json(), _MODEL: model}).encode())
 
     def begin(self, number: str) -> None:
         """It is being made. Its file counts how often that began: ``NUMBER.2.json``."""
@@ -122,16 +153,39 @@ class Shelf:
             except OSError as error:  # another program looks at it, or the folder went away
                 log.warning("The request in %s is done and cannot be removed (%s).", path, error)
 
-    def left(self) -> Iterator[tuple[str, Wanted]]:
+    def left(self, model: Mapping[str, Any]) -> Iterator[tuple[str, Wanted]]:
         """Requests that an earlier process did not come to. What cannot be read is told, and stays.
 
-        Those come last that were begun most often: it may be they that ended the process.
+        Those come last that were begun most often: it may be they that ended the process. What waits for another model
+        waits on, and so does what was begun MOST_BEGUN times.
+
+        model: what is loaded here.
         """
+        others: collections.Counter[str] = collections.Counter()
         for path in sorted((self.folder / WAITING).glob("*.json"), key=lambda path: (_begun(path), _changed(path))):
             try:
-                yield path.name.partition(".")[0], wanted_of(json.loads(path.read_text(encoding="utf-8")))
+                told = json.loads(path.read_text(encoding="utf-8"))
+                asked = told.pop(_MODEL, model) if isinstance(told, dict) else model
+                if asked != model:
+                    others[json.dumps(asked, sort_keys=True)] += 1
+                    continue
+                number = path.name.partition(".")[0]
+                if _begun(path) >= MOST_BEGUN:
+                    log.warning(
+                        "The request in %s was begun %d times, and each time the server ended before it was done; it "
+                        "is not made. Name the file %s.json to have it tried again, or delete it.",
+                        path, _begun(path), number,
+                    )  # fmt: skip
+                    continue
+                yield number, wanted_of(told)
             except (OSError, ValueError, InputError) as error:
                 log.warning("The request in %s cannot be read (%s); delete the file.", path, error)
+        for asked, count in others.items():
+            log.warning(
+                "%d requests in %s wait for a server with another model or other options (%s); start one, or delete "
+                "the files.",
+                count, self.folder / WAITING, asked if asked != "{}" else "the default",
+            )  # fmt: skip
 
     def _waiting(self, number: str) -> Path:
         return self.folder / WAITING / f"{number}.json"
@@ -143,6 +197,15 @@ class Shelf:
         except OSError as error:  # the folder went away
             log.warning("The requests in %s cannot be looked at (%s).", self.folder / WAITING, error)
             return []
+
+
+def _can_be_told(name: str) -> bool:
+    """Whether a name can be sent to a page, and back: on Linux any bytes may be one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _begun(path: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import OF_A_PICTURE, SampleOptions, build, check_of_a_picture, own_options
+from dit360_core.options import OF_A_PICTURE, SampleOptions, build_own, check_of_a_picture
 from dit360_core.panorama.formats import FORMATS, Saving, check_format
 from dit360_core.panorama.picture import check_held, check_quality
 
@@ -56,7 +56,7 @@ class Wanted:
         if len(self.options["prompt"]) > LONGEST_PROMPT:
             raise InputError(f"the prompt has over {LONGEST_PROMPT} characters; shorten it.")
         for cls in OF_A_PICTURE:
-            build(cls, own_options(cls, dict(self.options)))
+            build_own(cls, dict(self.options))
         if self.format not in FORMATS:
             raise InputError(f"format is {self.format[1:]!r:.40}, but must be one of: {_endings()}.")
         check_held(FORMATS[self.format], self.sampling.width)
@@ -70,7 +70,7 @@ class Wanted:
     @property
     def sampling(self) -> SampleOptions:
         """Its options of sampling."""
-        return build(SampleOptions, own_options(SampleOptions, dict(self.options)))
+        return build_own(SampleOptions, dict(self.options))
 
     def as_json(self) -> dict[str, Any]:
         """For the wire, and for a file in which it waits."""

@@ -376,10 +376,11 @@ def _shown(settings: Any) -> dict[str, Any]:
         "prompt": _text(settings.get("prompt")),
         "negative_prompt": _text(settings.get("negative_prompt")),
         "requested": {
-            str(name): _text(value) if isinstance(value, str) else value
+            _text(str(name)): _text(value) if isinstance(value, str) else value
             for name, value in (requested.items() if isinstance(requested, dict) else ())
             if isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
         },
+        "model": _text(used.get("model")) if isinstance(used, dict) else "",
         # As text: JavaScript rounds such numbers.
         "seed": str(used["seed"]) if isinstance(used, dict) and isinstance(used.get("seed"), int) else "",
     }

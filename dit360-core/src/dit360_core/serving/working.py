@@ -18,15 +18,7 @@ import attrs
 
 from dit360_core.batching.painting import listening
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
-from dit360_core.options import (
-    DecodeOptions,
-    EditOptions,
-    LoadOptions,
-    PhotoOptions,
-    build,
-    changed_options,
-    own_options,
-)
+from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, build_own, changed_options
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.picture import Panorama, check_held, encoded
 from dit360_core.pipeline.editing.given import Given
@@ -34,6 +26,7 @@ from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.serving.identity import identity
 from dit360_core.serving.shelf import Shelf
 from dit360_core.serving.wanted import Wanted
 from dit360_core.system.memory import give_back_freed_memory
@@ -79,6 +72,7 @@ class Job:
     preview: the picture as it is expected by now, a small JPEG.
     settings: of the picture.
     seconds: that it took, with loading.
+    unsaved: whether its file could not be written to the folder; "data" has it.
     """
 
     number: str
@@ -97,6 +91,7 @@ class Job:
     settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     seconds: float = 0.0
     cancelled: bool = False
+    unsaved: bool = False
 
     @property
     def over(self) -> bool:
@@ -112,6 +107,7 @@ class Worker:
     ) -> None:
         """idle: seconds without a request after which the weights leave memory; 0: they stay."""
         self._loading, self._shelf, self._idle = loading, shelf, min(idle, threading.TIMEOUT_MAX)
+        self._model = identity(loading, files=False)
         self._registry = registry or default_registry()
         self._ready: Prepared | None = prepare(loading, registry=self._registry)
         self._plan = self._ready.plan
@@ -131,7 +127,7 @@ class Worker:
 
     def start(self) -> int:
         """Begins, with what an earlier process left. Returns how many those are."""
-        left = [Job(number=number, wanted=wanted) for number, wanted in self._shelf.left()]
+        left = [Job(number=number, wanted=wanted) for number, wanted in self._shelf.left(self._model)]
         for job in left:
             self._jobs[job.number] = job
             self._queue.append(job)
@@ -143,7 +139,7 @@ class Worker:
         self._check_room(requests)
         for number, wanted in requests.items():  # to the disk, while nobody waits for this
             if wanted.keep:
-                self._shelf.wait(number, wanted)
+                self._shelf.wait(number, wanted, self._model)
         jobs = [Job(number=number, wanted=wanted) for number, wanted in requests.items()]
         try:
             with self._changed:
@@ -257,7 +253,7 @@ class Worker:
         # What it was made from may be large, and is used up.
         job.wanted = attrs.evolve(job.wanted, files={})
         # Before anybody is told: who sees it ended finds nothing that waits.
-        if job.wanted.keep:
+        if job.wanted.keep and not job.unsaved:
             self._shelf.done(job.number)
         self._tell(job, status=status, doing="")
 
@@ -279,7 +275,7 @@ class Worker:
         pipe = self._loaded(job)
         steps = sampling.steps or pipe.plan.model.steps
         self._tell(job, status="sampling", steps=steps)
-        decoding = build(DecodeOptions, own_options(DecodeOptions, dict(wanted.options)))
+        decoding = build_own(DecodeOptions, dict(wanted.options))
         asked = changed_options(sampling)
 
         def tap(done: int, of: int, expected: Any) -> None:
@@ -301,10 +297,18 @@ class Worker:
         data = encoded(panorama, FORMATS[wanted.format], **attrs.asdict(wanted.saving))
         used: Any = panorama.settings["used"]
         job.settings = {"seed": used["seed"], "width": panorama.width, "height": panorama.height}
-        if wanted.keep:
-            job.name = self._shelf.put(wanted.prompt, used["seed"], wanted.format, data)
-        else:
+        if not wanted.keep:
             job.data = data
+            return
+        try:
+            job.name = self._shelf.put(wanted.prompt, used["seed"], wanted.format, data)
+        except Dit360Error as error:  # the disk is full, or the folder went away: minutes of work are in memory still
+            job.data, job.unsaved = data, True
+            log.error("%s", error)
+            log.warning(
+                "The picture is not lost: it is held in memory, and the request stays in %s for the next start.",
+                self._shelf.folder,
+            )
 
     def _given(self, wanted: Wanted, folder: Path) -> Given:
         """What a picture is made from, by way of files whose names are ours."""
@@ -322,8 +326,8 @@ class Worker:
             image=places.get("image"),
             mask=places.get("mask"),
             photos=tuple(photos),
-            placing=build(PhotoOptions, own_options(PhotoOptions, options)),
-            options=build(EditOptions, own_options(EditOptions, options)),
+            placing=build_own(PhotoOptions, options),
+            options=build_own(EditOptions, options),
             folder=folder,
         )
         try:

@@ -14,7 +14,7 @@ from rich.text import Text
 from dit360_core.cli.benching import comparing
 from dit360_core.cli.benching.varying import Configuration, configurations
 from dit360_core.cli.wording import worded
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, own_options
+from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, build_own, own_options
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.atomic import check_writable
 
@@ -33,8 +33,8 @@ def run(
     baseline = Configuration(
         # A kernel that fell back to another would be measured under the wrong name; so it fails.
         loading=build(LoadOptions, {**own_options(LoadOptions, options), "strict": True}),
-        sampling=build(SampleOptions, own_options(SampleOptions, picture)),
-        decoding=build(DecodeOptions, own_options(DecodeOptions, options)),
+        sampling=build_own(SampleOptions, picture),
+        decoding=build_own(DecodeOptions, options),
     )
     compared = configurations(baseline, vary, default_registry())
     if output is not None:

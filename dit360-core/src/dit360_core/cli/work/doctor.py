@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -24,12 +25,15 @@ from dit360_core.system.machine import Machine
 from dit360_core.system.naming import existing, looks_like_hub_id
 
 
-def run(console: Console, as_json: bool) -> bool:
-    """Prints a report; whether nothing in it needs attention."""
+def run(console: Console, as_json: bool, config: Path | None = None) -> bool:
+    """Prints a report; whether nothing in it needs attention.
+
+    config: the file of defaults that was asked for; None: the user's own.
+    """
     with apart_from_stdout():
         lost = ending_plugins()
         with without(lost):
-            report = examine(default_registry(), Machine.detect())
+            report = examine(default_registry(), Machine.detect(), config)
         report["advice"][:0] = [
             f"The plugin {name} ends the program when it is imported or asked ({how}); update or uninstall it, or "
             f"set {DISABLED}={name}."
@@ -47,7 +51,7 @@ def run(console: Console, as_json: bool) -> bool:
     return not report["advice"]
 
 
-def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
+def examine(registry: Registry, machine: Machine, config: Path | None = None) -> dict[str, Any]:
     """Facts about the machine and the installed models, and ``advice``: one sentence for each thing to do."""
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
     kernels = try_kernels(registry, machine, core=True)
@@ -83,21 +87,25 @@ def examine(registry: Registry, machine: Machine) -> dict[str, Any]:
         "models": models,
         "attention": {address: "; ".join(map(str, verdict.reasons)) or "works" for address, verdict in kernels.items()},
         "disabled": list(registry.disabled),
-        "defaults": _defaults(),
+        "defaults": _defaults(config),
         "advice": list(map(Sentence, advice)),
     }
 
 
-def _defaults() -> str:
-    """The user's own file of defaults and how many it has; empty: there is none."""
+def _defaults(config: Path | None) -> str:
+    """The file of defaults and how many it has; empty: there is none.
+
+    config: the file that was asked for; None: the user's own.
+    """
     try:
-        found = profile.read(None)
+        found = profile.read(config)
     except InputError as error:
         return str(error.sentence)
     if found is None:
         return ""
     path, told = found
-    return f"{path} ({sum(len(one) if isinstance(one, Mapping) else 1 for one in told.values())})"
+    count = sum(len(one) if isinstance(one, Mapping) else 1 for one in told.values())
+    return f"{path} ({count} option{'' if count == 1 else 's'})"
 
 
 _BROKEN = ("import_failed", "probe_failed", "offer_failed")
@@ -143,6 +151,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("system", f"{report['platform']}, Python {report['python']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
     ]
+    lines.append(("defaults", report["defaults"] or f"none; a file {profile.usual_place()} would be read"))
     lines += [(f"model {name}", state) for name, state in report["models"].items()]
     states = list(report["attention"].values())
     unusable = len(states) - states.count("works")

@@ -26,6 +26,7 @@ from dit360_core.options import (
     SampleOptions,
     budget_of,
     build,
+    build_own,
     changed_options,
     own_options,
 )
@@ -58,12 +59,15 @@ def run(
     profile: Path | None,
     preview: bool,
     options: dict[str, Any],
+    *,
+    made: int = 0,
 ) -> None:
     """Makes a picture and saves it, or several.
 
     count: of them.
     preview: show it in the terminal, in the middle and at the end.
     saving: how, for Panorama.save.
+    made: how many of them are there already.
     """
     force = saving["force"]
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
@@ -72,10 +76,10 @@ def run(
     # A flag of both is the model's: it is loaded for this picture alone, which need not override it.
     own = {name: value for name, value in own_options(SampleOptions, options).items() if name not in of_the_model}
     sampling = build(SampleOptions, {"prompt": prompt, **own})
-    decoding = build(DecodeOptions, own_options(DecodeOptions, options))
-    placing, editing = build(PhotoOptions, own_options(PhotoOptions, options)), own_options(EditOptions, options)
+    decoding = build_own(DecodeOptions, options)
+    placing, editing = build_own(PhotoOptions, options), own_options(EditOptions, options)
     files = Files(image=image, mask=mask, photos=tuple(photo), placing=placing, options=build(EditOptions, editing))
-    outputs = names_of(output, count)
+    outputs = names_of(output, count)[made:]
     shows = preview and terminal.check(console)
     for one in outputs:
         check_save(one, **saving)
@@ -100,7 +104,7 @@ def run(
         with recorder.phase("loading", PhaseKind.LOADING) if recorder is not None else nullcontext(), undisturbed():
             pipe = ready.load(recorder)
     loaded = time.perf_counter()
-    for number, one in enumerate(outputs):
+    for number, one in enumerate(outputs, made):
         began = time.perf_counter()
         each = counted(sampling, number)
         asked = changed_options(each)
@@ -112,7 +116,7 @@ def run(
         if shows:
             terminal.show(console, panorama.image)
         used: Any = panorama.settings["used"]
-        loading_too = f"loading {duration(loaded - started)}, " if not number else ""
+        loading_too = f"loading {duration(loaded - started)}, " if number == made else ""
         console.print(
             f"Saved {one} ({panorama.width}×{panorama.height}, seed {used['seed']}; "
             f"{loading_too}generation {duration(done - began)})",

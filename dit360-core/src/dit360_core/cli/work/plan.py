@@ -13,7 +13,16 @@ from rich.table import Table
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
 from dit360_core.errors import InputError
-from dit360_core.options import DecodeOptions, LoadOptions, SampleOptions, build, changed_options, flag, own_options
+from dit360_core.options import (
+    DecodeOptions,
+    LoadOptions,
+    SampleOptions,
+    build,
+    build_own,
+    changed_options,
+    flag,
+    own_options,
+)
 from dit360_core.planning.budget import Candidate, Fit, NothingFits, fit, one
 from dit360_core.planning.checks import check_loading, check_request
 from dit360_core.planning.forecast import Subject, subject_of
@@ -52,9 +61,9 @@ def run(size: str | None, with_photo: bool, as_json: bool, options: dict[str, An
 
     with_photo: a model that can be shown what is kept is shown it.
     """
-    asked = build(LoadOptions, own_options(LoadOptions, options))
+    asked = build_own(LoadOptions, options)
     sampling = build(SampleOptions, {"prompt": "any", **own_options(SampleOptions, options), **_size(size, options)})
-    decoding = build(DecodeOptions, own_options(DecodeOptions, options))
+    decoding = build_own(DecodeOptions, options)
     with apart_from_stdout():
         subject = subject_of(asked, sampling, decoding, default_registry(), referring=with_photo)
         check_guidance(sampling, subject.model, subject.facts)

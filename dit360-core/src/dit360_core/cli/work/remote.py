@@ -23,6 +23,7 @@ from dit360_core.options import (
     PhotoOptions,
     SampleOptions,
     build,
+    build_own,
     changed_options,
     own_options,
 )
@@ -31,7 +32,7 @@ from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.photos import Photo, parsed
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.serving.asking import Gone, Server, server_for
-from dit360_core.serving.wanted import Upload, Wanted, upload_of
+from dit360_core.serving.wanted import LONGEST_PROMPT, MOST_PHOTOS, Upload, Wanted, upload_of
 from dit360_core.system.atomic import saved_elsewhere, write_atomic
 from dit360_core.system.durations import duration
 
@@ -47,8 +48,8 @@ def made(
     saving: Mapping[str, Any],
     preview: bool,
     options: Mapping[str, Any],
-) -> bool:
-    """Whether a server made the pictures and they are saved. False: none runs that has this model loaded.
+) -> int:
+    """How many pictures a server made; they are saved. Fewer than wanted: none runs that has this model loaded.
 
     The arguments are those of ``generate``. Raises what is wrong with them.
     """
@@ -58,7 +59,15 @@ def made(
     if server is None:
         if why:
             console.print(why, markup=False, soft_wrap=True)
-        return False
+        return 0
+    if len(photo) > MOST_PHOTOS or len(prompt) > LONGEST_PROMPT:
+        console.print(
+            f"A server takes {MOST_PHOTOS} photos and a prompt of {LONGEST_PROMPT} characters at most. The model is "
+            "loaded here.",
+            markup=False,
+            soft_wrap=True,
+        )
+        return 0
     wanted = _wanted(prompt, output, image, mask, photo, saving, options, frozenset(of_the_model))
     outputs = names_of(output, count)
     shows = preview and terminal.check(console)
@@ -68,22 +77,21 @@ def made(
         seed = counted(wanted.sampling, number).seed
         each = attrs.evolve(wanted, options={**wanted.options, **({} if seed is None else {"seed": seed})})
         try:
-            data = _one(console, server, each, one, force=saving["force"])
-            if shows:
-                terminal.show(console, Image.open(io.BytesIO(data)))
+            _one(console, server, each, one, force=saving["force"], shows=shows)
         except Gone as error:
-            if number:
-                raise
             console.print(f"{error} The model is loaded here.", markup=False, soft_wrap=True)
-            return False
-    return True
+            return number
+        if shows:
+            terminal.show(console, Panorama.open(one).image)
+    return count
 
 
-def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, force: bool) -> bytes:
+def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, force: bool, shows: bool) -> None:
     started = time.perf_counter()
     bar = StepBar(console)
     with bar as advance:
-        data, news = server.picture(wanted, partial(_follow, bar, advance))
+        follow = _Following(console, server, bar, advance, shows=shows)
+        data, news = server.picture(wanted, follow)
     for line in news["told"]:
         console.print(line, markup=False, soft_wrap=True)
     try:
@@ -101,7 +109,6 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
         markup=False,
         soft_wrap=True,
     )
-    return data
 
 
 def _write(data: bytes, path: Path) -> None:
@@ -109,10 +116,25 @@ def _write(data: bytes, path: Path) -> None:
         file.write(data)
 
 
-def _follow(bar: StepBar, advance: Callable[[int, int], None], news: Mapping[str, Any]) -> None:
-    if news["steps"]:
-        advance(news["done"], news["steps"])
-    bar.say(news.get("doing", ""))  # which an older server does not tell
+class _Following:
+    """Shows how a picture comes."""
+
+    def __init__(
+        self, console: Console, server: Server, bar: StepBar, advance: Callable[[int, int], None], *, shows: bool
+    ) -> None:
+        """shows: the picture too, in the middle of its steps."""
+        self._console, self._server, self._bar, self._advance = console, server, bar, advance
+        self._shows = shows
+
+    def __call__(self, news: Mapping[str, Any]) -> None:
+        """What is new of it."""
+        if news["steps"]:
+            self._advance(news["done"], news["steps"])
+        self._bar.say(news.get("doing", ""))  # which an older server does not tell
+        if self._shows and news["preview"] and news["steps"] > 1 and 2 * news["done"] >= news["steps"]:
+            self._shows = False
+            if jpeg := self._server.preview(news["number"]):
+                terminal.show(self._console, Image.open(io.BytesIO(jpeg)))
 
 
 def _wanted(
@@ -125,7 +147,7 @@ def _wanted(
         given = {name: value for name, value in own_options(cls, options).items() if name not in of_the_model}
         own |= changed_options(build(cls, {"prompt": prompt, **given} if cls is SampleOptions else given))
     files: dict[str, Upload] = {}
-    placing = build(PhotoOptions, own_options(PhotoOptions, options))
+    placing = build_own(PhotoOptions, options)
     # Opened here first, so that what is wrong with a file is told by its own name, and a pipe is not waited for.
     if image is not None:
         Panorama.open_whole(image)

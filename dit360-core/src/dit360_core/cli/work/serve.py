@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dit360_core.cli.bar import LoadingBar
 from dit360_core.errors import BackendUnavailable, InputError
-from dit360_core.options import LoadOptions, build, own_options
+from dit360_core.options import LoadOptions, build_own
 from dit360_core.serving.place import Place
 from dit360_core.serving.shelf import Shelf
 from dit360_core.system.installed import installed_version
@@ -30,13 +30,13 @@ def run(console: Console, port: int, output: Path, idle: float, open_page: bool,
             f"A server needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed; "
             "pip install 'dit360-core[serve]'."
         )
-    loading = build(LoadOptions, own_options(LoadOptions, options))
+    loading = build_own(LoadOptions, options)
     shelf = Shelf(output)
     shelf.check()
 
     bar = ExitStack()
 
-    def begun(place: Place, left: int) -> None:
+    def begun(place: Place, left: int, once: str) -> None:
         bar.close()
         address = f"{place.address}/?token={place.token}"
         for line in (
@@ -48,7 +48,7 @@ def run(console: Console, port: int, output: Path, idle: float, open_page: bool,
         ):
             console.print(line, markup=False, soft_wrap=True, highlight=False)
         if open_page:
-            webbrowser.open(address)
+            webbrowser.open(once)
 
     from dit360_core.serving.running import serve  # brings starlette and uvicorn, which may be missing
 

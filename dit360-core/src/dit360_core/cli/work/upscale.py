@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dit360_core.cli.bar import LoadingBar, StepBar
 from dit360_core.cli.work.generate import saved
-from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadOptions, build, own_options
+from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadOptions, build, build_own, own_options
 from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.pipeline.loading import prepare
@@ -40,9 +40,9 @@ def run(
     """
     of_the_model = own_options(LoadOptions, options)
     loading = build(LoadOptions, of_the_model)
-    decoding = build(DecodeOptions, own_options(DecodeOptions, options))
-    build(EditOptions, own_options(EditOptions, options))
-    build(LargerOptions, own_options(LargerOptions, options))
+    decoding = build_own(DecodeOptions, options)
+    build_own(EditOptions, options)
+    build_own(LargerOptions, options)
     target = output if output is not None else file.with_name(f"{file.stem}-{to}{file.suffix}")
     state = target.with_name(target.name + STATE)
     check_save(target, **saving, width=to)

@@ -81,7 +81,8 @@ function use({ settings }) {
   }
   $("more").open ||= fields().some((field) => field.value !== "");
   $("prompt").focus();
-  say("The form has this picture's settings.");
+  const other = settings.model && settings.model !== state.model;
+  say(`The form has this picture's settings.${other ? ` It was made with ${settings.model}; this server has ${state.model}.` : ""}`);
 }
 
 // --------------------------------------------------------------------------------------------------- one picture
@@ -133,7 +134,8 @@ async function follow(told) {
   if (told.status === "failed") throw new Error(told.error);
   if (told.status === "cancelled") return say("Stopped.");
   say(`${told.width}×${told.height}, seed ${told.seed_text}, ${told.seconds.toFixed(1)} s. ${told.told.join(" ")}`);
-  show(told.name);
+  if (told.name) show(told.name);
+  else download(told.number);
   await list();
 }
 
@@ -147,6 +149,12 @@ async function preview({ number, version }) {
   }
   const answer = await fetch(`/api/jobs/${number}/preview?${version}`);
   if (answer.status === 200) frame.contentWindow.dit360?.show(await createImageBitmap(await answer.blob()));
+}
+
+/** A picture that the folder does not take is given to the browser. */
+function download(number) {
+  const address = `/api/jobs/${number}/picture`;
+  make("a", { href: address, download: `panorama.${$("format").value}` }).click();
 }
 
 /** Opens a page of the viewer, which looks where the last one did. */
@@ -235,7 +243,7 @@ try {
   state = await ask("/api/state");
   document.title = `dit360: ${state.model}`;
   showOptions(state.options);
-  await list();
+  await list().catch((error) => say(error.message, true));
   await resume();
 } catch (error) {
   say(error.message, true);
