@@ -5,6 +5,7 @@ import json
 import attrs
 import numpy as np
 import pytest
+from command_line import dit360
 from dit360_core.batching import Batch
 from dit360_core.batching.in_process import InProcess
 from dit360_core.batching.items import Batchwide, read_items
@@ -48,6 +49,33 @@ def test_pictures_are_made_larger_as_by_the_functions(tmp_path, tiny, small):
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["a.png", "b.png", "manifest.jsonl"]
     again = list(Batch(tmp_path / "list.jsonl", tmp_path / "out", model="tiny").run())
     assert again == []
+
+
+def test_by_the_command_line_a_larger_picture_has_its_own_defaults_and_any_value_that_is_said(tmp_path, small):
+    small.save(tmp_path / "small.png")
+    shown = {"image": "small.png", "upscale": 256, "seed": 3, "steps": 1}
+    lines = [
+        {**shown, "name": "usual.png"},
+        {**shown, "windows": "never", "cube_consistency": 0.0, "name": "said.png"},
+        {"prompt": "a sea", "width": 128, "steps": 1, "seed": 1, "name": "sea.png"},
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    (tmp_path / "list.csv").write_text("image,upscale,steps,seed,name\nsmall.png,256,1,3,usual.png\n")
+    whole, table, shared = dit360(
+        ["batch", "list.jsonl", "-o", "out"], ["batch", "list.csv", "-o", "csv"],
+        # Of the sea, which begins with no picture, nothing is kept.
+        ["batch", "list.jsonl", "-o", "shared", "--denoise", "0.5", "--dry-run"],
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert [one.code for one in (whole, table, shared)] == [0, 0, 0], (whole.err, table.err, shared.err)
+    usual, said, sea = (Panorama.open(tmp_path / "out" / line["name"]).settings for line in lines)
+    assert usual["requested"]["denoise"] == 0.35
+    assert usual["requested"]["cube_consistency"] == 1.0
+    assert usual["requested"]["windows"] == "auto"
+    assert not {"windows", "cube_consistency"} & set(said["requested"])
+    assert "denoise" not in sea["requested"]
+    made = [np.asarray(Panorama.open(tmp_path / where / "usual.png").image) for where in ("out", "csv")]
+    assert np.array_equal(*made)
 
 
 def test_what_was_computed_of_a_larger_picture_is_kept_while_it_is_made(tmp_path, tiny, small):

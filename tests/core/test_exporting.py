@@ -1,5 +1,6 @@
 """Exports for engines and back: names, turns, files, metadata, and what is refused."""
 
+import base64
 import json
 import math
 import re
@@ -342,6 +343,11 @@ def test_force_replaces_six_faces_and_nothing_else_in_their_folder(tmp_path):
     assert (out / "notes.txt").read_text() == "mine"
     assert {read_picture(path).image.size for path in out.glob("*.png")} == {(16, 16)}
     assert len(list(out.iterdir())) == 7
+    # Another format would leave each face there twice, and nobody could tell which is meant.
+    with pytest.raises(InputError, match=r"\.png is there already and would be the same face as \w+\.jpg; delete it"):
+        write(LABELLED, Export(to="faces", size=16, format="jpg"), out, force=True)
+    (out / "._front.png").write_bytes(b"of macOS")
+    assert read_faces([out]).size == 16
 
 
 def test_faces_that_cannot_be_written_leave_no_folder(tmp_path, monkeypatch):
@@ -417,6 +423,7 @@ def told(tmp_path_factory):
     for folder, change in {
         "five": lambda faces: faces.pop("back"),
         "sizes": lambda faces: faces.update(up=Image.new("RGB", (9, 9))),
+        "whole": lambda faces: None,
         "oblong": lambda faces: faces.update(up=Image.new("RGB", (8, 9))),
         "twice": lambda faces: faces.update({"my up": faces["up"]}),
     }.items():
@@ -456,6 +463,12 @@ REFUSED = {
     "layout of a view": ("export p.png -o o.png --to view --layout unity", r"--layout says nothing of --to view"),
     "format that is none": ("export p.png -o o --format exe", r"--format is 'exe', but must be one of: jpg, jpeg"),
     "quality": ("export p.png -o o --quality 0", r"A quality of 0 is none"),
+    "another file's name for a folder": (
+        "export p.png -o o.exr",
+        r"o\.exr is the name of a file; leave the suffix out\.",
+    ),
+    "a side that follows": ("export p.png -o o.png --to view --height 16384", r"--width would be 21845, but no side"),
+    "WebP's limit of a panorama": ("import whole -o o.webp --width 20000", r"WEBP holds at most 16383 pixels a side"),
     "a file's name for a folder": ("export p.png -o o.jpg", r"Six faces are written into a folder, and o\.jpg is the "),
     "a folder that is there": ("export p.png -o there", r"Cannot write there: it exists already; choose another name"),
     "a file that is there": ("export p.png -o there.png --to cross", r"Cannot write there\.png: the file exists alr"),
@@ -534,6 +547,22 @@ def test_bits_that_are_left_behind_are_told(tmp_path):
     (said,) = dit360(["export", "deep.png", "--to", "view", "-o", "v.png"], cwd=tmp_path)
     assert said.code == 0
     assert "deep.png has more than 8 bits a channel, and what is exported has 8" in said.err
+
+
+def test_what_is_too_large_to_be_opened_again_is_told(tmp_path, monkeypatch):
+    from dit360_core.panorama import exporting
+
+    assert exporting.OPENED == 2 * 89_478_485  # twice Pillow's own bound
+    monkeypatch.setattr(exporting, "OPENED", 6 * 16 * 16 - 1)
+    with pytest.warns(UserWarning, match="dit360 itself opens so many only with DIT360_MAX_PIXELS=1536"):
+        write(LABELLED, Export(to="strip", size=16), tmp_path / "s.png")
+
+
+def test_a_viewer_holds_the_file_as_it_is(tmp_path):
+    SMOOTH.save(tmp_path / "s.png")
+    (said,) = dit360(["view", "s.png", "-o", "s.html"], cwd=tmp_path)
+    assert said.code == 0
+    assert base64.b64encode((tmp_path / "s.png").read_bytes()).decode() in (tmp_path / "s.html").read_text()
 
 
 def test_a_viewer_replaces_no_picture(tmp_path):

@@ -383,3 +383,25 @@ def test_nothing_is_warned_of_a_good_file(panorama, tmp_path):
             Panorama.open(panorama.save(tmp_path / name, **how))
     assert floats_of(np.uint16([[[65_535]]])).item() == 1.0
     assert io.BytesIO(encoded(panorama, "EXR", 95)).read(4) == exr.EXR_MARK
+
+
+def test_pixels_of_a_kind_that_is_not_read_are_told_as_such(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    for name, kind in (("f", np.float32), ("h", np.float16), ("w", np.uint32)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((32, 64, 3), kind), photometric="rgb")
+        with pytest.raises(InputError, match="its pixels are of a kind that is not read, such as floating-point"):
+            Panorama.open(tmp_path / f"{name}.tif")
+
+
+def test_numbers_near_the_largest_there_are_become_white_without_a_word_of_numpys(tmp_path):
+    openexr = pytest.importorskip("OpenEXR")
+    pixels = np.full((32, 64, 4), 3e38, np.float32)
+    pixels[..., 3] = 1e-3
+    header = {"type": openexr.scanlineimage, "compression": openexr.ZIP_COMPRESSION}
+    openexr.File(header, {"RGBA": pixels}).write(str(tmp_path / "x.exr"))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        opened = Panorama.open(tmp_path / "x.exr")
+    assert (np.asarray(opened.image) == 255).all()
+    assert all(issubclass(one.category, UserWarning) for one in told)
+    assert any("times its white" in str(one.message) for one in told)

@@ -86,6 +86,10 @@ def reduced(panorama, size=(128, 64)):
     return resampled(panorama.floats, size)
 
 
+def test_a_larger_picture_tells_of_what_it_was_made(large):
+    assert large.settings["enlarged"] == {"from": {"file": "", "width": 128, "height": 64}}
+
+
 def test_what_the_smaller_picture_shows_stays(tiny, small, large):
     """Reduced again, the larger picture is the smaller one, and what is finer is new."""
     free = tiny.upscale(small, **ASKED, faithful="never")
@@ -292,6 +296,14 @@ def test_another_file_in_the_place_of_the_state_is_not_touched(text, tiny, small
     assert state.read_bytes() == text
 
 
+def test_the_state_of_a_run_that_had_no_answer_keeps_nobody_from_another(tiny, small, large, tmp_path):
+    state = tmp_path / "x.state"
+    with pytest.raises(Stopped), journal(state, {"picture": "another"}, {"seed": 1}):
+        raise Stopped
+    assert state.exists()
+    assert np.array_equal(pixels(tiny.upscale(small, state=state, **ASKED)), pixels(large))
+
+
 def test_two_programs_do_not_write_one_state(tmp_path):
     pytest.importorskip("fcntl", reason="this system keeps no program away from a file")
     with journal(tmp_path / "x", {}, {}), pytest.raises(InputError, match="Another program is writing"):
@@ -341,9 +353,15 @@ def test_what_cannot_be_made_larger_is_one_sentence(tiny, small):
         (small, {"to": 32768}, "at most 16384"),
         (bare, {"to": 256}, "The picture does not say what it shows; give a prompt"),
         (small, {"to": 256, "windows": "5x5"}, "windows is 5x5"),
+        (small, {"to": 256, "width": 512}, "width says nothing of a larger picture, whose width is to"),
+        (small, {"to": "256"}, "to is '256', but must be a whole number"),
+        (small, {"to": 256.5}, "to is 256.5, but must be a whole number"),
+        ("small.jpg", {"to": 256}, "image must be a panorama or a picture, not str; open a file with Panorama.open"),
     ):
         with pytest.raises(InputError, match=said):
             tiny.upscale(given, **asked)
+    asked = tiny.upscale(small, **{**ASKED, "to": np.int64(256), "seed": np.int64(3)}).settings["used"]
+    assert (asked["width"], asked["seed"]) == (256, 3)
 
 
 def test_by_the_command_line(small, tmp_path):
@@ -410,6 +428,18 @@ def test_what_a_file_cannot_hold_is_told_before_anything_is_loaded(tmp_path):
         assert "WEBP holds at most 16383 pixels a side, but the picture is 16384 wide; save it as .png" in one.err
     assert said[2].code == 2
     assert "File name too long" in said[2].err
+    # What is wrong with a mask, with how it is kept, or with the state, too.
+    Image.new("L", (64, 64)).save(tmp_path / "odd.png")
+    (tmp_path / "t.png.state").write_bytes(b"something else")
+    more = ["upscale", "s.png", "a sea", "--to", "128"]
+    odd, grown, other = run_in(
+        [*more, "--mask", "odd.png"], [*more, "--mask-grow", "3"], [*more, "-o", "t.png"],
+        cwd=tmp_path, without=("torch",),
+    )  # fmt: skip
+    assert [one.code for one in (odd, grown, other)] == [2, 2, 2]
+    assert "64×64" in odd.err
+    assert "--mask-grow 3.0 has no effect" in grown.err
+    assert "t.png.state is no state of a run" in other.err
     assert "Traceback" not in said[2].err
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dit360_core.errors import InputError
+from dit360_core.sphere import views
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.views import directions, onto_sphere, project, rays, view
 from hypothesis import given, settings
@@ -33,6 +34,17 @@ CAMERAS = st.builds(
     pitch=st.floats(-90, 90),
     roll=st.floats(-180, 180),
 )
+
+
+def test_a_view_is_drawn_in_bands_that_nobody_sees(monkeypatch):
+    camera = Camera(width=50, height=41, fov=100, yaw=30, pitch=-20, roll=5)
+    whole = view(SPHERE, camera)
+    asked = []
+    monkeypatch.setattr(views, "BAND", 500)
+    monkeypatch.setattr(views, "rays", lambda *given: asked.append(given[2]) or rays(*given))
+    assert torch.allclose(view(SPHERE, camera), whole, atol=1e-6)
+    assert len(asked) > 1
+    assert (asked[0][0], asked[-1][1]) == (0, 41)
 
 
 @given(camera=CAMERAS)

@@ -21,6 +21,8 @@ from dit360_comfy.settings import recall, remember
 
 _SHARP = 16
 """Sides of a view that is as sharp as its panorama are multiples of it, as most models like them."""
+_MOST = 8192
+"""Pixels along a view's longest side."""
 _SAME = 1.5 / 255
 """Up to this a view's pixels are as they were seen: files round them to 8 bits."""
 
@@ -42,7 +44,7 @@ class DiT360PanoramaToView(Node):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Spec]]:
-        side = {"min": 0, "max": 8192, "step": 16}
+        side = {"min": 0, "max": _MOST, "step": 16}
         return {
             "required": {
                 "panorama": ("IMAGE", {"tooltip": "Twice as wide as high."}),
@@ -69,6 +71,7 @@ class DiT360PanoramaToView(Node):
             rows = int(planes.shape[-2])
             if not (width or height):
                 width = _SHARP * math.ceil(2 * math.tan(math.radians(fov) / 2) * rows / math.pi / _SHARP)
+                width = min(_MOST, width)
             camera = Camera(width=width or height, height=height or width, fov=fov, yaw=yaw, pitch=pitch, roll=roll)
             seen = []
             for one in planes:

@@ -312,6 +312,8 @@ def _useless(own: Mapping[str, str], photos: tuple[str, ...], to: int | None) ->
         found.add("region")
     if "image" not in own and not photos:
         found |= set(options_of(EditOptions))
+        if to is None:
+            found.add("denoise")
     return frozenset(found)
 
 

@@ -15,6 +15,7 @@ from dit360_core.batching.items import SAME_PICTURE, Item, digest
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build, changed_options
+from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.formats import Saving, format_of
 from dit360_core.panorama.picture import Panorama, check_holds, encoded
 from dit360_core.pipeline.editing.given import Given, Outline
@@ -154,8 +155,10 @@ class Painter:
             assert panorama is not None
             if not item.larger:
                 return panorama
-            options = changed_options(item.sampling)
-            to, prompt = options.pop("width"), options.pop("prompt")
+            # Of a larger picture a value may be another than the usual one, and an option's default.
+            usual = {name: getattr(item.sampling, name) for name in USUAL_LARGER}
+            options = {**changed_options(item.sampling), **usual}
+            to, prompt, _ = options.pop("width"), options.pop("prompt"), options.pop("height", None)
             if painted is None and given is not None:
                 options |= changed_options(given.options)
             mask = given.mask if painted is None and given is not None else None

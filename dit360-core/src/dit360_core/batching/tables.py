@@ -66,9 +66,14 @@ def _delimiter(text: str) -> str:
         except csv.Error:
             return (False, 0, 0)
         names = [_column(name) for name in header]
-        return ("prompt" in names, len(_KNOWN.intersection(names)), len(names))
+        return (_says_what(names), len(_KNOWN.intersection(names)), len(names))
 
     return max(_SIGNS, key=sense)
+
+
+def _says_what(names: list[str]) -> bool:
+    """Whether columns say what pictures show: in words, or by pictures that are made larger and tell it themselves."""
+    return "prompt" in names or {"image", "upscale"} <= set(names)
 
 
 def _column(cell: str) -> str:
@@ -82,7 +87,7 @@ def _columns(row: list[str]) -> list[str]:
     header = [_column(cell) for cell in row]
     while not header[-1]:  # spreadsheets write columns that were emptied
         header.pop()
-    if "prompt" not in header:
+    if not _says_what(header):
         found = ", ".join(header)[:80]
         raise InputError(f"the header has no column prompt, but {found}; name the columns in the first line.")
     twice = [name for name, count in Counter(header).items() if name and count > 1]

@@ -12,13 +12,26 @@ import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
 from dit360_core.cli.output import reporting
-from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadOptions, PhotoOptions, SampleOptions
+from dit360_core.options import (
+    DecodeOptions,
+    EditOptions,
+    LargerOptions,
+    LoadOptions,
+    PhotoOptions,
+    SampleOptions,
+    options_of,
+)
+from dit360_core.options.usual import USUAL_LARGER
 
 FAILED = 1
 """Exit code if some pictures could not be made."""
 
 # The list says the prompts; a model is loaded once, so its options are not needed twice.
 _ONCE = ("prompt", "attention_backend", "attention_slice_size", "log_memory_stats")
+_OF_BOTH = {
+    name: f"{options_of(SampleOptions)[name].default}; of a larger picture {usual}"
+    for name, usual in USUAL_LARGER.items()
+}
 
 
 def command() -> Callable[..., None]:
@@ -42,6 +55,8 @@ def command() -> Callable[..., None]:
         with reporting(logging.INFO if verbose else logging.WARNING) as console:
             from dit360_core.cli.work.batch import run
 
+            # Who says nothing of these has others for larger pictures.
+            options = {name: value for name, value in options.items() if name not in USUAL_LARGER or value is not None}
             failed = run(
                 console,
                 source,
@@ -141,7 +156,7 @@ def command() -> Callable[..., None]:
                 )
                 for name, (default, annotation) in own.items()
             ),
-            *parameters(SampleOptions, leave_out=_ONCE),
+            *parameters(SampleOptions, leave_out=_ONCE, unset=_OF_BOTH),
             *parameters(PhotoOptions),
             *parameters(EditOptions),
             *parameters(LargerOptions),

@@ -22,6 +22,7 @@ def parameters(
     called: Mapping[str, str] | None = None,
     required: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
+    unset: Mapping[str, str] | None = None,
 ) -> list[inspect.Parameter]:
     """The flags of one option class, those first that must be given.
 
@@ -30,10 +31,11 @@ def parameters(
     called: option → its flag, where that is not :func:`dit360_core.options.flag`.
     required: options that must be given here, whatever their default.
     defaults: option → its default here, where that is another.
+    unset: option → what leaving it out means here, where that is not the same for every picture.
     """
     found = [
         _parameter(
-            _with_default(option, defaults or {}),
+            _with_default(option, defaults or {}, unset or {}),
             (called or {}).get(option.name, flag(option.name)),
             subject_of(option.name) if grouped else None,
             option.name in required,
@@ -44,7 +46,9 @@ def parameters(
     return sorted(found, key=lambda one: one.default is not inspect.Parameter.empty)
 
 
-def _with_default(option: Option, defaults: Mapping[str, Any]) -> Option:
+def _with_default(option: Option, defaults: Mapping[str, Any], unset: Mapping[str, str]) -> Option:
+    if option.name in unset:
+        return attrs.evolve(option, default=None, optional=True, unset=unset[option.name])
     return attrs.evolve(option, default=defaults[option.name]) if option.name in defaults else option
 
 

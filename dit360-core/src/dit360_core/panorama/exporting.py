@@ -12,9 +12,10 @@ from PIL import Image
 
 from dit360_core.errors import InputError, named, setting
 from dit360_core.panorama.cubemaps import FORMS, LARGEST, LAYOUTS, SHAPES, check_size, laid_out, layout_of
-from dit360_core.panorama.formats import PLAIN
+from dit360_core.panorama.formats import FORMATS, PLAIN
 from dit360_core.panorama.gpano import properties_of
 from dit360_core.panorama.metadata import build_flat_xmp
+from dit360_core.panorama.opening import MOST_PIXELS, OPENED
 from dit360_core.panorama.picture import (
     Panorama,
     check_holds,
@@ -109,6 +110,9 @@ class Export:
             wide = max(1, min(LARGEST, wide))
         wide = max(1, round((high or 1) * 4 / 3)) if wide is None else wide
         high = max(1, round(wide * 3 / 4)) if high is None else high
+        for name, side in (("width", wide), ("height", high)):
+            if side > LARGEST:
+                raise InputError(f"{named(name)} would be {side}, but no side is over {LARGEST}; say it too.")
         angles = {name: getattr(self, name) or 0.0 for name in _ANGLES}
         return Camera(width=wide, height=high, fov=self.degrees, **angles)
 
@@ -127,14 +131,21 @@ def check_target(export: Export, out: Path, *, quality: int, force: bool) -> Non
             raise InputError(
                 f"Cannot write {out}: what is exported has 8 bits a channel; end its name in {', '.join(PLAIN)}."
             )
-    elif out.suffix.lower() in PLAIN:
+    elif out.suffix.lower() in FORMATS:
+        suffix = out.suffix.lower().removeprefix(".")
+        more = f", and say {setting('format', suffix)}" if suffix in SUFFIXES else ""
         raise InputError(
-            f"Six faces are written into a folder, and {out} is the name of a file; leave the suffix out, and say "
-            f"{setting('format', out.suffix.lower().removeprefix('.'))}."
+            f"Six faces are written into a folder, and {out} is the name of a file; leave the suffix out{more}."
         )
     elif force and out.is_dir():
         for path in _files(export, out).values():
             check_writable(path, force=True)
+            for suffix in FORMATS:
+                if suffix != path.suffix and path.with_suffix(suffix).exists():
+                    raise InputError(
+                        f"{path.with_suffix(suffix)} is there already and would be the same face as {path.name}; "
+                        "delete it, or choose another folder."
+                    )
     else:
         check_new_folder(out)
 
@@ -172,6 +183,12 @@ def write(
         warnings.warn(f"{panorama.file or 'The panorama'} is transparent in places, which is left out.", stacklevel=2)
     files = _files(export, out)
     size = _size(panorama, export)
+    if size[0] * size[1] > OPENED:
+        warnings.warn(
+            f"The {export.to} will have {size[0]}×{size[1]} pixels; dit360 itself opens so many only with "
+            f"{MOST_PIXELS}={size[0] * size[1]} in the environment, and other programs may not.",
+            stacklevel=2,
+        )
     for path in files.values():
         check_holds(PLAIN[path.suffix.lower()], size, f"the {export.to}")
     pictures = pictures_of(panorama, export)

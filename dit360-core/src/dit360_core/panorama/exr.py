@@ -30,6 +30,8 @@ EXR_MARK = b"\x76\x2f\x31\x01"
 _REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _KNEE, _PEAK = "dit360HighlightKnee", "dit360HighlightPeak"
 _MOST_CHANNELS = 64
+_BRIGHTEST = 65_504.0
+"""Of half floats; what float files hold beyond would overflow on the way to a screen's colours."""
 _LISTENING = threading.Lock()
 
 DISPLAY_REFERRED = (
@@ -178,11 +180,13 @@ def read_pixels(stream: IO[bytes], header: Header) -> Read:
         light = np.stack([plane[rows] for plane in colours], axis=-1)
         finite = np.isfinite(light).all(-1)
         unknown += int((~finite).sum())
-        light = np.nan_to_num(light, nan=0.0, posinf=65_504.0, neginf=0.0)
+        light = np.nan_to_num(light, nan=0.0, posinf=_BRIGHTEST, neginf=0.0)
         if alpha is not None:
             # Colours are multiplied by their opacity, as OpenEXR has it.
             covered = np.nan_to_num(alpha[rows])[..., None]
-            light = np.divide(light, covered, out=light, where=covered > 0)
+            with np.errstate(over="ignore"):  # of what has next to no opacity, cut below
+                light = np.divide(light, covered, out=light, where=covered > 0)
+        np.clip(light, -_BRIGHTEST, _BRIGHTEST, out=light)
         if matrix is not None:
             light = (light @ matrix.T).astype(np.float32)
         if header.expanded is not None:

@@ -81,7 +81,7 @@ def read_faces(paths: Sequence[Path], layout: str | None = None) -> Faces:
     """
     asked = None if layout is None else layout_of(layout)
     if len(paths) == 1 and paths[0].is_dir():
-        inside = sorted(path for path in _listed(paths[0]) if path.suffix.lower() in FORMATS)
+        inside = sorted(path for path in _listed(paths[0]) if path.suffix.lower() in FORMATS and path.name[0] != ".")
         return _six(inside, asked, str(paths[0]))
     if len(paths) == 1:
         return _one(paths[0], asked)

@@ -27,6 +27,8 @@ from dit360_core.panorama.levels import Floats, eight_bits, floats_of
 from dit360_core.panorama.metadata import Metadata, read_xmp
 from dit360_core.panorama.metrics import Blocks
 
+OPENED = 2 * 89_478_485
+"""Pixels of the largest picture that is opened unasked: twice Pillow's own bound."""
 MOST_PIXELS = "DIT360_MAX_PIXELS"
 """Environment variable: pixels that a picture may have, above what Pillow opens safely."""
 
@@ -295,6 +297,11 @@ def check_pixels(size: tuple[int, int], told: str) -> None:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     why = str(error) or type(error).__name__
+    if "unknown pixel mode" in why:  # Pillow's words for a TIFF with several numbers of 32 bits, or of 16 as floats
+        return InputError(
+            f"Cannot open {path}: its pixels are of a kind that is not read, such as floating-point numbers or over 16 "
+            "bits a channel; save it with 16, or as OpenEXR."
+        )
     return InputError(
         f"Cannot open {path}: the picture is damaged or cannot be read ({why}); make or download it again."
     )

@@ -360,6 +360,7 @@ class Panorama:
         pitch: float | None = None,
         fov: float | None = None,
         file: str | PathLike[str] | None = None,
+        data: bytes | None = None,
         force: bool = False,
     ) -> Path:
         """Writes an HTML page to look around in (one file, works offline) and opens it; returns its path.
@@ -373,6 +374,8 @@ class Panorama:
         fov: of its first view, in degrees over the longer side of the window, 20 … 120. None of these three: what the
         pose says. Where one is given, the view rests until it is touched.
         file: of the picture, whose name the command says; by default the one that it was read from.
+        data: the bytes of the picture's file, if every browser shows the same of them and it is at most 4096 wide;
+        None: it is written as JPEG.
         force: replace an existing file.
 
         Raises InputError if a number is out of its range, and InputError or Dit360Error as save does. A browser that
@@ -389,7 +392,7 @@ class Panorama:
         page = Path(path)
         picture = self if file is None else attrs.evolve(self, file=Path(file).name)
         said = attrs.evolve(about(picture), rests=(yaw, pitch, fov) != (None, None, None))
-        write_page(page, self.image, self.size, pose, said, force=force)
+        write_page(page, self.image if data is None else data, self.size, pose, said, force=force)
         if open_browser and not webbrowser.open(page.resolve().as_uri()):
             warnings.warn(f"No browser could be started; open {page} yourself.", stacklevel=2)
         return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from dit360_core.panorama.cubemaps import LARGEST, Axes
+from dit360_core.panorama.opening import OPENED
 from dit360_core.sphere import cube, planet, views
 from dit360_core.sphere.camera import Camera
 
@@ -27,7 +29,7 @@ def planet_size(height: int, fov: float) -> int:
     height: of the panorama, in pixels.
     fov: degrees over it.
     """
-    return min(LARGEST, planet.planet_size(height, fov))
+    return min(LARGEST, math.isqrt(OPENED), planet.planet_size(height, fov))
 
 
 def faces(panorama: Image.Image, size: int, axes: Axes) -> list[Image.Image]:

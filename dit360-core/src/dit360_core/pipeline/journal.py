@@ -16,14 +16,16 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy
-import torch
 
 from dit360_core.errors import Dit360Error, InputError
 from dit360_core.plugins.offers import FlowModel
 from dit360_core.system.atomic import check_name
+
+if TYPE_CHECKING:  # a state is looked at before anything heavy is loaded
+    import torch
 
 _MARK = b"dit360 state 2\n"
 _OLDER = (b"dit360 state 1\n",)
@@ -78,6 +80,8 @@ class Journal:
         self._append(answer)
 
     def _append(self, tensor: torch.Tensor) -> None:
+        import torch
+
         data = tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
         try:
             self._opened.seek(0, os.SEEK_END)
@@ -94,6 +98,8 @@ class Journal:
         self._records.append((at + _RECORD.size, len(data)))
 
     def _read(self, number: int, shape: tuple[int, ...]) -> torch.Tensor:
+        import torch
+
         at, size = self._records[number]
         if size != 4 * math.prod(shape):
             raise InputError(f"{self.path} holds the state of another run; delete it, or name another output.")
@@ -138,19 +144,37 @@ def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any], *, ke
     with opened:
         _alone(path, opened)
         before = _header(path, opened)
-        if before is None:
+        found = Journal(path, opened, drawn if before is None else before[DRAWN])
+        if before is not None:
+            found.find()
+            if found.answers:
+                _check_same(path, before["told"], told)
+        if before is None or (not found.answers and before["told"] != told):  # with no answer nothing is lost
             opened.seek(0)
             opened.truncate()
             opened.write(_MARK + json.dumps({"told": told, DRAWN: dict(drawn)}).encode() + b"\n")
             opened.flush()
-        else:
-            _check_same(path, before["told"], told)
-            drawn = before[DRAWN]
-        found = Journal(path, opened, drawn)
-        found.find()
+            found = Journal(path, opened, drawn)
         yield found
     if not keep:
         path.unlink(missing_ok=True)
+
+
+def check_state(path: Path) -> None:
+    """Raises InputError for a file that is there and is no state of a run, so that it is told before weights are read.
+
+    path: of the state.
+    """
+    check_name(path)
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as opened:
+            _header(path, opened)
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {path}: {error.strerror or error}; choose another folder for the output."
+        ) from error
 
 
 def check_room(path: Path, answers: int, size: int) -> None:

@@ -207,7 +207,7 @@ class Pipeline:
         decoding, editing = own_options(DecodeOptions, options), own_options(EditOptions, options)
         decode_options, edit_options = build(DecodeOptions, decoding), build(EditOptions, editing)
         enlarging = build_own(LargerOptions, options)
-        keeping = Keeping.of(enlarging, colours_of(image), asked.denoise)
+        keeping = Keeping.of(enlarging, colours_of(image), asked.denoise, getattr(image, "file", ""))
         own = given_by(larger(image, to, keeping), mask, None, edit_options)
         asked = own.outline.begin(asked)
         own.tell(asked)

@@ -32,6 +32,8 @@ _OF_THE_MODEL = (
 MOST_FAITHFUL = 0.5
 """Share made anew up to which, by default, what the smaller picture shows is kept: with more, what is new lies
 elsewhere than what was, and both would be seen."""
+ENLARGED = "enlarged"
+"""Under which name settings tell what a picture was made larger from."""
 _NO_NUMBERS = ("log_memory_stats",)
 """Options that decide about none."""
 
@@ -49,27 +51,32 @@ class Keeping:
     smaller: ``(H, 2H, 3)`` in 0 … 1.
     faithful: whether what it shows is kept.
     requested: options that were asked for.
+    file: of the smaller picture; empty: nobody says.
     """
 
     smaller: Floats
     faithful: bool
     requested: Mapping[str, Any]
+    file: str = ""
 
     @classmethod
-    def of(cls, asked: LargerOptions, smaller: Floats, denoise: float) -> Keeping:
+    def of(cls, asked: LargerOptions, smaller: Floats, denoise: float, file: str = "") -> Keeping:
         """As it is asked.
 
         smaller: ``(H, 2H, 3)`` in 0 … 1, the smaller picture.
+        file: its name; empty: nobody says.
         denoise: the share that is made anew.
         """
         keeps = asked.faithful == "always" or (asked.faithful == "auto" and denoise <= MOST_FAITHFUL)
-        return cls(smaller=smaller, faithful=keeps, requested=changed_options(asked))
+        return cls(smaller=smaller, faithful=keeps, requested=changed_options(asked), file=file)
 
     def told_in(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """A picture's settings with what was asked for and what is done."""
         requested, used = settings.get("requested", {}), settings.get("used", {})
         used = {**used, "faithful": self.faithful}
-        return {**settings, "requested": {**requested, **self.requested}, "used": used}
+        height, width = self.smaller.shape[:2]
+        origin = {"file": self.file, "width": width, "height": height}
+        return {**settings, "requested": {**requested, **self.requested}, "used": used, ENLARGED: {"from": origin}}
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """The larger picture ``(1, 3, H, W)`` in 0 … 1, with what is kept (:func:`faithful_to`), in place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,12 @@ def asked_of(
 
     Raises InputError for a picture without a prompt, and for a size that is none.
     """
-    check_larger(image, to)
+    for name in ("width", "height"):
+        if options.get(name) is not None:
+            raise InputError(
+                f"{named(name)} says nothing of a larger picture, whose width is {named('to')}; leave it out."
+            )
+    to = check_larger(image, to)
     words = prompt if prompt is not None else told_prompt(image)
     own = {
         name: value
@@ -55,13 +61,23 @@ def steps_of(whole: int, denoise: float) -> int:
     return max(LEAST_STEPS, math.ceil(whole * denoise))
 
 
-def check_larger(image: Panorama | Image, to: int) -> None:
-    """Raises InputError for a width that no larger picture can have.
+def check_larger(image: Panorama | Image, to: int) -> int:
+    """The width, as a number of Python's. Raises InputError for what is no picture, and no width of a larger one.
 
     to: in pixels.
     """
+    if not isinstance(image, Panorama | Image):
+        raise InputError(
+            f"{named('image')} must be a panorama or a picture, not {type(image).__name__}; open a file with "
+            "Panorama.open."
+        )
+    try:
+        to = operator.index(to)
+    except TypeError:
+        raise InputError(f"{named('to')} is {to!r:.80}, but must be a whole number of pixels.") from None
     check_width(to, above=image.width)
     check_wider(to, image.width)
+    return to
 
 
 def check_width(to: int, name: str = "to", *, above: int = 0) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from dit360_core.sphere.views import MARGIN, MOST_SAMPLES, at, centres, drawn, extended, sample, samples_for
+from dit360_core.sphere.views import BAND, MARGIN, MOST_SAMPLES, at, centres, drawn, extended, sample, samples_for
 
 Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 """The directions of a cube map's x, y and z on the sphere: (right, up, ahead) of each, one of them ±1."""
@@ -33,8 +33,6 @@ _FRAMES = torch.tensor(
 
 _ALIKE = 1.25
 """Pixels of a face's middle along one of a panorama, up to which they are of one size."""
-_BAND = 2**21
-"""Samples of a band of rows, so that what they need on the way stays small."""
 
 
 def face_size(height: int) -> int:
@@ -88,7 +86,7 @@ def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:
     size, samples = faces.shape[-1], samples_for(finer)
     atlas, turn = _atlas(faces), torch.tensor(axes, dtype=torch.float64)
     columns = centres(2 * height, samples)[None]
-    rows = max(1, _BAND // (columns.numel() * samples))
+    rows = max(1, BAND // (columns.numel() * samples))
     found = []
     for top in range(0, height, rows):
         looking = at(top + centres(min(rows, height - top), samples)[:, None], columns, height) @ turn.T
@@ -100,7 +98,7 @@ def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:
 def _rays(face: int, size: int, samples: int, axes: Axes) -> Iterator[torch.Tensor]:
     """Directions on the sphere of a face's samples, in bands of rows."""
     turn = torch.tensor(axes, dtype=torch.float64)
-    rows = max(1, _BAND // (size * samples**2))
+    rows = max(1, BAND // (size * samples**2))
     across = 2 * centres(size, samples) / size - 1
     for top in range(0, size, rows):
         down = 2 * (top + centres(min(rows, size - top), samples)) / size - 1

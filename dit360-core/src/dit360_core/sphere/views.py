@@ -7,7 +7,7 @@ square, so the first one's centre lies half a pixel inside the picture's edge.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from dit360_core.errors import InputError
 from dit360_core.sphere.camera import Camera
 
+BAND = 2**21
+"""Samples of a band of rows, so that what they need on the way stays small."""
 MOST_SAMPLES = 8
 """Along either side of a pixel: more would cost without being seen."""
 FINER = 2
@@ -31,12 +33,15 @@ def rotation(camera: Camera) -> torch.Tensor:
     return about_up @ about_right @ about_ahead
 
 
-def rays(camera: Camera, samples: int = 1) -> torch.Tensor:
+def rays(camera: Camera, samples: int = 1, rows: tuple[int, int] | None = None) -> torch.Tensor:
     """``(height·samples, width·samples, 3)`` float64: the directions that a camera's pixels look in.
 
     samples: along either side of a pixel.
+    rows: of pixels, from the first up to before the second; None: all.
     """
-    x, y = (centres(size, samples) - size / 2 for size in (camera.width, camera.height))
+    first, last = (0, camera.height) if rows is None else rows
+    x = centres(camera.width, samples) - camera.width / 2
+    y = first + centres(last - first, samples) - camera.height / 2
     plane = torch.stack(
         [
             (x * camera.pixel).expand(len(y), -1),
@@ -100,7 +105,14 @@ def view(panorama: torch.Tensor, camera: Camera) -> torch.Tensor:
     """
     # A pixel that covers several of the panorama's is the mean of as many samples, or it would shimmer.
     samples = samples_for(camera.pixel * panorama.shape[-2] / math.pi)
-    return drawn(panorama, [rays(camera, samples)], samples)
+    return drawn(panorama, _bands(camera, samples), samples)
+
+
+def _bands(camera: Camera, samples: int) -> Iterator[torch.Tensor]:
+    """The directions of a camera's samples, in bands of rows."""
+    rows = max(1, BAND // (camera.width * samples**2))
+    for top in range(0, camera.height, rows):
+        yield rays(camera, samples, (top, min(camera.height, top + rows)))
 
 
 def drawn(panorama: torch.Tensor, looking: Iterable[torch.Tensor], samples: int = 1) -> torch.Tensor:

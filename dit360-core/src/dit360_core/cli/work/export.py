@@ -12,7 +12,7 @@ from dit360_core.cli.output import harmless
 from dit360_core.panorama.cubemaps import FORMS, LAYOUTS, check_width
 from dit360_core.panorama.exporting import Export, check_target, write
 from dit360_core.panorama.importing import panorama_of, read_faces
-from dit360_core.panorama.picture import Panorama, check_quality, check_save
+from dit360_core.panorama.picture import Panorama, check_held, check_quality, check_save
 
 
 def export(console: Console, file: Path, output: Path, asked: dict[str, Any], quality: int, force: bool) -> None:
@@ -42,10 +42,14 @@ def import_(
 ) -> None:
     """Writes the panorama, and tells what was taken for what."""
     check_quality(quality)
-    check_save(output, force=force)
     if width is not None:
         check_width(width)
+    kind = check_save(output, force=force, width=width)
     read = read_faces(files, layout)
+    if width is None:
+        from dit360_core.sphere.cube import panorama_height  # with torch
+
+        check_held(kind, read.width or 2 * panorama_height(read.size))
     panorama = panorama_of(read, width)
     panorama.save(output, quality=quality, force=force)
     _tell(console, f"Wrote {output}: {panorama.width}×{panorama.height} pixels.")

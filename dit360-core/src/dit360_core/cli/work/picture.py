@@ -15,7 +15,7 @@ from dit360_core.cli.work.reports import print_report
 from dit360_core.errors import InputError
 from dit360_core.panorama import viewer
 from dit360_core.panorama.formats import FORMATS
-from dit360_core.panorama.picture import Panorama
+from dit360_core.panorama.picture import Panorama, open_file
 
 
 def show(
@@ -33,9 +33,10 @@ def show(
     viewer.check_first(yaw, pitch, fov)  # before a large picture is read
     if output is not None and output.suffix.lower() in FORMATS:
         raise InputError(f"The viewer is a page, and {output} is the name of a picture; end its name in .html.")
-    panorama = Panorama.open(file)
+    panorama, as_it_is = open_file(file)
+    data = file.read_bytes() if as_it_is and panorama.width <= viewer.WHOLE else None
     written = panorama.view(
-        output, open_browser=open_viewer or output is None, yaw=yaw, pitch=pitch, fov=fov, force=force
+        output, open_browser=open_viewer or output is None, yaw=yaw, pitch=pitch, fov=fov, data=data, force=force
     )
     console.print(f"Viewer: {written}", markup=False, soft_wrap=True)
     widest = viewer.WIDEST
@@ -137,7 +138,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     if not settings:
         return [*rows, ("made by", "unknown: the file holds no settings of dit360")]
     rows += [(name, str(settings[name])) for name in ("prompt", "negative_prompt") if settings.get(name)]
-    for section in ("requested", "used", "versions", "imported"):
+    for section in ("requested", "used", "versions", "imported", "exported", "enlarged"):
         content = settings.get(section) or {}
         if not isinstance(content, dict):
             rows.append((section, _short(content)))

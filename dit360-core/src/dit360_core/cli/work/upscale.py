@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 from rich.console import Console
 
 from dit360_core.cli.bar import LoadingBar, StepBar
@@ -15,11 +16,12 @@ from dit360_core.cli.work.generate import saved
 from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadOptions, build, build_own, own_options
 from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.picture import Panorama, check_save
+from dit360_core.pipeline.editing.given import Given
+from dit360_core.pipeline.journal import check_state
 from dit360_core.pipeline.loading import prepare
 from dit360_core.planning.larger import STATE, asked_of, check_larger, told_prompt
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import default_registry
-from dit360_core.system.atomic import check_name
 from dit360_core.system.durations import duration
 
 
@@ -41,22 +43,24 @@ def run(
     of_the_model = own_options(LoadOptions, options)
     loading = build(LoadOptions, of_the_model)
     decoding = build_own(DecodeOptions, options)
-    build_own(EditOptions, options)
+    editing = build_own(EditOptions, options)
     build_own(LargerOptions, options)
     target = output if output is not None else file.with_name(f"{file.stem}-{to}{file.suffix}")
     state = target.with_name(target.name + STATE)
     check_save(target, **saving, width=to)
-    check_name(state)
+    check_state(state)
     picture = Panorama.open_whole(file)
     check_larger(picture, to)
     words = prompt if prompt is not None else told_prompt(picture)
     hole = None if mask is None else open_mask(mask)
+    # Of the small picture, with which all is wrong that is with the large one; transparency is no mask here.
+    given = Given(image=attrs.evolve(picture, hole=None), mask=hole, options=editing)
     own = {name: value for name, value in options.items() if name not in of_the_model}
     started = time.perf_counter()
     with LoadingBar(console, loading.model):
         ready = prepare(loading, registry=default_registry())
         asked = asked_of(picture, words, to, own, ready.plan.model)
-        ready = prepare(loading, registry=default_registry(), picture=(asked, decoding), shown=hole is not None)
+        ready = prepare(loading, registry=default_registry(), picture=(asked, decoding), shown=given.keeps)
         with undisturbed():
             pipe = ready.load()
     loaded = time.perf_counter()
