@@ -86,14 +86,13 @@ def serving(folder: Path, *more: str, ready: bool = True) -> Iterator[Served]:
     command = [sys.executable, "-m", "dit360_core.cli", "serve", "--port", str(port), "-o", str(folder / "made"), *more]
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        told = state / f"server-{port}.json"
         deadline = time.monotonic() + PATIENCE
         found: dict[str, Any] = {}
         while found.get("pid") != process.pid:
             assert process.poll() is None, (folder / "log.txt").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-            if told.exists():
+            for told in state.glob(f"server-*-{port}.json"):
                 found = json.loads(told.read_text())
         server = Served(process, port, found["token"], folder / "made", state)
         if ready:

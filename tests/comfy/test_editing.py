@@ -203,7 +203,7 @@ def test_latents_for_other_samplers_have_a_mask_that_goes_on_over_the_edge():
 # ---------------------------------------------------------------------------------------------------------------- views
 
 
-def test_a_view_is_put_back_where_it_was_and_nothing_else_changes():
+def test_a_view_is_put_back_where_it_was_and_nothing_else_changes(caplog):
     panorama = sky()
     seen, mask, camera = run("DiT360PanoramaToView", panorama=panorama, **LOOKING, width=192, height=128)
     assert seen.shape == (1, 128, 192, 3)
@@ -235,6 +235,10 @@ def test_a_view_is_put_back_where_it_was_and_nothing_else_changes():
     )
     assert 0.3 < float(there.sum() / where.sum()) < 0.7
     assert torch.equal(half[there == 0], panorama[there == 0])
+    # The empty mask of a panorama that has none masks nothing, which nobody means.
+    none, _ = run("DiT360ViewToPanorama", panorama=panorama, view=1 - seen, **LOOKING, feather=2.0, mask=mask)
+    assert torch.equal(none, panorama)
+    assert "mask covers nothing of the view" in caplog.text
 
 
 def test_a_view_shows_a_mask_too_and_may_be_as_sharp_as_the_panorama():

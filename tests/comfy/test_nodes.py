@@ -606,6 +606,24 @@ def test_every_picture_becomes_twice_as_wide_as_high(mode, width, height):
     assert out.shape[0] == 2
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_transparent_pictures_are_evened_out_too(channels):
+    image = torch.linspace(0, 1, 64)[None, None, :, None].expand(1, 32, 64, channels).clone()
+    given = {
+        "enforce_2_1_ratio": True,
+        "fix_mode": "none",
+        "blend_edges": True,
+        "blend_width": 10,
+        "blend_mode": "cosine",
+    }
+    (out,) = run("Equirect360Process", image=image, **given)
+    assert out.shape == image.shape
+    assert (out[:, :, 0] - out[:, :, -1]).abs().max() < 0.2
+    image[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        run("Equirect360Process", image=image, **given)
+
+
 def test_a_picture_of_that_shape_is_the_same_one_and_its_settings_stay():
     image = remember(torch.rand(1, 20, 40, 3), [{"prompt": "x"}])
     (out,) = run(

@@ -307,6 +307,12 @@ def test_what_was_painted_is_the_mask_and_nothing_where_nothing_was(comfy):
     assert np.allclose(painted(mask="clear.png").numpy()[0], grey / 255, atol=1 / 255)
 
 
+def test_a_mask_of_16_bits_says_the_same_as_one_of_8(comfy):
+    levels = np.linspace(0, 65535, 16 * 32).astype(np.uint16).reshape(16, 32)
+    Image.fromarray(levels).save(comfy.input / "deep.png")
+    assert np.allclose(painted(mask="deep.png").numpy()[0], levels / 65535, atol=1 / 255)
+
+
 def test_a_mask_of_another_size_is_made_to_fit(comfy):
     large = np.zeros((64, 128), np.uint8)
     large[:32, 64:] = 255

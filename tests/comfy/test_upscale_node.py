@@ -32,6 +32,13 @@ def test_a_panorama_becomes_larger_as_by_the_core(pipe, words, tiny):
     assert told["cube_consistency"] == 1.0
 
 
+def test_inputs_that_a_graph_leaves_out_are_those_that_the_node_shows(pipe, words):
+    given = {name: value for name, value in UPSCALING.items() if name != "windows"}
+    (latents,) = run("DiT360Upscale", dit360_pipe=pipe, conditioning=words, image=sky(), **{**given, "steps": 1})
+    asked = recall(latents["samples"])[0]["requested"]
+    assert (asked["windows"], asked["cube_consistency"]) == ("auto", 1.0)
+
+
 def test_what_the_panorama_shows_stays_when_it_is_decoded(pipe, words):
     def made(latents):
         return run("DiT360Decode", samples=latents, dit360_pipe=pipe, auto_blend_edges=False)[0]

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -127,6 +128,21 @@ def test_what_a_server_has_not_made_is_made_here_with_the_seeds_that_follow(tmp_
     assert refused.exit_code == 2
     assert "The model is loaded here." in refused.output
     assert "none.jpg" in refused.output
+
+
+@pytest.mark.parametrize("status", [413, 429])
+def test_what_a_server_does_not_take_is_no_reason_to_fail(status, monkeypatch):
+    class Answer:
+        def __init__(self):
+            self.status = status
+
+        def read(self):
+            return b'{"error": {"message": "not so much"}}'
+
+    monkeypatch.setattr("http.client.HTTPConnection.request", lambda *given: None)
+    monkeypatch.setattr("http.client.HTTPConnection.getresponse", lambda self: Answer())
+    with pytest.raises(Gone, match="not so much"):
+        Server(place=place.Place(port=1, token="x", pid=1, loading={})).state()
 
 
 # -------------------------------------------------------------------------------------------------------- its own API
@@ -340,7 +356,7 @@ def test_the_page_is_opened_with_the_token_and_then_by_a_cookie_that_scripts_can
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such bits")
 def test_only_this_user_can_read_where_it_is(server):
-    told = server.state / f"server-{server.port}.json"
+    (told,) = server.state.glob(f"server-*-{server.port}.json")
     assert stat.S_IMODE(told.stat().st_mode) == 0o600
     assert json.loads(told.read_text())["port"] == server.port
 
@@ -475,6 +491,74 @@ def test_a_model_is_told_from_another_by_its_options_and_files_by_their_whole_pa
     assert identity(LoadOptions(model=str(tmp_path / "model"))) != before
 
 
+def test_a_server_with_less_memory_makes_what_waited(tmp_path):
+    from dit360_core.serving.working import Worker
+
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    wanted = Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})
+    Worker(LoadOptions(vram="12GB"), shelf).submit({"first": wanted})
+    assert list(shelf.left({})) != []
+    worker = Worker(LoadOptions(offload="none", evict="all"), shelf)
+    assert worker.start() == 1
+    job = worker.job("first")
+    deadline = time.monotonic() + 300
+    while not job.over:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    worker.stop()
+    assert job.status == "done"
+
+
+def test_a_stop_in_the_middle_of_a_long_step_is_no_crash(tmp_path, monkeypatch):
+    from dit360_core.serving.working import Worker
+
+    shelf = Shelf(tmp_path)
+    shelf.check()
+    worker = Worker(LoadOptions(), shelf)
+    goes_on, entered = threading.Event(), threading.Event()
+
+    def long(job):
+        entered.set()
+        goes_on.wait(300)
+
+    monkeypatch.setattr(worker, "_paint", long)
+    monkeypatch.setattr(worker._thread, "join", lambda timeout: None)  # nobody waits five seconds here
+    worker.start()
+    worker.submit({"first": Wanted(options={"prompt": "a sea"})})
+    assert entered.wait(300)
+    assert [path.name for path in (tmp_path / WAITING).iterdir()] == ["first.1.json"]
+    worker.stop()
+    assert [path.name for path in (tmp_path / WAITING).iterdir()] == ["first.json"]
+    goes_on.set()
+
+
+def test_the_address_that_others_may_see_is_good_once_and_for_a_minute(monkeypatch):
+    from dit360_core.serving import doors
+
+    now = [0.0]
+    monkeypatch.setattr(doors.time, "monotonic", lambda: now[0])
+    gate = doors.Doors(None, port=8360, token="the token")
+
+    def status(given):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": f"token={given}".encode(),
+                 "headers": [(b"host", b"127.0.0.1:8360")]}  # fmt: skip
+        asyncio.run(gate(scope, None, send))
+        return sent[0]["status"]
+
+    once = gate.once()
+    assert once != "the token"
+    assert [status(once), status(once), status("the token")] == [303, 401, 303]
+    late = gate.once()
+    now[0] = doors.SHORT + 1
+    assert status(late) == 401
+
+
 def test_what_waits_for_another_model_waits_on(tmp_path, caplog):
     shelf = Shelf(tmp_path)
     shelf.check()
@@ -497,6 +581,7 @@ def test_of_several_servers_each_is_told_and_of_those_that_were_killed_none(tmp_
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     running = [place.Place(port=port, token="t", pid=os.getpid(), loading={}) for port in (8360, 8361)]
+    place.tell(place.Place(port=8363, token="t", pid=10**11, loading={}))
     for one in (*running, place.Place(port=8362, token="t", pid=killed.pid, loading={})):
         place.tell(one)
     assert sorted(one.port for one in place.told()) == [8360, 8361]
@@ -521,11 +606,16 @@ def test_a_picture_that_cannot_be_written_is_held_and_asked_for_again(tmp_path, 
     while not job.over:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    worker.stop()
     assert job.status == "done"
     assert job.data
     assert any("disk is full" in line for line in job.told)
-    assert [number for number, _ in shelf.left({})] == ["first"]
+    assert worker.going() == [job]  # a page that is opened now saves it
+    assert worker.waiting() == 0
+    assert [path.name for path in (tmp_path / WAITING).iterdir()] == ["first.json"]  # and nobody calls that a crash
+    worker.cancel(job)  # whoever asked has it
+    worker.stop()
+    assert worker.going() == []
+    assert list(shelf.left({})) == []
 
 
 def test_a_silent_connection_is_closed(tmp_path, monkeypatch):

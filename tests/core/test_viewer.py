@@ -314,6 +314,7 @@ def test_the_view_comes_back_after_a_lost_context(browser, page):
 
 def test_what_no_graphics_device_holds_is_shown_smaller_and_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dit360_core.panorama.viewer.WIDEST", 32)
+    monkeypatch.setattr("dit360_core.panorama.viewer.WHOLE", 32)
     Image.new("RGB", (64, 32), (10, 200, 30)).save(tmp_path / "a.png")
     view(tmp_path / "a.png", output=tmp_path / "a.html", open_viewer=False, force=False)
     page = (tmp_path / "a.html").read_text("utf-8")

@@ -98,7 +98,8 @@ def _blended(image: torch.Tensor, width: int, mode: str) -> tuple[torch.Tensor, 
 
 def _ratio(image: torch.Tensor) -> float:
     """Infinite where most neighbouring columns are the same."""
-    return float(seam((image * 255).round().clamp(0, 255).byte().cpu().numpy()).ratio)
+    colours = image[..., :3].expand(-1, -1, 3)
+    return float(seam((colours * 255).round().clamp(0, 255).byte().cpu().numpy()).ratio)
 
 
 def _finite(ratio: float) -> float | None:

@@ -51,11 +51,17 @@ def read_mask(name: str, width: int, height: int) -> torch.Tensor:
         return torch.zeros(1, height, width)
     file = file_of(name)
     try:
-        with Image.open(file) as image:
+        with Image.open(file) as opened:
+            image: Image.Image = opened
             if image.width != 2 * image.height:
                 raise InputError(
                     f"The mask {name} is {image.width}×{image.height}, but a panorama's mask is twice as wide as high."
                 )
+            if image.mode.startswith("F"):
+                raise InputError(f"The mask {name} holds floating-point numbers; save it with 8 or 16 bits.")
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
+                levels = np.asarray(image).astype(np.float32) / 65_535
+                image = Image.fromarray((levels.clip(0, 1) * 255).round().astype(np.uint8))
             # What is transparent is not painted.
             clear = Image.new("RGBA", image.size, (0, 0, 0, 255))
             clear.alpha_composite(image.convert("RGBA"))

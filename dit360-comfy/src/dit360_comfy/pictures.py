@@ -22,6 +22,17 @@ SHAPES_DIFFER = 0.02
 """Of width over height, from which on two pictures are not of one shape."""
 
 
+def check_pictures(image: Any, name: str) -> None:
+    """Raises InputError for what is no IMAGE ``[B, H, W, C]`` in grey, RGB or RGBA, or holds what is no number.
+
+    name: of the input.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+        raise InputError(f"{name} has the shape {tuple(image.shape)}, but must be pictures in RGB.")
+    if not bool(image.isfinite().all()):
+        raise InputError(f"{name} holds numbers that are not finite; something before it failed.")
+
+
 def pictures(image: Any, name: str) -> torch.Tensor:
     """``(B, 3, H, W)`` fp32 of an IMAGE ``[B, H, W, C]``. An alpha channel is left out: ComfyUI has it as a MASK.
 
@@ -29,11 +40,8 @@ def pictures(image: Any, name: str) -> torch.Tensor:
 
     Raises InputError for what is no picture in grey or RGB.
     """
-    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
-        raise InputError(f"{name} has the shape {tuple(image.shape)}, but must be pictures in RGB.")
+    check_pictures(image, name)
     planes = host.plain(image[..., :3]).permute(0, 3, 1, 2)
-    if not bool(planes.isfinite().all()):
-        raise InputError(f"{name} holds numbers that are not finite; something before it failed.")
     return planes.expand(-1, 3, -1, -1).contiguous()
 
 

@@ -16,6 +16,7 @@ from dit360_comfy.pictures import panoramas, pictures, to_comfy
 
 def _layout() -> Spec:
     return list(LAYOUTS), {
+        "default": "plain",
         "tooltip": "Whose order and turns the faces have. plain: front, right, back, left, up, down, each as a camera "
         "sees it.",
     }  # fmt: skip
@@ -44,6 +45,7 @@ class DiT360PanoramaToCube(Node):
             "required": {
                 "panorama": ("IMAGE", {"tooltip": "Twice as wide as high."}),
                 "form": (list(FORMS), {
+                    "default": FORMS[0],
                     "tooltip": "faces: six pictures. cross: 4×3 faces, black where none is. strip: six side by side.",
                 }),
                 "layout": _layout(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from dit360_core.errors import InputError
 from dit360_core.options import DecodeOptions, build, check_size
 from dit360_core.plugins.registry import default_registry
 from dit360_core.system.phases import PhaseKind
@@ -16,7 +15,7 @@ from dit360_comfy.inputs import Control, Spec, asked, specs
 from dit360_comfy.keeping import kept_by
 from dit360_comfy.latents import from_comfy, to_comfy
 from dit360_comfy.nodes.base import Node, pipe_input
-from dit360_comfy.pictures import of_batch
+from dit360_comfy.pictures import of_batch, pictures
 from dit360_comfy.pipe import Pipe, pipe_of
 from dit360_comfy.settings import remember
 
@@ -83,7 +82,8 @@ class DiT360Decode(_Autoencoding):
                 pixels, told = decoded.tensor, dict(decoded.settings)
                 if kept:
                     keeping = of_batch(kept, len(images))
-                    pixels, told = keeping(pixels), keeping.told_in(told)
+                    with host.slow_things_shown():
+                        pixels, told = keeping(pixels), keeping.told_in(told)
                 image = pixels.permute(0, 2, 3, 1)
                 if auto_blend_edges:
                     image, (told["edges"],) = blended(image, width=10, mode="cosine")
@@ -111,9 +111,7 @@ class DiT360Encode(_Autoencoding):
     def run(self, image: Any, dit360_pipe: Any, **given: Any) -> tuple[Any]:
         pipe = pipe_of(dit360_pipe)
         options = tiling_options(pipe, given)
-        if image.ndim != 4 or image.shape[-1] not in (3, 4):
-            raise InputError(f"The image has the shape {tuple(image.shape)}, but must be pictures in RGB.")
-        pixels = host.plain(image[..., :3]).permute(0, 3, 1, 2)
+        pixels = pictures(image, "image")
         source = pipe.vae.at_hand
         with source.pipeline() as pipeline:
             made = []

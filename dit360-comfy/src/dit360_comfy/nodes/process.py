@@ -8,6 +8,7 @@ from dit360_comfy import host
 from dit360_comfy.edges import BLEND_MODES, FIX_MODES, blended, fitted
 from dit360_comfy.inputs import Spec
 from dit360_comfy.nodes.base import Node
+from dit360_comfy.pictures import check_pictures
 from dit360_comfy.settings import recall, remember
 
 
@@ -48,6 +49,7 @@ class Equirect360Process(Node):
     def run(
         self, image: Any, enforce_2_1_ratio: bool, fix_mode: str, blend_edges: bool, blend_width: int, blend_mode: str
     ) -> tuple[Any]:
+        check_pictures(image, "image")
         settings = [dict(told) for told in recall(image)]
         pixels = host.plain(image)
         changed = pixels

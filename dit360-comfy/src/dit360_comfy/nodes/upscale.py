@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import attrs
 from dit360_core.options import LargerOptions, SampleOptions, build
 from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.pipeline.editing.canvas import held_latents
@@ -42,7 +43,9 @@ _WINDOWS = Control(
 )  # fmt: skip
 _SOLVING = (_WINDOWS, *(control for control in SOLVING if control.option != "windows"))
 _FAITHFUL = Control(options=LargerOptions, option="faithful")
-_CUBE = USUAL_LARGER["cube_consistency"]
+_STEPS = attrs.evolve(
+    steps(150), tooltip="Steps of the part that is made anew. 0: the model's times denoise, at least 4."
+)
 
 
 class DiT360Upscale(Node):
@@ -69,11 +72,12 @@ class DiT360Upscale(Node):
                     "default": 4096, "min": 64, "max": MOST, "step": 32,
                     "tooltip": "Width of the larger panorama in pixels; its height is half of that.",
                 }),
-                **specs((_DENOISE, steps(150), guidance(), SEED)),
+                **specs((_DENOISE, _STEPS, guidance(), SEED)),
             },
             "optional": {
                 "mask": ("MASK", {
-                    "tooltip": "Where detail is made: 1, white. Elsewhere the picture is only resampled.",
+                    "tooltip": "Where detail is made: 1, white. Elsewhere it is the resampled picture, as the "
+                    "autoencoder has it; DiT360 Paste Back brings its very pixels back.",
                 }),
                 **specs((PADDING,)),
                 **specs(_SOLVING, advanced=ADVANCED),
@@ -104,9 +108,9 @@ class DiT360Upscale(Node):
         levels = None if mask is None else masks(mask, "mask")
         if levels is not None:
             tell_of_more(levels, "mask", len(planes), "image")
-        share = given.get("denoise", SampleOptions(prompt="any").denoise)
+        share = given.get("denoise", USUAL_LARGER["denoise"])
         options: dict[str, Any] = {
-            "cube_consistency": _CUBE, **sample_options(given, (_DENOISE,)), "width": width, "height": width // 2,
+            **USUAL_LARGER, **sample_options(given, (_DENOISE,)), "width": width, "height": width // 2,
         }  # fmt: skip
 
         enlarging = build(LargerOptions, asked((_FAITHFUL,), given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -18,6 +19,8 @@ from dit360_comfy.nodes.base import Node
 from dit360_comfy.nodes.spherical import degrees, placing
 from dit360_comfy.pictures import SHAPES_DIFFER, at_size, masks, of_batch, on_flat, panoramas, pictures, to_comfy
 from dit360_comfy.settings import recall, remember
+
+log = logging.getLogger("dit360")
 
 _SHARP = 16
 """Sides of a view that is as sharp as its panorama are multiples of it, as most models like them."""
@@ -144,6 +147,10 @@ class DiT360ViewToPanorama(Node):
                 inside = (covered == 1).float()
                 if levels is not None:
                     masked = on_flat(of_batch(levels, at), (wide, high), "mask")
+                    if not bool((masked >= 0.5).any()):
+                        log.warning(
+                            "mask covers nothing of the view, so nothing is put back; leave it unconnected for all."
+                        )
                     # What is masked to half and more, so that where nothing is nothing is changed.
                     inside *= (onto_sphere(masked[None], eye, int(own.shape[-2]))[0][0] >= 0.5).float()
                 share = pasting_share(inside, feather)

@@ -39,7 +39,7 @@ from dit360_core.planning.checks import check_names
 from dit360_core.planning.contents import contents_of
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
-from dit360_core.system.atomic import NameTaken
+from dit360_core.system.atomic import NameTaken, saved_elsewhere, write_whole
 from dit360_core.system.naming import existing
 
 log = logging.getLogger("dit360")
@@ -324,14 +324,19 @@ class Batch:
         item = painted.item
         for line in painted.told:
             log.warning("%s", f"{painted.worker}: {line}")
-        if painted.data is not None:
+        if (data := painted.data) is not None:
             try:
-                self.folder.write(item.name, painted.data, force=self._force)
+                self.folder.write(item.name, data, force=self._force)
                 state_of(self.folder.path, item).unlink(missing_ok=True)
             except NameTaken as error:
-                beside = self.folder.write(item.name, painted.data, force=False, beside=True)
+                beside = self.folder.write(item.name, data, force=False, beside=True)
                 why = f"{error.sentence.rstrip('.')}. This picture is not lost, it is {beside}."
                 painted = attrs.evolve(painted, data=None, error=Sentence(why))
+            except Dit360Error as error:  # the disk is full, or the folder went away
+                kept = saved_elsewhere(self.folder.path / item.name, functools.partial(write_whole, data), beside=False)
+                if kept is None:
+                    raise
+                raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
         status = "failed" if painted.data is None else "done"
         entry = {**self._entry(item, None), "status": status, "seconds": round(painted.seconds, 3)}
         if painted.worker:

@@ -132,7 +132,6 @@ def _value(path: Path, key: str, value: Any, option: Any, command: Any, *, check
         try:
             option.process_value(typer.Context(command), values if several else value)
         except typer.BadParameter as error:
-            raise InputError(f"{path}: {key}: {error.message.rstrip('.')}.") from error
-        except TypeError as error:  # of a file's name that is a number
-            raise InputError(f"{path}: {key} is {value!r:.80}, but must be a text.") from error
+            why = error.message.replace(" for <class 'pathlib.Path'>", "").rstrip(".")
+            raise InputError(f"{path}: {key} is {value!r:.80}: {why}.") from error
     return values if several else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import numbers
 from typing import Any
 
 import attrs
@@ -12,6 +11,7 @@ from dit360_core.errors import Sentence
 from dit360_core.options import aliases
 from dit360_core.options.checking import check
 from dit360_core.options.facts import options_of
+from dit360_core.system.numerals import pythons
 
 
 def option(
@@ -50,20 +50,11 @@ def option(
         "longest": longest,
         "replaces_a_part": replaces_a_part,
     }
-    return attrs.field(default=default, validator=_validate, converter=converter or _pythons, metadata=shown)
+    return attrs.field(default=default, validator=_validate, converter=converter or pythons, metadata=shown)
 
 
 def _validate(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     check(options_of(type(instance))[field.name], value)
-
-
-def _pythons(value: Any) -> Any:
-    """A number of NumPy's, as its random generators give them, as Python's; anything else as it is."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, int):
-        return int(value)
-    if isinstance(value, numbers.Real) and not isinstance(value, int | float):
-        return float(value)
-    return value
 
 
 def _our_name(kind: str, choices: tuple[str, ...], value: Any) -> Any:

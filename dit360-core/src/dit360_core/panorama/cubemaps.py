@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
-from typing import SupportsIndex
 
 import attrs
 from PIL import Image
@@ -95,13 +95,13 @@ def check_size(size: int, what: str = "size") -> None:
     size: in pixels.
     what: the option that it is.
     """
-    if isinstance(size, bool) or not isinstance(size, SupportsIndex) or not 1 <= int(size) <= LARGEST:
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= int(size) <= LARGEST:
         raise InputError(f"{named(what)} is {size}, but must be a whole number of pixels, 1 … {LARGEST}.")
 
 
 def check_width(width: int) -> None:
     """Raises InputError unless a panorama can be so many pixels wide: an even number, 2 … WIDEST."""
-    whole = isinstance(width, SupportsIndex) and not isinstance(width, bool)
+    whole = isinstance(width, numbers.Integral) and not isinstance(width, bool)
     if not whole or not 2 <= int(width) <= WIDEST or int(width) % 2:
         raise InputError(f"{named('width')} is {width}, but must be an even number of pixels, 2 … {WIDEST}.")
 

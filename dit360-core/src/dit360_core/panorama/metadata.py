@@ -20,6 +20,7 @@ import attrs
 from dit360_core.errors import InputError
 from dit360_core.panorama.gpano import GPANO, MADE, Area, Pose, properties_of
 from dit360_core.system.installed import installed_version
+from dit360_core.system.numerals import pythons
 
 XMP = "http://ns.adobe.com/xap/1.0/"
 XMP_NOTE = "http://ns.adobe.com/xmp/note/"
@@ -168,13 +169,21 @@ def parse_xmp(packet: bytes) -> Metadata:
     return read
 
 
+def _plain(value: object) -> object:
+    """A number of NumPy's as Python's. Raises TypeError for what JSON has not."""
+    found = pythons(value)
+    if found is value:
+        raise TypeError(f"{type(value).__name__} is none of its types")
+    return found
+
+
 def to_json(settings: object) -> str:
     """The settings as one line of JSON that XML can hold: what XML forbids is written as ``\\uXXXX``.
 
     Raises InputError if they are not JSON.
     """
     try:
-        text = json.dumps(settings, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(settings, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"The settings of a panorama must be JSON, but {error}; use only text, numbers, lists and dicts."

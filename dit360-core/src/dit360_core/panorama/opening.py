@@ -135,7 +135,8 @@ def read_picture(path: Path) -> Opened:
         metadata=metadata,
         coded=_turned(coded, turn, image.size),
         profile=profile,
-        as_it_is=embeddable and mode in ("RGB", "L"),
+        # A page is made to be passed on, and EXIF tells where and by whom a photo was made.
+        as_it_is=embeddable and mode in ("RGB", "L") and not told.exif,
         told=tuple(sentences),
         alpha=alpha,
         focal=focal_length(file),

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import numbers
 import tempfile
 import warnings
 import webbrowser
@@ -595,7 +596,7 @@ def check_held(format_name: str, width: int | None) -> None:
 
 def check_quality(quality: int) -> None:
     """Raises InputError unless it is a whole number from 1 to 100."""
-    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+    if isinstance(quality, bool) or not isinstance(quality, numbers.Integral) or not 1 <= quality <= 100:
         raise InputError(f"A quality of {quality} is none; give a whole number from 1 to 100.")
 
 

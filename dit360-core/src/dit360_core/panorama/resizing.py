@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
@@ -50,7 +52,9 @@ def resampled(floats: Floats, size: tuple[int, int]) -> Floats:
     return _by_planes(floats, size).clip(0, 1)
 
 
-def faithful_to(larger: Floats, smaller: Floats, out: Floats | None = None) -> Floats:
+def faithful_to(
+    larger: Floats, smaller: Floats, out: Floats | None = None, advance: Callable[[int], None] = lambda count: None
+) -> Floats:
     """A larger panorama with what a smaller one of it shows: reduced to that size, it is the smaller one again.
 
     Finer detail than the smaller one's pixels hold is the larger one's own. Iterative back-projection (Irani and Peleg,
@@ -60,6 +64,7 @@ def faithful_to(larger: Floats, smaller: Floats, out: Floats | None = None) -> F
     larger, smaller: ``(H, 2H, 3)``, coded as sRGB, 0 … 1. Not in linear light, where the filter's overshoot beside
     something bright would be seen in what is dark.
     out: where the result goes, which may be ``larger``; None: into a new array.
+    advance: called with the bytes that are done, :func:`faithful_bytes` at most in all; what it raises ends it.
     """
     high, wide = smaller.shape[:2]
     small, large = (wide, high), (larger.shape[1], larger.shape[0])
@@ -71,8 +76,14 @@ def faithful_to(larger: Floats, smaller: Floats, out: Floats | None = None) -> F
             if float(np.square(missing).mean()) < _MISSING**2:
                 break
             plane += _plane(missing, large)
+            advance(plane.nbytes)
         np.clip(plane, 0, 1, out=kept[..., channel])
     return kept
+
+
+def faithful_bytes(larger: Floats) -> int:
+    """What :func:`faithful_to` goes through at most, in bytes."""
+    return _ROUNDS * larger.nbytes
 
 
 def _by_planes(floats: Floats, size: tuple[int, int]) -> Floats:

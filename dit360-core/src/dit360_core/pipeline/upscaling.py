@@ -18,9 +18,10 @@ from dit360_core.errors import InputError, named
 from dit360_core.options import REPLACING, LargerOptions, SampleOptions, changed_options
 from dit360_core.panorama.levels import Floats, eight_bits, floats_of
 from dit360_core.panorama.picture import Panorama
-from dit360_core.panorama.resizing import enlarged, faithful_to
+from dit360_core.panorama.resizing import enlarged, faithful_bytes, faithful_to
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.journal import Journal, journal
+from dit360_core.system.progress import underway
 
 log = logging.getLogger("dit360")
 
@@ -83,7 +84,8 @@ class Keeping:
         if self.faithful:
             log.info("What the smaller picture shows is brought back.")
             shown = pixels[0].permute(1, 2, 0).numpy()
-            faithful_to(shown, self.smaller, out=shown)
+            with underway("Bringing detail back", faithful_bytes(shown)) as progress:
+                faithful_to(shown, self.smaller, out=shown, advance=progress.advance)
         return pixels
 
     def resampled(self, to: int) -> Floats:

@@ -25,7 +25,7 @@ Told = Callable[[Mapping[str, Any]], None]
 
 
 class Gone(Dit360Error):
-    """The server does not answer any more."""
+    """The server does not answer any more, or does not take the request."""
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +91,8 @@ class Server:
             message = str(json.loads(data)["error"]["message"])
         except (ValueError, KeyError, TypeError):
             raise Gone(f"The server at {self.place.address} answers with {answer.status}.") from None
-        if answer.status in (401, 404, 421):  # another server than the one that was told of, or one that began anew
+        # Another server than the one that was told of, one that began anew, or one that does not take so much.
+        if answer.status in (401, 404, 413, 421, 429):
             raise Gone(message)
         raise (InputError if answer.status == 400 else Dit360Error)(message)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,8 @@ def tell(place: Place) -> Path:
     """Writes where the server is, for this user's eyes only."""
     path = _file(place.port)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.glob(_file("*").name):  # of those that were killed
-        if (gone := _read(other)) is not None and not psutil.pid_exists(gone.pid):
+    for other in _files():  # of those that were killed
+        if (gone := _read(other)) is not None and not _lives(gone):
             other.unlink(missing_ok=True)
     with write_atomic(path, force=True) as file:
         if os.name == "posix":
@@ -71,17 +73,36 @@ def withdraw(place: Place) -> None:
 
 def told() -> list[Place]:
     """Servers that told where they are and whose processes live, the latest first."""
-    try:
-        files = sorted(state_folder().glob(_file("*").name), key=lambda path: path.stat().st_mtime, reverse=True)
-    except OSError:
-        return []
-    found = [place for path in files if (place := _read(path)) is not None]
+    found = [(place, _written(path)) for path in _files() if (place := _read(path)) is not None]
     # Of a process that was killed the port may be another program's by now, which must not see the token.
-    return [place for place in found if psutil.pid_exists(place.pid)]
+    return [place for place, _ in sorted(found, key=lambda pair: pair[1], reverse=True) if _lives(place)]
 
 
 def _file(port: int | str) -> Path:
-    return state_folder() / f"server-{port}.json"
+    # The folder may be one of several machines.
+    return state_folder() / f"server-{re.sub(r'[^A-Za-z0-9.-]', '-', platform.node())}-{port}.json"
+
+
+def _files() -> list[Path]:
+    try:
+        return list(state_folder().glob(_file("*").name))
+    except OSError:
+        return []
+
+
+def _written(path: Path) -> float:
+    """When a file was; 0 of one that is gone by now."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _lives(place: Place) -> bool:
+    try:
+        return bool(psutil.pid_exists(place.pid))
+    except (OverflowError, ValueError):  # a number that is no process's
+        return False
 
 
 def _read(path: Path) -> Place | None:

@@ -79,8 +79,10 @@ class Shelf:
             raise InputError(
                 f"Cannot write into {self.folder} ({error.strerror or error}); choose another folder."
             ) from error
-        with lock:
+        try:
             yield
+        finally:
+            lock.release()
 
     # ----------------------------------------------------------------------------------------------------- pictures
 
@@ -182,9 +184,9 @@ class Shelf:
                 log.warning("The request in %s cannot be read (%s); delete the file.", path, error)
         for asked, count in others.items():
             log.warning(
-                "%d requests in %s wait for a server with another model or other options (%s); start one, or delete "
+                "Requests in %s wait for a server with another model or other options: %d for %s. Start one, or delete "
                 "the files.",
-                count, self.folder / WAITING, asked if asked != "{}" else "the default",
+                self.folder / WAITING, count, asked if asked != "{}" else "the default",
             )  # fmt: skip
 
     def _waiting(self, number: str) -> Path:

@@ -258,6 +258,7 @@ class Web:
             "error": plain(job.error),
             "wrong": job.wrong,
             "name": job.name,
+            "format": job.wanted.format[1:],
             "seconds": round(job.seconds, 3),
             "told": [plain(line) for line in job.told],
             **job.settings,
@@ -312,6 +313,9 @@ class Web:
                 kind = "invalid_request_error" if job.wrong else "server_error"
                 return _wrong(plain(job.error) or "The picture was cancelled.", 400 if job.wrong else 500, kind=kind)
         found = [await run_in_threadpool(self._data, job) for job in jobs]
+        for job in jobs:
+            if job.unsaved:
+                await run_in_threadpool(self._worker.cancel, job)
         seeds = [job.settings["seed"] for job in jobs]
         settings = jobs[0].settings
         return JSONResponse(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dit360_core.batching.items import SAME_PICTURE
 from dit360_core.batching.painting import listening
 from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, build_own, changed_options
@@ -43,6 +44,8 @@ MOST_UPLOADED = 2**30
 """Bytes of all files that come with requests which wait."""
 REMEMBERED, HELD = 64, 8
 """Requests that are done, of which a client may still ask, and how many of their pictures are held in memory."""
+_HOW = SAME_PICTURE - {"precision", "quantization_mode"}
+"""Options of a model that do not change what pictures show."""
 PREVIEW = 384
 """Columns of previews, about."""
 
@@ -107,7 +110,8 @@ class Worker:
     ) -> None:
         """idle: seconds without a request after which the weights leave memory; 0: they stay."""
         self._loading, self._shelf, self._idle = loading, shelf, min(idle, threading.TIMEOUT_MAX)
-        self._model = identity(loading, files=False)
+        # What decides how pictures are computed may be another after a crash, which it may have caused.
+        self._model = {name: value for name, value in identity(loading, files=False).items() if name not in _HOW}
         self._registry = registry or default_registry()
         self._ready: Prepared | None = prepare(loading, registry=self._registry)
         self._plan = self._ready.plan
@@ -116,6 +120,7 @@ class Worker:
         self._queue: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
         self._ending = False
+        self._running: Job | None = None
         self._thread = threading.Thread(target=self._run, name="dit360 model", daemon=True)
 
     # ------------------------------------------------------------------------------------------------------- outside
@@ -169,6 +174,9 @@ class Worker:
 
     def cancel(self, job: Job) -> None:
         """It is not made, or not to its end; of one that is done, nobody wants the picture from here any more."""
+        if job.unsaved:  # whoever asked has it, or does not want it
+            job.unsaved = False
+            self._shelf.done(job.number)
         with self._changed:
             job.cancelled, job.data = True, None
             waits = job in self._queue
@@ -178,13 +186,13 @@ class Worker:
             self._end(job, "cancelled")
 
     def going(self) -> list[Job]:
-        """Those that are being made, and those that wait, in their order."""
+        """Those that are being made, and those that wait, in their order; and those whose file could not be written."""
         with self._changed:
-            return [job for job in self._jobs.values() if not job.over]
+            return [job for job in self._jobs.values() if not job.over or job.unsaved]
 
     def waiting(self) -> int:
         """How many wait or are being made."""
-        return len(self.going())
+        return sum(not job.over for job in self.going())
 
     @property
     def loaded(self) -> bool:
@@ -207,6 +215,10 @@ class Worker:
             self._ending = True
             self._changed.notify_all()
         self._thread.join(timeout=5)
+        with self._changed:  # in the middle of a long step, which ends with the process
+            running, self._running = self._running, None
+        if running is not None and running.wanted.keep:
+            self._shelf.leave(running.number)
 
     # -------------------------------------------------------------------------------------------------------- inside
 
@@ -229,6 +241,8 @@ class Worker:
         started = time.perf_counter()
         if job.wanted.keep:
             self._shelf.begin(job.number)
+        with self._changed:
+            self._running = job
         with listening() as told:
             try:
                 with telling(partial(self._slow, job)):
@@ -236,9 +250,7 @@ class Worker:
                 status = "done"
             except _Cancelled:
                 if self._ending and not job.cancelled:
-                    if job.wanted.keep:
-                        self._shelf.leave(job.number)
-                    return  # it waits in the folder
+                    return  # it waits in the folder, and "stop" says that it was not begun
                 status = "cancelled"
             except Exception as error:
                 log.debug("%s", job.number, exc_info=True)
@@ -246,6 +258,8 @@ class Worker:
                 job.wrong = isinstance(error, InputError)
                 log.error("A picture could not be made: %s", job.error)
                 status = "failed"
+        with self._changed:
+            self._running = None
         job.told, job.seconds, job.preview = tuple(told), time.perf_counter() - started, None
         self._end(job, status)
 
@@ -253,7 +267,9 @@ class Worker:
         # What it was made from may be large, and is used up.
         job.wanted = attrs.evolve(job.wanted, files={})
         # Before anybody is told: who sees it ended finds nothing that waits.
-        if job.wanted.keep and not job.unsaved:
+        if job.unsaved:
+            self._shelf.leave(job.number)
+        elif job.wanted.keep:
             self._shelf.done(job.number)
         self._tell(job, status=status, doing="")
 
@@ -362,9 +378,9 @@ class Worker:
         log.info("Nothing was asked for %g s; the weights have left memory.", self._idle)
 
     def _forget(self) -> None:
-        over = [number for number, job in self._jobs.items() if job.over]
+        over = [number for number, job in self._jobs.items() if job.over and not job.unsaved]
         for number in over[: max(0, len(over) - REMEMBERED)]:
             del self._jobs[number]
-        held = [job for job in self._jobs.values() if job.data is not None]
+        held = [job for job in self._jobs.values() if job.data is not None and not job.unsaved]
         for job in held[: max(0, len(held) - HELD)]:
             job.data = None

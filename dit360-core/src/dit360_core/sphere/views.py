@@ -186,7 +186,12 @@ def _near(camera: Camera, height: int) -> torch.Tensor:
     most = math.cos(min(math.pi, math.atan(half) + 2 * math.pi / height))
     # Single numbers are near enough, since a pixel's width is allowed for.
     ahead = rotation(camera)[:, 2].float()
-    return (directions(height).float() @ ahead >= most).flatten().nonzero().flatten()
+    columns, rows = centres(2 * height, 1)[None], max(1, BAND // (2 * height))
+    seen = []
+    for top in range(0, height, rows):  # of a large panorama all directions would take gigabytes
+        looking = at(top + centres(min(rows, height - top), 1)[:, None], columns, height).float()
+        seen.append((looking @ ahead >= most).flatten().nonzero().flatten() + top * 2 * height)
+    return torch.cat(seen)
 
 
 MARGIN = 3

@@ -122,16 +122,23 @@ def names_beside(path: Path, suffix: str) -> Iterator[Path]:
     return (path.with_name(f"{stem}-{number}{suffix}") for number in count(2))
 
 
-def saved_elsewhere(path: Path, save: Callable[[Path], object]) -> Path | None:
+def write_whole(data: bytes, path: Path) -> None:
+    """Writes a new file. Raises what :func:`write_atomic` raises."""
+    with write_atomic(path) as file:
+        file.write(data)
+
+
+def saved_elsewhere(path: Path, save: Callable[[Path], object], *, beside: bool = True) -> Path | None:
     """Saves what took long to make and could not be saved as ``path``; returns where it now is, None: nowhere.
 
     save: writes a file of the name that it is given. Raises NameTaken if that is taken, else Dit360Error.
+    beside: whether its folder is looked at again.
 
     That is beside it, under the first free name (``name-2.jpg``), if another program took the name; otherwise, or if
     that does not work either, a new folder among the temporary files.
     """
     with contextlib.suppress(Dit360Error):
-        for name in islice(names_beside(path, path.suffix), 98):
+        for name in islice(names_beside(path, path.suffix), 98 if beside else 0):
             with contextlib.suppress(NameTaken):
                 save(name)
                 return name

@@ -370,13 +370,18 @@ export class Viewer {
       "+": () => this.#zoom(1 / 1.2), "=": () => this.#zoom(1 / 1.2), "-": () => this.#zoom(1.2), _: () => this.#zoom(1.2),
       Home: () => this.view(HOME), 0: () => this.view(HOME),
       PageUp: () => this.choose(this.index - 1), PageDown: () => this.choose(this.index + 1),
-      p: () => event.repeat || this.brush.click(), P: () => event.repeat || this.brush.click(),
+      p: () => event.repeat || this.#brushKey(), P: () => event.repeat || this.#brushKey(),
       f: () => event.repeat || this.fullScreen(), F: () => event.repeat || this.fullScreen(),
     };
     if (!Object.hasOwn(acts, event.key)) return;
     event.preventDefault();
     event.stopPropagation();                             // to the page, these keys are shortcuts
     acts[event.key]();
+  }
+
+  // There is nothing to paint on before the first picture, and where none can be looked around in.
+  #brushKey() {
+    if (!this.tools.hidden && !this.brush.hidden) this.brush.click();
   }
 
   /** Ends everything and gives back what it held. */

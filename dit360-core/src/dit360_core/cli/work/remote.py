@@ -33,7 +33,7 @@ from dit360_core.panorama.photos import Photo, parsed
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.serving.asking import Gone, Server, server_for
 from dit360_core.serving.wanted import LONGEST_PROMPT, MOST_PHOTOS, Upload, Wanted, upload_of
-from dit360_core.system.atomic import saved_elsewhere, write_atomic
+from dit360_core.system.atomic import saved_elsewhere, write_atomic, write_whole
 from dit360_core.system.durations import duration
 
 
@@ -98,7 +98,7 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
         with write_atomic(output, force=force) as file:
             file.write(data)
     except Dit360Error as error:  # the disk is full, or another program took the name
-        kept = saved_elsewhere(output, partial(_write, data))
+        kept = saved_elsewhere(output, partial(write_whole, data))
         if kept is None:
             raise
         raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
@@ -109,11 +109,6 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
         markup=False,
         soft_wrap=True,
     )
-
-
-def _write(data: bytes, path: Path) -> None:
-    with write_atomic(path) as file:
-        file.write(data)
 
 
 class _Following:

@@ -20,6 +20,7 @@ function begin() {
   reading.disconnect();
   const FOV = { least: 20, most: 120 };
   const ROTATION = 3;                                    // degrees a second, before the first touch
+  const LOST = 4000;                                     // milliseconds after which a lost device does not come back
   const MOST_PIXELS = 4096 * 2304;                       // drawn at once; more costs time and shows nothing
 
   const $ = (id) => document.getElementById(id);
@@ -248,6 +249,17 @@ function begin() {
     zoomBy(Math.exp(clamp(pixels, -240, 240) * (event.ctrlKey ? 0.01 : 0.0014)));   // ctrl: a pinch on a touchpad
   }, { passive: false });
 
+  // Safari's pinch on a touchpad; on a touch screen it comes beside the fingers, which have been seen to.
+  let scale = 1;
+  for (const name of ["gesturestart", "gesturechange", "gestureend"]) {
+    canvas.addEventListener(name, (event) => {
+      event.preventDefault();
+      if (name === "gesturestart") scale = 1;
+      if (!pointers.size) zoomBy(scale / event.scale);
+      scale = event.scale;
+    });
+  }
+
   // ---------------------------------------------------------------------------------------------- keys, buttons
 
   const enter = root.requestFullscreen || root.webkitRequestFullscreen;
@@ -282,9 +294,11 @@ function begin() {
 
   const keep = () => trying(async () => {
     if (!drawing) return;
+    if (headset.on) throw new Error("The view is in the headset; leave that first.");
     touched();
     still();
     await settled();
+    if (canvas.getContext("webgl")?.isContextLost()) throw new Error("This device has stopped drawing the view; there is nothing to save.");
     await saveCanvas(canvas, () => draw(false), viewName(file, view));
   });
 
@@ -408,8 +422,9 @@ function begin() {
     }
     // Each step is a task of its own, as the page is to react meanwhile.
     const pause = () => new Promise((go) => setTimeout(go));
+    let gl;
     try {
-      const gl = deviceOf(canvas);
+      gl = deviceOf(canvas);
       await pause();
       drawing = new Drawing(gl, picture, pose, $("tiles"), arrived);
     } catch (error) {
@@ -420,8 +435,18 @@ function begin() {
     if (detail < Number(picture.getAttribute("width"))) note(`Shown at ${detail}×${detail / 2}: this device holds no more.`);
     // What the view needs may not have been read yet.
     if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", wake);
-    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    canvas.addEventListener("webglcontextrestored", () => { drawing.prepare(); wake(); });
+    let lost;
+    canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault();
+      lost = setTimeout(() => flat("This device has stopped drawing the view; load the page again to look around."), LOST);
+    });
+    canvas.addEventListener("webglcontextrestored", () => {
+      clearTimeout(lost);
+      root.classList.remove("flat");
+      $("message").hidden = true;
+      drawing.prepare();
+      wake();
+    });
     root.classList.remove("loading");
     watchSize();
     lookAtAddress();

@@ -135,7 +135,7 @@ async function follow(told) {
   if (told.status === "cancelled") return say("Stopped.");
   say(`${told.width}×${told.height}, seed ${told.seed_text}, ${told.seconds.toFixed(1)} s. ${told.told.join(" ")}`);
   if (told.name) show(told.name);
-  else download(told.number);
+  else download(told);
   await list();
 }
 
@@ -152,9 +152,8 @@ async function preview({ number, version }) {
 }
 
 /** A picture that the folder does not take is given to the browser. */
-function download(number) {
-  const address = `/api/jobs/${number}/picture`;
-  make("a", { href: address, download: `panorama.${$("format").value}` }).click();
+function download({ number, format }) {
+  make("a", { href: `/api/jobs/${number}/picture`, download: `panorama.${format}` }).click();
 }
 
 /** Opens a page of the viewer, which looks where the last one did. */
@@ -191,7 +190,7 @@ async function list() {
   const pictures = await ask("/api/pictures");
   $("pictures").replaceChildren(...pictures.map((one) => {
     const address = `/pictures/${encodeURIComponent(one.name)}`, prompt = one.settings.prompt || one.name;
-    const image = make("img", { src: `${address}/small`, alt: prompt, loading: "lazy" });
+    const image = make("img", { src: `${address}/small?${one.changed}`, alt: prompt, loading: "lazy" });
     const open = make("button", { type: "button", className: "open", title: "Look around", onclick: () => { show(one.name); edit(false); scrollTo(0, 0); } }, image);
     return make("li", {}, open, make("p", { textContent: prompt, title: prompt }), make("div", { className: "row" },
       make("button", { type: "button", textContent: "Use these settings", onclick: () => { edit(false); use(one); } }),
@@ -224,7 +223,8 @@ async function resume() {
   const going = await ask("/api/jobs"), told = going.find(({ number }) => number === sessionStorage.getItem("job"));
   if (job || $("make").disabled) return;
   if (!told) {
-    if (going.length) say(`${going.length} picture${going.length === 1 ? " is" : "s are"} being made for others, or waiting.`);
+    const others = going.filter(({ status }) => status !== "done").length;
+    if (others) say(`${others} picture${others === 1 ? " is" : "s are"} being made for others, or waiting.`);
     return;
   }
   job = told.number;

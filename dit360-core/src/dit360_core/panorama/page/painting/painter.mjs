@@ -47,7 +47,7 @@ export class Painter {
   saved = 0;                           // revision of the mask that is in a file
 
   #host;
-  #stroke = null;                      // {pointer, event, value, at}; the pointer "keys" is the middle of the view
+  #stroke = null;                      // {pointer, type, event, value, at}; the pointer "keys" is the middle of the view
   #over = null;                        // where the pointer is, in CSS pixels of the canvas
   #byKeys = false;                     // the brush is in the middle, until the pointer moves
   #ring;
@@ -71,9 +71,9 @@ export class Painter {
   turn(on = !this.on) {
     if (on === this.on) return;
     this.#end();
-    this.on = on;
     this.said = "";
     if (on && !this.mask) this.#begin();
+    this.on = on;
     if (on) this.mask.changedAll();
     this.#tell("mode");
   }
@@ -195,7 +195,7 @@ export class Painter {
   #start(pointer, event, erase) {
     this.said = "";
     this.mask.begin();
-    this.#stroke = { pointer, event, value: erase ? KEPT : PAINTED, at: null };
+    this.#stroke = { pointer, type: event.pointerType, event, value: erase ? KEPT : PAINTED, at: null };
     this.#goOn();
   }
 
@@ -231,12 +231,15 @@ export class Painter {
     if (!this.on) return false;
     const eraser = event.pointerType === "pen" && event.button === 5;
     if (this.#stroke) {
-      if (event.pointerType !== "touch" || this.#stroke.pointer === "keys") return true;
-      const { event: first } = this.#stroke;
+      const { event: first, type, pointer } = this.#stroke, palm = type === "touch" && event.pointerType === "pen";
+      // A hand rests beside the pen that it holds, before it or after.
+      if (!palm && (event.pointerType !== "touch" || type === "pen" || pointer === "keys")) return true;
       this.#end(event.timeStamp - first.timeStamp < REGRET);
       this.#hover(null);
-      this.#host.take(first);                              // two fingers move the camera
-      return false;
+      if (!palm) {
+        this.#host.take(first);                            // two fingers move the camera
+        return false;
+      }
     }
     if (this.tool === "look" || this.#host.busy() || !(event.button === 0 || eraser)) return false;
     event.preventDefault();
