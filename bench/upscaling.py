@@ -3,6 +3,7 @@
     python bench/upscaling.py                  # the tables, about half an hour on two cores
     python bench/upscaling.py --pictures 4     # four pictures instead of thirty-two
     python bench/upscaling.py --default-only --largest 4096
+    python bench/upscaling.py --default-only --smallest 4096 --largest 4096 --pictures 8 --renders 0
 
 Pictures of 512×256 are made larger, with windows that know their place in the whole, with those that do not, and
 without what the small picture shows (`--faithful never`). Beside each number stands that of the small picture resampled
@@ -91,6 +92,7 @@ def verdict(judge: judging.Judge, picture: dit360.Panorama) -> dict[str, str]:
 def main(
     pictures: Annotated[int, typer.Option(help="Of each row.")] = 32,
     largest: Annotated[int, typer.Option(help="Width of the last size.")] = 2048,
+    smallest: Annotated[int, typer.Option(help="Width of the first size.")] = 1024,
     default_only: Annotated[bool, typer.Option(help="Leave out the ways that are not the default.")] = False,
     renders: Annotated[int, typer.Option(help="Of the second table; 0: none.")] = 12,
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench/results/upscaling.json"),
@@ -99,7 +101,7 @@ def main(
     pipe, judge = dit360.load("tiny", precision="fp32", device="cpu"), judging.load()
     sources = [pipe.generate(p.text, width=WIDTH, seed=seed) for seed, p in enumerate(held_out(pictures))]
     rows = []
-    for width in [size for size in (1024, 2048, 4096) if size <= largest]:
+    for width in [size for size in (1024, 2048, 4096) if smallest <= size <= largest]:
         windows = Windows.of_pixels((width, width // 2), (WIDTH, WIDTH // 2))
         plain = [resampled(picture, width) for picture in sources]
         rows.append({"width": width, "way": "Lanczos alone", **told(plain, plain, sources, windows, judge, 0.0)})

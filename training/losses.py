@@ -1,4 +1,5 @@
-"""DiT360's losses beside the plain one: turned about the vertical axis (yaw), and on the faces of a cube.
+"""Losses beside the plain one: DiT360's, turned about the vertical axis (yaw) and on the faces of a cube; and one of
+where tokens meet.
 
 Both are given the error of a predicted velocity in latents. The published yaw loss turns the prediction and the target
 by the same angle and compares them again. A turn by whole columns only reorders the squares that are summed, so that
@@ -74,3 +75,17 @@ def cube_faces(latents: Tensor) -> Tensor:
 def cube(error: Tensor) -> Tensor:
     """Mean squared error (B,) on the faces of a cube, which is that of the error (B, C, h, w) seen there."""
     return (cube_faces(error) ** 2).mean((1, 2, 3, 4))
+
+
+def joints(error: Tensor, *, around: bool = True) -> Tensor:
+    """Mean squared step (B,) of the error (B, C, h, w) where two tokens of 2x2 latents meet.
+
+    A token's latents come out of one product, and those of its neighbours out of others. What they err by may differ by
+    a step there, which is seen as a grid, and most of all at the meridian, where a neighbour is a copy.
+
+    around: the last column meets the first.
+    """
+    before, behind = error[..., 1::2], error[..., 0::2].roll(-1, -1)
+    steps = (before - behind)[..., : None if around else -1]
+    down = error[..., 1:-1:2, :] - error[..., 2::2, :]
+    return (steps**2).mean((1, 2, 3)) + (down**2).mean((1, 2, 3))

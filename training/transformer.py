@@ -139,6 +139,7 @@ def main(
     importance: Annotated[
         float, typer.Option(help="Exponent at σ 1 of how much a latent changes a picture, by which its errors count.")
     ] = 1.0,
+    joints: Annotated[float, typer.Option(help="Weight of the error's steps where tokens meet.")] = 0.25,
     double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
     single: Annotated[int, typer.Option(help="Single blocks.")] = 6,
     heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,
@@ -150,7 +151,7 @@ def main(
 ) -> None:
     """Trains for the given minutes, or goes on from the checkpoint."""
     shape = double, single, heads
-    recipe = Recipe(padding, yaw, equivariance, cube, importance)
+    recipe = Recipe(padding, yaw, equivariance, cube, importance, joints)
     plan = Plan(minutes, distil_from, large_from, batch, peak, recipe, shape, workers, threads, device, compiled, state)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that stopping this process stops its workers
     with tempfile.TemporaryDirectory() as folder:

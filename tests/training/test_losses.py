@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.losses import cube, cube_faces, equivariance, published_yaw, turn
+from training.losses import cube, cube_faces, equivariance, joints, published_yaw, turn
 
 
 def error(height: int = 16) -> torch.Tensor:
@@ -55,3 +55,21 @@ def test_the_cube_has_no_seam_at_the_meridian() -> None:
 
 def test_the_cube_loss_of_a_constant_error_is_its_square() -> None:
     assert torch.allclose(cube(torch.full((1, 4, 16, 32), 3.0)), torch.tensor([9.0]))
+
+
+def test_only_steps_where_tokens_meet_count_at_the_joints() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(2, 3, 4, 8, generator=generator).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    error = tokens + 7
+    found = joints(error)
+    across = (tokens[..., 1::2] - tokens[..., 0::2].roll(-1, -1)).square().mean((1, 2, 3))
+    down = (tokens[..., 1:-1:2, :] - tokens[..., 2::2, :]).square().mean((1, 2, 3))
+    assert torch.allclose(found, across + down)
+    assert torch.allclose(joints(error.roll(2, -1)), found)  # the meridian is a joint like any other
+    assert torch.allclose(joints(torch.full((1, 3, 8, 16), 5.0)), torch.zeros(1))
+
+
+def test_the_edges_of_a_window_meet_nothing() -> None:
+    ramp = torch.arange(8.0).expand(1, 1, 4, 8)
+    assert float(joints(ramp, around=False)) == 1
+    assert float(joints(ramp)) == (1 + 1 + 1 + 49) / 4

@@ -41,6 +41,7 @@ def trainer(encoders: text.Text, recipe: Recipe, device: str = "cpu", gains: tor
         (Recipe(padding=2, yaw=0.5), {"plain", "yaw"}),
         (Recipe(cube=0.5), {"plain", "cube"}),
         (Recipe(equivariance=0.5), {"plain", "equivariance"}),
+        (Recipe(joints=0.5), {"plain", "joints"}),
     ],
 )
 def test_each_loss_is_there_when_it_is_asked_for(encoders: text.Text, recipe: Recipe, names: set[str]) -> None:
@@ -51,7 +52,9 @@ def test_each_loss_is_there_when_it_is_asked_for(encoders: text.Text, recipe: Re
 
 def test_every_loss_changes_what_is_learned(encoders: text.Text) -> None:
     weights = []
-    for recipe in (Recipe(), Recipe(padding=0), Recipe(yaw=0.5), Recipe(cube=0.5), Recipe(equivariance=0.5)):
+    recipes = [Recipe(), Recipe(padding=0)]
+    recipes += [Recipe(yaw=0.5), Recipe(cube=0.5), Recipe(equivariance=0.5), Recipe(joints=1.0)]
+    for recipe in recipes:
         one = trainer(encoders, recipe)
         for _ in range(3):  # the first steps only leave the zeros that the model starts with
             one.train_step("small", 2, 1e-2)
