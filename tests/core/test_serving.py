@@ -49,6 +49,14 @@ def png(width=128, height=64, colour=(90, 120, 160)):
     return buffer.getvalue()
 
 
+def wait_for(*jobs):
+    """Until nothing more becomes of them."""
+    deadline = time.monotonic() + 300
+    while not all(job.over for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 # --------------------------------------------------------------------------------------------------- commands use it
 
 
@@ -502,10 +510,7 @@ def test_a_server_with_less_memory_makes_what_waited(tmp_path):
     worker = Worker(LoadOptions(offload="none", evict="all"), shelf)
     assert worker.start() == 1
     job = worker.job("first")
-    deadline = time.monotonic() + 300
-    while not job.over:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(job)
     worker.stop()
     assert job.status == "done"
 
@@ -602,10 +607,7 @@ def test_a_picture_that_cannot_be_written_is_held_and_asked_for_again(tmp_path, 
     worker = Worker(LoadOptions(), shelf)
     worker.start()
     (job,) = worker.submit({"first": Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})})
-    deadline = time.monotonic() + 300
-    while not job.over:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(job)
     assert job.status == "done"
     assert job.data
     assert any("disk is full" in line for line in job.told)
@@ -666,10 +668,7 @@ def test_a_folder_that_goes_wrong_ends_no_server(tmp_path, monkeypatch):
     worker.start()
     wanted = Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})
     jobs = [worker.submit({f"{number}": wanted})[0] for number in range(2)]
-    deadline = time.monotonic() + 300
-    while not all(job.over for job in jobs):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(*jobs)
     assert [job.status for job in jobs] == ["done", "done"]
     # All of a request are taken, or none.
     monkeypatch.undo()
@@ -745,10 +744,7 @@ def test_a_folder_that_went_away_ends_a_request_and_hangs_nobody(tmp_path, monke
     monkeypatch.setattr(shelf, "begin", gone)
     worker.start()
     (job,) = worker.submit({"first": Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})})
-    deadline = time.monotonic() + 300
-    while not job.over:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(job)
     assert job.status == "failed"
     assert "not connected" in job.error
     worker.stop()
@@ -764,10 +760,7 @@ def test_a_server_may_wait_for_ever(tmp_path):
     wanted = Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})
     for number in ("first", "second"):
         (job,) = worker.submit({number: wanted})
-        deadline = time.monotonic() + 300
-        while not job.over:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(job)
         assert job.status == "done"
     worker.stop()
 
@@ -789,10 +782,7 @@ def test_while_a_model_is_read_it_is_told_how_far_that_is_and_may_be_stopped(tmp
     worker.start()
     wanted = Wanted(options={"prompt": "a sea", "width": 128, "steps": 1})
     jobs = [worker.submit({number: wanted})[0] for number in ("first", "second")]
-    deadline = time.monotonic() + 300
-    while not all(job.over for job in jobs):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(*jobs)
     worker.stop()
     assert [job.status for job in jobs] == ["cancelled", "done"]
     assert ("loading", "Reading weights 0%") in heard
