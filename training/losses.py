@@ -1,7 +1,7 @@
 """Losses beside the plain one: DiT360's, turned about the vertical axis (yaw) and on the faces of a cube; and one of
 where tokens meet.
 
-Both are given the error of a predicted velocity in latents. The published yaw loss turns the prediction and the target
+All are given the error of a predicted velocity in latents. The published yaw loss turns the prediction and the target
 by the same angle and compares them again. A turn by whole columns only reorders the squares that are summed, so that
 form is the plain loss once more (and by other angles a slightly blurred plain loss). What it is named for, that the
 model treats all yaws alike, needs a second evaluation of the model on the turned input: `equivariance`.

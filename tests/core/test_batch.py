@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -572,6 +574,24 @@ def test_a_full_disk_ends_the_run_and_leaves_what_is_finished(tmp_path):
     (whole,) = (path for path in (tmp_path / "out").iterdir() if path.suffix in (".png", ".part"))
     assert Panorama.open(whole).settings["prompt"] == "castle 0"
     assert [entry["status"] for entry in Folder(tmp_path / "out").entries().values()] == ["done", "pending", "pending"]
+
+
+def test_a_picture_that_its_folder_does_not_take_is_kept_elsewhere(tmp_path, monkeypatch):
+    written(tmp_path / "list.jsonl", {"prompt": "a castle", "width": 128})
+
+    def full(*given, **how):
+        raise Dit360Error("Cannot write out/a.png: No space left on device; see that there is space.")
+
+    monkeypatch.setattr(Folder, "write", full)
+    with pytest.raises(Dit360Error, match=r"No space left .* the picture is not lost, it is ") as told:
+        list(
+            Batch(
+                tmp_path / "list.jsonl", tmp_path / "out", model="tiny", steps=1, format="png", quality=np.int64(90)
+            ).run()
+        )
+    kept = Path(str(told.value).rpartition("it is ")[2].rstrip("."))
+    assert Panorama.open(kept).settings["prompt"] == "a castle"
+    shutil.rmtree(kept.parent)
 
 
 # -------------------------------------------------------------------------------------------------------- interruptions

@@ -565,6 +565,18 @@ def test_a_viewer_holds_the_file_as_it_is(tmp_path):
     assert base64.b64encode((tmp_path / "s.png").read_bytes()).decode() in (tmp_path / "s.html").read_text()
 
 
+def test_a_page_tells_nothing_that_a_camera_wrote(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    SMOOTH.image.save(tmp_path / "e.jpg", exif=exif)
+    SMOOTH.image.save(tmp_path / "x.jpg", xmp=b"<x:xmpmeta>exif:GPSLatitude</x:xmpmeta>")
+    told = dit360(["view", "e.jpg", "-o", "e.html"], ["view", "x.jpg", "-o", "x.html"], cwd=tmp_path)
+    assert [one.code for one in told] == [0, 0]
+    for name in ("e", "x"):
+        data = base64.b64encode((tmp_path / f"{name}.jpg").read_bytes()).decode()
+        assert data[:200] not in (tmp_path / f"{name}.html").read_text()
+
+
 def test_a_viewer_replaces_no_picture(tmp_path):
     SMOOTH.save(tmp_path / "s.png")
     before = (tmp_path / "s.png").read_bytes()

@@ -138,8 +138,8 @@ def test_what_a_server_has_not_made_is_made_here_with_the_seeds_that_follow(tmp_
     assert "none.jpg" in refused.output
 
 
-@pytest.mark.parametrize("status", [413, 429])
-def test_what_a_server_does_not_take_is_no_reason_to_fail(status, monkeypatch):
+@pytest.mark.parametrize(("status", "kind"), [(413, Gone), (429, Dit360Error)])
+def test_what_is_too_large_for_a_server_is_made_without_it_and_a_full_one_is_an_error(status, kind, monkeypatch):
     class Answer:
         def __init__(self):
             self.status = status
@@ -149,8 +149,9 @@ def test_what_a_server_does_not_take_is_no_reason_to_fail(status, monkeypatch):
 
     monkeypatch.setattr("http.client.HTTPConnection.request", lambda *given: None)
     monkeypatch.setattr("http.client.HTTPConnection.getresponse", lambda self: Answer())
-    with pytest.raises(Gone, match="not so much"):
+    with pytest.raises(kind, match="not so much") as told:
         Server(place=place.Place(port=1, token="x", pid=1, loading={})).state()
+    assert type(told.value) is kind
 
 
 # -------------------------------------------------------------------------------------------------------- its own API

@@ -41,6 +41,7 @@ from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import NameTaken, saved_elsewhere, write_whole
 from dit360_core.system.naming import existing
+from dit360_core.system.numerals import pythons
 
 log = logging.getLogger("dit360")
 
@@ -132,7 +133,10 @@ class Batch:
         """
         part, parts = shard_of(shard)
         self.source, self.folder = Path(source), Folder(Path(folder), (part, parts))
-        self._saving, self._force = Saving(quality=quality, bits=bits, expand_highlights=expand_highlights), force
+        self._saving, self._force = (
+            Saving(quality=pythons(quality), bits=bits, expand_highlights=expand_highlights),
+            force,
+        )
         self._registry = registry or default_registry()
         of_a_picture = {name for cls in OF_A_LINE for name in options_of(cls)}
         # What both have, such as attention_backend, is the model's: it is loaded for these pictures alone.
@@ -145,6 +149,7 @@ class Batch:
             raise InputError(
                 f"{named('format')} is {format!r}, but must be one of: {', '.join(s[1:] for s in FORMATS)}."
             )
+        quality = pythons(quality)
         if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
             raise InputError(f"{named('quality')} is {quality!r}, but must be a whole number, 1 … 100.")
         if engine == "ray" and registry is not None:

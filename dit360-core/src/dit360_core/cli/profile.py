@@ -134,4 +134,6 @@ def _value(path: Path, key: str, value: Any, option: Any, command: Any, *, check
         except typer.BadParameter as error:
             why = error.message.replace(" for <class 'pathlib.Path'>", "").rstrip(".")
             raise InputError(f"{path}: {key} is {value!r:.80}: {why}.") from error
+        except (TypeError, AttributeError) as error:  # of older versions of typer, for numbers where a text must be
+            raise InputError(f"{path}: {key} is {value!r:.80}, which it does not take.") from error
     return values if several else value

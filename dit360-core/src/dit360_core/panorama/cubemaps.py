@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 
 import attrs
 from PIL import Image
 
 from dit360_core.errors import InputError, UnknownName, named
+from dit360_core.system.numerals import pythons
 
 Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 """As :data:`dit360_core.sphere.cube.Axes`: (right, up, ahead) of a cube map's x, y and z."""
@@ -95,14 +95,15 @@ def check_size(size: int, what: str = "size") -> None:
     size: in pixels.
     what: the option that it is.
     """
-    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= int(size) <= LARGEST:
+    size = pythons(size)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST:
         raise InputError(f"{named(what)} is {size}, but must be a whole number of pixels, 1 … {LARGEST}.")
 
 
 def check_width(width: int) -> None:
     """Raises InputError unless a panorama can be so many pixels wide: an even number, 2 … WIDEST."""
-    whole = isinstance(width, numbers.Integral) and not isinstance(width, bool)
-    if not whole or not 2 <= int(width) <= WIDEST or int(width) % 2:
+    width = pythons(width)
+    if isinstance(width, bool) or not isinstance(width, int) or not 2 <= width <= WIDEST or width % 2:
         raise InputError(f"{named('width')} is {width}, but must be an even number of pixels, 2 … {WIDEST}.")
 
 

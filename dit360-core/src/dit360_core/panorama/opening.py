@@ -52,7 +52,7 @@ class Opened:
     metadata: of its XMP.
     coded: the blocks in which its pixels were coded, if any.
     profile: the name of the colour profile that it was converted from, or nothing.
-    as_it_is: whether its bytes show any browser the same picture.
+    as_it_is: whether its bytes show any browser the same picture, and tell nothing else.
     told: what could not be used, one sentence each, to follow the file's name.
     alpha: its transparency (mode L, 255: opaque), upright; None: all of it is opaque.
     focal: millimetres of the lens on 35 mm film, as EXIF says; None: it does not.
@@ -92,6 +92,8 @@ def read_picture(path: Path) -> Opened:
                 raise _Unreadable(f"it has over 16 bits a channel ({file.mode}); save it with 16")
             coded = _blocks(file, stream)
             mode = file.mode
+            # A page is made to be passed on, and these tell where and by whom a photo was made.
+            private = bool(told.exif or "photoshop" in file.info or (told.xmp and b"dit360" not in told.xmp))
             # Nothing but what was read with care: texts can lie in `info` under the names of anything.
             file.info = {"exif": told.exif, "xmp": told.xmp, **_transparency(file)}
             upright, turn = _upright(file)
@@ -135,8 +137,7 @@ def read_picture(path: Path) -> Opened:
         metadata=metadata,
         coded=_turned(coded, turn, image.size),
         profile=profile,
-        # A page is made to be passed on, and EXIF tells where and by whom a photo was made.
-        as_it_is=embeddable and mode in ("RGB", "L") and not told.exif,
+        as_it_is=embeddable and mode in ("RGB", "L") and not private,
         told=tuple(sentences),
         alpha=alpha,
         focal=focal_length(file),

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import math
-import numbers
 import tempfile
 import warnings
 import webbrowser
@@ -36,6 +35,7 @@ from dit360_core.panorama.tiff import deep_tiff
 from dit360_core.panorama.viewer import About, looking, write_page
 from dit360_core.sphere.camera import Camera
 from dit360_core.system.atomic import check_writable, saved_elsewhere, write_atomic
+from dit360_core.system.numerals import pythons
 
 
 def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
@@ -562,11 +562,11 @@ def encoded_with(packet: bytes, shown: Image.Image, format_name: str, quality: i
         chunks.add_itxt("XML:com.adobe.xmp", packet, zip=False)
         shown.save(buffer, "PNG", pnginfo=chunks, icc_profile=None)
     elif format_name == "WEBP":
-        shown.save(buffer, "WEBP", quality=quality, xmp=packet)
+        shown.save(buffer, "WEBP", quality=int(quality), xmp=packet)
     elif format_name == "AVIF":
-        shown.save(buffer, "AVIF", quality=quality, subsampling="4:4:4", xmp=packet)
+        shown.save(buffer, "AVIF", quality=int(quality), subsampling="4:4:4", xmp=packet)
     else:
-        shown.save(buffer, "JPEG", quality=quality, subsampling=0, xmp=packet)
+        shown.save(buffer, "JPEG", quality=int(quality), subsampling=0, xmp=packet)
     return buffer.getvalue()
 
 
@@ -596,7 +596,8 @@ def check_held(format_name: str, width: int | None) -> None:
 
 def check_quality(quality: int) -> None:
     """Raises InputError unless it is a whole number from 1 to 100."""
-    if isinstance(quality, bool) or not isinstance(quality, numbers.Integral) or not 1 <= quality <= 100:
+    quality = pythons(quality)
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise InputError(f"A quality of {quality} is none; give a whole number from 1 to 100.")
 
 

@@ -92,7 +92,7 @@ class Server:
         except (ValueError, KeyError, TypeError):
             raise Gone(f"The server at {self.place.address} answers with {answer.status}.") from None
         # Another server than the one that was told of, one that began anew, or one that does not take so much.
-        if answer.status in (401, 404, 413, 421, 429):
+        if answer.status in (401, 404, 413, 421):
             raise Gone(message)
         raise (InputError if answer.status == 400 else Dit360Error)(message)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
-import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ def told() -> list[Place]:
 
 
 def _file(port: int | str) -> Path:
-    # The folder may be one of several machines.
-    return state_folder() / f"server-{re.sub(r'[^A-Za-z0-9.-]', '-', platform.node())}-{port}.json"
+    # On a cluster, the folder may be one of several machines.
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:12] if sys.platform == "linux" else "here"
+    return state_folder() / f"server-{machine}-{port}.json"
 
 
 def _files() -> list[Path]:

@@ -188,7 +188,7 @@ class Web:
         return JSONResponse(self._news(job), status_code=202)
 
     async def going(self, request: Request) -> Response:
-        """Those that are being made or wait, in their order."""
+        """Those that are being made or wait, in their order; and those that the folder did not take."""
         return JSONResponse([{**self._news(job), "prompt": job.wanted.prompt} for job in self._worker.going()])
 
     async def news(self, request: Request) -> Response:
@@ -313,9 +313,6 @@ class Web:
                 kind = "invalid_request_error" if job.wrong else "server_error"
                 return _wrong(plain(job.error) or "The picture was cancelled.", 400 if job.wrong else 500, kind=kind)
         found = [await run_in_threadpool(self._data, job) for job in jobs]
-        for job in jobs:
-            if job.unsaved:
-                await run_in_threadpool(self._worker.cancel, job)
         seeds = [job.settings["seed"] for job in jobs]
         settings = jobs[0].settings
         return JSONResponse(

@@ -43,9 +43,10 @@ MOST_WAITING = 100
 MOST_UPLOADED = 2**30
 """Bytes of all files that come with requests which wait."""
 REMEMBERED, HELD = 64, 8
-"""Requests that are done, of which a client may still ask, and how many of their pictures are held in memory."""
+"""Requests that are done, of which a client may still ask, and how many of their pictures are held in memory: of those
+that could not be written, as many as are remembered."""
 _HOW = SAME_PICTURE - {"precision", "quantization_mode"}
-"""Options of a model that do not change what pictures show."""
+"""Options of a model that say how it is computed, and not what pictures show; from some ``auto`` decides the rest."""
 PREVIEW = 384
 """Columns of previews, about."""
 
@@ -381,6 +382,8 @@ class Worker:
         over = [number for number, job in self._jobs.items() if job.over and not job.unsaved]
         for number in over[: max(0, len(over) - REMEMBERED)]:
             del self._jobs[number]
-        held = [job for job in self._jobs.values() if job.data is not None and not job.unsaved]
-        for job in held[: max(0, len(held) - HELD)]:
-            job.data = None
+        # Of those that could not be written the request stays in the folder, so that none is lost for ever.
+        for unsaved, most in ((False, HELD), (True, REMEMBERED)):
+            held = [job for job in self._jobs.values() if job.data is not None and job.unsaved is unsaved]
+            for job in held[: max(0, len(held) - most)]:
+                job.data, job.unsaved = None, False

@@ -255,7 +255,7 @@ function begin() {
     canvas.addEventListener(name, (event) => {
       event.preventDefault();
       if (name === "gesturestart") scale = 1;
-      if (!pointers.size) zoomBy(scale / event.scale);
+      if (!pointers.size && !painter.painting) zoomBy(scale / event.scale);
       scale = event.scale;
     });
   }
@@ -295,10 +295,10 @@ function begin() {
   const keep = () => trying(async () => {
     if (!drawing) return;
     if (headset.on) throw new Error("The view is in the headset; leave that first.");
+    if (canvas.getContext("webgl")?.isContextLost()) throw new Error("This device has stopped drawing the view; there is nothing to save.");
     touched();
     still();
     await settled();
-    if (canvas.getContext("webgl")?.isContextLost()) throw new Error("This device has stopped drawing the view; there is nothing to save.");
     await saveCanvas(canvas, () => draw(false), viewName(file, view));
   });
 
@@ -422,9 +422,8 @@ function begin() {
     }
     // Each step is a task of its own, as the page is to react meanwhile.
     const pause = () => new Promise((go) => setTimeout(go));
-    let gl;
     try {
-      gl = deviceOf(canvas);
+      const gl = deviceOf(canvas);
       await pause();
       drawing = new Drawing(gl, picture, pose, $("tiles"), arrived);
     } catch (error) {
