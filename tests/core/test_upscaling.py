@@ -372,6 +372,13 @@ def test_by_the_command_line(small, tmp_path):
     )
     assert done.code == 0, done.err
     assert "Saved s-256.png (256×128 of 128×64, 9 windows, seed 1" in done.err
+    assert "was made with" not in done.err
+    other = {**small.settings, "used": {**small.settings["used"], "model": "dit360"}}
+    dit360.Panorama(small.image, other).save(tmp_path / "o.png")
+    (told,) = run_in(["upscale", "o.png", "--to", "256", "--steps", "1", "--windows", "128x64"], cwd=tmp_path)
+    assert "o.png was made with dit360, and is made larger with tiny; --model dit360 would be the same." in told.err
+    for name in ("o.png", "o-256.png"):
+        (tmp_path / name).unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s-256.png", "s.png"]
     assert again.code == 2
     assert "exists already" in again.err

@@ -16,25 +16,18 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy
+import torch
 
 from dit360_core.errors import Dit360Error, InputError
+from dit360_core.pipeline.state_file import DRAWN, LONGEST, MARK, header_of
 from dit360_core.plugins.offers import FlowModel
 from dit360_core.system.atomic import check_name
 
-if TYPE_CHECKING:  # a state is looked at before anything heavy is loaded
-    import torch
-
-_MARK = b"dit360 state 2\n"
-_OLDER = (b"dit360 state 1\n",)
 _RECORD = struct.Struct("<QI")
 """Before each tensor: its bytes, and their CRC-32."""
-_LONGEST = 2**20
-"""Bytes of what a file says of its run."""
-DRAWN = "drawn"
-"""What is told of a run beside what was asked: its seed, where none was given."""
 
 
 class Journal:
@@ -80,8 +73,6 @@ class Journal:
         self._append(answer)
 
     def _append(self, tensor: torch.Tensor) -> None:
-        import torch
-
         data = tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
         try:
             self._opened.seek(0, os.SEEK_END)
@@ -98,8 +89,6 @@ class Journal:
         self._records.append((at + _RECORD.size, len(data)))
 
     def _read(self, number: int, shape: tuple[int, ...]) -> torch.Tensor:
-        import torch
-
         at, size = self._records[number]
         if size != 4 * math.prod(shape):
             raise InputError(f"{self.path} holds the state of another run; delete it, or name another output.")
@@ -110,9 +99,9 @@ class Journal:
     def find(self) -> None:
         """Looks for what is there. What was being written when a run was stopped is cut off."""
         end = self._opened.seek(0, os.SEEK_END)
-        at = len(_MARK)
+        at = len(MARK)
         self._opened.seek(at)
-        at += len(self._opened.readline(_LONGEST))
+        at += len(self._opened.readline(LONGEST))
         while at + _RECORD.size <= end:
             self._opened.seek(at)
             size, checksum = _RECORD.unpack(self._opened.read(_RECORD.size))
@@ -143,7 +132,7 @@ def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any], *, ke
         ) from error
     with opened:
         _alone(path, opened)
-        before = _header(path, opened)
+        before = header_of(path, opened)
         found = Journal(path, opened, drawn if before is None else before[DRAWN])
         if before is not None:
             found.find()
@@ -152,29 +141,12 @@ def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any], *, ke
         if before is None or (not found.answers and before["told"] != told):  # with no answer nothing is lost
             opened.seek(0)
             opened.truncate()
-            opened.write(_MARK + json.dumps({"told": told, DRAWN: dict(drawn)}).encode() + b"\n")
+            opened.write(MARK + json.dumps({"told": told, DRAWN: dict(drawn)}).encode() + b"\n")
             opened.flush()
             found = Journal(path, opened, drawn)
         yield found
     if not keep:
         path.unlink(missing_ok=True)
-
-
-def check_state(path: Path) -> None:
-    """Raises InputError for a file that is there and is no state of a run, so that it is told before weights are read.
-
-    path: of the state.
-    """
-    check_name(path)
-    if not path.exists():
-        return
-    try:
-        with path.open("rb") as opened:
-            _header(path, opened)
-    except OSError as error:
-        raise InputError(
-            f"Cannot read {path}: {error.strerror or error}; choose another folder for the output."
-        ) from error
 
 
 def check_room(path: Path, answers: int, size: int) -> None:
@@ -202,28 +174,6 @@ def _alone(path: Path, opened: IO[bytes]) -> None:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise InputError(f"Another program is writing {path}; wait for it, or name another output.") from error
-
-
-def _header(path: Path, opened: IO[bytes]) -> dict[str, Any] | None:
-    """What a file says of its run; None: nothing, since it was stopped before."""
-    opened.seek(0)
-    start = opened.read(len(_MARK))
-    if not start or (start != _MARK and _MARK.startswith(start)):
-        return None
-    if start in _OLDER:
-        raise InputError(f"{path} is the state of an older version of dit360; delete it to begin anew.")
-    line = opened.readline(_LONGEST)
-    if start == _MARK and not line.endswith(b"\n"):
-        return None
-    try:
-        if start != _MARK:
-            raise ValueError("it begins otherwise")
-        found = json.loads(line)
-        if not isinstance(found["told"], dict) or not isinstance(found[DRAWN], dict):
-            raise ValueError("it tells of no run")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is no state of a run ({error}); delete it, or name another output.") from error
-    return dict(found)
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -317,7 +317,7 @@ class Offer:
 
     name: lower-case, unique within its kind.
     api: the :data:`PLUGIN_API` the author wrote for, as a literal.
-    priority: ``auto`` takes the highest that works; built-in references are 0.
+    priority: ``auto`` takes the highest that works; the core's own best is 10.
     summary: half a sentence for listings.
     requires: PEP 508 requirements (``"xformers>=0.0.30"``) checked from metadata before anything is imported.
     install: the command that brings them, if it is not ``pip install`` and the requirement.

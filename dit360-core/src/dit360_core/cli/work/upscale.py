@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, LoadO
 from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.pipeline.editing.given import Given
-from dit360_core.pipeline.journal import check_state
 from dit360_core.pipeline.loading import prepare
+from dit360_core.pipeline.state_file import check_state
 from dit360_core.planning.larger import STATE, asked_of, check_larger, told_prompt
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import default_registry
@@ -52,6 +52,15 @@ def run(
     picture = Panorama.open_whole(file)
     check_larger(picture, to)
     words = prompt if prompt is not None else told_prompt(picture)
+    told = picture.settings.get("used")
+    before = told.get("model") if isinstance(told, Mapping) else None
+    if isinstance(before, str) and before != loading.model:
+        console.print(
+            f"{file} was made with {before}, and is made larger with {loading.model}; --model {before} would be the "
+            "same.",
+            markup=False,
+            soft_wrap=True,
+        )
     hole = None if mask is None else open_mask(mask)
     # Of the small picture, with which all is wrong that is with the large one; transparency is no mask here.
     given = Given(image=attrs.evolve(picture, hole=None), mask=hole, options=editing)
