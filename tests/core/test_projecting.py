@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from dit360_core.errors import InputError
 from dit360_core.panorama.picture import Panorama
 from dit360_core.sphere.camera import Camera
-from dit360_core.sphere.cube import face_size, faces_of, from_faces, panorama_height
+from dit360_core.sphere.cube import face_size, faces_of, from_faces
 from dit360_core.sphere.planet import little_planet, planet_size
+from dit360_core.sphere.size import panorama_height
 from dit360_core.sphere.views import directions, rays
 from hypothesis import given, settings
 from hypothesis import strategies as st

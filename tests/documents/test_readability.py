@@ -13,7 +13,7 @@ TWO_SCREENS = 90
 """Lines of a file."""
 
 QUESTIONS = {
-    "how much memory": r"8 GB do, for every model",
+    "how much memory": r"8 GB on the card do, for every model",
     "which card": r"Which card, how much memory\?",
     "is it free": r"Is it free\?.*Apache-2\.0",
     "Mac": r"Mac\?.*--device mps",

@@ -94,7 +94,8 @@ class DiT360CubeToPanorama(Node):
 
     def run(self, image: Any, layout: str, width: int) -> tuple[Any]:
         import torch
-        from dit360_core.sphere.cube import from_faces, panorama_height
+        from dit360_core.sphere.cube import from_faces
+        from dit360_core.sphere.size import panorama_height
 
         of = LAYOUTS[layout]
         if width:

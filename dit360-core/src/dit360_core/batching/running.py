@@ -34,6 +34,7 @@ from dit360_core.options import (
     options_of,
     own_options,
 )
+from dit360_core.options.numerals import pythons
 from dit360_core.panorama.formats import FORMATS, Saving, check_format, format_of
 from dit360_core.planning.checks import check_names
 from dit360_core.planning.contents import contents_of
@@ -41,7 +42,6 @@ from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
 from dit360_core.system.atomic import NameTaken, saved_elsewhere, write_whole
 from dit360_core.system.naming import existing
-from dit360_core.system.numerals import pythons
 
 log = logging.getLogger("dit360")
 

@@ -11,7 +11,7 @@ from dit360_core.errors import Sentence
 from dit360_core.options import aliases
 from dit360_core.options.checking import check
 from dit360_core.options.facts import options_of
-from dit360_core.system.numerals import pythons
+from dit360_core.options.numerals import pythons
 
 
 def option(

@@ -8,7 +8,7 @@ import attrs
 from PIL import Image
 
 from dit360_core.errors import InputError, UnknownName, named
-from dit360_core.system.numerals import pythons
+from dit360_core.options.numerals import pythons
 
 Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 """As :data:`dit360_core.sphere.cube.Axes`: (right, up, ahead) of a cube map's x, y and z."""

@@ -18,9 +18,9 @@ from xml.sax.saxutils import escape
 import attrs
 
 from dit360_core.errors import InputError
+from dit360_core.options.numerals import pythons
 from dit360_core.panorama.gpano import GPANO, MADE, Area, Pose, properties_of
 from dit360_core.system.installed import installed_version
-from dit360_core.system.numerals import pythons
 
 XMP = "http://ns.adobe.com/xap/1.0/"
 XMP_NOTE = "http://ns.adobe.com/xmp/note/"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 
 from dit360_core.errors import Dit360Error, InputError, named
+from dit360_core.options.numerals import pythons
 from dit360_core.panorama import metrics
 from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.cubemaps import check_faces, check_size, check_width, layout_of
@@ -34,8 +35,8 @@ from dit360_core.panorama.opening import check_pixels, read_metadata, read_pictu
 from dit360_core.panorama.tiff import deep_tiff
 from dit360_core.panorama.viewer import About, looking, write_page
 from dit360_core.sphere.camera import Camera
+from dit360_core.sphere.size import panorama_height
 from dit360_core.system.atomic import check_writable, saved_elsewhere, write_atomic
-from dit360_core.system.numerals import pythons
 
 
 def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
@@ -241,7 +242,7 @@ class Panorama:
         faces: by their names in the layout; square, all of one size.
         layout: whose names and turns they have, as for :meth:`faces`.
         width: pixels of the panorama, even; None: as fine as the faces are in their middle,
-        ``2 * sphere.cube.panorama_height``.
+        ``2 * sphere.size.panorama_height``.
         settings: of the panorama.
 
         Raises InputError if a face is missing or not as the others are, for a layout that there is not, or a width that
@@ -252,7 +253,6 @@ class Panorama:
         six = [_in_srgb(faces[name]).convert("RGB") for name in of.faces]
         # With torch.
         from dit360_core.panorama import projecting
-        from dit360_core.sphere.cube import panorama_height
 
         wide = 2 * panorama_height(size) if width is None else width
         check_width(wide)

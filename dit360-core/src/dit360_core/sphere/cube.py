@@ -48,14 +48,6 @@ def face_size(height: int) -> int:
     return 4 * math.ceil(2 * height / math.pi / 4)
 
 
-def panorama_height(size: int) -> int:
-    """The height of a panorama, in pixels, that is as fine as faces are in their middle: πn/2, rounded up.
-
-    size: the side of a face, in pixels.
-    """
-    return math.ceil(math.pi * size / 2)
-
-
 def faces_of(panorama: torch.Tensor, size: int, axes: Axes) -> torch.Tensor:
     """``(6, C, size, size)``: the faces of a panorama, in its dtype.
 

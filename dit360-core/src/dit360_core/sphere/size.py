@@ -1,6 +1,8 @@
-"""How many tokens a picture is, without torch."""
+"""How many tokens a picture is, and how high one of a cube's faces, without torch."""
 
 from __future__ import annotations
+
+import math
 
 PATCH = 16
 """Pixels to a token's side: 8 of the autoencoder times 2 of the patch."""
@@ -17,3 +19,11 @@ def tokens_of(width: int, height: int, padding: int = 0) -> int:
 def tokens_in(rows: int, columns: int, padding: int) -> int:
     """The same of a grid of tokens."""
     return rows * (columns + 2 * padding)
+
+
+def panorama_height(size: int) -> int:
+    """The height of a panorama, in pixels, that is as fine as faces are in their middle: πn/2, rounded up.
+
+    size: the side of a face, in pixels.
+    """
+    return math.ceil(math.pi * size / 2)

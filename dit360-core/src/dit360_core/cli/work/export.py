@@ -13,6 +13,7 @@ from dit360_core.panorama.cubemaps import FORMS, LAYOUTS, check_width
 from dit360_core.panorama.exporting import Export, check_target, write
 from dit360_core.panorama.importing import panorama_of, read_faces
 from dit360_core.panorama.picture import Panorama, check_held, check_quality, check_save
+from dit360_core.sphere.size import panorama_height
 
 
 def export(console: Console, file: Path, output: Path, asked: dict[str, Any], quality: int, force: bool) -> None:
@@ -47,8 +48,6 @@ def import_(
     kind = check_save(output, force=force, width=width)
     read = read_faces(files, layout)
     if width is None:
-        from dit360_core.sphere.cube import panorama_height  # with torch
-
         check_held(kind, read.width or 2 * panorama_height(read.size))
     panorama = panorama_of(read, width)
     panorama.save(output, quality=quality, force=force)
