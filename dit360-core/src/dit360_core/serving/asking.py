@@ -102,8 +102,11 @@ def server_for(loading: Any) -> tuple[Server | None, str]:
 
     loading: LoadOptions of the model that is wanted.
     """
-    wanted, why = identity(loading), ""
-    for place in told():
+    places, why = told(), ""
+    if not places:
+        return None, ""
+    wanted = identity(loading)
+    for place in places:
         server = Server(place=place)
         try:
             state = server.state()

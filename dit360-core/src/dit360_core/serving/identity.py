@@ -10,6 +10,7 @@ from typing import Any
 from dit360_core.options import REPLACING, LoadOptions, options_of
 from dit360_core.planning.loras import split
 from dit360_core.system.installed import installed_version
+from dit360_core.system.naming import existing
 
 _PATHS = ("model", "models_dir", "lora", *REPLACING)
 """Options of a model that may name files, which one program finds by another name than the next."""
@@ -41,8 +42,8 @@ def _whole(value: Any, files: bool) -> Any:
     if not isinstance(value, str) or not value:
         return value
     name, strength = split(value)
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = existing(name)
+    if path is None:
         return value
     return f"{path.resolve()}{_written(path) if files else ''}" + ("" if strength is None else f" {strength:g}")
 
