@@ -40,7 +40,7 @@ def test_where_a_photo_lies_is_found_in_bands_that_nobody_sees(monkeypatch):
     camera = Camera(width=50, height=41, fov=100, yaw=170, pitch=60, roll=5)
     picture = torch.rand(3, 41, 50)
     whole = onto_sphere(picture, camera, 64)
-    monkeypatch.setattr(views, "BAND", 700)
+    monkeypatch.setattr(views, "_BAND", 700)
     assert all(torch.equal(*pair) for pair in zip(onto_sphere(picture, camera, 64), whole, strict=True))
 
 
@@ -48,7 +48,7 @@ def test_a_view_is_drawn_in_bands_that_nobody_sees(monkeypatch):
     camera = Camera(width=50, height=41, fov=100, yaw=30, pitch=-20, roll=5)
     whole = view(SPHERE, camera)
     asked = []
-    monkeypatch.setattr(views, "BAND", 500)
+    monkeypatch.setattr(views, "_BAND", 500)
     monkeypatch.setattr(views, "rays", lambda *given: asked.append(given[2]) or rays(*given))
     assert torch.allclose(view(SPHERE, camera), whole, atol=1e-6)
     assert len(asked) > 1

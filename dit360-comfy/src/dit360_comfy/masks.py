@@ -45,6 +45,7 @@ def read_mask(name: str, width: int, height: int) -> torch.Tensor:
     """
     import numpy as np
     import torch
+    from dit360_core.panorama.masks import as_mask
     from PIL import Image
 
     if not name:
@@ -60,8 +61,7 @@ def read_mask(name: str, width: int, height: int) -> torch.Tensor:
             if image.mode.startswith("F"):
                 raise InputError(f"The mask {name} holds floating-point numbers; save it with 8 or 16 bits.")
             if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
-                levels = np.asarray(image).astype(np.float32) / 65_535
-                image = Image.fromarray((levels.clip(0, 1) * 255).round().astype(np.uint8))
+                image = as_mask(image)
             # What is transparent is not painted.
             clear = Image.new("RGBA", image.size, (0, 0, 0, 255))
             clear.alpha_composite(image.convert("RGBA"))

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from dit360_core.batching.items import Item
 from dit360_core.errors import Dit360Error, InputError, named
 from dit360_core.panorama.picture import saved_settings
-from dit360_core.system.atomic import PART, check_name, names_beside, write_atomic
+from dit360_core.system.atomic import PART, check_name, names_beside, write_atomic, write_whole
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".dit360-batch.lock"
@@ -163,8 +163,7 @@ class Folder:
             raise Dit360Error(
                 f"Cannot make {path.parent}: {error.strerror or error}; choose another folder."
             ) from error
-        with write_atomic(path, force=force) as file:
-            file.write(data)
+        write_whole(data, path, force=force)
         return path
 
     def _tidy(self) -> None:

@@ -40,7 +40,7 @@ from dit360_core.planning.checks import check_names
 from dit360_core.planning.contents import contents_of
 from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry, default_registry
-from dit360_core.system.atomic import NameTaken, saved_elsewhere, write_whole
+from dit360_core.system.atomic import NameTaken, not_lost, saved_elsewhere, write_whole
 from dit360_core.system.naming import existing
 
 log = logging.getLogger("dit360")
@@ -133,10 +133,8 @@ class Batch:
         """
         part, parts = shard_of(shard)
         self.source, self.folder = Path(source), Folder(Path(folder), (part, parts))
-        self._saving, self._force = (
-            Saving(quality=pythons(quality), bits=bits, expand_highlights=expand_highlights),
-            force,
-        )
+        quality = pythons(quality)
+        self._saving, self._force = Saving(quality=quality, bits=bits, expand_highlights=expand_highlights), force
         self._registry = registry or default_registry()
         of_a_picture = {name for cls in OF_A_LINE for name in options_of(cls)}
         # What both have, such as attention_backend, is the model's: it is loaded for these pictures alone.
@@ -149,7 +147,6 @@ class Batch:
             raise InputError(
                 f"{named('format')} is {format!r}, but must be one of: {', '.join(s[1:] for s in FORMATS)}."
             )
-        quality = pythons(quality)
         if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
             raise InputError(f"{named('quality')} is {quality!r}, but must be a whole number, 1 … 100.")
         if engine == "ray" and registry is not None:
@@ -341,7 +338,7 @@ class Batch:
                 kept = saved_elsewhere(self.folder.path / item.name, functools.partial(write_whole, data), beside=False)
                 if kept is None:
                     raise
-                raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
+                raise not_lost(error, kept) from error
         status = "failed" if painted.data is None else "done"
         entry = {**self._entry(item, None), "status": status, "seconds": round(painted.seconds, 3)}
         if painted.worker:

@@ -18,7 +18,6 @@ def doctor(
     with reporting(logging.ERROR) as console:
         from dit360_core.cli.work.doctor import run
 
-        config = context.parent.params.get("config") if context.parent is not None else None
-        well = run(console, as_json, config)
+        well = run(console, as_json, context.find_root().params.get("config"))
         if not well:
             raise typer.Exit(1)

@@ -19,7 +19,7 @@ from dit360_core.errors import InputError, named
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.picture import saved_settings
 from dit360_core.serving.wanted import Wanted, wanted_of
-from dit360_core.system.atomic import NameTaken, names_beside, write_atomic
+from dit360_core.system.atomic import NameTaken, names_beside, write_atomic, write_whole
 from dit360_core.system.naming import slug_of
 
 log = logging.getLogger("dit360")
@@ -90,8 +90,8 @@ class Shelf:
         """Writes a picture beside the others; returns its name. Raises Dit360Error if it cannot be written."""
         first = self.folder / f"{slug_of(prompt)}-{seed}{ending}"
         for path in itertools.chain([first], names_beside(first, ending)):
-            with contextlib.suppress(NameTaken), write_atomic(path) as file:
-                file.write(data)
+            with contextlib.suppress(NameTaken):
+                write_whole(data, path)
                 return path.name
         raise AssertionError("names are never at an end")
 

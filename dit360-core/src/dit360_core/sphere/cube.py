@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from dit360_core.sphere.views import BAND, MARGIN, MOST_SAMPLES, at, centres, drawn, extended, sample, samples_for
+from dit360_core.sphere.views import MARGIN, MOST_SAMPLES, at, bands, centres, drawn, extended, sample, samples_for
 
 Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 """The directions of a cube map's x, y and z on the sphere: (right, up, ahead) of each, one of them ±1."""
@@ -78,10 +78,9 @@ def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:
     size, samples = faces.shape[-1], samples_for(finer)
     atlas, turn = _atlas(faces), torch.tensor(axes, dtype=torch.float64)
     columns = centres(2 * height, samples)[None]
-    rows = max(1, BAND // (columns.numel() * samples))
     found = []
-    for top in range(0, height, rows):
-        looking = at(top + centres(min(rows, height - top), samples)[:, None], columns, height) @ turn.T
+    for top, end in bands(height, columns.numel() * samples):
+        looking = at(top + centres(end - top, samples)[:, None], columns, height) @ turn.T
         seen = sample(atlas, _in_atlas(looking.reshape(-1, 3), size)).T.reshape(-1, *looking.shape[:2])
         found.append(F.avg_pool2d(seen[None], samples)[0].to(faces.dtype))
     return torch.cat(found, dim=1)
@@ -90,10 +89,9 @@ def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:
 def _rays(face: int, size: int, samples: int, axes: Axes) -> Iterator[torch.Tensor]:
     """Directions on the sphere of a face's samples, in bands of rows."""
     turn = torch.tensor(axes, dtype=torch.float64)
-    rows = max(1, BAND // (size * samples**2))
     across = 2 * centres(size, samples) / size - 1
-    for top in range(0, size, rows):
-        down = 2 * (top + centres(min(rows, size - top), samples)) / size - 1
+    for top, end in bands(size, size * samples**2):
+        down = 2 * (top + centres(end - top, samples)) / size - 1
         yield F.normalize(_on_plane(face, across[None], down[:, None]) @ turn, dim=-1)
 
 

@@ -9,10 +9,7 @@ import torch
 
 from dit360_core.errors import InputError, setting
 from dit360_core.sphere.camera import Camera
-from dit360_core.sphere.views import centres, drawn, rotation, samples_for
-
-_BAND = 2**21
-"""Samples of a band of rows, so that what they need on the way stays small."""
+from dit360_core.sphere.views import bands, centres, drawn, rotation, samples_for
 
 
 def planet_size(height: int, fov: float) -> int:
@@ -59,10 +56,9 @@ def edge(fov: float) -> float:
 def _rays(size: int, fov: float, yaw: float, samples: int) -> Iterator[torch.Tensor]:
     """Directions of the picture's samples, in bands of rows."""
     below = rotation(Camera(width=1, height=1, fov=90, yaw=yaw, pitch=-90)).T
-    rows = max(1, _BAND // (size * samples**2))
     across = (2 * centres(size, samples) / size - 1) * edge(fov)
-    for top in range(0, size, rows):
-        down = (2 * (top + centres(min(rows, size - top), samples)) / size - 1)[:, None] * edge(fov)
+    for top, end in bands(size, size * samples**2):
+        down = (2 * (top + centres(end - top, samples)) / size - 1)[:, None] * edge(fov)
         far = across**2 + down**2
         # Snyder, p. 158, with the point of contact in the middle.
         axes = (4 * across + 0 * down, -4 * down + 0 * across, 4 - far)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from dit360_core.errors import InputError
 from dit360_core.sphere.camera import Camera
 
-BAND = 2**21
-"""Samples of a band of rows, so that what they need on the way stays small."""
+_BAND = 2**21
+"""Samples of a band of rows."""
 MOST_SAMPLES = 8
 """Along either side of a pixel: more would cost without being seen."""
 FINER = 2
@@ -110,9 +110,7 @@ def view(panorama: torch.Tensor, camera: Camera) -> torch.Tensor:
 
 def _bands(camera: Camera, samples: int) -> Iterator[torch.Tensor]:
     """The directions of a camera's samples, in bands of rows."""
-    rows = max(1, BAND // (camera.width * samples**2))
-    for top in range(0, camera.height, rows):
-        yield rays(camera, samples, (top, min(camera.height, top + rows)))
+    return (rays(camera, samples, band) for band in bands(camera.height, camera.width * samples**2))
 
 
 def drawn(panorama: torch.Tensor, looking: Iterable[torch.Tensor], samples: int = 1) -> torch.Tensor:
@@ -186,10 +184,9 @@ def _near(camera: Camera, height: int) -> torch.Tensor:
     most = math.cos(min(math.pi, math.atan(half) + 2 * math.pi / height))
     # Single numbers are near enough, since a pixel's width is allowed for.
     ahead = rotation(camera)[:, 2].float()
-    columns, rows = centres(2 * height, 1)[None], max(1, BAND // (2 * height))
-    seen = []
-    for top in range(0, height, rows):  # of a large panorama all directions would take gigabytes
-        looking = at(top + centres(min(rows, height - top), 1)[:, None], columns, height).float()
+    columns, seen = centres(2 * height, 1)[None], []
+    for top, end in bands(height, 2 * height):
+        looking = at(top + centres(end - top, 1)[:, None], columns, height).float()
         seen.append((looking @ ahead >= most).flatten().nonzero().flatten() + top * 2 * height)
     return torch.cat(seen)
 
@@ -201,6 +198,16 @@ MARGIN = 3
 def samples_for(pixels: float, least: int = 1) -> int:
     """Along either side, for a pixel that is as wide as so many of the other picture's."""
     return min(MOST_SAMPLES, max(least, math.ceil(pixels)))
+
+
+def bands(height: int, samples: int) -> Iterator[tuple[int, int]]:
+    """(first row, the one after the last) of bands of rows from the top, so that what they need on the way stays small.
+
+    height: rows in all.
+    samples: of one row.
+    """
+    rows = max(1, _BAND // samples)
+    return ((top, min(height, top + rows)) for top in range(0, height, rows))
 
 
 def centres(size: int, samples: int) -> torch.Tensor:

@@ -122,10 +122,21 @@ def names_beside(path: Path, suffix: str) -> Iterator[Path]:
     return (path.with_name(f"{stem}-{number}{suffix}") for number in count(2))
 
 
-def write_whole(data: bytes, path: Path) -> None:
-    """Writes a new file. Raises what :func:`write_atomic` raises."""
-    with write_atomic(path) as file:
+def write_whole(data: bytes, path: Path, *, force: bool = False) -> None:
+    """Writes a file. Raises what :func:`write_atomic` raises.
+
+    force: replace what is there.
+    """
+    with write_atomic(path, force=force) as file:
         file.write(data)
+
+
+def not_lost(error: Dit360Error, kept: Path) -> Dit360Error:
+    """The error of a picture that could not be saved, with where it is instead.
+
+    kept: as :func:`saved_elsewhere` gives it.
+    """
+    return Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.")
 
 
 def saved_elsewhere(path: Path, save: Callable[[Path], object], *, beside: bool = True) -> Path | None:

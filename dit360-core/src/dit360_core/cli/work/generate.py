@@ -36,6 +36,7 @@ from dit360_core.pipeline.editing.opening import Files
 from dit360_core.pipeline.loading import prepare
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import default_registry
+from dit360_core.system.atomic import not_lost
 from dit360_core.system.durations import duration
 from dit360_core.system.memory import gib
 from dit360_core.system.phases import PhaseKind
@@ -152,7 +153,7 @@ def saved(panorama: Panorama, output: Path, saving: dict[str, Any]) -> None:
         kept = rescue(panorama, output, **{name: value for name, value in saving.items() if name != "force"})
         if kept is None:
             raise
-        raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
+        raise not_lost(error, kept) from error
 
 
 def _show_memory(console: Console, told: dict[str, Any]) -> None:

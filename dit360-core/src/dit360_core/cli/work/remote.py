@@ -33,7 +33,7 @@ from dit360_core.panorama.photos import Photo, parsed
 from dit360_core.panorama.picture import Panorama, check_save
 from dit360_core.serving.asking import Gone, Server, server_for
 from dit360_core.serving.wanted import LONGEST_PROMPT, MOST_PHOTOS, Upload, Wanted, upload_of
-from dit360_core.system.atomic import saved_elsewhere, write_atomic, write_whole
+from dit360_core.system.atomic import not_lost, saved_elsewhere, write_whole
 from dit360_core.system.durations import duration
 
 
@@ -95,13 +95,12 @@ def _one(console: Console, server: Server, wanted: Wanted, output: Path, *, forc
     for line in news["told"]:
         console.print(line, markup=False, soft_wrap=True)
     try:
-        with write_atomic(output, force=force) as file:
-            file.write(data)
+        write_whole(data, output, force=force)
     except Dit360Error as error:  # the disk is full, or another program took the name
         kept = saved_elsewhere(output, partial(write_whole, data))
         if kept is None:
             raise
-        raise Dit360Error(f"{error.sentence.rstrip('.')}; the picture is not lost, it is {kept}.") from error
+        raise not_lost(error, kept) from error
     server.forget(news["number"])
     console.print(
         f"Saved {output} ({news['width']}×{news['height']}, seed {news['seed']}; by the server at "
