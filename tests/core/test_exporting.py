@@ -550,12 +550,13 @@ def test_bits_that_are_left_behind_are_told(tmp_path):
 
 
 def test_what_is_too_large_to_be_opened_again_is_told(tmp_path, monkeypatch):
-    from dit360_core.panorama import exporting
-
-    assert exporting.OPENED == 2 * 89_478_485  # twice Pillow's own bound
-    monkeypatch.setattr(exporting, "OPENED", 6 * 16 * 16 - 1)
+    monkeypatch.setenv("DIT360_MAX_PIXELS", str(6 * 16 * 16 - 1))
     with pytest.warns(UserWarning, match="dit360 itself opens so many only with DIT360_MAX_PIXELS=1536"):
         write(LABELLED, Export(to="strip", size=16), tmp_path / "s.png")
+    monkeypatch.setenv("DIT360_MAX_PIXELS", str(6 * 16 * 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write(LABELLED, Export(to="strip", size=16), tmp_path / "t.png")
 
 
 def test_a_viewer_holds_the_file_as_it_is(tmp_path):

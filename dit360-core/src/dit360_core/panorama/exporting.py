@@ -15,7 +15,7 @@ from dit360_core.panorama.cubemaps import FORMS, LARGEST, LAYOUTS, SHAPES, check
 from dit360_core.panorama.formats import FORMATS, PLAIN
 from dit360_core.panorama.gpano import properties_of
 from dit360_core.panorama.metadata import build_flat_xmp
-from dit360_core.panorama.opening import MOST_PIXELS, OPENED
+from dit360_core.panorama.opening import MOST_PIXELS, most_opened
 from dit360_core.panorama.picture import (
     Panorama,
     check_holds,
@@ -182,8 +182,8 @@ def write(
     if panorama.hole is not None:
         warnings.warn(f"{panorama.file or 'The panorama'} is transparent in places, which is left out.", stacklevel=2)
     files = _files(export, out)
-    size = _size(panorama, export)
-    if size[0] * size[1] > OPENED:
+    size, most = _size(panorama, export), most_opened()
+    if most is not None and size[0] * size[1] > most:
         warnings.warn(
             f"The {export.to} will have {size[0]}×{size[1]} pixels; dit360 itself opens so many only with "
             f"{MOST_PIXELS}={size[0] * size[1]} in the environment, and other programs may not.",

@@ -280,19 +280,26 @@ def _decoder(path: Path, stream: IO[bytes]) -> ImageFile:
     return file
 
 
+def most_opened() -> int | None:
+    """Pixels of the largest picture that is opened here; None: any.
+
+    Twice ``PIL.Image.MAX_IMAGE_PIXELS``, or what the environment variable DIT360_MAX_PIXELS says. Raises InputError if
+    that is not a whole number.
+    """
+    allowed = os.environ.get(MOST_PIXELS, "").strip()
+    if not allowed:
+        return None if Image.MAX_IMAGE_PIXELS is None else 2 * int(Image.MAX_IMAGE_PIXELS)
+    if not allowed.isascii() or not allowed.isdigit() or len(allowed) > 18:
+        raise InputError(f"{MOST_PIXELS} is {allowed[:40]!r}, but must be a whole number of pixels.")
+    return int(allowed)
+
+
 def check_pixels(size: tuple[int, int], told: str) -> None:
     """Raises InputError, which begins with ``told``, if a picture of this size is larger than is opened unasked."""
-    pixels, most = size[0] * size[1], Image.MAX_IMAGE_PIXELS
-    allowed = os.environ.get(MOST_PIXELS, "").strip()
-    if allowed:
-        if not allowed.isascii() or not allowed.isdigit() or len(allowed) > 18:
-            raise InputError(f"{MOST_PIXELS} is {allowed[:40]!r}, but must be a whole number of pixels.")
-        limit = int(allowed)
-    else:
-        limit = pixels if most is None else 2 * int(most)
-    if pixels > limit:
+    pixels, most = size[0] * size[1], most_opened()
+    if most is not None and pixels > most:
         raise InputError(
-            f"{told} {size[0]}×{size[1]} pixels, more than the {limit / 1e6:.0f} million that are opened unasked; "
+            f"{told} {size[0]}×{size[1]} pixels, more than the {most / 1e6:.0f} million that are opened unasked; "
             f"resize it, or, if you trust it, set {MOST_PIXELS}={pixels} in the environment and run this again."
         )
 
