@@ -238,6 +238,7 @@ def test_a_lora_for_the_noise_alone_does_to_it_what_it_does_elsewhere(folder, lo
     assert "x_embedder was trained with 64 inputs, the noise, of 384 that this model has" in caplog.text
     told = plain.encode("a castle")
     asked = {"seed": 1, "steps": 2, "guidance": 3.0, "latent_rotation": True, "position_interpolation": False}
+    asked["cube_consistency"] = 0.0
     expected = plain.sample(told, width=WIDTH, height=HEIGHT, **asked)
     hole = fill.encode_hole(PIXELS, MASK)
     made = fill.sample(told, shown=hole, **asked)
@@ -255,7 +256,7 @@ def test_an_edit_by_a_model_that_fills_keeps_the_rest_and_is_shown_it(folder, ti
     hole = Image.fromarray((MASK[0, 0] * 255).byte().numpy())
     asked = {
         "image": picture, "mask": hole, "seed": 1, "steps": 2, "guidance": 3.0, "denoise": denoise, "mask_soften": 5.0,
-        "mask_grow": 0.0, "latent_rotation": True, "position_interpolation": False,
+        "mask_grow": 0.0, "latent_rotation": True, "position_interpolation": False, "cube_consistency": 0.0,
     }  # fmt: skip
     made, plain = fill.generate("a castle", **asked), tiny.generate("a castle", **asked)
     apart = np.abs(np.asarray(made.image, int) - np.asarray(plain.image, int))

@@ -32,7 +32,7 @@ def export(
     ] = None,
     yaw: Annotated[
         float | None,
-        typer.Option("--yaw", help="Degrees to the right: of a view, or what is at a planet's top.", show_default="0"),
+        typer.Option("--yaw", help="Degrees to the right: a view's centre, or a planet's top.", show_default="0"),
     ] = None,
     pitch: Annotated[
         float | None, typer.Option("--pitch", help="Degrees upwards, of a view.", show_default="0")

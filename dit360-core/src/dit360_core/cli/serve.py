@@ -26,8 +26,8 @@ def command() -> Callable[..., None]:
             run(console, port, output, idle, open_page, options)
 
     serve.__doc__ = (
-        "Keep a model loaded, for this machine only: 'dit360 generate' uses it, a page in the browser paints and "
-        "edits, and programs ask it as they ask OpenAI's images API."
+        "Keep a model loaded, for this machine only. 'dit360 generate' uses it, a page in the browser generates and "
+        "edits, and programs call it as they call OpenAI's images API."
     )
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = {

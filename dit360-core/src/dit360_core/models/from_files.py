@@ -29,7 +29,10 @@ from dit360_core.plugins.offers import Model
 from dit360_core.plugins.registry import Registry
 from dit360_core.system.naming import existing
 
-_OF_THE_SHAPE = ("width", "height", "circular_padding", "latent_rotation", "position_interpolation", "precision")
+_OF_THE_SHAPE = (
+    "width", "height", "circular_padding", "latent_rotation", "position_interpolation", "cube_consistency",
+    "precision",
+)  # fmt: skip
 """Of a named model, what goes for others of the same shape."""
 
 

@@ -26,7 +26,7 @@ SETTINGS = "dit360.json"
 
 KEPT = (
     "prompt_prefix", "width", "height", "steps", "guidance", "circular_padding", "latent_rotation",
-    "position_interpolation", "precision",
+    "position_interpolation", "cube_consistency", "precision",
 )  # fmt: skip
 """Of a model, what its files do not tell."""
 

@@ -129,11 +129,12 @@ class SampleOptions:
         minimum=0.0,
         maximum=1.0,
     )
-    cube_consistency: float = option(
-        0.0,
+    cube_consistency: float | None = option(
+        None,
         help="How far rows near the poles are kept as smooth as their circles are small: no rays. 0: off.",
         minimum=0.0,
         maximum=1.0,
+        unset="the model's",
     )
     denoise: float = option(
         1.0,

@@ -270,7 +270,7 @@ class Denoising:
             guided=found.guidance,
             rotating=found.rotating,
             yaw_consistency=asked.yaw_consistency,
-            cube_consistency=asked.cube_consistency,
+            cube_consistency=found.cube_consistency,
         )
         attempt = partial(_attempt, ladder, engine)
         shown = request.shown
@@ -371,7 +371,7 @@ class Denoising:
             **({} if request.hold is None else {"hold": dict(request.hold.told)}),
             **({} if request.reference is None else {"reference": True}),
             "yaw_consistency": asked.yaw_consistency,
-            "cube_consistency": asked.cube_consistency,
+            "cube_consistency": found.cube_consistency,
             "timestep_schedule": asked.timestep_schedule,
             "scheduler_eta": asked.scheduler_eta,
             "attention": kernel.choice.as_dict(),

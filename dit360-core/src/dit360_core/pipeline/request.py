@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dit360_core.pipeline.holding import Hold
     from dit360_core.pipeline.journal import Journal
     from dit360_core.pipeline.stages import Conditioning, Latents, Progress, Shown, Tap
+
+
+Setting = TypeVar("Setting", bool, float)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -62,6 +65,7 @@ class Resolved:
     steps: of the solver; 0 where nothing is made anew.
     whole: the steps that it has where something is.
     guidance: what it comes to with the model.
+    cube_consistency: 0 … 1.
     seed: drawn, where none was given.
     windows: in which it is seen; None: it is seen at once.
     """
@@ -72,6 +76,7 @@ class Resolved:
     circular_mode: str
     rotating: bool
     interpolating: bool
+    cube_consistency: float
     steps: int
     whole: int
     guidance: Guided
@@ -97,6 +102,7 @@ class Resolved:
             circular_mode=asked.circular_mode,
             rotating=_own(asked.latent_rotation, model.latent_rotation),
             interpolating=interpolating,
+            cube_consistency=_own(asked.cube_consistency, model.cube_consistency),
             steps=whole if asked.denoise else 0,
             whole=whole,
             guidance=guidance_of(asked, model, facts),
@@ -140,5 +146,5 @@ class Resolved:
         return {"width": PATCH * windows.width, "height": PATCH * windows.height, "count": windows.count}
 
 
-def _own(given: bool | None, of_the_model: bool) -> bool:
+def _own(given: Setting | None, of_the_model: Setting) -> Setting:
     return of_the_model if given is None else given

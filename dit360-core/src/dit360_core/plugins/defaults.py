@@ -8,7 +8,7 @@ from dit360_core.plugins.offers import Model
 
 
 def check_defaults(model: Model) -> None:
-    """Raises InputError for defaults of a model that nobody could ask for: sizes, steps, guidance, padding, prefix."""
+    """Raises InputError for defaults of a model that nobody could ask for: sizes, steps, guidance and so on."""
     try:
         SampleOptions(
             prompt="any",
@@ -17,6 +17,7 @@ def check_defaults(model: Model) -> None:
             steps=model.steps,
             guidance=model.guidance,
             circular_padding=model.circular_padding,
+            cube_consistency=model.cube_consistency,
             prompt_prefix=model.prompt_prefix,
         )
     except InputError as error:

@@ -493,6 +493,7 @@ class Model(Offer):
     width, height: native size in pixels.
     precision: what ``auto`` means for it, or ``auto`` itself.
     position_interpolation: whether other sizes are made with the position ids of the native one.
+    cube_consistency: how far rows near the poles are kept as smooth as their circles are small, 0 … 1.
     shape: a folder with the configurations of the parts alone, for planning before the model is downloaded, or None.
     guidance_range: lowest and highest guidance that it paints well with; beyond it is warned. The defaults keep to the
     ranges of the options.
@@ -510,4 +511,5 @@ class Model(Offer):
     circular_padding: int = attrs.field(default=1, validator=_WHOLE)
     latent_rotation: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     position_interpolation: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    cube_consistency: float = attrs.field(default=0.0, validator=_NUMBER)
     precision: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "fp32", "bf16", "fp16")))

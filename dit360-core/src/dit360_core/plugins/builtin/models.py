@@ -54,6 +54,8 @@ def dit360_models() -> Iterable[Model]:
         latent_rotation=True,
         # It was trained so: other sizes than its own are usable only with this.
         position_interpolation=True,
+        # At the poles it paints a little of what belongs to a horizon.
+        cube_consistency=0.3,
         # Small enough that float32 costs nothing, and the picture is then the same on every machine.
         precision="fp32",
     )
