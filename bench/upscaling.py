@@ -21,8 +21,11 @@ A second table is of renders that the model never saw, of which the larger one i
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import math
+import multiprocessing
 import random
 import statistics
 import sys
@@ -95,59 +98,95 @@ def main(
     smallest: Annotated[int, typer.Option(help="Width of the first size.")] = 1024,
     default_only: Annotated[bool, typer.Option(help="Leave out the ways that are not the default.")] = False,
     renders: Annotated[int, typer.Option(help="Of the second table; 0: none.")] = 12,
+    workers: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench/results/upscaling.json"),
 ) -> None:
     """Print a Markdown table, and write its figures as JSON."""
-    pipe, judge = dit360.load("tiny", precision="fp32", device="cpu"), judging.load()
-    sources = [pipe.generate(p.text, width=WIDTH, seed=seed) for seed, p in enumerate(held_out(pictures))]
-    rows = []
-    for width in [size for size in (1024, 2048, 4096) if smallest <= size <= largest]:
-        windows = Windows.of_pixels((width, width // 2), (WIDTH, WIDTH // 2))
-        plain = [resampled(picture, width) for picture in sources]
-        rows.append({"width": width, "way": "Lanczos alone", **told(plain, plain, sources, windows, judge, 0.0)})
-        back = [as_panorama(faithful_to(one.floats, small.floats)) for one, small in zip(plain, sources, strict=True)]
-        rows.append({"width": width, "way": "Lanczos, brought back", **told(back, plain, sources, windows, judge, 0.0)})
-        ways: dict[str, dict[str, str]] = {"whole": {}}
-        if not default_only:
-            ways |= {"own": {"window_positions": "own"}, "whole, never faithful": {"faithful": "never"}}
-        for way, options in ways.items():
-            began = time.perf_counter()
-            made = [
-                pipe.upscale(picture, to=width, seed=seed, steps=STEPS, **options)
-                for seed, picture in enumerate(sources)
-            ]
-            seconds = (time.perf_counter() - began) / len(made) / (width * width / 2e6)
-            rows.append({"width": width, "way": way, **told(made, plain, sources, windows, judge, seconds)})
-            print(table(rows[-1:])[-1], file=sys.stderr, flush=True)
+    rows: list[dict[str, Any]] = []
+    with multiprocessing.get_context("spawn").Pool(workers, _begin) as pool:
+        for width in [size for size in (1024, 2048, 4096) if smallest <= size <= largest]:
+            tasks = [(seed, width, default_only) for seed in range(pictures)]
+            found = []
+            for number, one in enumerate(pool.imap(larger, tasks)):
+                found.append(one)
+                print(f"{width}: {number + 1} of {pictures}", file=sys.stderr, flush=True)
+            rows += [{"width": width, "way": way, **row_of([one[way] for one in found])} for way in found[0]]
+            print("\n".join(table(rows)), file=sys.stderr, flush=True)
+        beside = rows_of_renders(pool.map(larger_render, range(renders))) if renders else []
     print("\n".join(table(rows)), flush=True)
-    beside = of_renders(pipe, renders) if renders else []
     if beside:
         print("\n".join(["", *table_of_renders(beside)]))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"pictures": rows, "renders": beside}, indent=1) + "\n", encoding="utf-8")
 
 
+def _begin() -> None:
+    torch.set_num_threads(1)
+    logging.getLogger("dit360").setLevel(logging.ERROR)
+
+
+@functools.cache
+def model() -> dit360.Pipeline:
+    """The embedded one, once in a process."""
+    return dit360.load("tiny", precision="fp32", device="cpu")
+
+
+@functools.cache
+def source(seed: int) -> dit360.Panorama:
+    """The picture of a prompt, by its number."""
+    return model().generate(held_out(seed + 1)[seed].text, width=WIDTH, seed=seed)
+
+
+def larger(task: tuple[int, int, bool]) -> dict[str, dict[str, float]]:
+    """Way → figures of one picture made larger. task: its number, the width, whether by the default alone."""
+    seed, width, default_only = task
+    small, judge = source(seed), judging.load()
+    windows = Windows.of_pixels((width, width // 2), (WIDTH, WIDTH // 2))
+    plain = resampled(small, width)
+    back = as_panorama(faithful_to(plain.floats, small.floats))
+    found = {
+        "Lanczos alone": told(plain, plain, small, windows, judge, 0.0),
+        "Lanczos, brought back": told(back, plain, small, windows, judge, 0.0),
+    }
+    ways: dict[str, dict[str, str]] = {"whole": {}}
+    if not default_only:
+        ways |= {"own": {"window_positions": "own"}, "whole, never faithful": {"faithful": "never"}}
+    for way, options in ways.items():
+        began = time.perf_counter()
+        made = model().upscale(small, to=width, seed=seed, steps=STEPS, **options)
+        seconds = (time.perf_counter() - began) / (width * width / 2e6)
+        found[way] = told(made, plain, small, windows, judge, seconds)
+    return found
+
+
 def told(
-    made: list[Any], plain: list[Any], sources: list[Any], windows: Windows, judge: judging.Judge, seconds: float
+    made: dit360.Panorama,
+    plain: dit360.Panorama,
+    small: dit360.Panorama,
+    windows: Windows,
+    judge: judging.Judge,
+    seconds: float,
 ) -> dict[str, float]:
-    """One row."""
-    seams = [one.seam.ratio / other.seam.ratio for one, other in zip(made, sources, strict=True)]
-    poles = [
-        (one.poles.top + one.poles.bottom) / max(0.2, other.poles.top + other.poles.bottom)
-        for one, other in zip(made, plain, strict=True)
-    ]
-    agree = [verdict(judge, one) == verdict(judge, other) for one, other in zip(made, sources, strict=True)]
-    sharper = [edges(one) / max(0.5, edges(other)) for one, other in zip(made, plain, strict=True)]
+    """Figures of one picture. plain: the small one resampled."""
+    poles = max(0.2, plain.poles.top + plain.poles.bottom)
     return {
-        "seam": math.exp(statistics.mean(map(math.log, seams))),
-        "poles": statistics.median(poles),
-        "borders": statistics.mean(at_borders(one, windows) for one in made),
-        "judge": sum(agree) / len(agree),
-        "edges": statistics.median(sharper),
-        "source": statistics.median(
-            decibels(scaled(one.floats, other.size), other.floats) for one, other in zip(made, sources, strict=True)
-        ),
+        "seam": made.seam.ratio / small.seam.ratio,
+        "poles": (made.poles.top + made.poles.bottom) / poles,
+        "borders": at_borders(made, windows),
+        "judge": float(verdict(judge, made) == verdict(judge, small)),
+        "edges": edges(made) / max(0.5, edges(plain)),
+        "source": decibels(scaled(made.floats, small.size), small.floats),
         "seconds": seconds,
+    }
+
+
+def row_of(found: list[dict[str, float]]) -> dict[str, float]:
+    """One row, of figures of several pictures."""
+    of = {name: [one[name] for one in found] for name in found[0]}
+    return {
+        "seam": math.exp(statistics.mean(map(math.log, of["seam"]))),
+        **{name: statistics.median(of[name]) for name in ("poles", "edges", "source", "seconds")},
+        **{name: statistics.mean(of[name]) for name in ("borders", "judge")},
     }
 
 
@@ -166,30 +205,31 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def of_renders(pipe: Any, count: int) -> list[dict[str, Any]]:
-    """The rows of the second table."""
+def larger_render(number: int) -> dict[str, tuple[float, float]]:
+    """Way → edges, and dB to the larger render, of one render made larger."""
     width = 2 * WIDTH
-    large, scenes = unseen(count, width // 2)
-    found: dict[str, list[tuple[float, float]]] = {}
-    for seed, (render, scene) in enumerate(zip(large, scenes, strict=True)):
-        true = np.ascontiguousarray(render.movedim(0, -1).numpy() / 2 + 0.5)
-        small = as_panorama(scaled(true, (WIDTH, WIDTH // 2)))
-        plain = enlarged(small.floats, (width, width // 2))
-        asked = {"to": width, "seed": seed, "steps": STEPS}
-        words = caption(scene, random.Random(seed))
-        ways = {
-            "Lanczos alone": plain,
-            "Lanczos, brought back": faithful_to(plain, small.floats),
-            "whole, never faithful": pipe.upscale(small, words, **asked, faithful="never").floats,
-            "whole": pipe.upscale(small, words, **asked).floats,
-            "the render": true,
-        }
-        of_plain = max(0.5, edges(as_panorama(plain)))
-        for way, floats in ways.items():
-            found.setdefault(way, []).append((edges(as_panorama(floats)) / of_plain, decibels(floats, true)))
+    (render,), (scene,) = unseen(1, width // 2, first=number)
+    true = np.ascontiguousarray(render.movedim(0, -1).numpy() / 2 + 0.5)
+    small = as_panorama(scaled(true, (WIDTH, WIDTH // 2)))
+    plain = enlarged(small.floats, (width, width // 2))
+    asked = {"to": width, "seed": number, "steps": STEPS}
+    words = caption(scene, random.Random(number))
+    ways = {
+        "Lanczos alone": plain,
+        "Lanczos, brought back": faithful_to(plain, small.floats),
+        "whole, never faithful": model().upscale(small, words, **asked, faithful="never").floats,
+        "whole": model().upscale(small, words, **asked).floats,
+        "the render": true,
+    }
+    of_plain = max(0.5, edges(as_panorama(plain)))
+    return {way: (edges(as_panorama(floats)) / of_plain, decibels(floats, true)) for way, floats in ways.items()}
+
+
+def rows_of_renders(found: list[dict[str, tuple[float, float]]]) -> list[dict[str, Any]]:
+    """The rows of the second table."""
     rows = []
-    for way, pairs in found.items():
-        sharp, near = (statistics.median(values) for values in zip(*pairs, strict=True))
+    for way in found[0]:
+        sharp, near = (statistics.median(values) for values in zip(*(one[way] for one in found), strict=True))
         rows.append({"way": way, "edges": sharp, "decibels": None if way == "the render" else near})
     return rows
 

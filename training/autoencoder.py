@@ -25,8 +25,6 @@ from training.schedule import Clock, learning_rate, set_learning_rate
 from training.wrapping import wrap_longitude
 
 CHECKPOINT = RUNS / "autoencoder.safetensors"
-REMADE = RUNS / "remade"
-"""Latents that the transformer made again (`remade`)."""
 
 
 def build(channels: tuple[int, ...] = (24, 48, 64, 96), latents: int = linear_encoder.LATENTS) -> AutoencoderKL:
@@ -65,44 +63,23 @@ def magnitudes(pictures: Tensor) -> Tensor:
     return torch.fft.rfft2(tiles, norm="ortho").abs()
 
 
-def latents_of(vae: AutoencoderKL, pictures: Tensor, jitter: float) -> Tensor:
-    """Latents of `pictures` (B, 3, H, W) in [-1, 1] with noise of standard deviation `jitter`.
+def loss_of(vae: AutoencoderKL, pictures: Tensor, jitter: float = 0.04, texture: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Training loss of the decoder and mean squared error for `pictures` (B, 3, H, W) in [-1, 1].
 
-    Sampled latents are not exact either.
+    Absolute error at three scales, absolute error of both gradients (the horizontal one wraps) and a little squared
+    error; `texture` times the error of the roots of local spectra's magnitudes, as what cannot be told exactly would be
+    blurred else (roots, so that faint detail counts). The latents get noise of standard deviation `jitter`, because
+    sampled latents are not exact either.
     """
     with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
         kernel, bias = (weight.to(pictures.device) for weight in linear_encoder.as_convolution(vae))
         latents = F.conv2d(pictures, kernel, bias, stride=8)
-        return latents + jitter * torch.randn_like(latents)
-
-
-STEEPEST = 4.0
-"""Most that steps between columns count more near the poles, where they are short."""
-
-
-def read_remade() -> tuple[Tensor, Tensor]:
-    """Normalized latents (N, C, h, w) in half precision, and the numbers (N,) of the pictures that they show."""
-    files = [checkpoint.load(file)[0] for file in sorted(REMADE.glob("*.safetensors"))]
-    if not files:
-        raise FileNotFoundError(f"no latents in {REMADE}; run python -m training.remade first")
-    return torch.cat([file["latents"] for file in files]), torch.cat([file["pictures"] for file in files])
-
-
-def loss_of(vae: AutoencoderKL, latents: Tensor, pictures: Tensor, texture: float = 2.0) -> tuple[Tensor, Tensor]:
-    """Training loss of the decoder and mean squared error for `latents` of `pictures` (B, 3, H, W) in [-1, 1].
-
-    Absolute error at three scales, absolute error of both gradients (the horizontal one wraps, and counts as what it is
-    on the sphere) and a little squared error; `texture` times the error of the roots of local spectra's magnitudes, as
-    what cannot be told exactly would be blurred else (roots, so that faint detail counts).
-    """
+        latents = latents + jitter * torch.randn_like(latents)
     decoded = vae.decode(latents).sample.float()
     error = decoded - pictures
     squared = (error**2).mean()
     loss = error.abs().mean() + squared
-    height = error.shape[-2]
-    latitude = torch.pi * ((torch.arange(height, device=error.device) + 0.5) / height - 0.5)
-    steep = (1 / latitude.cos()).clamp(max=STEEPEST).view(-1, 1)
-    loss = loss + 0.5 * (steep * (error - error.roll(1, -1)).abs()).mean() + 0.5 * error.diff(dim=-2).abs().mean()
+    loss = loss + 0.5 * (error - error.roll(1, -1)).abs().mean() + 0.5 * error.diff(dim=-2).abs().mean()
     small = error
     for _ in range(2):
         small = F.avg_pool2d(small, 2)
@@ -145,7 +122,6 @@ def main(
     batch: Annotated[int, typer.Option(help="Pictures a step at 128x256; a quarter of it at 256x512.")] = 4,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 4e-4,
     jitter: Annotated[float, typer.Option(help="Greatest standard deviation of the noise on latents.")] = 0.06,
-    remade: Annotated[float, typer.Option(help="Share of steps on latents that the transformer made again.")] = 0.0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
@@ -176,29 +152,21 @@ def main(
     parts_read, saved = len(pictures), clock.spent
     running = 0.0
     dtype = training_dtype(device)
-    again, of = read_remade() if remade else (torch.empty(0), torch.empty(0))
     while clock.share < 1:
         if step % 200 == 199:
             more, _ = read_parts(known=parts_read // 100)
             pictures, parts_read = torch.cat((pictures, more)), parts_read + len(more)
-        if torch.rand(()) < remade:
-            chosen = torch.randint(len(again), (max(1, batch // 4),))
-            latents = again[chosen].float().to(device) / notes["scale"] + notes["shift"]
-            x = to_float(pictures[of[chosen]].to(device))
-            turned = int(torch.randint(latents.shape[-1], ()))
-            latents, x = latents.roll(turned, -1), x.roll(8 * turned, -1)
-        else:
-            large = step % 4 != 3
-            chosen = torch.randint(len(pictures), (max(1, batch // 4) if large else batch,))
-            x = to_float(pictures[chosen].to(device), 256 if large else 128)
-            x = x.roll(int(torch.randint(x.shape[-1], ())), -1)
-            if step % 2:
-                x = x.flip(-1)
-            # From none to much: exact latents must stay sharp, sampled ones must not show their grid.
-            latents = latents_of(vae, x, jitter * float(torch.rand(())))
+        large = step % 4 != 3
+        chosen = torch.randint(len(pictures), (max(1, batch // 4) if large else batch,))
+        x = to_float(pictures[chosen].to(device), 256 if large else 128)
+        x = x.roll(int(torch.randint(x.shape[-1], ())), -1)
+        if step % 2:
+            x = x.flip(-1)
         set_learning_rate(optimizer, learning_rate(clock.share, peak, step))
         with autocast(device, dtype):
-            loss, squared = loss_of(vae, latents, x.contiguous(memory_format=torch.channels_last))
+            # From none to much: exact latents must stay sharp, sampled ones must not show their grid.
+            strength = jitter * float(torch.rand(()))
+            loss, squared = loss_of(vae, x.contiguous(memory_format=torch.channels_last), strength)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)

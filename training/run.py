@@ -21,10 +21,6 @@ from training.data import DATA, KINDS, RUNS
 from training.device import pick
 from training.latents import SIZES
 
-DECODER = 13
-DECODER_AGAIN = 18
-"""Minutes of the decoder on renders, and again on what the transformer makes of them."""
-
 
 def stage(name: str, *arguments: object, must: bool = True) -> None:
     """Runs one stage to its end; its output is shown as it comes. must: stop here if it fails."""
@@ -82,15 +78,12 @@ def main(
     for size in SIZES:
         stage("latents", "--size", size, "--threads", cores)
     if not go_on:
-        stage("autoencoder", "--minutes", DECODER, "--device", device, "--threads", cores)
+        stage("autoencoder", "--minutes", 13, "--device", device, "--threads", cores)
     share = ["--workers", min(cores, 8), "--batch", 16] if on_cpu else ["--workers", 1, "--batch", 128]
     if on_cpu and minutes >= 30 and not shutil.which("g++"):
         print("There is no g++ here, so blocks are not compiled, and training takes a quarter longer.", flush=True)
     compiled = ["--compiled"] if on_cpu and minutes >= 30 and shutil.which("g++") else []
     stage("transformer", "--minutes", minutes, "--device", device, *share, *compiled)
-    stage("remade", "--threads", cores, "--device", device)
-    decoder = DECODER_AGAIN + (0 if go_on else DECODER)
-    stage("autoencoder", "--minutes", decoder, "--remade", 0.6, "--device", device, "--threads", cores)
     stage("export")
     if not measure:
         print("Not measured: run make eval-tiny, then python -m training.card; the card there is an older model's.")

@@ -139,7 +139,7 @@ def main(
     importance: Annotated[
         float, typer.Option(help="Exponent at σ 1 of how much a latent changes a picture, by which its errors count.")
     ] = 1.0,
-    joints: Annotated[float, typer.Option(help="Weight of the error's steps where tokens meet.")] = 0.25,
+    joints: Annotated[float, typer.Option(help="Weight of the error's steps where tokens meet.")] = 0.5,
     double: Annotated[int, typer.Option(help="Double blocks.")] = 2,
     single: Annotated[int, typer.Option(help="Single blocks.")] = 6,
     heads: Annotated[int, typer.Option(help="Attention heads of 32 channels.")] = 6,

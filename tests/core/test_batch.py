@@ -88,6 +88,12 @@ def test_a_line_says_any_option_of_its_picture_and_the_command_the_others(tmp_pa
         ("a.jsonl", ['{"prompt": "a", "mask": "gone.png"}'], "line 1: there is no file"),
         ("a.jsonl", ['{"prompt": "a", "photo": "gone.png;fov=60"}'], "line 1: there is no file"),
         ("a.jsonl", ['{"prompt": "a", "photo": [5]}'], "line 1: photo must be text or a list of texts, not [5]"),
+        ("a.jsonl", ['{"prompt": "a", "photo": "|"}'], "line 1: photo names no file; name one, or leave it out"),
+        ("a.jsonl", ['{"prompt": "a", "photo": []}'], "line 1: photo names no file; name one, or leave it out"),
+        ("a.csv", ["prompt,photo", "a, |"], "line 2: photo names no file; name one, or leave it out"),
+        ("a.jsonl", ['{"prompt": "a", "lora": "|"}'], "line 1: lora names no LoRA; name one, or leave it out"),
+        ("a.jsonl", ['{"prompt": "a", "upscale": "512.5"}'], "line 1: upscale is '512.5', but must be a width"),
+        ("a.csv", ["prompt,upscale", "a,512.5"], "line 2: upscale is '512.5', but must be a width"),
         ("a.jsonl", ['{"prompt": "a", "photo": "x.png;zoom=6"}'], "line 1: photo 'x.png;zoom=6' says 'zoom=6'"),
         ("a.jsonl", ['{"prompt": "a", "region": "left"}'], "line 1: region is 'left'"),
         ("a.jsonl", ['{"prompt": "a", "yaw": 5}'], "line 1: yaw=5 has no effect, because there is no photo"),
@@ -400,8 +406,9 @@ def test_a_batch_goes_on_only_with_a_model_that_makes_the_same_pictures(tmp_path
     used = {**picture.settings["used"], "precision": "fp16"}
     Panorama(image=picture.image, settings={**picture.settings, "used": used}).save(first.file, force=True)
     written(source, "a castle", "a sea")
-    with pytest.raises(InputError, match=r"was made with precision=fp16 .* the rest would now be made with precision="):
-        list(Batch(source, tmp_path / "out", **SMALL).run())
+    for begin in (Batch.check, lambda batch: list(batch.run())):
+        with pytest.raises(InputError, match=r"was made with precision=fp16 .* the rest would now be made with prec"):
+            begin(Batch(source, tmp_path / "out", **SMALL))
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 1
 
 

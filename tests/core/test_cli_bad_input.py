@@ -5,10 +5,12 @@ import re
 import shlex
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import dit360, install, python
+from dit360_core.cli.output import telling_of_stdout
 from dit360_core.cli.work.doctor import examine
 from dit360_core.plugins.registry import Registry
 from dit360_core.system.machine import Machine
@@ -260,6 +262,9 @@ CALLS = {
     "blank prompt": (["generate", "  \n"], "The prompt is empty"),
     "picture to view is not there": (["view", "nowhere.jpg"], r"Cannot open nowhere\.jpg: there is no such file"),
     "picture to inspect is no picture": (["inspect", "there.jpg"], r"Cannot open there\.jpg: it is not a JPEG"),
+    "picture to inspect has too long a name": (["inspect", f"{'a' * 300}.jpg"], "the name is too long for a file"),
+    "several pictures of no name": (["generate", "a castle", "-n", "2", "-o", ""], r"Cannot write \.: it is the name"),
+    "several pictures of a root": (["generate", "a castle", "-n", "2", "-o", "/"], "Cannot write /: it is the name of"),
     "picture to inspect is a folder": (["inspect", "folder.jpg"], r"Cannot open folder\.jpg"),
     **{name: (["new-plugin", *more], told) for name, (more, told) in PLUGINS.items()},
 }
@@ -288,6 +293,13 @@ USAGE = {
         (["a castle"], 'for a picture of it: dit360 generate "a castle"'),
         (["--model", "tiny", "generate", "a castle"], "There is no option --model before a command"),
         (["inspect"], "dit360 inspect needs FILE; 'dit360 inspect --help'"),
+        (
+            ["generate", "a", "--config", "p.toml"],
+            "--config stands before the command: dit360 --config p.toml generate …",
+        ),
+        (["plan", "--config=p.toml"], "--config stands before the command: dit360 --config p.toml plan …"),
+        (["plan", "-config", "p.toml"], "--config stands before the command: dit360 --config p.toml plan …"),
+        (["plan", "--version"], "--version stands before the command: dit360 --version"),
     ]
 }
 
@@ -332,6 +344,29 @@ def test_a_command_line_that_cannot_be_read_is_exit_code_2_with_the_usage(light,
     assert light[name].code == 2
     assert USAGE[name][1] in light[name].err
     assert "Usage: dit360" in light[name].err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file is always full there")
+@pytest.mark.parametrize("line", [["--help"], ["plan", "--help-all"], ["inspect", "p.png", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
+def test_an_output_that_is_full_is_one_sentence(desk, line, buffered):
+    code = (
+        f"import sys; sys.argv = ['dit360', *{line!r}]; sys.stdout = open('/dev/full', 'w')\n"
+        f"sys.stdout.reconfigure(write_through={not buffered})\n"
+        "from dit360_core.cli import main; main()"
+    )
+    done = python(code, cwd=desk)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "Error: The output cannot be written (No space left on device); free what is full, or write it elsewhere.\n"
+    )
+
+
+def test_another_error_of_the_system_is_no_lost_output(capsys):
+    for error in (OSError(5, "that failed"), FileNotFoundError(2, "No such file", "x")):
+        with pytest.raises(OSError, match=str(error.strerror)), telling_of_stdout():
+            raise error
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.long
@@ -391,6 +426,9 @@ LATE = {
         "p.png",
     ),
     "a size that is none": (["plan", "--size", "2048 by 1024"], "--size is '2048 by 1024', but must be width×height"),
+    "a size in other digits": (["plan", "--size", "²"], "--size is '²', but must be width×height"),
+    "a size of 5000 digits": (["plan", "--size", "9" * 5000], "--size is '9999*', but must be width×height"),
+    "a larger picture of no name": (["upscale", "p.png", "--to", 256, "-o", ""], r"Cannot write \.: it is the name"),
     "a size and a width": (["plan", "--size", "512x256", "--width", 512], "--size and --width say the same; leave one"),
     "a size of another shape": (["plan", "--size", "2048x2048"], "The size 2048×2048 cannot be made.*take"),
     "eviction and offloading at once": (

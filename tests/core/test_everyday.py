@@ -2,9 +2,11 @@
 
 import io
 import json
+import logging
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import dit360_core
 import pytest
@@ -14,11 +16,17 @@ from dit360_core.batching import Batch
 from dit360_core.batching import folder as folders
 from dit360_core.batching.folder import Folder
 from dit360_core.batching.running import shard_of
-from dit360_core.cli import app, profile, terminal
-from dit360_core.cli.likeness import options_like
+from dit360_core.cli import app, likeness, profile, terminal
+from dit360_core.cli.likeness import Beside, options_like
+from dit360_core.cli.precedence import Taken
 from dit360_core.cli.several import counted, names_of
-from dit360_core.errors import InputError
-from dit360_core.options import SampleOptions
+from dit360_core.cli.wording import begin, current, take
+from dit360_core.cli.work.remote import _wanted
+from dit360_core.cli.work.saving import usable
+from dit360_core.errors import InputError, plain
+from dit360_core.options import LoadOptions, SampleOptions, options_of
+from dit360_core.panorama.metadata import SHORTENED
+from dit360_core.panorama.photos import Photo
 from dit360_core.panorama.picture import Panorama
 from PIL import Image
 from rich.console import Console
@@ -48,9 +56,24 @@ def made(tmp_path_factory):
         ["generate", "--like", "sea-2.png", "-o", "steps=9.png", "--steps", "3"],
         ["generate", "a castle", "--like", "sea-2.png", "-o", "castle.png"],
         ["generate", "a sea", "-n", "2", "-o", "sea.png", *SMALL],
-        ["generate", "a tree", "--image", "sea-1.png", "--region", "0,0,60", "--steps", "2", "-o", "edit.png"],
+        [
+            "generate",
+            "a tree",
+            "--image",
+            "sea-1.png",
+            "--region",
+            "0,0,60",
+            "--mask-grow",
+            "3",
+            "--steps",
+            "2",
+            "-o",
+            "edit.png",
+        ],
         ["generate", "--like", "edit.png", "-o", "like-edit.png"],
         ["generate", "-o", "x.png"],
+        ["generate", "--like", "edit.png", "--image", "sea-1.png", "-o", "edit-again.png"],
+        ["generate", "--like", "edit.png", "--image", "sea-1.png", "--width", "64", "-o", "small.png"],
         cwd=folder,
     )
     return folder, told
@@ -83,7 +106,23 @@ def test_what_a_picture_does_not_hold_is_told(made):
     assert told[6].code == 0
     assert "was made of another picture" in told[6].err
     assert "--image" in told[6].err
+    assert "--region 0,0,60, --mask-grow 3.0 are left out" in told[6].err
     assert Panorama.open(folder / "like-edit.png").settings["prompt"] == "a tree"
+
+
+def test_with_the_other_picture_given_its_options_are_kept_and_nothing_is_missed(made):
+    folder, told = made
+    assert told[8].code == 0
+    assert "made of another" not in told[8].err
+    again, first = (Panorama.open(folder / name) for name in ("edit-again.png", "edit.png"))
+    assert again.image.tobytes() == first.image.tobytes()
+    assert again.settings["used"]["hold"] == first.settings["used"]["hold"]
+
+
+def test_a_width_that_is_typed_decides_the_height(made):
+    folder, told = made
+    assert told[9].code == 0, told[9].err
+    assert Panorama.open(folder / "small.png").size == (64, 32)
 
 
 def test_without_a_prompt_and_a_likeness_it_says_what_to_do(made):
@@ -110,6 +149,33 @@ def test_a_picture_is_shown_in_the_terminal(tiny):
     lines = [line for line in written.getvalue().splitlines() if line.strip()]
     assert len(lines) >= 2
     assert all(len(line) >= 40 for line in lines)
+
+
+def test_a_preview_that_cannot_be_shown_is_told_once_and_harms_no_picture(monkeypatch):
+    image = Image.new("RGB", (64, 32))
+    asked = []
+
+    def odd(name):
+        asked.append(name)
+        raise ValueError("invalid literal for int() with base 10: '\x1b[a'")
+
+    monkeypatch.setitem(sys.modules, "textual_image", ModuleType("textual_image"))
+    renderable = ModuleType("textual_image.renderable")
+    renderable.__getattr__ = odd
+    monkeypatch.setitem(sys.modules, "textual_image.renderable", renderable)
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=400, color_system=None)
+    terminal.show(console, image)
+    before = len(asked)
+    terminal.show(console, image)
+    assert len(asked) == before
+    (line,) = written.getvalue().splitlines()
+    assert line.startswith("No preview is shown, because this terminal did not answer as expected (ValueError")
+    assert "\x1b" not in line
+    other = Console(file=io.StringIO(), force_terminal=True)
+    terminal.show(other, image)  # which is another run
+    assert len(asked) > before
+    assert not logging.getLogger("textual_image._terminal").isEnabledFor(logging.ERROR)
 
 
 def test_a_preview_where_nobody_looks_on_is_told_and_one_without_its_library_too(tmp_path):
@@ -158,6 +224,14 @@ def test_defaults_reach_the_commands_that_have_them(tmp_path):
         ('steps = "abc"', "c.toml: steps "),
         ("[generate]\nguidance = 1000000", "c.toml: guidance is 1000000"),
         ('[upscale]\nfaithful = "maybe"', "c.toml: faithful is 'maybe'"),
+        ("a = " + "[" * 3000, "it is nested too deeply"),
+        ("bits = 0x" + "f" * 6000, "bits is a number of too many digits"),
+        ("[generate]\ncount = 0x" + "f" * 6000, "count is a number of too many digits"),
+        ("bits = " + "9" * 6000, "a number in it is too long"),
+        ('scheduler-type = "unipc"\nscheduler_type = "dpmpp_2m"', "c.toml: scheduler-type and scheduler_type are one"),
+        ('[plan]\nsteps = 1\n"--steps" = 2', "c.toml: steps and --steps are one option; leave one out."),
+        ("width = 512\nheight = 128", "c.toml: The size 512×128 cannot be made"),
+        ('[plan]\nsize = "256x128"\nwidth = 512', "c.toml: size and width say the same"),
     ],
 )
 def test_defaults_that_are_none_are_told(tmp_path, text, said):
@@ -196,10 +270,142 @@ def test_with_defaults_that_are_broken_help_and_doctor_still_help(tmp_path):
     told = dit360(
         ["generate", "--help"], ["doctor", "--json"], ["view", "x.png"], cwd=tmp_path, DIT360_CONFIG=str(file)
     )
-    assert [one.code for one in told] == [0, 0, 2]
+    assert [one.code for one in told] == [0, 1, 2]
     assert all("Cannot read the defaults" in one.err for one in told)
     assert "--output" in told[0].out
     assert "Cannot read the defaults" in json.loads(told[1].out)["defaults"]
+    assert any("Cannot read the defaults" in advice for advice in json.loads(told[1].out)["advice"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that nobody looks into is made by a link there")
+def test_defaults_that_nobody_asked_for_and_that_cannot_be_read_are_a_warning(tmp_path):
+    circle = tmp_path / "dit360"
+    circle.symlink_to(circle)  # which root may not look into either
+    helped, viewed, doctor, asked = dit360(
+        ["--help"], ["view", "none.png"], ["doctor", "--json"], ["--config", circle / "c.toml", "view", "none.png"],
+        cwd=tmp_path, XDG_CONFIG_HOME=tmp_path,
+    )  # fmt: skip
+    assert (helped.code, viewed.code, doctor.code, asked.code) == (0, 2, 1, 2)
+    assert viewed.err.count("Warning: The defaults in") == 1
+    assert "Cannot open none.png" in viewed.err
+    assert any("and none are used" in advice for advice in doctor.json["advice"])
+    assert "Error: Cannot read the defaults" in asked.err
+    assert "none.png" not in asked.err
+
+
+def test_a_file_of_defaults_that_no_system_could_have_is_told(tmp_path):
+    (home,) = dit360(["view", "x.png"], cwd=tmp_path, DIT360_CONFIG="~nobodyxyz/foo.toml")
+    (long,) = dit360(["--config", "a" * 300, "view", "x.png"], cwd=tmp_path)
+    assert (home.code, long.code) == (2, 2)
+    assert home.err == (
+        "Error: Cannot read the defaults in ~nobodyxyz/foo.toml, which DIT360_CONFIG names: there is no such home; "
+        "name another.\n"
+    )
+    assert long.err.startswith("Error: Cannot read the defaults in aaa")
+    assert "mend the file, or name another" in long.err
+
+
+def test_the_doctor_tells_of_defaults_that_are_none(tmp_path):
+    file = written(tmp_path / "p1.toml", "stepz = 3\n")
+    (told,) = dit360(["--config", file, "doctor", "--json"], cwd=tmp_path)
+    assert told.code == 1
+    assert any(f"{file}: there is no option 'stepz'; did you mean steps" in advice for advice in told.json["advice"])
+
+
+def test_a_commands_own_size_counts_before_that_of_all(tmp_path):
+    text = 'width = 512\n[generate]\nheight = 128\n[plan]\nsize = "256x128"\n'
+    found = profile.defaults(*profile.read(written(tmp_path / "c.toml", text)), COMMANDS)
+    assert found["generate"] == {"height": 128}
+    assert found["plan"] == {"size": "256x128"}
+    assert found["bench"]["width"] == 512
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "taken", "passed_over"),
+    [
+        ("width = 512", ["plan", "--size", "256x128"], {"size": "256x128"}, {"width"}),
+        ("width = 512", ["generate", "x", "--height", "128"], {"height": 128}, {"width"}),
+        ('[plan]\nsize = "512x256"', ["plan", "--width", "256"], {"width": 256}, {"size"}),
+        ("width = 512", ["export", "p.png", "-o", "x", "--height", "99"], {"height": 99}, set()),
+        ("[export]\nwidth = 500", ["export", "p.png", "-o", "x", "--height", "99"], {"width": 500}, set()),
+        ("fov = 70\nyaw = 3", ["generate", "x"], {}, {"fov", "yaw"}),
+        ("fov = 70\nyaw = 3", ["generate", "x", "--photo", "p.jpg"], {"fov": 70, "yaw": 3}, set()),
+        ("fov = 70", ["generate", "x", "--fov", "60"], {"fov": 60}, set()),
+        ("denoise = 0.5\nmask-grow = 3", ["generate", "x"], {}, {"denoise", "mask_grow"}),
+        ("denoise = 0.5\nregion = '0,0,60'", ["generate", "x", "--image", "p.png"], {"denoise": 0.5}, set()),
+        ("region = '0,0,60'", ["generate", "x", "--photo", "p.png"], {}, {"region"}),
+        ('mask-means = "keep"', ["generate", "x", "--image", "p.png"], {}, {"mask_means"}),
+        ("mask-grow = 3", ["upscale", "p.png", "--to", "256"], {}, {"mask_grow"}),
+        ("mask-grow = 3", ["upscale", "p.png", "--to", "256", "--mask", "m.png"], {"mask_grow": 3}, set()),
+        ("denoise = 0.5", ["plan"], {}, {"denoise"}),
+        ("expand-highlights = true\nforce = true\npreview = true",
+         ["generate", "x", "--no-expand-highlights", "--no-force", "--no-preview"],
+         {"expand_highlights": False, "force": False, "preview": False}, set()),
+        ("strict = true", ["plan", "--no-strict"], {"strict": False}, set()),
+        ("[inspect]\njson = true", ["inspect", "p.png", "--no-json"], {"as_json": False}, set()),
+    ],
+)  # fmt: skip
+def test_what_is_typed_counts_first_and_what_means_nothing_here_is_passed_over(
+    tmp_path, text, line, taken, passed_over
+):
+    file = written(tmp_path / "c.toml", text)
+    command = COMMANDS[line[0]]
+    group = typer.Context(typer.main.get_command(app))
+    context = typer.Context(command, parent=group, info_name=line[0])
+    context.default_map = profile.defaults(*profile.read(file), COMMANDS)[line[0]]
+    command.parse_args(context, line[1:])
+    assert {name: context.params[name] for name in taken} == taken
+    for name in passed_over:
+        (option,) = (one for one in command.params if one.name == name)
+        assert context.params[name] == option.default
+    assert not current().taken.options & passed_over
+
+
+def test_an_error_about_a_default_names_its_file(tmp_path):
+    file = written(tmp_path / "c.toml", 'scheduler-eta = 0.5\nvram = "12"\n')
+    wrong, right = dit360(
+        ["--config", file, "generate", "x", "-o", "x.jpg", "--width", "128"],
+        ["--config", file, "generate", "x", "-o", "x.jpg", "--width", "128", "--scheduler-eta", "0.25"],
+        cwd=tmp_path,
+    )
+    assert (wrong.code, right.code) == (2, 2)
+    assert "--scheduler-eta 0.5 has no effect" in wrong.err
+    assert wrong.err.endswith(f"(--scheduler-eta is from {file}).\n")
+    assert str(file) not in right.err
+
+
+def test_a_budget_of_the_defaults_is_taken_back():
+    assert LoadOptions(vram="none", ram="None") == LoadOptions()
+
+
+def test_a_server_is_not_told_of_defaults_for_a_part_that_nothing_says(tmp_path):
+    Image.new("RGB", (64, 32)).save(tmp_path / "p.png")
+    Image.new("RGBA", (64, 32)).save(tmp_path / "hole.png")
+
+    def told(name):
+        own = {"denoise": 0.5, "mask_grow": 3.0}
+        saving = {"bits": None, "expand_highlights": False}
+        return _wanted("x", Path("x.jpg"), tmp_path / name, None, (), saving, own, frozenset()).options
+
+    begin({}, [])
+    assert told("p.png")["mask_grow"] == 3.0  # which somebody typed, and is refused
+    take(Taken(file=Path("c.toml"), options=frozenset({"mask_grow"})))
+    assert told("p.png") == {"prompt": "x", "denoise": 0.5}
+    assert told("hole.png")["mask_grow"] == 3.0
+    begin({}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("x.jpg", (None, False)), ("x.png", (16, False)), ("x.exr", (16, True)), ("x.none", (16, True))],
+)
+def test_how_a_file_is_written_is_passed_over_where_its_format_cannot_hold_it(name, kept):
+    saving = {"bits": 16, "expand_highlights": True, "force": False}
+    begin({}, [])
+    assert usable(saving, Path(name)) == saving  # which somebody typed, and is refused
+    take(Taken(file=Path("c.toml"), options=frozenset({"bits", "expand_highlights"})))
+    assert usable(saving, Path(name)) == {"bits": kept[0], "expand_highlights": kept[1], "force": False}
+    begin({}, [])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
@@ -216,6 +422,164 @@ def like(tmp_path, **used):
     settings = {"prompt": "a sea", "requested": {"steps": 3}, "used": {"seed": 4, "model": "tiny", **used}}
     Panorama(Image.new("RGB", (64, 32)), settings=settings).save(tmp_path / "p.png", force=True)
     return options_like(tmp_path / "p.png")
+
+
+def like_asked(tmp_path, requested=(), hold=None, beside=None, **settings):
+    used = {"seed": 4, "model": "tiny", **({} if hold is None else {"hold": hold}), **settings.pop("used", {})}
+    told = {"prompt": "a sea", "requested": dict(requested), "used": used, **settings}
+    Panorama(Image.new("RGB", (64, 32)), settings=told).save(tmp_path / "p.png", force=True)
+    found, sentences = options_like(tmp_path / "p.png", Beside(**(beside or {})))
+    return found, plain(" ".join(sentences))
+
+
+MASKED = {"mask": [64, 32], "transparency": False}
+REGION = {"region": "1,2,60", "transparency": False}
+LAID = {"name": "a.png", "fov": 70.25, "yaw": 40, "pitch": 0.0, "roll": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("requested", "hold", "beside", "kept", "said", "unsaid"),
+    [
+        ({"denoise": 0.5}, None, {"image": True}, {"denoise": 0.5}, "", "made of"),
+        ({"denoise": 0.5}, None, {}, {}, "denoise=0.5 is left out", "mask"),
+        ({"denoise": 0.5}, None, {"typed": {"denoise": 0.4}}, {}, "give that with image", "left out"),
+        (
+            {"mask_grow": 3.0, "mask_means": "keep"}, MASKED, {"image": True, "mask": True},
+            {"mask_grow": 3.0, "mask_means": "keep"}, "", "made",
+        ),
+        (
+            {"mask_grow": 3.0}, MASKED, {"image": True}, {},
+            "was made with a mask, which it does not hold; give that with mask", "another picture",
+        ),
+        (
+            {"mask_grow": 3.0}, MASKED, {}, {},
+            "of another picture and with a mask, which it does not hold; give those with image and mask", "photo",
+        ),
+        ({"region": "1,2,60", "mask_soften": 8.0}, REGION, {"image": True},
+         {"region": "1,2,60", "mask_soften": 8.0}, "", "left out"),
+        ({"region": "1,2,60", "mask_soften": 8.0}, REGION, {"image": True, "mask": True},
+         {"mask_soften": 8.0}, "region=1,2,60 is left out, as the mask says", "mask_soften"),
+        ({"faithful": "never", "denoise": 0.5}, None, {"image": True}, {"denoise": 0.5},
+         "faithful=never is left out, as no picture is made larger", "denoise"),
+        ({"mask_grow": 3.0}, {"photos": [LAID]}, {}, {},
+         'around the photo "a.png;fov=70.25;yaw=40;pitch=0;roll=0", which it does not hold; give that with photo',
+         "image"),
+    ],
+)  # fmt: skip
+def test_options_of_another_picture_are_kept_with_it_and_told_without(
+    tmp_path, requested, hold, beside, kept, said, unsaid
+):
+    found, told = like_asked(tmp_path, requested, hold, beside)
+    assert {name: found[name] for name in requested if name in found} == kept
+    assert said in told
+    assert unsaid not in told
+
+
+def test_what_an_edit_left_at_its_default_counts_before_a_users_own(tmp_path):
+    found, _ = like_asked(tmp_path, {"region": "1,2,60"}, REGION, {"image": True})
+    assert (found["mask_grow"], found["paste_back"], found["denoise"]) == (None, True, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "typed", "kept"),
+    [
+        ("{}", {}, {"fov": 70.25, "yaw": 40.0, "pitch": 0.0, "roll": 0.0}),
+        ("{}", {"fov": 70.0}, {"yaw": 40.0, "pitch": 0.0, "roll": 0.0}),
+        ("{};yaw=5", {}, {"fov": 70.25, "pitch": 0.0, "roll": 0.0}),
+    ],
+)
+def test_a_photo_lies_where_that_of_the_picture_does_but_for_what_is_given(tmp_path, text, typed, kept):
+    Image.new("RGB", (64, 32)).save(tmp_path / "a.png")
+    beside = {"photos": (text.format(tmp_path / "a.png"),), "typed": typed}
+    found, told = like_asked(tmp_path, {"mask_grow": 3.0}, {"photos": [LAID]}, beside)
+    assert {name: found[name] for name in ("fov", "yaw", "pitch", "roll") if name in found} == kept
+    assert found["mask_grow"] == 3.0
+    assert ("yaw=40" in told) == ("yaw" in kept)
+    assert "image" not in told
+
+
+def test_the_lens_of_the_same_photo_is_read_from_it_as_metadata_round_it(tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 27  # on 35 mm film
+    Image.new("RGB", (64, 32)).save(tmp_path / "a.jpg", exif=exif)
+    exact = Photo.open(tmp_path / "a.jpg").fov
+    photo = {**LAID, "fov": round(exact, 4)}
+    found, _ = like_asked(tmp_path, {}, {"photos": [photo]}, {"photos": (str(tmp_path / "a.jpg"),)})
+    assert photo["fov"] != exact
+    assert "fov" not in found
+    assert found["yaw"] == 40.0
+
+
+def test_a_part_of_a_panorama_says_itself_where_it_lies(tmp_path):
+    Panorama(Image.new("RGB", (64, 32))).save(tmp_path / "a.png")
+    found, told = like_asked(tmp_path, {}, {"photos": [LAID]}, {"photos": (str(tmp_path / "a.png"),)})
+    assert "yaw" not in found
+    assert "are left out, as" in told
+
+
+def test_of_several_photos_nobody_knows_which_is_which(tmp_path):
+    beside = {"photos": ("x.png;yaw=1", "y.png;yaw=2")}
+    found, told = like_asked(tmp_path, {}, {"photos": [LAID, {**LAID, "name": "b.png"}]}, beside)
+    assert not {"fov", "yaw"} & found.keys()
+    assert '"a.png;fov=70.25;yaw=40;pitch=0;roll=0", the photo "b.png;' in told
+
+
+def test_every_option_of_a_model_is_taken_told_or_without_effect_on_the_picture(tmp_path):
+    shown = options_of(LoadOptions).keys() - likeness._NOT_SHOWN
+    for name in shown:
+        found, told = like_asked(tmp_path, {name: 512}, used={"model": None})
+        assert name in found or name in told, name
+    found, _ = like_asked(
+        tmp_path, {"vae_tile_size": 512, "vae_tile_overlap": 64, "vae_auto_tile_pixels": 0, "log_memory_stats": True}
+    )
+    assert (found["vae_tile_size"], found["vae_tile_overlap"], found["vae_auto_tile_pixels"]) == (512, 64, 0)
+    assert "log_memory_stats" not in found
+
+
+@pytest.mark.parametrize("name", ["vram", "preset", "quantization_mode"])
+def test_a_quantization_that_memory_chose_is_told(tmp_path, name):
+    used = {"quantization": {"requested": "auto", "used": "int8"}}
+    _, told = like_asked(tmp_path, {name: "auto"}, used=used)
+    assert "quantization_mode=int8" in told
+    _, told = like_asked(tmp_path, {name: "auto"}, used=used, beside={"typed": {"quantization_mode": "none"}})
+    assert told == ""
+
+
+@pytest.mark.parametrize(
+    ("requested", "typed", "left", "said"),
+    [
+        ({"width": 128, "height": 64}, {"width": 256}, {}, ""),
+        ({"width": 128, "height": 64}, {"height": 32}, {}, ""),
+        ({"width": 128, "height": 64}, {"width": 64, "height": 32}, {"width": 128, "height": 64}, ""),
+        ({"tiling_level": "stored"}, {"tiling_mode": "never"}, {}, "tiling_level=stored"),
+        ({"tiling_mode": "never"}, {"tiling_level": "stored"}, {}, "tiling_mode=never"),
+        ({"quantization_parts": "text"}, {"quantization_mode": "none"}, {}, "quantization_parts=text"),
+        ({"circular_mode": "bias"}, {"circular_padding": 0}, {}, "circular_mode=bias"),
+        ({"scheduler_eta": 0.5}, {"scheduler_type": "flow_match"}, {}, "scheduler_eta=0.5"),
+        ({"scheduler_eta": 0.5}, {"scheduler_type": "ddim"}, {"scheduler_eta": 0.5}, ""),
+    ],
+)
+def test_what_is_typed_leaves_out_what_would_contradict_it(tmp_path, requested, typed, left, said):
+    found, told = like_asked(tmp_path, requested, beside={"typed": typed})
+    assert {n: v for n, v in found.items() if n in requested and n not in typed} == {
+        n: v for n, v in left.items() if n not in typed
+    }
+    assert (f"{said}, without effect" in told) if said else ("without effect" not in told)
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_text_of_which_the_file_holds_the_beginning_is_to_be_given(tmp_path, name):
+    cut = {name: f"a harbour{SHORTENED}"}
+    with pytest.raises(InputError, match="only the beginning of"):
+        like_asked(tmp_path, **cut)
+    given = {"prompt": True} if name == "prompt" else {"typed": {name: "fog"}}
+    like_asked(tmp_path, beside=given, **cut)
+
+
+def test_options_that_metadata_had_no_room_for_are_told(tmp_path):
+    _, told = like_asked(tmp_path, {"steps": 3, "shortened": True})
+    assert "does not name all options" in told
+    assert "does not know" not in told
 
 
 def test_a_picture_tells_of_every_part_of_its_model(tmp_path):
@@ -309,6 +673,14 @@ def test_a_shell_is_told_what_completes_a_word(tmp_path):
     words = {"_DIT360_COMPLETE": "complete_bash", "COMP_WORDS": "dit360 generate --wi", "COMP_CWORD": "2"}
     done = python(code, cwd=tmp_path, **words, **({"SHELL": os.environ["SHELL"]} if "SHELL" in os.environ else {}))
     assert {"--width", "--windows"} <= set(done.stdout.split())
+    lines = {
+        "dit360 gnerate --li": [], "dit360 generate -seed 5 --li": ["--like"], "dit360 --version gen": ["generate"],
+        "dit360 generate --help-all --li": ["--like"], "dit360 --nothing gen": ["generate"],
+    }  # fmt: skip
+    for line, completed in lines.items():
+        words = {"_DIT360_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        done = python(code, cwd=tmp_path, **words)
+        assert (done.stdout.split(), done.stderr) == (completed, ""), line
     (told,) = dit360(["--help"], cwd=tmp_path)
     assert "--install-completion" in told.out
 

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from command_line import dit360
 from dit360_core.errors import InputError
+from dit360_core.panorama import projecting
 from dit360_core.panorama.cubemaps import LAYOUTS, laid_out, taken_apart
 from dit360_core.panorama.exporting import Export, write
 from dit360_core.panorama.gpano import Area, Pose
 from dit360_core.panorama.importing import panorama_of, read_faces
 from dit360_core.panorama.opening import read_metadata, read_picture
 from dit360_core.panorama.picture import Panorama
+from dit360_core.sphere import cube
+from dit360_core.system.memory import OutOfMemory
 from PIL import Image
 from PIL.Image import Transpose
 
@@ -585,3 +588,84 @@ def test_a_viewer_replaces_no_picture(tmp_path):
     assert said.code == 2
     assert "end its name in .html" in said.err
     assert (tmp_path / "s.png").read_bytes() == before
+
+
+def test_what_is_no_face_says_nothing_of_the_faces(tmp_path):
+    """A cross in their folder, which sorts before them."""
+    write(LABELLED, Export(to="faces", size=16, layout="threejs"), tmp_path / "sky")
+    write(SMOOTH, Export(to="cross", size=16), tmp_path / "sky" / "cross.png")
+    with pytest.warns(UserWarning, match=re.escape("cross.png is none of the faces, and left out")):
+        read = read_faces([tmp_path / "sky"])
+    assert (read.layout.name, read.why, read.pose) == ("threejs", "told by the files", POSE)
+    assert read.exported["from"]["file"] == "harbour.png"
+
+
+def test_faces_that_tell_of_several_exports_tell_of_none(tmp_path):
+    write(LABELLED, Export(to="faces", size=16), tmp_path / "sky")
+    write(attrs.evolve(SMOOTH, pose=Pose()), Export(to="faces", size=16), tmp_path / "other")
+    (tmp_path / "other" / "back.png").replace(tmp_path / "sky" / "back.png")
+    with pytest.warns(UserWarning, match="tell of several pictures that they were made as, and none of it is kept"):
+        read = read_faces([tmp_path / "sky"])
+    assert (read.layout.name, read.exported, read.settings) == ("plain", {}, {})
+    write(LABELLED, Export(to="faces", size=16, layout="unity"), tmp_path / "two")
+    for path in (tmp_path / "sky").iterdir():
+        path.replace(tmp_path / "two" / path.name)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert read_faces([tmp_path / "two"]).why == "by their names"
+    assert "tell of several layouts (plain, unity), and are read by their names" in str(heard[0].message)
+
+
+def test_faces_of_16_bits_are_rounded_and_those_that_are_none_refused():
+    grey = {name: face.convert("L") for name, face in LABELLED.faces(8).items()}
+    deep = {name: Image.fromarray(np.asarray(face).astype(np.uint16) * 257) for name, face in grey.items()}
+    assert _alike(Panorama.from_faces(deep).image, Panorama.from_faces(grey).image)
+    with pytest.raises(InputError, match="The face up has 8 or 16 bits a channel, but this one is of mode F"):
+        Panorama.from_faces({**grey, "up": grey["up"].convert("F")})
+    with pytest.raises(InputError, match="The face front is a ndarray, but must be a picture of Pillow"):
+        Panorama.from_faces({name: np.asarray(face) for name, face in grey.items()})
+    clear = Image.new("RGBA", (8, 8), (1, 2, 3, 100))
+    with pytest.warns(UserWarning, match="The transparency of up is left out"):
+        Panorama.from_faces({**grey, "up": clear})
+
+
+def test_faces_are_made_one_by_one(monkeypatch):
+    """Six at once take gigabytes before they are rounded."""
+    made = []
+    drawn = cube.drawn
+    monkeypatch.setattr(cube, "drawn", lambda *given: made.append(drawn(*given)) or made[-1])
+    rounded = projecting._image
+    monkeypatch.setattr(projecting, "_image", lambda planes: made.append("rounded") or rounded(planes))
+    SMOOTH.faces(8)
+    assert [one if isinstance(one, str) else "drawn" for one in made] == ["drawn", "rounded"] * 6
+
+
+def test_too_little_memory_is_one_sentence(tmp_path, monkeypatch):
+    def full(*given):
+        raise MemoryError
+
+    monkeypatch.setattr(cube, "face_of", full)
+    monkeypatch.setattr(cube, "from_faces", full)
+    with pytest.raises(OutOfMemory, match=r"There is too little memory on the cpu for writing .*sky; .* smaller size"):
+        write(LABELLED, Export(to="faces", size=16), tmp_path / "sky")
+    assert not (tmp_path / "sky").exists()
+    for name, face in zip(LAYOUTS["plain"].row, [Image.new("RGB", (8, 8))] * 6, strict=True):
+        face.save(tmp_path / f"{name}.png")
+    with pytest.raises(OutOfMemory, match="There is too little memory on the cpu for a panorama of six faces"):
+        panorama_of(read_faces([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"to": "view", "width": 20, "height": 10}, "it is a view of a panorama, and no panorama; give that"),
+        ({"to": "little-planet", "size": 10}, "it is a little planet of a panorama, and no panorama; give that"),
+        ({"to": "cross", "size": 4}, "it is a cube map, and no panorama; import it first"),
+    ],
+)
+def test_what_was_exported_is_taken_for_no_panorama(asked, said, tmp_path):
+    write(SMOOTH, Export(**asked), tmp_path / "flat.png")
+    for answer in dit360(
+        ["inspect", "flat.png"], ["view", "flat.png", "-o", "flat.html"], cwd=tmp_path, without=("torch",)
+    ):
+        assert (answer.code, answer.err) == (2, f"Error: Cannot open flat.png: {said}.\n")

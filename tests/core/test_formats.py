@@ -3,8 +3,11 @@
 import io
 import json
 import os
+import re
+import struct
 import sys
 import warnings
+import zlib
 
 import attrs
 import numpy as np
@@ -16,6 +19,7 @@ from dit360_core.panorama.formats import BY_NAME, FORMATS, OPENEXR, TIFFFILE, ch
 from dit360_core.panorama.gpano import Area, Pose
 from dit360_core.panorama.levels import eight_bits, floats_of
 from dit360_core.panorama.light import PEAK, to_light
+from dit360_core.panorama.masks import open_mask
 from dit360_core.panorama.metadata import parse_xmp
 from dit360_core.panorama.picture import Panorama, check_save, encoded
 from PIL import Image, features
@@ -385,12 +389,102 @@ def test_nothing_is_warned_of_a_good_file(panorama, tmp_path):
     assert io.BytesIO(encoded(panorama, "EXR", 95)).read(4) == exr.EXR_MARK
 
 
-def test_pixels_of_a_kind_that_is_not_read_are_told_as_such(tmp_path):
+NOT_READ = {
+    "floats": (np.zeros((32, 64, 3), np.float32), "its pixels are floating-point numbers of 32 bits; save it with 16"),
+    "halves": (np.zeros((32, 64, 3), np.float16), "its pixels are floating-point numbers of 16 bits; save it with 16"),
+    "grey-floats": (np.zeros((32, 64), np.float32), "its pixels are floating-point numbers of 32 bits; save it"),
+    "wide": (np.zeros((32, 64, 3), np.uint32), "it has 32 bits a channel; save it with 16, or as OpenEXR"),
+    "wide-grey": (np.zeros((32, 64), np.uint32), "it has 32 bits a channel; save it with 16, or as OpenEXR"),
+    "signed": (np.zeros((32, 64), np.int16), "its pixels are signed numbers of 16 bits; save it with 16 bits a chan"),
+    "opaque": (np.zeros((32, 64, 2), np.uint16), "it is grey with transparency, of 16 bits a channel; save it as PNG"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+@pytest.mark.parametrize("read", [Panorama.open, open_mask])
+def test_pixels_of_a_kind_that_is_not_read_are_told_as_such(name, read, tmp_path):
     tifffile = pytest.importorskip("tifffile")
-    for name, kind in (("f", np.float32), ("h", np.float16), ("w", np.uint32)):
-        tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((32, 64, 3), kind), photometric="rgb")
-        with pytest.raises(InputError, match="its pixels are of a kind that is not read, such as floating-point"):
-            Panorama.open(tmp_path / f"{name}.tif")
+    pixels, why = NOT_READ[name]
+    how = {"photometric": "rgb"} if pixels.shape[-1] == 3 else {"photometric": "minisblack"}
+    how |= {"extrasamples": ["unassalpha"]} if pixels.shape[-1] == 2 else {}
+    for big in (False, True):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, bigtiff=big, **how)
+        with pytest.raises(InputError, match=re.escape(why)):
+            read(tmp_path / f"{name}.tif")
+
+
+def test_white_that_is_zero_is_white(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    dark = np.full((32, 64), 60_000, np.uint16)
+    dark[:, :8] = 0
+    tifffile.imwrite(tmp_path / "a.tif", dark, photometric="miniswhite")
+    levels = (Panorama.open(tmp_path / "a.tif").floats * 65_535).round()
+    assert (levels[0, 0, 0], levels[0, 63, 0]) == (65_535, 5_535)
+    assert open_mask(tmp_path / "a.tif").getextrema() == (round(5_535 / 257), 255)
+
+
+def _png_of_16_bits(levels, clear):
+    """In grey or colours, of which one is transparent."""
+    kind = 0 if levels.ndim == 2 else 2
+    rows = levels.astype(">u2").reshape(len(levels), -1).view(np.uint8)
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", levels.shape[1], len(levels), 16, kind, 0, 0, 0)),
+        (b"tRNS", np.array(clear, ">u2").tobytes()),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
+        (b"IEND", b""),
+    )
+    made = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (32, 64, 3)])
+def test_one_colour_of_16_bits_that_is_transparent_is_a_hole(shape, tmp_path):
+    levels = np.full(shape, 40_000, np.uint16)
+    levels[:, :8] = 40_001
+    (tmp_path / "a.png").write_bytes(_png_of_16_bits(levels, [40_001] * (shape[2] if len(shape) > 2 else 1)))
+    hole = np.asarray(Panorama.open(tmp_path / "a.png").hole)
+    assert ((hole[:, :8] == 255).all(), hole[:, 8:].any()) == (True, False)
+    (tmp_path / "a.png").write_bytes(_png_of_16_bits(levels, [7] * (shape[2] if len(shape) > 2 else 1)))
+    assert Panorama.open(tmp_path / "a.png").hole is None
+    levels[:, :8] = 0
+    (tmp_path / "a.png").write_bytes(_png_of_16_bits(levels, [0] * (shape[2] if len(shape) > 2 else 1)))
+    assert np.asarray(open_mask(tmp_path / "a.png"))[:, [0, 63]].mean(0).tolist() in ([255, 0], [0, 255])
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.png"])
+def test_frames_that_are_left_out_are_told(name, tmp_path):
+    frames = [Image.new("RGB", (64, 32), (level, 0, 0)) for level in (0, 120, 250)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="holds several pictures, of which the first is taken"):
+        assert np.asarray(Panorama.open(tmp_path / name).image)[0, 0, 0] < 9
+
+
+@pytest.mark.filterwarnings("ignore:.*outside of what a screen shows")
+def test_primaries_beyond_all_colours_are_converted_and_impossible_ones_told(tmp_path):
+    """Of ACES2065-1 the blue lies below y = 0."""
+    openexr = pytest.importorskip("OpenEXR")
+    wide = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
+    light = np.full((32, 64, 3), (0.2, 0.4, 0.3), np.float32)
+    openexr.File({"type": openexr.scanlineimage, "chromaticities": wide}, {"RGB": light}).write(str(tmp_path / "a.exr"))
+    opened = Panorama.open(tmp_path / "a.exr")
+    assert opened.profile == "linear light of other primaries"
+    # By the matrix from AP0 to Rec. 709 (Bradford) of the Academy's.
+    matrix = [[2.52169, -1.13413, -0.38756], [-0.27648, 1.37272, -0.09624], [-0.01538, -0.15298, 1.16835]]
+    wanted = np.clip(np.array(matrix) @ light[0, 0], 0, 1)
+    assert np.abs(to_light(opened.floats)[0, 0] - wanted).max() < 2e-3
+    flat = (0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3)
+    openexr.File({"type": openexr.scanlineimage, "chromaticities": flat}, {"RGB": light}).write(str(tmp_path / "b.exr"))
+    with pytest.warns(UserWarning, match=r"its primaries \(chromaticities\) span no colours"):
+        assert np.abs(to_light(Panorama.open(tmp_path / "b.exr").floats) - light).max() < 1e-5
+
+
+def test_transparency_that_is_not_shown_is_told(tmp_path):
+    picture = Image.new("RGBA", (64, 32), (9, 9, 9, 255))
+    picture.paste((9, 9, 9, 0), (0, 0, 32, 32))
+    picture.save(tmp_path / "a.png")
+    seen, told = dit360(["view", "a.png", "-o", "a.html"], ["inspect", "a.png"], cwd=tmp_path, without=("torch",))
+    for said in (seen.err + seen.out, told.err + told.out):
+        assert re.search(r"transparency:? +50 % of the picture", said), said
 
 
 def test_numbers_near_the_largest_there_are_become_white_without_a_word_of_numpys(tmp_path):

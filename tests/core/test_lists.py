@@ -61,6 +61,8 @@ def test_columns_are_called_as_options_or_flags_are_and_whole_numbers_may_end_in
     (item,) = listed(tmp_path / "a.csv", "prompt,true-guidance,Negative Prompt,--seed,steps", "a,2.5,b,7.0,4.")
     assert (item.sampling.true_guidance, item.sampling.negative_prompt) == (2.5, "b")
     assert (item.sampling.seed, item.sampling.steps) == (7, 4)
+    items = listed(tmp_path / "b.csv", "prompt,upscale", "a,1024.0", "b,", "c,2048", "d,512.")
+    assert [item.sampling.width for item in items] == [1024, None, 2048, 512]
 
 
 def test_a_name_without_a_format_is_given_that_of_all(tmp_path):

@@ -47,6 +47,12 @@ def test_every_kind_of_mask_says_the_same(name, saved, tmp_path):
     assert np.array_equal(levels_of(read, SIZE), EXPECTED)
 
 
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_a_mask_that_does_not_say_what_is_white_is_refused(mode):
+    with pytest.raises(InputError, match=rf"A mask has 8 or 16 bits a channel, but this one is of mode {mode}"):
+        as_mask(Image.new(mode, SIZE, 1))
+
+
 SOFT = Image.new("RGBA", SIZE)
 SOFT.paste((200, 30, 90, 255), (10, 8, 30, 16))
 OPAQUE = Image.merge("RGBA", [painted()] * 3 + [Image.new("L", SIZE, 255)])

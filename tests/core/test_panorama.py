@@ -129,7 +129,10 @@ def test_quality_reaches_the_encoder(panorama, tmp_path):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_prompt_of_200_kb_is_saved_cut_and_marked(tmp_path, suffix):
     panorama = Panorama(image=picture(), settings={"prompt": "harbour " * 25_000, "seed": 7})
-    back = Panorama.open(panorama.save(tmp_path / f"a{suffix}")).settings
+    with pytest.warns(UserWarning, match="the prompt is shortened in the file; keep the whole elsewhere") as warned:
+        saved = panorama.save(tmp_path / f"a{suffix}")
+    assert warned[0].filename == __file__  # whoever saved it
+    back = Panorama.open(saved).settings
     assert back["prompt"].endswith(SHORTENED)
     assert len(back["prompt"]) > 60_000
     assert back["seed"] == 7
@@ -255,6 +258,58 @@ def test_a_missing_file_a_folder_and_a_text_are_told(tmp_path):
         ("empty.png", "not a JPEG, PNG, WebP, AVIF, TIFF or OpenEXR"),
     ]:
         with pytest.raises(InputError, match=rf"^Cannot open .*{why}.*\.$"):
+            Panorama.open(tmp_path / name)
+
+
+def refusing(monkeypatch, number):
+    """Opening any file fails with this number from now on."""
+
+    def refuse(path, *args, **how):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "you have no permission to read it; change the permissions of the file or its folder"),
+        (errno.EPERM, "you have no permission to read it; change the permissions of the file or its folder"),
+        (errno.EIO, "its disk or network drive fails; see that it is there"),
+        (errno.EBUSY, "the system does not open it (Device or resource busy); copy it elsewhere and name the copy"),
+    ],
+)
+def test_a_picture_that_the_system_does_not_open_is_not_said_to_be_damaged(
+    panorama, tmp_path, monkeypatch, number, said
+):
+    path = panorama.save(tmp_path / "a.png")
+    refusing(monkeypatch, number)
+    with pytest.raises(InputError, match=re.escape(f"Cannot open {path}: {said}")):
+        Panorama.open(path)
+
+
+def test_a_disk_that_fails_while_a_picture_is_read_is_not_said_to_be_damage(panorama, tmp_path, monkeypatch):
+    path = panorama.save(tmp_path / "a.png")
+
+    def fail(file):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(InputError, match="its disk or network drive fails"):
+        Panorama.open(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows words these otherwise")
+def test_a_name_that_leads_to_no_file_is_told_with_what_is_wrong_with_it(tmp_path):
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "file").touch()
+    for name, said in [
+        ("circle.png", "it is a link that leads in a circle; name the picture itself"),
+        ("x" * 300 + ".png", "the name is too long for a file"),
+        ("file/a.png", "there is no such file"),
+        ("a\0.png", "no file can be called so"),
+    ]:
+        with pytest.raises(InputError, match=said):
             Panorama.open(tmp_path / name)
 
 

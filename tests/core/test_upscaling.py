@@ -11,10 +11,13 @@ import torch
 from command_line import dit360 as run_in
 from dit360_core.cli import app
 from dit360_core.errors import InputError
+from dit360_core.options import SampleOptions, changed_options
+from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.levels import eight_bits, floats_of
 from dit360_core.panorama.light import to_light, to_srgb_code
 from dit360_core.panorama.resizing import enlarged, faithful_to, resampled, resized
 from dit360_core.pipeline.journal import Recorded, journal
+from dit360_core.planning.larger import source_told
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -67,6 +70,17 @@ def test_what_is_one_place_stays_one_place():
     rolled = enlarged(np.roll(wave, 32, 1).astype(np.float32), (512, 256))
     assert np.abs(np.roll(made, 128, 1) - rolled).max() < 1e-4
     assert np.abs(made[:, 0] - made[:, -1]).max() < 0.01
+
+
+@pytest.mark.parametrize(("width", "to"), [(2, 64), (8, 2), (16, 32), (46, 64), (64, 8)])
+def test_the_filter_reaches_over_the_meridian_however_narrow_a_picture_is(width, to):
+    """As of several of it beside each other, of which the middle one is looked at."""
+    one = np.random.default_rng(0).random((width // 2, width), dtype=np.float32)
+    beside = Image.fromarray(np.tile(one, (1, 31)))
+    box = (15 * width, 0, 16 * width, width // 2)
+    wanted = np.asarray(beside.resize((to, to // 2), Image.Resampling.LANCZOS, box=box))
+    made = np.asarray(resized(Image.fromarray(one), (to, to // 2), Image.Resampling.LANCZOS))
+    assert np.abs(made - wanted).max() < 1e-5
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures
@@ -308,6 +322,71 @@ def test_two_programs_do_not_write_one_state(tmp_path):
     pytest.importorskip("fcntl", reason="this system keeps no program away from a file")
     with journal(tmp_path / "x", {}, {}), pytest.raises(InputError, match="Another program is writing"):
         journal(tmp_path / "x", {}, {}).__enter__()
+
+
+def _kept(path, told):
+    """A state with answers, as a run that was stopped leaves it."""
+    with journal(path, told, {"seed": 1}, keep=True) as kept:
+        kept.keep_latents(torch.zeros(2))
+        kept.keep_answer(torch.ones(2))
+
+
+def test_what_plugins_are_installed_besides_decides_about_no_number(tmp_path):
+    chosen = {"requested": "auto", "used": "sdpa", "distribution": "dit360-core", "version": "1"}
+    quantized = {**chosen, "used": "none", "parts": {"transformer": 3}}
+    before = {"attention": {**chosen, "refused": {"x": [{"text": "is not there"}]}}, "quantization": quantized}
+    _kept(tmp_path / "x", before)
+    now = {"attention": {**chosen, "refused": {}}, "quantization": {**quantized, "refused": {"y": []}}}
+    with journal(tmp_path / "x", now, {}, keep=True) as kept:
+        assert kept.answers == 1
+    for name, change in (("attention", {"version": "2"}), ("quantization", {"parts": {}})):
+        other = {**now, name: {**now[name], **change}}
+        with pytest.raises(InputError, match=f"of another {name}; run the same"):
+            journal(tmp_path / "x", other, {}).__enter__()
+
+
+def test_what_another_run_was_asked_is_told_before_anything_is_loaded(tmp_path):
+    picture = Image.effect_noise((64, 32), 50).convert("RGB")
+    picture.save(tmp_path / "s.png")
+    Image.new("L", (64, 32), 255).save(tmp_path / "mask.png")
+    asked = SampleOptions(**USUAL_LARGER, prompt="a sea", width=128, height=64, seed=1, steps=5)
+    told = {**changed_options(asked), "mask": "", "source": source_told(picture.tobytes())}
+    _kept(tmp_path / "t.png.state", told)
+    _kept(tmp_path / "u.png.state", {**told, "source": source_told(b"")})
+    command = ["upscale", "s.png", "a sea", "--to", "128", "--seed", "1", "-o", "t.png"]
+    changes = {
+        "seed": [*command, "--seed", "2"],
+        "prompt": ["upscale", "s.png", "a lake", *command[3:]],
+        "steps": [*command, "--steps", "4"],
+        "width": ["upscale", "s.png", "a sea", "--to", "256", *command[5:]],
+        "windows": [*command, "--windows", "128x64"],
+        "mask": [*command, "--mask", "mask.png"],
+        "picture": [*command[:-1], "u.png"],
+    }
+    for name, said in zip(changes, run_in(*changes.values(), cwd=tmp_path, without=("torch",)), strict=True):
+        assert said.code == 2, (name, said.err)
+        assert f".png.state is the state of a run that was stopped, of another {name};" in said.err
+    pytest.importorskip("fcntl", reason="this system keeps no program away from a file")
+    with journal(tmp_path / "v.png.state", told, {}):
+        (busy,) = run_in([*command[:-1], "v.png"], cwd=tmp_path, without=("torch",))
+    assert (busy.code, "Another program is writing v.png.state" in busy.err) == (2, True)
+
+
+def test_a_folder_is_no_picture_to_make_larger(tmp_path):
+    for name, said in zip((".", "/"), run_in(*(["upscale", name, "x", "--to", "512"] for name in (".", "/")),
+                                             cwd=tmp_path, without=("torch",)), strict=True):  # fmt: skip
+        assert said.err == f"Error: Cannot open {name}: it is a folder; name the picture in it.\n"
+        assert said.code == 2
+
+
+def test_bits_of_a_picture_stay_or_their_loss_is_told(small, tmp_path):
+    small.save(tmp_path / "s.png", bits=16)
+    more = ["--to", "256", "--steps", "1", "--windows", "128x64", "--seed", "1"]
+    own, named = run_in(["upscale", "s.png", *more], ["upscale", "s.png", *more, "-o", "x.png"], cwd=tmp_path)
+    assert (own.code, named.code) == (0, 0), own.err + named.err
+    assert dit360.Panorama.open(tmp_path / "s-256.png").precision == "16 bits a channel"
+    assert "s.png has more than 8 bits a channel, and x.png will have 8" not in own.err
+    assert "s.png has more than 8 bits a channel, and x.png will have 8." in named.err
 
 
 def test_answers_are_given_again_in_their_order(tmp_path):

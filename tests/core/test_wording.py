@@ -66,7 +66,7 @@ def no_command(monkeypatch):
          "leave it out with --quantization-skip 'a.b*', or another"),
         (f"{setting('latent_rotation', False)} and {setting('compile_blocks', True)}",
          "latent_rotation=False and compile_blocks=True", "--no-latent-rotation and --compile-blocks"),
-        (f"{setting('compile_blocks', False)}", "compile_blocks=False", "no --compile-blocks"),
+        (f"{setting('compile_blocks', False)}", "compile_blocks=False", "--no-compile-blocks"),
         (f"{setting('lora_strength', -0.5)} has no effect", "lora_strength=-0.5 has no effect",
          "--lora-strength -0.5 has no effect"),
         (f"give one with {named('lora')}, or {remedy('leave_out')}.", "give one with lora, or leave it out.",

@@ -117,8 +117,11 @@ REFUSED = {
         tiff(np.ascontiguousarray(np.moveaxis(LEVELS[..., :3], -1, 0)), planarconfig="separate"),
         r"it has over 8 bits a channel, and the planes of its colours one after the other; save it interleaved .*",
     ),
-    "float.tif": (tiff(LIGHT), r"its pixels are of a kind that is not read, such as floating-point numbers .*"),
-    "grey-float.tif": (tiff(LIGHT[..., 0]), r"it has over 16 bits a channel \(F\); save it with 16"),
+    "float.tif": (
+        tiff(LIGHT),
+        r"its pixels are floating-point numbers of 32 bits; save it with 16 bits a channel, or as OpenEXR",
+    ),
+    "grey-float.tif": (tiff(LIGHT[..., 0]), r"its pixels are floating-point numbers of 32 bits; .*"),
     "renamed.exr": (b"\x76\x2f\x31\x01 and no more", DAMAGED),
 }
 if "a.avif" in WHOLE:

@@ -256,6 +256,21 @@ def test_a_name_that_leads_to_a_device_a_pipe_or_in_a_circle_is_refused_or_repla
     assert Path("/dev/full").is_char_device()
 
 
+@posix
+def test_a_link_into_a_folder_that_is_not_there_is_refused_before_anything_is_computed(tmp_path):
+    link = tmp_path / "link.png"
+    link.symlink_to("nowhere/a.png")
+    for force in (True, False):
+        with pytest.raises(InputError, match=r"it is a link, and the folder .*nowhere does not exist; create it"):
+            check_save(link, force=force)
+    assert link.is_symlink()
+    (tmp_path / "nowhere").mkdir()
+    check_save(link, force=True)
+    with write_atomic(link, force=True) as file:
+        file.write(b"new")
+    assert (tmp_path / "nowhere" / "a.png").read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("name", ["x\0.png", "x\ud800.png", "x" * 300 + ".png"])
 def test_a_name_that_no_file_can_have_is_one_sentence_before_anything_is_computed(tmp_path, name):
     panorama = Panorama(image=Image.new("RGB", (8, 4)))

@@ -83,7 +83,7 @@ REFUSED = {
     "folder.png": (None, "it is a folder; name the picture in it"),
     "pipe.png": (None, DEVICE),
     "zeros.png": (None, DEVICE),
-    "circle.png": (None, DAMAGED.format(".*[Ss]ymbolic links")),
+    "circle.png": (None, "it is a link that leads in a circle; name the picture itself"),
     "nowhere.png": (None, "there is no such file; check the name"),
 }
 OPENED = {

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -44,16 +44,39 @@ class Folder:
     def check(self) -> None:
         """Raises InputError unless it is a folder, or can become one."""
         check_name(self.path)
-        if self.path.exists() and not self.path.is_dir():
+        # os.path rather than pathlib, which raises of what may not be looked at.
+        there = os.path.isdir(self.path)
+        if os.path.exists(self.path) and not there:
             raise InputError(f"Cannot write into {self.path}: it is a file; name a folder.")
-        if not self.path.is_dir() and not self.path.parent.is_dir():
+        if not there and not os.path.isdir(self.path.parent):
+            if (shut := _shut(self.path)) is not None:
+                raise InputError(f"Cannot make {self.path}: no permission to look into {shut}; choose another folder.")
             raise InputError(
                 f"Cannot make {self.path}: the folder {self.path.parent} does not exist; create it or choose another."
+            )
+        within = self.path if there else self.path.parent
+        # Locks of other batches are looked for in the folder itself.
+        if not os.access(within, os.R_OK | os.X_OK if there else os.X_OK):
+            raise InputError(
+                f"Cannot write into {self.path}: no permission to look into {within}; choose another folder."
             )
         if not _is_ours(self.manifest):
             raise InputError(
                 f"{self.manifest} is there already and is not that of a batch; choose another folder, or move it."
             )
+
+    def check_writable(self, items: Iterable[Item]) -> None:
+        """Raises InputError where pictures cannot be written. Nothing is made.
+
+        items: that are to be made, some in folders below.
+        """
+        below = dict.fromkeys(name for item in items for name in PurePosixPath(item.name).parents if name.name)
+        there = [self.path / name for name in below if os.path.isdir(self.path / name)]
+        for folder in (self.path if os.path.isdir(self.path) else self.path.parent, *there):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise InputError(
+                    f"Cannot write into {self.path}: no permission to write in {folder}; choose another folder."
+                )
 
     def sort(self, items: Iterable[Item], *, force: bool) -> tuple[dict[str, Mapping[str, Any]], list[Item]]:
         """(settings of those that are done, by their names; those that are to be made).
@@ -64,10 +87,10 @@ class Folder:
         missing: list[Item] = []
         for item in items:
             path = self.path / item.name
-            if os.path.lexists(path) and not path.is_file():
+            if os.path.lexists(path) and not os.path.isfile(path):
                 raise InputError(f"{path}, of line {item.line}, is there and is no file; choose another name.")
             # An empty one is no picture of anybody: file systems without links are reserved a name by it.
-            if not path.is_file() or not path.stat().st_size:
+            if not os.path.isfile(path) or not os.path.getsize(path):
                 missing.append(item)
                 continue
             settings = saved_settings(path)
@@ -251,9 +274,19 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _shut(path: Path) -> Path | None:
+    """The first folder on the way to a file that may not be looked into, if that is what hides it."""
+    for parent in reversed(path.parents):
+        if not os.path.isdir(parent):
+            return None
+        if not os.access(parent, os.X_OK):
+            return parent
+    return None
+
+
 def _is_ours(manifest: Path) -> bool:
     """Whether a file may be taken for a manifest of a batch and written anew. Its last line may be torn."""
-    if not manifest.exists():
+    if not os.path.exists(manifest):
         return True
     try:
         lines = [line for line in manifest.read_text("utf-8").split("\n") if line.strip()]

@@ -15,7 +15,7 @@ import attrs
 
 from dit360_core.batching.lists import lines_of
 from dit360_core.batching.telling import in_line
-from dit360_core.errors import InputError, named
+from dit360_core.errors import InputError, named, remedy
 from dit360_core.options import (
     OF_A_LINE,
     DecodeOptions,
@@ -36,9 +36,9 @@ from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.photos import parsed
 from dit360_core.panorama.picture import prompt_in, saved_settings
 from dit360_core.pipeline.editing.opening import Files
+from dit360_core.planning.contents import content_at
 from dit360_core.planning.larger import STATE, check_width, steps_of
 from dit360_core.planning.loras import SEPARATOR, is_there, names_in, split
-from dit360_core.system.contents import content_of
 from dit360_core.system.naming import LONGEST_COMPONENT, file_within, slug_of
 
 OWN = ("name", "image", "mask", "photo", "lora", "upscale")
@@ -91,6 +91,7 @@ class Item:
     larger: whether ``sampling`` is that of a larger picture, made of the image, or of ``first`` where there is none.
     first: the picture that is painted before it is made larger.
     enlarging: how it is made larger.
+    said: what its own line says, by columns.
     """
 
     line: int
@@ -105,6 +106,7 @@ class Item:
     digests: tuple[str, ...] = ()
     named: bool = False
     loras: tuple[tuple[str, float], ...] = ()
+    said: frozenset[str] = frozenset()
 
 
 @attrs.frozen(kw_only=True)
@@ -136,7 +138,7 @@ def read_items(path: Path, common: Batchwide) -> tuple[Item, ...]:
     taken: dict[str, int] = {}
     make = _Maker(path, common)
     for line, told in lines_of(path):
-        with in_line(path, line, common.wrong):
+        with in_line(path, line, common.wrong, told):
             item = make(line, told)
             # As Windows and macOS compare names.
             if (before := taken.setdefault(item.name.casefold(), line)) != line:
@@ -170,8 +172,8 @@ class _Maker:
 
     def __call__(self, line: int, told: Mapping[str, Any]) -> Item:
         own = {name: told[name] for name in OWN if name in told}
-        loras = self._loras(own.pop("lora", ()))
-        photos = _photos(own.pop("photo", ()))
+        loras = self._loras(own.pop("lora")) if "lora" in own else ()
+        photos = _photos(own.pop("photo")) if "photo" in own else ()
         to = _width(own.pop("upscale", None))
         for name, value in own.items():
             if not isinstance(value, str) or not value:
@@ -225,6 +227,7 @@ class _Maker:
             digests=digests,
             named=bool(named),
             loras=loras,
+            said=frozenset(told),
         )
 
     def _larger(
@@ -276,7 +279,10 @@ class _Maker:
     def _loras(self, given: Any) -> tuple[tuple[str, float], ...]:
         """What a line says of LoRAs. Files are looked for beside the list first."""
         found = []
-        for text in names_in(given):
+        names = names_in(given)
+        if not names:
+            raise InputError(f"{named('lora')} names no LoRA; name one, or {remedy('leave_out')}.")
+        for text in names:
             beside = f"{self._path.parent / text}"
             name, strength = split(beside)
             if not is_there(name):
@@ -334,7 +340,10 @@ def _photos(given: Any) -> tuple[str, ...]:
     several = given if isinstance(given, list | tuple) else [given]
     if not all(isinstance(text, str) and text.strip() for text in several):
         raise InputError(f"{named('photo')} must be text or a list of texts, not {given!r:.80}.")
-    return tuple(part.strip() for text in several for part in text.split(SEPARATOR) if part.strip())
+    found = tuple(part.strip() for text in several for part in text.split(SEPARATOR) if part.strip())
+    if not found:
+        raise InputError(f"{named('photo')} names no file; name one, or {remedy('leave_out')}.")
+    return found
 
 
 def _kept(files: Files, digests: tuple[str, ...]) -> dict[str, Any]:
@@ -403,7 +412,7 @@ def digest(image: Path) -> str:
 
 def _content(name: str) -> str:
     """Of a LoRA: what is in it if it is here, and else its name on the Hub."""
-    return content_of(Path(name).expanduser()) if is_there(name) else name
+    return content_at(name) or name
 
 
 def state_of(folder: Path, item: Item) -> Path:

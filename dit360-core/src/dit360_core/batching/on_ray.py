@@ -58,14 +58,12 @@ class Worker:
 
     def wrong(self, items: Sequence[Item]) -> list[tuple[Item, str]]:
         """What is wrong with which pictures."""
-        assert self._painter is not None
-        return [(item, why) for item in items if (why := self._painter.wrong(item))]
+        return [(item, why) for item in items if (why := self._at_hand.wrong(item))]
 
     def load(self) -> str | None:
         """Reads the weights; what is wrong, if anything is."""
-        assert self._painter is not None
         try:
-            self._painter.load()
+            self._at_hand.load()
         except Dit360Error as error:
             return error.sentence
         return None
@@ -73,14 +71,20 @@ class Worker:
     def start(self, loading: LoadOptions, planned_for: Item, like: dict[str, Any]) -> str | None:
         """All of it, for a worker that takes another's place and must make the same pictures; what is wrong."""
         wrong, mine = self.prepare(loading, planned_for)
+        if wrong is None:
+            wrong = self._at_hand.wrong(planned_for)
         if wrong is None and mine != like:
             wrong = f"it would make other pictures: {mine} instead of {like}"
         return wrong or self.load()
 
     def paint(self, job: Job) -> Painted:
         """Makes one picture."""
+        return self._at_hand.paint(job)
+
+    @property
+    def _at_hand(self) -> Painter:
         assert self._painter is not None
-        return self._painter.paint(job)
+        return self._painter
 
 
 class _Stage(enum.Enum):
@@ -133,7 +137,9 @@ class OnRay:
         self._planned_for = largest(items)
         self._connect()
         self._hire(self._count())
-        return self._get(self._hired[0].actor.wrong.remote(list(items)))  # type: ignore[no-any-return]
+        # All of them: what one machine can make may be too much for another.
+        told = self._get([hired.actor.wrong.remote(list(items)) for hired in self._hired])
+        return next((wrong for wrong in told if wrong), [])
 
     def identities(self) -> dict[str, dict[str, object]]:
         """Worker → what of its plan decides what pictures show."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dit360_core.batching.items import SAME_PICTURE, Item, digest
-from dit360_core.errors import Dit360Error, InputError, Sentence, one_line
+from dit360_core.errors import Dit360Error, InputError, ModelError, Sentence, one_line
 from dit360_core.errors.log import marked_message
 from dit360_core.options import LoadOptions, build, changed_options
 from dit360_core.options.usual import USUAL_LARGER
@@ -26,12 +26,29 @@ from dit360_core.planning.guidance import check_guidance
 from dit360_core.planning.larger import check_wider
 from dit360_core.plugins.guarding import undisturbed
 from dit360_core.plugins.registry import Registry, default_registry
+from dit360_core.system.memory import gib
+from dit360_core.system.progress import DOWNLOADING, telling
 
 if TYPE_CHECKING:
     from dit360_core.pipeline.pipeline import Pipeline
+    from dit360_core.pipeline.prepared import Prepared
     from dit360_core.pipeline.stages import Progress
 
 log = logging.getLogger("dit360")
+
+
+CONFIGURATIONS = 64 * 2**20
+"""Bytes that a download may have which says what a model is: configurations and tokenizers, but no weights."""
+
+
+class WouldBeDownloaded(Exception):
+    """Files that are not on this machine, where none are to be fetched. Its text says what."""
+
+
+def refuse_downloads(doing: str, done: int, total: int) -> None:
+    """Raises WouldBeDownloaded instead of letting weights be downloaded, where :func:`telling` calls it."""
+    if doing.startswith(DOWNLOADING) and done < total > CONFIGURATIONS:
+        raise WouldBeDownloaded(f"{doing.removeprefix(DOWNLOADING).strip()} ({gib(total)})")
 
 
 @attrs.frozen(kw_only=True)
@@ -67,15 +84,48 @@ class Painter:
     """A model that is looked for and checked at first, and loaded when asked to."""
 
     def __init__(self, loading: LoadOptions, largest: Item, registry: Registry | None = None) -> None:
-        """largest: the picture that memory is planned for. Raises what :func:`dit360_core.load` raises."""
+        """largest: the picture that memory is planned for. Raises what :func:`dit360_core.load` raises of the model.
+
+        What is wrong with that picture alone is told by :meth:`wrong`, as of every other.
+        """
         self._registry = registry or default_registry()
-        # What a model that fills needs is asked of each picture, in ``wrong``.
-        picture = (largest.sampling, largest.decoding)
-        self._ready = prepare(loading, registry=self._registry, picture=picture, shown=True)
+        self._largest, self._refused = largest, ""
+        try:
+            # What a model that fills needs is asked of each picture, in ``wrong``.
+            picture = (largest.sampling, largest.decoding)
+            self._prepared: Prepared | None = prepare(loading, registry=self._registry, picture=picture, shown=True)
+        except ModelError:  # of its files, which a picture changes nothing about
+            raise
+        except Dit360Error as error:
+            self._prepared = self._without_picture(loading, error)
+            self._refused = error.sentence
         self._pipe: Pipeline | None = None
+
+    def _without_picture(self, loading: LoadOptions, error: Dit360Error) -> Prepared | None:
+        """The model where it was the picture that is wrong; None: it would have to be downloaded, only to tell that.
+
+        Raises the error where it is the model that is wrong.
+        """
+        try:
+            with telling(refuse_downloads):
+                return prepare(loading, registry=self._registry, shown=True)
+        except WouldBeDownloaded:  # by then all is looked at that was wrong before
+            return None
+        except Dit360Error:
+            raise error from None
+
+    @property
+    def _ready(self) -> Prepared:
+        assert self._prepared is not None
+        return self._prepared
 
     def wrong(self, item: Item) -> str | None:
         """What is wrong with the options of a picture for this model on this machine."""
+        told = None if self._prepared is None else self._wrong(item)
+        # Another worker's copy of it is the same picture by its name.
+        return told or (self._refused if self._refused and item.name == self._largest.name else None)
+
+    def _wrong(self, item: Item) -> str | None:
         plan = self._ready.plan
         try:
             for sampling in (item.sampling, *([] if item.first is None else [item.first])):
@@ -110,8 +160,8 @@ class Painter:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of the model's plan decides what pictures show."""
-        return identity(self._ready.plan.as_dict())
+        """What of the model's plan decides what pictures show; nothing where there is none."""
+        return {} if self._prepared is None else identity(self._prepared.plan.as_dict())
 
     def paint(self, job: Job, progress: Progress | None = None, state: Path | None = None) -> Painted:
         """Makes one picture. What goes wrong is in the answer: the next picture may be right.

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +18,9 @@ from dit360_core.batching.in_process import Advance, InProcess
 from dit360_core.batching.items import Batchwide, Item, digest, read_items, state_of
 from dit360_core.batching.on_ray import OnRay
 from dit360_core.batching.painting import Painted, identity, sized
-from dit360_core.batching.telling import in_line
+from dit360_core.batching.telling import as_columns, in_line
 from dit360_core.errors import Dit360Error, InputError, Sentence, marked, named, remedy, setting
-from dit360_core.errors.sentences import line_of_list
+from dit360_core.errors.sentences import line_of_list, options_in
 from dit360_core.options import (
     OF_A_LINE,
     DecodeOptions,
@@ -46,6 +46,8 @@ from dit360_core.system.naming import existing
 log = logging.getLogger("dit360")
 
 ENGINES = ("local", "ray")
+_TOLD_LINES = 5
+"""Of a list in one sentence."""
 
 
 class Engine(Protocol):
@@ -131,8 +133,8 @@ class Batch:
 
         Raises InputError with the line that is wrong, before anything heavy is imported.
         """
-        part, parts = shard_of(shard)
-        self.source, self.folder = Path(source), Folder(Path(folder), (part, parts))
+        self.shard = part, parts = shard_of(shard)
+        self.source, self.folder = Path(source), Folder(Path(folder), self.shard)
         quality = pythons(quality)
         self._saving, self._force = Saving(quality=quality, bits=bits, expand_highlights=expand_highlights), force
         self._registry = registry or default_registry()
@@ -166,13 +168,19 @@ class Batch:
             wrong=self._wrong_everywhere(pictures),
         )
         self._wrong = common.wrong
+        # Who types a command gives all of them, most at their defaults.
+        usual = {name: option.default for cls in OF_A_LINE for name, option in options_of(cls).items()}
+        self._for_all = frozenset(name for name, value in pictures.items() if value != usual[name])
         # All of them are read and checked first, so that seeds and names are those of the whole list.
-        self.items = list(read_items(self.source, common))[part - 1 :: parts]
+        every = read_items(self.source, common)
+        self.items = list(every[part - 1 :: parts])
         self._check_names()
         for item in self.items:
             kind = format_of(item.name)
             self._in_line(item, functools.partial(check_format, kind, bits=bits, expand_highlights=expand_highlights))
+        self._check_sources(every)
         self._done, missing = self.folder.sort(self.items, force=force)
+        self._check_named()
         # Not the pictures themselves: a list may name thousands.
         outline_of = functools.cache(lambda files: files.open().outline)
         self.missing = [self._in_line(item, lambda item=item: sized(item, outline_of)) for item in missing]
@@ -181,6 +189,21 @@ class Batch:
     def done(self) -> list[Item]:
         """The pictures that are made by now."""
         return [item for item in self.items if item.name in self._done]
+
+    def check(self) -> None:
+        """Asks the model about the pictures that are missing, as :meth:`run` does before it reads weights.
+
+        Raises what :meth:`run` would raise by then. Nothing is made in the folder. A model that is not here is fetched;
+        with engine=ray, workers are started.
+        """
+        self.folder.check_writable(self.missing)
+        if not self.missing:
+            return
+        engine = self._engine(None)
+        try:
+            self._check_with(engine)
+        finally:
+            engine.close()
 
     def run(self, advance: Advance | None = None) -> Iterator[Outcome]:
         """Makes what is missing and tells of each picture when it is there. Stopped and run again, it goes on.
@@ -191,10 +214,14 @@ class Batch:
         folder, if the model, now, would make other pictures than those that are there, or whatever loading it raises;
         Dit360Error if a picture cannot be written.
         """
+        if not self.items:  # of a part that is empty nothing is written
+            return
         with self.folder.locked():
             # Somebody may have finished since this was made.
             self._done, _ = self.folder.sort(self.items, force=self._force)
             self.missing = [item for item in self.missing if item.name not in self._done]
+            self._check_named()
+            self.folder.check_writable(self.missing)
             for item in self.items:
                 if item.larger and item.name in self._done:  # of a run that was killed between saving and this
                     state_of(self.folder.path, item).unlink(missing_ok=True)
@@ -210,9 +237,7 @@ class Batch:
                 return
             engine = self._engine(advance)
             try:
-                for item, why in engine.check(self.missing):
-                    raise InputError(f"{line_of_list(f'{self.source}, line {item.line}')}: {why}")
-                self._check_same(engine.identities())
+                self._check_with(engine)
                 engine.load()
                 for painted in engine.paint(self.missing):
                     yield self._finish(painted, entries)
@@ -239,6 +264,15 @@ class Batch:
                 f"{gone[0]}; the same command makes them again."
             )
 
+    def _check_with(self, engine: Engine) -> None:
+        """Raises InputError for what is wrong with the pictures that are missing, as their model sees it."""
+        for item, why in engine.check(self.missing):
+            # For what the command says of all pictures no line is blamed.
+            of_all = self._for_all.intersection(options_in(why)) and not item.said.intersection(options_in(why))
+            where = "" if of_all else f"{line_of_list(f'{self.source}, line {item.line}')}: "
+            raise InputError(f"{where}{as_columns(why, item.said)}")
+        self._check_same(engine.identities())
+
     def _engine(self, advance: Advance | None) -> Engine:
         if self._engine_name == "local":
             return InProcess(
@@ -249,6 +283,27 @@ class Batch:
     def _contents(self) -> dict[str, str]:
         """Fingerprints of the local files that the model is made of: other weights make other pictures."""
         return contents_of(self.loading, self._check_all_names(None, None))
+
+    def _check_sources(self, every: Sequence[Item]) -> None:
+        """Raises InputError if a picture would replace what pictures of the list are made from, whoever wants it.
+
+        every: picture of the list, those of its other parts too.
+        """
+        sources: dict[str, list[int]] = {}
+        for item in every:
+            for path in item.files.paths:
+                sources.setdefault(_real(path), []).append(item.line)
+        if not sources:
+            return
+        risked = [item for item in self.items if _real(self.folder.path / item.name) in sources]
+        _, replacing = self.folder.sort(risked, force=True)
+        for item in replacing:
+            path = self.folder.path / item.name
+            lines = _lines(dict.fromkeys(sources[_real(path)]))
+            with in_line(self.source, item.line):
+                raise InputError(
+                    f"it would replace {path}, which {lines} made from; give it another name, or choose another folder."
+                )
 
     def _check_names(self) -> None:
         for item in self.items:
@@ -273,8 +328,30 @@ class Batch:
         return ""
 
     def _in_line(self, item: Item, check: Any) -> Any:
-        with in_line(self.source, item.line, self._wrong):
+        with in_line(self.source, item.line, self._wrong, item.said):
             return check()
+
+    def _check_named(self) -> None:
+        """Raises InputError if a finished picture was made with another precision or quantization than is asked for.
+
+        By its own metadata, whether the model is needed or not: a batch that is finished does not look for it.
+        """
+        wanted: dict[str, set[str]] = {}
+        if self.loading.precision != "auto":
+            wanted["precision"] = {self.loading.precision}
+        # "none" is also what nobody asked for, and weights that are stored quantized take it.
+        if (mode := self.loading.quantization_mode) not in ("auto", "none"):
+            wanted["quantization_mode"] = {entry.name for entry in self._registry.find("quantization", mode)}
+        for name, settings in self._done.items() if wanted else ():
+            used: Any = settings.get("used")
+            before = identity(used) if isinstance(used, Mapping) else {}
+            for option, values in wanted.items():
+                if (value := before.get(option)) is not None and value not in values:
+                    raise InputError(
+                        f"{self.folder.path / name} was made with {setting(option, value)}, and "
+                        f"{setting(option, getattr(self.loading, option))} is asked for now; {remedy('leave_out')}, or "
+                        "choose another folder."
+                    )
 
     def _check_same(self, identities: Mapping[str, Mapping[str, object]]) -> None:
         """Raises InputError if pictures of one batch would not be of one make."""
@@ -346,7 +423,7 @@ class Batch:
         if painted.data is None:
             entry["error"] = painted.error
             where = line_of_list(f"{self.source}, line {item.line}")
-            log.warning("%s, failed: %s", where, marked(painted.error or ""))
+            log.warning("%s, failed: %s", where, as_columns(marked(painted.error or ""), item.said))
         else:
             entry |= {
                 "width": painted.width,
@@ -380,6 +457,22 @@ def check_engine(engine: str, workers: int | None, ray_address: str | None) -> N
             )
     if workers is not None and workers < 1:
         raise InputError(f"{named('workers')} is {workers}, but must be at least 1.")
+
+
+def _real(path: Path) -> str:
+    """A name that all names of one file have in common."""
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _lines(numbers: Iterable[int]) -> str:
+    """Lines of a list as the subject of a sentence; of many, how many more there are."""
+    first, more = [str(number) for number in numbers], 0
+    if len(first) > _TOLD_LINES:
+        first, more = first[:_TOLD_LINES], len(first) - _TOLD_LINES
+    if len(first) == 1:
+        return f"line {first[0]} is"
+    last = f"{more} more" if more else first.pop()
+    return f"lines {', '.join(first)} and {last} are"
 
 
 def _told(identity: Mapping[str, object]) -> str:

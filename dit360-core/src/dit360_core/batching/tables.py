@@ -118,9 +118,9 @@ def _check_cells(row: list[str], header: list[str]) -> None:
 def _typed(name: str, cell: str) -> Any:
     """A cell as its option's type. What it is not is passed on as text, and refused with the option's own words."""
     cell = cell.strip()
-    if name not in _OPTIONS:
+    if name not in _OPTIONS and name != "upscale":
         return cell
-    kind = _OPTIONS[name].kind
+    kind = _OPTIONS[name].kind if name in _OPTIONS else int
     try:
         if kind is int:
             # pandas writes whole numbers of a column with gaps so; 2.000 is two thousand to many.

@@ -25,13 +25,21 @@ from dit360_core.cli import (
     new_plugin,
     picture,
     plan,
+    precedence,
     profile,
     quantize,
     registered,
     serve,
     upscale,
 )
-from dit360_core.cli.output import BAD_INPUT, TERMINATED, Terminated, harmless, show_what_can_be_shown
+from dit360_core.cli.output import (
+    BAD_INPUT,
+    TERMINATED,
+    Terminated,
+    harmless,
+    show_what_can_be_shown,
+    telling_of_stdout,
+)
 from dit360_core.cli.usage import Command, Group
 from dit360_core.errors import InputError
 
@@ -59,8 +67,8 @@ app.command("inspect", cls=Command)(picture.inspect)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
 
 
-def _version(value: bool) -> None:
-    if value:
+def _version(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:  # a shell asks what completes a word
         typer.echo(f"dit360 {metadata.version('dit360-core')}")
         raise typer.Exit
 
@@ -79,6 +87,9 @@ def _main(
         found = profile.read(config)
         if found is not None:
             context.default_map = profile.defaults(*found, commands.commands)
+            context.meta[precedence.FILE] = found[0]
+    except profile.NotAsked as warning:
+        typer.secho(f"Warning: {harmless(str(warning))}", err=True, fg="yellow")
     except InputError as error:
         typer.secho(f"Error: {harmless(str(error))}", err=True, fg="red")
         if context.invoked_subcommand == "doctor" or {"-h", "--help", "--help-all"} & set(sys.argv):
@@ -116,7 +127,8 @@ def main() -> None:
         if before is signal.default_int_handler or isinstance(before, _Signals):
             signal.signal(signal.SIGINT, signals)
         show_what_can_be_shown()
-        app()
+        with telling_of_stdout():
+            app()
     except Terminated:
         sys.exit(TERMINATED)
     except SystemExit:

@@ -89,12 +89,16 @@ def command() -> Callable[..., None]:
                     help="A .txt with one prompt in each line, or .jsonl or .csv with prompt and any option of a "
                     "picture, name (of the file), image (to begin with), mask, photo and upscale.",
                     show_default=False,
+                    readable=False,  # which is told in a sentence, without the usage
                 ),
             ],
         ),
         "output": (
             inspect.Parameter.empty,
-            Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)],
+            Annotated[
+                Path,
+                typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False, readable=False),
+            ],
         ),
         "format": (
             "jpg",

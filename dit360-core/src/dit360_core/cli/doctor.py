@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ def doctor(
     with reporting(logging.ERROR) as console:
         from dit360_core.cli.work.doctor import run
 
-        well = run(console, as_json, context.find_root().params.get("config"))
+        root: Any = context.find_root()
+        well = run(console, as_json, root.params.get("config"), root.command.commands)
         if not well:
             raise typer.Exit(1)

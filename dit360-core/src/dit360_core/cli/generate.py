@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from dit360_core.cli.flags import parameters, saving_parameters
-from dit360_core.cli.output import reporting
+from dit360_core.cli.output import harmless, reporting
 from dit360_core.cli.several import names_of
-from dit360_core.cli.wording import current, worded
+from dit360_core.cli.wording import current, take_back, worded
 from dit360_core.errors import InputError, named
 from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOptions, SampleOptions
 
@@ -21,15 +21,31 @@ from dit360_core.options import DecodeOptions, EditOptions, LoadOptions, PhotoOp
 _ONCE = ("prompt", "attention_backend", "attention_slice_size")
 
 
-def _like(console: Any, like: Path, prompt: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+def _like(
+    console: Any,
+    like: Path,
+    prompt: str | None,
+    image: Path | None,
+    mask: Path | None,
+    photo: list[str] | None,
+    options: dict[str, Any],
+) -> tuple[str | None, dict[str, Any]]:
     """The prompt and the options, with those of a picture where the command line says nothing."""
     from dit360_core.cli import likeness  # reads pictures, which takes Pillow
 
-    found, sentences = likeness.options_like(like)
-    for sentence in sentences:
-        console.print(worded(sentence), markup=False, soft_wrap=True)
-    words = prompt if prompt is not None else found.pop("prompt")
     given = current().given
+    beside = likeness.Beside(
+        prompt=prompt is not None,
+        image=image is not None,
+        mask=mask is not None,
+        photos=tuple(photo or ()),
+        typed={name: value for name, value in options.items() if name in given},
+    )
+    found, sentences = likeness.options_like(like, beside)
+    for sentence in sentences:
+        # What it quotes of the picture may be a stranger's.
+        console.print(harmless(worded(sentence)), markup=False, soft_wrap=True)
+    words = prompt if prompt is not None else found.pop("prompt")
     # Before the defaults of a user's own, too: what the picture leaves at a default is that.
     told = {**likeness.defaults(), **found}
     return words, {**options, **{name: value for name, value in told.items() if name in options and name not in given}}
@@ -59,7 +75,9 @@ def command() -> Callable[..., None]:
         with reporting(logging.INFO if verbose else logging.WARNING) as console:
             saving = {"bits": bits, "expand_highlights": expand_highlights, "force": force}
             if like is not None:
-                prompt, options = _like(console, like, prompt, options)
+                own = options
+                prompt, options = _like(console, like, prompt, image, mask, photo, own)
+                take_back([name for name, value in options.items() if value != own[name]])
             assert prompt is not None  # one of both is there: usage.py
             if server not in ("auto", "never"):
                 raise InputError(f"{named('server')} is {server!r:.40}, but must be one of: auto, never.")

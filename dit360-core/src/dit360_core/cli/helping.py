@@ -168,9 +168,11 @@ def _metavar(argument: Any) -> str:
 
 def _names(option: Any) -> str:
     short = [text for text in option.opts if not text.startswith("--")]
-    long = [text for text in (*option.opts, *option.secondary_opts) if text.startswith("--")]
+    # Whoever has not switched it on has no need to switch it off.
+    off = [] if option.default is False else option.secondary_opts
+    long = [text for text in (*option.opts, *off) if text.startswith("--")]
     value = "" if option.is_flag else f" {_value(option)}"
-    if option.is_flag and option.secondary_opts:
+    if option.is_flag and off:
         return ", ".join(short) + (", " if short else "") + "/".join(long)
     return ", ".join((*short, *long)) + value
 

@@ -10,11 +10,11 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dit360_core.cli.wording import current, worded
+from dit360_core.cli.wording import current, with_its_file
 from dit360_core.errors import Dit360Error
 from dit360_core.errors.log import marked_message
 
@@ -69,6 +69,37 @@ def apart_from_stdout() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def telling_of_stdout() -> Iterator[None]:
+    """Runs the whole program: that its output cannot be written becomes one sentence. Raises SystemExit for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or not _is_lost(sys.stdout):
+            raise
+        why = error.strerror or error
+        with contextlib.suppress(OSError):
+            sys.stderr.write(
+                f"Error: The output cannot be written ({why}); free what is full, or write it elsewhere.\n"
+            )
+        # Python flushes it once more at its end, and would tell of the same error in its own way.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        sys.exit(BAD_INPUT)
+
+
+def _is_lost(stream: Any) -> bool:
+    """Whether a stream takes nothing any more. One that does gets an empty line, before a traceback."""
+    try:
+        stream.write("\n")  # one that is not buffered has forgotten by now what it could not write
+        stream.flush()
+    except OSError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
 def reporting(level: int = logging.WARNING) -> Iterator[Console]:
     """Runs a command's body: our errors become one sentence, log lines from ``level`` on go to stderr."""
     from rich.console import Console
@@ -84,7 +115,7 @@ def reporting(level: int = logging.WARNING) -> Iterator[Console]:
             warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
             yield console
     except Dit360Error as error:
-        console.print(harmless(f"Error: {worded(error.sentence)}"), style="red", markup=False, soft_wrap=True)
+        console.print(harmless(f"Error: {with_its_file(error.sentence)}"), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error
     except KeyboardInterrupt as interrupt:
         console.print("Interrupted; no half-written file is left.")

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dit360_core.cli import wording
+from dit360_core.cli import precedence, wording
 from dit360_core.cli.helping import EVERY, overview, page
 from dit360_core.cli.output import BAD_INPUT, harmless
 from dit360_core.options import decimal_hint
@@ -68,6 +68,15 @@ def _decimal_comma(error: Any, given: list[str]) -> str | None:
     return None
 
 
+def _behind(option: str, given: list[str]) -> str:
+    """The value that stands behind an option, or FILE."""
+    for word, following in itertools.pairwise([*given, "FILE"]):
+        name, sign, value = word.partition("=")
+        if name == option:
+            return value if sign else following
+    return "FILE"
+
+
 PROMPT = 'the prompt is an argument without a flag: dit360 {0} "a castle at sunset"'
 
 
@@ -77,11 +86,17 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **more: Any) -> None:
         more["context_settings"] = {**SETTINGS, **(more.get("context_settings") or {})}
         super().__init__(*args, **more)
+        for option in self.params:
+            # A user's own defaults may have switched it on.
+            if getattr(option, "is_flag", False) and not option.secondary_opts:
+                option.secondary_opts = [wording.off_of(max(option.opts, key=len))]
 
     def get_help(self, ctx: Any) -> str:
         return page(self, ctx, every=False)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell asks what completes a word: nothing is printed, and nothing is wrong yet
+            return super().parse_args(ctx, args)
         given = list(args)
         if EVERY in itertools.takewhile(lambda word: word != "--", given):
             typer.echo(page(self, ctx, every=True), nl=False)
@@ -92,8 +107,7 @@ class Command(TyperCommand):
         try:
             self._look(ctx, given)
             left = super().parse_args(ctx, args)
-            if ctx.resilient_parsing:  # a shell asks what completes a word
-                return left
+            wording.take(precedence.settle(self, ctx))
             if "like" in ctx.params and ctx.params["prompt"] is None and ctx.params["like"] is None:
                 raise UsageError(f"There is no prompt; {PROMPT.format(self.name)}", ctx=ctx)
             return left
@@ -101,7 +115,7 @@ class Command(TyperCommand):
             if str(error.message).startswith("Got unexpected extra"):
                 error.message = self._extra(ctx, given)
             elif type(error).__name__ == "NoSuchOption":
-                error.message = f"There is no option {error.option_name}; {self._near(ctx, error.option_name)}"
+                error.message = self._no_option(ctx, error.option_name, given)
             elif type(error).__name__ == "MissingParameter":
                 error = UsageError(self._missing(error), ctx=ctx)
             elif (commas := _decimal_comma(error, given)) is not None:
@@ -133,7 +147,7 @@ class Command(TyperCommand):
                 name = f"-{word.partition('=')[0]}".replace("_", "-")
                 if word[1] in short and name not in self._flags:
                     continue  # -ofile.jpg
-                raise UsageError(f"There is no option {word.partition('=')[0]}; {self._near(ctx, name)}", ctx=ctx)
+                raise UsageError(self._no_option(ctx, word.partition("=")[0], given, name), ctx=ctx)
 
     def _takes_value(self, word: str) -> bool:
         name = word.replace("_", "-")
@@ -143,6 +157,18 @@ class Command(TyperCommand):
             and not getattr(parameter, "is_flag", False)
             for parameter in self.params
         )
+
+    def _no_option(self, ctx: Any, typed: str, given: list[str], name: str = "") -> str:
+        """What is said of an option that this command has not.
+
+        name: what was likely meant; else as it was typed.
+        """
+        name = name or typed
+        if name not in (text for option in ctx.find_root().command.params for text in option.opts):
+            return f"There is no option {typed}; {self._near(ctx, name)}"
+        where = "" if name == "--version" else f" {self.name} …"
+        value = _behind(typed, given) if name == "--config" else ""
+        return f"{name} stands before the command: dit360 {name}{value and f' {value}'}{where}"
 
     def _near(self, ctx: Any, name: str) -> str:
         plain = name.lstrip("-").replace("_", "-").lower()
@@ -196,6 +222,8 @@ class Group(TyperGroup):
         return overview(self, ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
@@ -205,6 +233,8 @@ class Group(TyperGroup):
             raise _told(error) from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
         name = args[0]
         found = self.commands.get(name) or self.commands.get(name.replace("_", "-"))
         if found is None and not name.startswith("-"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
-from dit360_core.errors.sentences import Surface, is_about_a_line, marked
+from dit360_core.cli.precedence import Taken
+from dit360_core.errors.sentences import Surface, is_about_a_line, marked, options_in
 from dit360_core.errors.sentences import worded as worded_for
 from dit360_core.options import OF_A_LINE, LoadOptions, flag, options_of
 
@@ -39,12 +40,14 @@ class Wording(Surface):
     off: of switches, the flag that says no.
 
     given: options whose flags stand on the command line.
+    taken: options whose values are from a user's own defaults.
     """
 
     flags: Mapping[str, str]
     switches: frozenset[str] = frozenset()
     off: Mapping[str, str] = attrs.field(factory=dict)
     given: frozenset[str] = frozenset()
+    taken: Taken = attrs.field(factory=Taken)
 
     def __call__(self, sentence: str) -> str:
         """The sentence with flags where it names options."""
@@ -78,12 +81,7 @@ def _every_flag() -> dict[str, str]:
 
 
 _SWITCHES = frozenset(name for cls in _CLASSES for name, option in options_of(cls).items() if option.kind is bool)
-_OFF = {
-    name: flag(f"no_{name}")
-    for cls in _CLASSES
-    for name, option in options_of(cls).items()
-    if name in _SWITCHES and option.default is not False
-}
+_OFF = {name: flag(f"no_{name}") for name in _SWITCHES}
 
 _now: list[Wording] = []
 
@@ -108,9 +106,28 @@ def begin(own: Mapping[str, str], typed: Sequence[str]) -> None:
             flags=flags,
             switches=_SWITCHES,
             off=_OFF,
-            given=frozenset(name for name, text in flags.items() if {text, _OFF.get(name)} & words),
+            given=frozenset(name for name, text in flags.items() if {text, off_of(text)} & words),
         )
     ]
+
+
+def off_of(text: str) -> str:
+    """The flag that says no to a switch.
+
+    text: its flag.
+    """
+    return f"--no-{text.removeprefix('--')}"
+
+
+def take(taken: Taken) -> None:
+    """What the command that runs takes of a user's own defaults."""
+    _now[:] = [attrs.evolve(current(), taken=taken)]
+
+
+def take_back(changed: Collection[str]) -> None:
+    """These options are from elsewhere after all, such as a picture that is followed."""
+    taken = current().taken
+    take(attrs.evolve(taken, options=taken.options - frozenset(changed)))
 
 
 def current() -> Wording:
@@ -124,3 +141,18 @@ def worded(sentence: str) -> str:
     sentence: with its marks, or kept as data.
     """
     return current()(marked(sentence))
+
+
+def with_its_file(sentence: str) -> str:
+    """What is wrong, for a terminal, with the file of defaults that values in it are from: nobody typed them.
+
+    sentence: with its marks, or kept as data.
+    """
+    words = current()
+    told, taken = worded(sentence), words.taken
+    from_there = [words.option(name) for name in options_in(marked(sentence)) if name in taken.options]
+    if not from_there or taken.file is None:
+        return told
+    are = "is" if len(from_there) == 1 else "are"
+    end = told[-1] if told.endswith((".", "?")) else ""
+    return f"{told.removesuffix(end)} ({' and '.join(from_there)} {are} from {taken.file}){end}"

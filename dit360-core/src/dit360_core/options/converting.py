@@ -18,6 +18,12 @@ def as_text(value: Any) -> Any:
     return value
 
 
+def as_budget(value: Any) -> Any:
+    """Memory as text; None for "none", which takes back what a file of defaults says."""
+    text = as_text(value)
+    return None if isinstance(text, str) and text.strip().lower() == "none" else text
+
+
 def as_loras(value: Any) -> Any:
     """One LoRA or several as texts ``FILE[:STRENGTH]``.
 

@@ -7,7 +7,7 @@ import attrs
 from dit360_core.errors import named, remedy, setting
 from dit360_core.options.budgets import budget_of
 from dit360_core.options.choices import DEVICES, EVICTIONS, LORA_MODES, OFFLOADS, PRECISIONS, PRESETS, QUANTIZED
-from dit360_core.options.converting import as_loras, as_text
+from dit360_core.options.converting import as_budget, as_loras
 from dit360_core.options.declaring import option
 from dit360_core.options.facts import options_of
 
@@ -100,14 +100,14 @@ class LoadOptions:
         help="Memory to keep to, in GiB (8, 12, 16, 24, 48), or auto for what is free: decides offload, quantization, "
         "eviction and slices where those are not set to anything.",
         unset="no limit",
-        converter=as_text,
+        converter=as_budget,
     )
     ram: str | None = option(
         None,
         help="System memory to keep to, in GiB (16, 32, 64), or auto for what is free: decides as "
         f"{named('vram')} does. With a device of its own memory, that is for weights that wait; else, for everything.",
         unset="no limit",
-        converter=as_text,
+        converter=as_budget,
     )
     preset: str = option(
         "none",

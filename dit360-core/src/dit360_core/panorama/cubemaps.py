@@ -123,6 +123,11 @@ def check_faces(faces: Mapping[str, Image.Image], layout: Layout) -> int:
             "all of them."
         )
     for name, face in faces.items():
+        if not isinstance(face, Image.Image):
+            raise InputError(
+                f"The face {name} is a {type(face).__name__}, but must be a picture of Pillow; of an array, "
+                "Image.fromarray makes one."
+            )
         if face.width != face.height:
             raise InputError(f"The face {name} has {face.width}×{face.height} pixels, but must be square; crop it.")
     sizes = {name: faces[name].width for name in layout.row}

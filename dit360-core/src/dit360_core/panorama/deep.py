@@ -15,8 +15,8 @@ from PIL.ImageFile import ImageFile
 
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"L": "B", "B": "L"}
-_BITS, _PLANAR = 258, 284
-_SEPARATE = 2
+_BITS, _PHOTOMETRIC, _PLANAR = 258, 262, 284
+_WHITE_IS_ZERO, _SEPARATE = 0, 2
 
 
 class Separate(Exception):
@@ -27,6 +27,11 @@ def has_16_bits(file: ImageFile) -> bool:
     """Whether a picture, its header read and not yet its pixels, has 16 bits a channel."""
     modes = [_mode(tile.args) for tile in file.tile]
     return bool(modes) and all(";16" in mode for mode in modes)
+
+
+def white_is_zero(file: ImageFile) -> bool:
+    """Whether a picture is a TIFF of 16 bits in grey in which 0 is white, which Pillow leaves as it is (not 8 bits)."""
+    return file.mode.startswith("I;16") and getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
 def is_deep(file: ImageFile) -> bool:
@@ -48,7 +53,8 @@ def decoded(file: ImageFile, again: Callable[[], ImageFile]) -> NDArray[np.uint1
     modes = {_mode(tile.args) for tile in file.tile}
     file.load()
     if file.mode.startswith("I"):
-        return np.asarray(file).astype(np.uint16)[..., None]
+        levels = np.asarray(file).astype(np.uint16)[..., None]
+        return 65_535 - levels if white_is_zero(file) else levels
     if modes == {"LA;16B"}:
         # Both bytes of grey and of opacity, in four channels.
         halves = _as(again(), lambda _: "RGBA")

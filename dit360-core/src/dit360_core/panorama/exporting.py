@@ -17,6 +17,7 @@ from dit360_core.panorama.gpano import properties_of
 from dit360_core.panorama.metadata import build_flat_xmp
 from dit360_core.panorama.opening import MOST_PIXELS, most_opened
 from dit360_core.panorama.picture import (
+    TOLD,
     Panorama,
     check_holds,
     check_quality,
@@ -26,6 +27,7 @@ from dit360_core.panorama.picture import (
 )
 from dit360_core.sphere.camera import Camera
 from dit360_core.system.atomic import check_new_folder, check_writable, new_folder, write_atomic
+from dit360_core.system.memory import explain_full_memory
 
 TARGETS = (*FORMS, "view", "little-planet")
 """What a panorama is exported as."""
@@ -39,8 +41,6 @@ _TAKES: Mapping[str, tuple[str, ...]] = {
     "little-planet": ("fov", "yaw", "size"),
 }
 _ANGLES = ("yaw", "pitch", "roll")
-TOLD = "exported"
-"""Under which name settings tell what a picture was exported from."""
 
 
 @attrs.frozen(kw_only=True)
@@ -175,19 +175,26 @@ def write(
     quality: 1 … 100, for JPEG and WebP.
     force: replace what is there; of a folder the six faces alone, one after the other.
 
-    Raises InputError as check_target and pictures_of do; Dit360Error where writing fails.
+    Raises InputError as check_target and pictures_of do; Dit360Error where writing fails, OutOfMemory among them.
     """
+    smaller = "width" if export.to == "view" else "size"
+    with explain_full_memory(f"writing {out}", "cpu", f"close other programs, or give a smaller {named(smaller)}"):
+        return _written(panorama, export, out, quality=quality, force=force)
+
+
+def _written(panorama: Panorama, export: Export, out: Path, *, quality: int, force: bool) -> dict[Path, Image.Image]:
+    """As :func:`write`."""
     check_target(export, out, quality=quality, force=force)
     _check_whole(panorama)
     if panorama.hole is not None:
-        warnings.warn(f"{panorama.file or 'The panorama'} is transparent in places, which is left out.", stacklevel=2)
+        warnings.warn(f"{panorama.file or 'The panorama'} is transparent in places, which is left out.", stacklevel=3)
     files = _files(export, out)
     size, most = _size(panorama, export), most_opened()
     if most is not None and size[0] * size[1] > most:
         warnings.warn(
             f"The {export.to} will have {size[0]}×{size[1]} pixels; dit360 itself opens so many only with "
             f"{MOST_PIXELS}={size[0] * size[1]} in the environment, and other programs may not.",
-            stacklevel=2,
+            stacklevel=3,
         )
     for path in files.values():
         check_holds(PLAIN[path.suffix.lower()], size, f"the {export.to}")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dit360_core.panorama.levels import Floats, strips
 from dit360_core.panorama.light import KNEE, PEAK, compress_highlights, expand_highlights, to_light, to_srgb_code
 from dit360_core.panorama.metadata import creator_tool
-from dit360_core.panorama.profiles import to_srgb_primaries
+from dit360_core.panorama.profiles import possible, to_srgb_primaries
 
 EXR_MARK = b"\x76\x2f\x31\x01"
 
@@ -172,7 +172,8 @@ def read_pixels(stream: IO[bytes], header: Header) -> Read:
     }
     alpha = named.pop("A", None)
     colours = [named[name] for name in ("R", "G", "B")] if "R" in named else [named["Y"]] * 3
-    matrix = None if header.points is None else to_srgb_primaries(header.points)
+    spanned = header.points is None or possible(header.points)
+    matrix = to_srgb_primaries(header.points) if header.points is not None and spanned else None
     floats = np.empty((height, width, 3), np.float32)
     unknown = outside = 0
     brightest = 0.0
@@ -196,6 +197,8 @@ def read_pixels(stream: IO[bytes], header: Header) -> Read:
         brightest = max(brightest, float(light.max()))
         floats[rows] = to_srgb_code(light)
     told = []
+    if not spanned:
+        told.append("opens, but its primaries (chromaticities) span no colours, and it is taken for Rec. 709.")
     if unknown:
         told.append(f"opens, but {unknown} of its pixels are no finite numbers, and are black or white.")
     if outside:

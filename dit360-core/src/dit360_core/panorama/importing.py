@@ -13,11 +13,11 @@ from PIL import Image
 
 from dit360_core.errors import InputError, named
 from dit360_core.panorama.cubemaps import LAYOUTS, OTHER_NAMES, SHAPES, Layout, check_faces, layout_of, taken_apart
-from dit360_core.panorama.exporting import TOLD
 from dit360_core.panorama.formats import FORMATS
 from dit360_core.panorama.gpano import MADE, Pose, read_pose
 from dit360_core.panorama.opening import Opened, read_metadata, read_picture
-from dit360_core.panorama.picture import Panorama
+from dit360_core.panorama.picture import TOLD, Panorama
+from dit360_core.system.memory import explain_full_memory
 
 FINER = 16
 """Columns of a panorama to one of its faces, at most; those that lose nothing are 3.2."""
@@ -32,7 +32,7 @@ class Faces:
     layout: of them.
     why: the layout is taken: "asked", "told by the files" or "by their names", or "as nothing says another".
     settings: that all of them have, without what tells of the export.
-    exported: what the first tells of its export, or nothing.
+    exported: what all of them tell of their export, or nothing.
     files: their names.
     """
 
@@ -98,12 +98,13 @@ def panorama_of(read: Faces, width: int | None = None) -> Panorama:
 
     width: pixels; None: as wide as that which the faces were exported from, or as fine as they are in their middle.
 
-    Raises InputError for a width that is none.
+    Raises InputError for a width that is none; OutOfMemory for one that is too large for the memory that is free.
     """
     origin = {"exported": dict(read.exported)} if read.exported else {}
     told = {"form": read.form, "layout": read.layout.name, "size": read.size, "files": list(read.files), **origin}
     settings = {**read.settings, "imported": told}
-    made = Panorama.from_faces(read.faces, read.layout.name, read.width if width is None else width, settings)
+    with explain_full_memory("a panorama of six faces", "cpu"):
+        made = Panorama.from_faces(read.faces, read.layout.name, read.width if width is None else width, settings)
     return attrs.evolve(made, pose=read.pose)
 
 
@@ -129,17 +130,7 @@ def _one(path: Path, asked: Layout | None) -> Faces:
 
 
 def _six(paths: Sequence[Path], asked: Layout | None, what: str) -> Faces:
-    exported = _exported(read_metadata(paths[0]).settings) if paths else {}
-    if asked is None and exported.get("layout") not in LAYOUTS:
-        layout, why = _by_names(paths), "by their names"
-        matched = _matched(paths, {name: (name,) for name in layout.faces})
-    else:
-        layout, why = _chosen(asked, exported, paths[0] if paths else Path())
-        also = zip(layout.faces, LAYOUTS["plain"].faces, OTHER_NAMES, strict=True)
-        # Unity's left is not everybody's, so what lies at +x is called left there and nowhere else.
-        words = {name: (name, name.removesuffix("Tex") if layout.name == "unity" else plain, *others)
-                 for name, plain, others in also}  # fmt: skip
-        matched = _matched(paths, words)
+    layout, why, matched = _arranged(paths, asked, what)
     missing = [name for name in layout.row if name not in matched]
     if missing:
         there = f"has {len(matched)} of the six faces of layout {layout.name}" if matched else "has no faces"
@@ -156,14 +147,56 @@ def _six(paths: Sequence[Path], asked: Layout | None, what: str) -> Faces:
         check_faces(faces, layout)
     except InputError as error:
         raise InputError(f"Cannot import {what}: {error.sentence[0].lower()}{error.sentence[1:]}") from error
-    every = [_without(each.metadata.settings) for each in opened.values()]
-    if any(settings != every[0] for settings in every):
+    every = [(_without(each.metadata.settings), _exported(each.metadata.settings)) for each in opened.values()]
+    settings, exported = every[0]
+    if any(told != every[0] for told in every):
         warnings.warn(f"{what} tell of several pictures that they were made as, and none of it is kept.", stacklevel=3)
+        settings, exported = {}, {}
     return Faces(
-        faces=faces, form="faces", layout=layout, why=why,
-        settings=every[0] if all(settings == every[0] for settings in every) else {},
-        exported=exported, files=tuple(matched[name].name for name in layout.row),
+        faces=faces, form="faces", layout=layout, why=why, settings=settings, exported=exported,
+        files=tuple(matched[name].name for name in layout.row),
     )  # fmt: skip
+
+
+def _arranged(paths: Sequence[Path], asked: Layout | None, what: str) -> tuple[Layout, str, dict[str, Path]]:
+    """(the layout, why it is taken, the file of each face that is there)."""
+    told = _told_by(paths)
+    if asked is None and len(set(told.values())) == 1:
+        layout, why = LAYOUTS[next(iter(told.values()))], "told by the files"
+    elif asked is None:
+        if told:
+            several = ", ".join(sorted(set(told.values())))
+            warnings.warn(f"{what} tell of several layouts ({several}), and are read by their names.", stacklevel=4)
+        layout = _by_names(paths)
+        return layout, "by their names", _matched(paths, {name: (name,) for name in layout.faces})
+    else:
+        layout, why = asked, "asked"
+        for path, other in told.items():
+            if other != asked.name:
+                warnings.warn(f"{path} says that its layout is {other}, and it is read as {asked.name}.", stacklevel=4)
+                break
+    return layout, why, _matched(paths, _words(layout))
+
+
+def _told_by(paths: Sequence[Path]) -> dict[Path, str]:
+    """The layouts that files tell which are faces of them by their names; what else lies there says nothing of them."""
+    found = {}
+    for path in paths:
+        exported = _exported(read_metadata(path).settings)
+        layout = exported.get("layout")
+        if exported.get("to") not in (None, "faces") or not isinstance(layout, str) or layout not in LAYOUTS:
+            continue
+        if any(_is_called(path, called) for called in _words(LAYOUTS[layout]).values()):
+            found[path] = layout
+    return found
+
+
+def _words(layout: Layout) -> dict[str, tuple[str, ...]]:
+    """What each face may be called, in a layout that is known."""
+    also = zip(layout.faces, LAYOUTS["plain"].faces, OTHER_NAMES, strict=True)
+    # Unity's left is not everybody's, so what lies at +x is called left there and nowhere else.
+    return {name: (name, name.removesuffix("Tex") if layout.name == "unity" else plain, *others)
+            for name, plain, others in also}  # fmt: skip
 
 
 def _opened(path: Path) -> Opened:
@@ -213,9 +246,14 @@ def _matched(paths: Sequence[Path], words: Mapping[str, tuple[str, ...]]) -> dic
     found: dict[str, Path] = {}
     for path in paths:
         for name, called in words.items():
-            if not any(re.fullmatch(rf"(.*[\W_])?{re.escape(word)}", path.stem, re.IGNORECASE) for word in called):
+            if not _is_called(path, called):
                 continue
             if name in found:
                 raise InputError(f"{found[name].name} and {path.name} are both the face {name}; leave one of them out.")
             found[name] = path
     return found
+
+
+def _is_called(path: Path, words: tuple[str, ...]) -> bool:
+    """Whether a file's name is one of these words, or ends in one after a mark."""
+    return any(re.fullmatch(rf"(.*[\W_])?{re.escape(word)}", path.stem, re.IGNORECASE) for word in words)

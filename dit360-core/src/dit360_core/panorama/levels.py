@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from dit360_core.errors import InputError
 
 Floats = NDArray[np.float32]
 """``(H, W, 3)``, coded as sRGB, 0 … 1."""
@@ -57,6 +60,24 @@ def floats_of(levels: NDArray[Any]) -> Floats:
     for rows in strips(*levels.shape[:2]):
         np.divide(levels[rows], np.float32(most), out=floats[rows])
     return floats
+
+
+def eight_of(image: Image.Image, what: str) -> Image.Image:
+    """A picture of Pillow with 8 bits a channel: of 16 bits in grey it is rounded, where Pillow would cut at 255.
+
+    what: it is, with which the error begins.
+
+    Raises InputError for floating-point numbers and whole ones of 32 bits (modes F and I), of which nobody knows what
+    is white.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
+    if image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"{what} has 8 or 16 bits a channel, but this one is of mode {image.mode}, which does not say what is "
+            "white; make it one of mode L, from 0 to 255."
+        )
+    return image
 
 
 def _round_into(levels: NDArray[Any], floats: Floats, most: int) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dit360_core.errors import InputError
+from dit360_core.panorama.levels import eight_of
 from dit360_core.panorama.opening import alpha_of, read_greys
 from dit360_core.panorama.resizing import resized
 
@@ -38,15 +39,18 @@ def open_mask(path: str | PathLike[str]) -> Image.Image:
 
 
 def as_mask(image: Image.Image) -> Image.Image:
-    """A picture of any mode as a mask in grey (mode L), as :func:`open_mask` reads it."""
+    """A picture as a mask in grey (mode L), as :func:`open_mask` reads it.
+
+    Raises InputError for floating-point numbers and whole ones of 32 bits (modes F and I), of which nobody knows what
+    is white.
+    """
+    colours = np.asarray(eight_of(image, "A mask").convert("RGB"))
     alpha = alpha_of(image)
     if alpha is not None:
-        said = _of_layers(np.asarray(image.convert("RGB")), np.asarray(alpha))
+        said = _of_layers(colours, np.asarray(alpha))
         if said is not None:
             return Image.fromarray(said)
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
-    return Image.fromarray(np.asarray(image.convert("RGB")).max(2))
+    return Image.fromarray(colours.max(2))
 
 
 def _of_layers(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8] | None:

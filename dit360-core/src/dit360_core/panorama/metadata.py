@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
@@ -80,7 +81,7 @@ def build_xmp(
 
     If the packet would be too long, the longest strings of the settings (in practice the prompts) are cut to one common
     length, the largest that fits, and end in SHORTENED; if that is not enough, the largest lists and objects are cut
-    (a plugin's report of thousands of numbers), and what is small stays whole.
+    (a plugin's report of thousands of numbers), and what is small stays whole. A warning names what was cut.
 
     Raises InputError if the settings are not JSON: other types than str, int, float, bool, None, list and
     dict, or a NaN or infinity.
@@ -116,10 +117,32 @@ def _fitted(gpano: Mapping[str, str], settings: Mapping[str, object], packet: by
         else:
             high = limit - 1
     if fits is not None:
+        _tell_of_cuts(settings, _shorten(settings, low - 1))
         return fits
     room = MAX_PACKET_BYTES - len(_packet(gpano, {}))
-    packet = _packet(gpano, _within(settings, room))
-    return packet if len(packet) <= MAX_PACKET_BYTES else _packet(gpano, {"shortened": True})
+    kept = _within(settings, room)
+    packet = _packet(gpano, kept)
+    if len(packet) > MAX_PACKET_BYTES:
+        kept = {"shortened": True}
+        packet = _packet(gpano, kept)
+    _tell_of_cuts(settings, kept)
+    return packet
+
+
+def _tell_of_cuts(settings: Mapping[str, object], kept: object) -> None:
+    """Warns of settings that the file holds a part of.
+
+    kept: of them.
+    """
+    left = kept if isinstance(kept, Mapping) else {}
+    cut = [name for name in settings if name not in left or to_json(left[name]) != to_json(settings[name])]
+    words = {"prompt": "the prompt", "negative_prompt": "the negative prompt"}
+    said = ", ".join(words.get(name, repr(name)[:_KEPT_TEXT]) for name in cut)
+    warnings.warn(
+        f"Metadata have room for {MAX_PACKET_BYTES} bytes: {said} {'is' if len(cut) == 1 else 'are'} shortened in the "
+        "file; keep the whole elsewhere.",
+        stacklevel=6,  # whoever saves the picture
+    )
 
 
 def read_xmp(packet: bytes) -> Metadata:

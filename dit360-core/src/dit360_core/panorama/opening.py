@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -20,12 +21,13 @@ from PIL.ImageFile import ImageFile
 from dit360_core.errors import InputError
 from dit360_core.panorama.colours import to_srgb
 from dit360_core.panorama.containers import JPEG_MARK, PNG_MARK, Around, around, decodable
-from dit360_core.panorama.deep import Separate, decoded, has_16_bits, is_deep
+from dit360_core.panorama.deep import Separate, decoded, has_16_bits, is_deep, white_is_zero
 from dit360_core.panorama.exr import EXR_MARK, CannotRead, Header, read_header, read_pixels
 from dit360_core.panorama.formats import OPENEXR, check_library
 from dit360_core.panorama.levels import Floats, eight_bits, floats_of
 from dit360_core.panorama.metadata import Metadata, read_xmp
 from dit360_core.panorama.metrics import Blocks
+from dit360_core.panorama.tiff_numbers import why_not_read
 
 OPENED = 2 * 89_478_485
 """Pixels of the largest picture that is opened unasked: twice Pillow's own bound."""
@@ -85,19 +87,19 @@ def read_picture(path: Path) -> Opened:
         file = _decoder(path, stream)
         try:
             cut = has_16_bits(file)
+            _check_numbers(file, stream)
             deep = decoded(file, lambda: _decoder(path, stream)) if is_deep(file) else None
             file.load()
             told = around(file, stream)
-            if file.mode.startswith(("I", "F")) and deep is None:
-                raise _Unreadable(f"it has over 16 bits a channel ({file.mode}); save it with 16")
             coded = _blocks(file, stream)
             mode = file.mode
             # A page is made to be passed on, and these tell where and by whom a photo was made.
             private = bool(told.exif or "photoshop" in file.info or (told.xmp and b"dit360" not in told.xmp))
             # Nothing but what was read with care: texts can lie in `info` under the names of anything.
-            file.info = {"exif": told.exif, "xmp": told.xmp, **_transparency(file)}
+            given = _transparency(file)
+            file.info = {"exif": told.exif, "xmp": told.xmp, **({} if _is_colour(given) and cut else given)}
             upright, turn = _upright(file)
-            alpha = alpha_of(upright)
+            alpha = _keyed(deep, given, turn) if deep is not None and _is_colour(given) else alpha_of(upright)
         except _Unreadable as error:
             raise InputError(f"Cannot open {path}: {error}.") from error
         except Separate as error:
@@ -204,11 +206,18 @@ def read_greys(path: Path) -> Image.Image:
             )
         file = _decoder(path, stream)
         try:
-            is_deep(file)  # which tells of planes that cannot be read
+            cut = is_deep(file)  # which tells of planes that cannot be read
+            _check_numbers(file, stream)
             file.load()
             told = around(file, stream)
-            file.info = {"exif": told.exif, **_transparency(file)}
-            return _upright(file)[0]
+            given = _transparency(file)
+            if cut and _is_colour(given):  # Pillow keeps the upper 8 bits of colours
+                given = {"transparency": tuple(level >> 8 for level in given["transparency"])}
+            file.info = {"exif": told.exif, **given}
+            upright = _upright(file)[0]
+            return _negative(upright) if white_is_zero(file) else upright
+        except _Unreadable as error:
+            raise InputError(f"Cannot open {path}: {error}.") from error
         except Separate as error:
             raise InputError(
                 f"Cannot open {path}: the planes of its colours lie one after the other; save it with 8 bits a channel."
@@ -228,6 +237,11 @@ def read_metadata(path: Path) -> Metadata:
         return Metadata()
 
 
+def check_opens(path: Path) -> None:
+    """Raises InputError as :func:`read_picture` does for a file of which there are no bytes: none, or a folder."""
+    _file(path).close()
+
+
 class _Unreadable(Exception):
     """What is said of a file after its name."""
 
@@ -238,12 +252,10 @@ def _file(path: Path) -> IO[bytes]:
         raise InputError(f"Cannot open {path}: it is a device or a pipe, and no file; save the picture first.")
     try:
         return path.open("rb")
-    except FileNotFoundError as error:
-        raise InputError(f"Cannot open {path}: there is no such file; check the name.") from error
     except (OSError, ValueError) as error:
         if os.path.isdir(path):
             raise InputError(f"Cannot open {path}: it is a folder; name the picture in it.") from error
-        raise _damaged(path, error) from error
+        raise _unopened(path, error) from error
 
 
 def _is_exr(stream: IO[bytes]) -> bool:
@@ -275,9 +287,25 @@ def _decoder(path: Path, stream: IO[bytes]) -> ImageFile:
     except Image.DecompressionBombError as error:
         raise InputError(f"Cannot open {path}: {error}; resize it.") from error
     except _DAMAGE as error:
+        if "unknown pixel mode" in str(error):  # Pillow's words for a TIFF whose numbers it has no mode for
+            raise _not_read(path, stream, error) from error
         raise _damaged(path, error) from error
     check_pixels(file.size, f"Cannot open {path}: it has")
     return file
+
+
+def _not_read(path: Path, stream: IO[bytes], error: Exception) -> InputError:
+    """The error of a TIFF that Pillow has no mode for, where its tags tell what it is."""
+    try:
+        return InputError(f"Cannot open {path}: {why_not_read(stream)}.")
+    except _DAMAGE:
+        return _damaged(path, error)
+
+
+def _check_numbers(file: ImageFile, stream: IO[bytes]) -> None:
+    """Raises _Unreadable for floating-point numbers and whole ones of other than 8 or 16 bits: only a TIFF has them."""
+    if file.mode.startswith(("I", "F")) and not is_deep(file):
+        raise _Unreadable(why_not_read(stream))
 
 
 def most_opened() -> int | None:
@@ -304,13 +332,37 @@ def check_pixels(size: tuple[int, int], told: str) -> None:
         )
 
 
+_UNOPENED = {
+    errno.ENOENT: "there is no such file; check the name",
+    errno.ENOTDIR: "there is no such file; check the name",
+    errno.EACCES: "you have no permission to read it; change the permissions of the file or its folder",
+    errno.EPERM: "you have no permission to read it; change the permissions of the file or its folder",
+    errno.ELOOP: "it is a link that leads in a circle; name the picture itself",
+    errno.ENAMETOOLONG: "the name is too long for a file; check it",
+    errno.EIO: "its disk or network drive fails; see that it is there, or copy the file elsewhere",
+}
+"""Why a file cannot be opened, and what to do: none of it is a fault of the picture."""
+
+
+def _unopened(path: Path, error: OSError | ValueError) -> InputError:
+    """The error of a file of which the system gives no bytes.
+
+    error: a ValueError of a name that no file can have.
+    """
+    shown = str(path) if str(path).isprintable() else repr(str(path))
+    if not isinstance(error, OSError):
+        return InputError(f"Cannot open {shown}: no file can be called so; check the name.")
+    reason = error.strerror or error
+    why = _UNOPENED.get(
+        error.errno or 0, f"the system does not open it ({reason}); copy it elsewhere and name the copy"
+    )
+    return InputError(f"Cannot open {shown}: {why}.")
+
+
 def _damaged(path: Path, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.errno in _UNOPENED:  # Pillow's own have no number; a wild seek is EINVAL
+        return _unopened(path, error)
     why = str(error) or type(error).__name__
-    if "unknown pixel mode" in why:  # Pillow's words for a TIFF with several numbers of 32 bits, or of 16 as floats
-        return InputError(
-            f"Cannot open {path}: its pixels are of a kind that is not read, such as floating-point numbers or over 16 "
-            "bits a channel; save it with 16, or as OpenEXR."
-        )
     return InputError(
         f"Cannot open {path}: the picture is damaged or cannot be read ({why}); make or download it again."
     )
@@ -331,10 +383,29 @@ def _upright(file: ImageFile) -> tuple[Image.Image, Transpose | None]:
 
 
 def _has_more(file: ImageFile) -> bool:
-    """Whether a TIFF file goes on after its first picture, or an AVIF file moves; the rest is not looked at."""
+    """Whether a TIFF file goes on after its first picture, or a file of another kind moves; the rest is not read."""
     if isinstance(file, TiffImagePlugin.TiffImageFile):
-        return bool(getattr(file.tag_v2, "next", 0))
-    return isinstance(file, AvifImagePlugin.AvifImageFile) and file.n_frames > 1
+        return bool(getattr(file.tag_v2, "next", 0))  # to count them, Pillow reads them
+    return int(getattr(file, "n_frames", 1)) > 1
+
+
+def _negative(image: Image.Image) -> Image.Image:
+    """A picture in grey of 16 bits, black and white exchanged."""
+    return Image.fromarray(65_535 - np.asarray(image).astype(np.uint16))
+
+
+def _is_colour(transparency: dict[str | tuple[int, int], Any]) -> bool:
+    """Whether it is one colour, red, green and blue, that is transparent."""
+    return isinstance(transparency.get("transparency"), tuple)
+
+
+def _keyed(
+    levels: NDArray[np.uint16], transparency: dict[str | tuple[int, int], Any], turn: Transpose | None
+) -> Image.Image | None:
+    """As :func:`alpha_of`, of a picture of 16 bits of which one colour is transparent, all bits of which count."""
+    clear = (levels == np.array(transparency["transparency"])).all(-1)
+    alpha = Image.fromarray(np.where(clear, 0, 255).astype(np.uint8))
+    return (alpha if turn is None else alpha.transpose(turn)) if clear.any() else None
 
 
 def _transparency(file: ImageFile) -> dict[str | tuple[int, int], Any]:
@@ -347,6 +418,9 @@ def alpha_of(image: Image.Image) -> Image.Image | None:
     """A picture's transparency (mode L, 255: opaque), or None if all of it is opaque."""
     if not image.has_transparency_data:
         return None
+    if image.mode.startswith("I;16"):  # of which Pillow makes no RGBA
+        clear = np.asarray(image) == image.info["transparency"]
+        return Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)) if clear.any() else None
     alpha = image.convert("RGBA").getchannel("A")
     return None if alpha.getextrema() == (255, 255) else alpha
 

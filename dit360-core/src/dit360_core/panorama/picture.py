@@ -28,15 +28,26 @@ from dit360_core.panorama.deep_png import deep_png
 from dit360_core.panorama.exr import exr_of
 from dit360_core.panorama.formats import BY_NAME, check_format, format_of
 from dit360_core.panorama.gpano import MADE, Area, Pose, place, read_pose
-from dit360_core.panorama.levels import Floats, eight_bits, floats_of, sixteen_bits
-from dit360_core.panorama.metadata import build_xmp, to_json
+from dit360_core.panorama.levels import Floats, eight_bits, eight_of, floats_of, sixteen_bits
+from dit360_core.panorama.metadata import Metadata, build_xmp, to_json
 from dit360_core.panorama.metrics import Blocks, Poles, Seam
-from dit360_core.panorama.opening import check_pixels, read_metadata, read_picture
+from dit360_core.panorama.opening import alpha_of, check_pixels, read_metadata, read_picture
 from dit360_core.panorama.tiff import deep_tiff
 from dit360_core.panorama.viewer import About, looking, write_page
 from dit360_core.sphere.camera import Camera
 from dit360_core.sphere.size import panorama_height
 from dit360_core.system.atomic import check_writable, saved_elsewhere, write_atomic
+
+TOLD = "exported"
+"""Under which name settings tell what a picture was exported from."""
+_EXPORTS = {
+    "view": ("a view of a panorama", "give that"),
+    "little-planet": ("a little planet of a panorama", "give that"),
+    "faces": ("a face of a cube map", "import the six of them first"),
+    "cross": ("a cube map", "import it first"),
+    "strip": ("a cube map", "import it first"),
+}
+"""What was exported is, and what to do where a panorama is meant."""
 
 
 def _plain_json(settings: Mapping[str, object]) -> Mapping[str, object]:
@@ -239,18 +250,23 @@ class Panorama:
     ) -> Panorama:
         """A panorama from the six faces of a cube map.
 
-        faces: by their names in the layout; square, all of one size.
+        faces: by their names in the layout; square, all of one size. Transparency is left out, and a warning tells it.
         layout: whose names and turns they have, as for :meth:`faces`.
         width: pixels of the panorama, even; None: as fine as the faces are in their middle,
         ``2 * sphere.size.panorama_height``.
         settings: of the panorama.
 
-        Raises InputError if a face is missing or not as the others are, for a layout that there is not, or a width that
-        is none.
+        Raises InputError if a face is missing, no picture, of floating-point numbers or not as the others are, for a
+        layout that there is not, or a width that is none.
         """
         of = layout_of(layout)
         size = check_faces(faces, of)
-        six = [_in_srgb(faces[name]).convert("RGB") for name in of.faces]
+        clear = [name for name in of.faces if alpha_of(faces[name]) is not None]
+        if clear:
+            warnings.warn(
+                f"The transparency of {', '.join(clear)} is left out, which a panorama has not.", stacklevel=2
+            )
+        six = [_in_srgb(eight_of(faces[name], f"The face {name}")).convert("RGB") for name in of.faces]
         # With torch.
         from dit360_core.panorama import projecting
 
@@ -410,6 +426,7 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
     """As Panorama.open; whether the file's very bytes show any browser the same picture comes with it."""
     path = Path(path)
     opened = read_picture(path)
+    _check_no_export(path, opened.metadata)
     pose, unused = read_pose(opened.metadata.gpano)
     try:
         placed = place(opened.metadata.gpano, opened.image.size)
@@ -424,6 +441,8 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
     for told in (*opened.told, *(f"opens, but {told}." for told in (*unused, *placed.told))):
         warnings.warn(f"{path} {told}", stacklevel=3)
     coded = opened.coded if placed.area is None or placed.area.width == placed.size[0] else None
+    if opened.alpha is not None and placed.area is not None:
+        warnings.warn(f"{path} opens without its transparency, as it is a part of a panorama.", stacklevel=3)
     hole = None if opened.alpha is None or placed.area is not None else ImageOps.invert(opened.alpha)
     panorama = Panorama(
         image,
@@ -438,6 +457,15 @@ def open_file(path: str | PathLike[str]) -> tuple[Panorama, bool]:
         precision=opened.precision,
     )
     return panorama, opened.as_it_is and placed.area is None
+
+
+def _check_no_export(path: Path, metadata: Metadata) -> None:
+    """Raises InputError for a picture that dit360 made of a panorama: its shape may be that of one by chance."""
+    exported = metadata.settings.get(TOLD)
+    kind = exported.get("to") if isinstance(exported, Mapping) else None
+    if isinstance(kind, str) and kind in _EXPORTS and not metadata.gpano:
+        what, instead = _EXPORTS[kind]
+        raise InputError(f"Cannot open {path}: it is {what}, and no panorama; {instead}.")
 
 
 def check_save(

@@ -25,6 +25,8 @@ _PRIMARIES = {
     11: ("DCI-P3", ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.314, 0.351))),
     12: ("Display P3", ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65)),
 }
+_FARTHEST, _LOWEST = 100.0, 1e-6
+"""Of CIE xy, beyond which no colour space lies, and above which y is no zero."""
 _VIDEO = (1, 6, 14, 15)
 _SRGB_CURVE = 13
 _POWERS = {4: 2.2, 5: 2.8, 8: 1.0}
@@ -56,18 +58,20 @@ def profile_of(chunks: Chunks) -> tuple[bytes, str]:
     if len(chunks.chrm) == 32:
         white, red, green, blue = ((x / 1e5, y / 1e5) for x, y in struct.iter_unpack(">2I", chunks.chrm))
         points = (red, green, blue, white)
+    if not possible(points):
+        return b"", "its primaries (cHRM) span no colours, and it is taken for sRGB."
     # 1/2.2 beside the primaries of sRGB stands for its curve, as nearly every picture has it.
-    if not _possible(points) or (abs(exponent - 2.2) < 0.1 and _alike(points, _SRGB)):
+    if abs(exponent - 2.2) < 0.1 and _alike(points, _SRGB):
         return b"", ""
     return _profile("cHRM and gAMA", points, lambda v: v**exponent), ""
 
 
 def to_srgb_primaries(points: tuple[tuple[float, float], ...]) -> NDArray[np.float64] | None:
-    """(3, 3): light of other primaries → of those of sRGB; None where they are the same, or none.
+    """(3, 3): light of other primaries → of those of sRGB; None where they are the same.
 
-    points: red, green, blue, white, as CIE xy.
+    points: red, green, blue, white, as CIE xy, which are :func:`possible`.
     """
-    if not _possible(points) or _alike(points, _SRGB):
+    if _alike(points, _SRGB):
         return None
     return np.asarray(np.linalg.solve(_to_d50(_SRGB), _to_d50(points)), np.float64)
 
@@ -86,10 +90,16 @@ def _of_cicp(primaries: int, transfer: int, matrix: int, full: int) -> tuple[byt
     return _profile(name, points, lambda v: v ** _POWERS[transfer]), ""
 
 
-def _possible(points: tuple[tuple[float, float], ...]) -> bool:
-    """Whether the three primaries span colours, and the white is one of them."""
+def possible(points: tuple[tuple[float, float], ...]) -> bool:
+    """Whether three primaries span colours, of which the white can be one.
+
+    points: red, green, blue, white, as CIE xy. A primary that no light has may lie below y = 0, as the blue of
+    ACES2065-1 does; at y = 0 it would have no brightness to be measured by.
+    """
     (rx, ry), (gx, gy), (bx, by), (_, wy) = points
-    return min(wy, ry, gy, by) > 0 and abs((gx - rx) * (by - ry) - (bx - rx) * (gy - ry)) > 1e-3
+    small = all(abs(number) < _FARTHEST for point in points for number in point)
+    measured = min(abs(ry), abs(gy), abs(by)) > _LOWEST and wy > _LOWEST
+    return small and measured and abs((gx - rx) * (by - ry) - (bx - rx) * (gy - ry)) > 1e-3
 
 
 def _alike(points: tuple[tuple[float, float], ...], others: tuple[tuple[float, float], ...]) -> bool:

@@ -39,7 +39,9 @@ def faces(panorama: Image.Image, size: int, axes: Axes) -> list[Image.Image]:
     size: the side of a face, in pixels.
     axes: how the cube map lies on the sphere.
     """
-    return [_image(face) for face in cube.faces_of(_planes(panorama), size, axes)]
+    planes = _planes(panorama)
+    # One after the other, since large ones take gigabytes before they are rounded.
+    return [_image(cube.face_of(planes, face, size, axes)) for face in range(6)]
 
 
 def from_faces(six: Sequence[Image.Image], height: int, axes: Axes) -> Image.Image:

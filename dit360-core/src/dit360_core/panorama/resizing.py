@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 from dit360_core.panorama.levels import Floats
 from dit360_core.panorama.light import to_light, to_srgb_code
 
+_REACH = 3
+"""Pixels of the coarser picture to which Lanczos' filter reaches, and no other further."""
 _ROUNDS = 8
 """Of back-projection, at most."""
 _MISSING = 0.25 / 255
@@ -26,9 +29,9 @@ def resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) ->
     if image.size == size:
         return image
     # With some columns of the other side on either side, or a filter would see an edge there.
-    margin = max(1, image.width // 16)
+    margin = max(image.width // 16, math.ceil(_REACH * max(1.0, image.width / size[0])))
     wide = Image.new(image.mode, (image.width + 2 * margin, image.height))
-    for left in (margin, margin - image.width, margin + image.width):
+    for left in range(margin % image.width - image.width, wide.width, image.width):
         wide.paste(image, (left, 0))
     return wide.resize(size, how, box=(margin, 0, margin + image.width, image.height))
 

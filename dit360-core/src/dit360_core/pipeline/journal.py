@@ -12,7 +12,6 @@ import json
 import math
 import os
 import shutil
-import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,12 +21,9 @@ import numpy
 import torch
 
 from dit360_core.errors import Dit360Error, InputError
-from dit360_core.pipeline.state_file import DRAWN, LONGEST, MARK, header_of
+from dit360_core.pipeline.state_file import DRAWN, MARK, RECORD, alone, check_same, head_end, header_of, records
 from dit360_core.plugins.offers import FlowModel
 from dit360_core.system.atomic import check_name
-
-_RECORD = struct.Struct("<QI")
-"""Before each tensor: its bytes, and their CRC-32."""
 
 
 class Journal:
@@ -77,7 +73,7 @@ class Journal:
         try:
             self._opened.seek(0, os.SEEK_END)
             at = self._opened.tell()
-            self._opened.write(_RECORD.pack(len(data), zlib.crc32(data)))
+            self._opened.write(RECORD.pack(len(data), zlib.crc32(data)))
             self._opened.write(data)
             self._opened.flush()
             os.fsync(self._opened.fileno())
@@ -86,7 +82,7 @@ class Journal:
                 f"Cannot write {self.path}: {error.strerror or error}; make room, and run the same again: it goes on "
                 "from there."
             ) from error
-        self._records.append((at + _RECORD.size, len(data)))
+        self._records.append((at + RECORD.size, len(data)))
 
     def _read(self, number: int, shape: tuple[int, ...]) -> torch.Tensor:
         at, size = self._records[number]
@@ -98,18 +94,11 @@ class Journal:
 
     def find(self) -> None:
         """Looks for what is there. What was being written when a run was stopped is cut off."""
-        end = self._opened.seek(0, os.SEEK_END)
-        at = len(MARK)
-        self._opened.seek(at)
-        at += len(self._opened.readline(LONGEST))
-        while at + _RECORD.size <= end:
-            self._opened.seek(at)
-            size, checksum = _RECORD.unpack(self._opened.read(_RECORD.size))
-            if at + _RECORD.size + size > end or zlib.crc32(self._opened.read(size)) != checksum:
-                break
-            self._records.append((at + _RECORD.size, size))
-            at += _RECORD.size + size
-        self._opened.truncate(at)
+        end = head_end(self._opened)
+        for at, size in records(self._opened):
+            self._records.append((at, size))
+            end = at + size
+        self._opened.truncate(end)
 
 
 @contextlib.contextmanager
@@ -131,13 +120,13 @@ def journal(path: Path, told: Mapping[str, Any], drawn: Mapping[str, Any], *, ke
             f"Cannot write {path}: {error.strerror or error}; choose another folder for the output."
         ) from error
     with opened:
-        _alone(path, opened)
+        alone(path, opened)
         before = header_of(path, opened)
         found = Journal(path, opened, drawn if before is None else before[DRAWN])
         if before is not None:
             found.find()
             if found.answers:
-                _check_same(path, before["told"], told)
+                check_same(path, before["told"], told)
         if before is None or (not found.answers and before["told"] != told):  # with no answer nothing is lost
             opened.seek(0)
             opened.truncate()
@@ -161,28 +150,6 @@ def check_room(path: Path, answers: int, size: int) -> None:
         raise InputError(
             f"The state of this run takes {need / 2**30:.1f} GiB beside the output, and {free / 2**30:.1f} GiB are "
             "free there; make room, or name an output elsewhere."
-        )
-
-
-def _alone(path: Path, opened: IO[bytes]) -> None:
-    """Raises InputError if another program has the file."""
-    try:
-        import fcntl  # there is none on Windows, where nobody is kept away
-    except ImportError:
-        return
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise InputError(f"Another program is writing {path}; wait for it, or name another output.") from error
-
-
-def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises InputError, which names what is different, for the state of another run."""
-    other = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-    if other:
-        raise InputError(
-            f"{path} is the state of a run that was stopped, of another {' and '.join(other[:3])}; run the same as "
-            "then to go on, or delete it to begin anew."
         )
 
 

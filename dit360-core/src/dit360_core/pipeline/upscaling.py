@@ -21,6 +21,8 @@ from dit360_core.panorama.picture import Panorama
 from dit360_core.panorama.resizing import enlarged, faithful_bytes, faithful_to
 from dit360_core.pipeline.editing.given import Given
 from dit360_core.pipeline.journal import Journal, journal
+from dit360_core.pipeline.state_file import SOURCE
+from dit360_core.planning.larger import NO_NUMBERS, mask_told, source_told
 from dit360_core.system.progress import underway
 
 log = logging.getLogger("dit360")
@@ -35,8 +37,6 @@ MOST_FAITHFUL = 0.5
 elsewhere than what was, and both would be seen."""
 ENLARGED = "enlarged"
 """Under which name settings tell what a picture was made larger from."""
-_NO_NUMBERS = ("log_memory_stats",)
-"""Options that decide about none."""
 
 
 def colours_of(image: Panorama | Image) -> Floats:
@@ -145,9 +145,10 @@ def kept_in(
     assert own.image is not None
     told = {
         "picture": hashlib.sha256(own.image.image.tobytes()).hexdigest(),
-        "mask": "" if own.mask is None else hashlib.sha256(own.mask.tobytes()).hexdigest(),
+        SOURCE: source_told(eight_bits(keeping.smaller).tobytes()),
+        "mask": mask_told(own.mask),
         **{name: model.get(name) for name in _OF_THE_MODEL},
-        **changed_options(asked, *_NO_NUMBERS),
+        **changed_options(asked, *NO_NUMBERS),
         **changed_options(own.options),
         "faithful": keeping.faithful,
     }

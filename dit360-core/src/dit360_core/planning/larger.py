@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 from collections.abc import Mapping
@@ -11,7 +12,15 @@ import attrs
 from PIL.Image import Image
 
 from dit360_core.errors import InputError, named
-from dit360_core.options import DecodeOptions, EditOptions, LargerOptions, SampleOptions, build, options_of
+from dit360_core.options import (
+    DecodeOptions,
+    EditOptions,
+    LargerOptions,
+    SampleOptions,
+    build,
+    changed_options,
+    options_of,
+)
 from dit360_core.options.usual import USUAL_LARGER
 from dit360_core.panorama.picture import Panorama, prompt_in
 from dit360_core.plugins.offers import Model
@@ -19,6 +28,8 @@ from dit360_core.plugins.offers import Model
 MOST = 16384
 """Pixels of the widest picture."""
 LEAST_STEPS = 4
+NO_NUMBERS = ("log_memory_stats",)
+"""Options that decide about none."""
 STATE = ".state"
 """After the name of the output: what was computed, until the picture is there."""
 
@@ -33,6 +44,17 @@ def asked_of(
 
     Raises InputError for a picture without a prompt, and for a size that is none.
     """
+    asked = asked_but_steps(image, prompt, to, options)
+    if asked.steps is None:
+        asked = attrs.evolve(asked, steps=steps_of(model.steps, asked.denoise))
+    return asked
+
+
+def asked_but_steps(image: Panorama | Image, prompt: str | None, to: int, options: Mapping[str, Any]) -> SampleOptions:
+    """The options of the larger picture, without the steps where none are asked for: they take the model.
+
+    image, prompt, to, options: as for :func:`asked_of`, whose errors it raises.
+    """
     for name in ("width", "height"):
         if options.get(name) is not None:
             raise InputError(
@@ -46,10 +68,34 @@ def asked_of(
         if not any(name in options_of(cls) for cls in (DecodeOptions, EditOptions, LargerOptions))
     }
     given = {**USUAL_LARGER, **own, "prompt": words, "width": to}
-    asked = build(SampleOptions, given, beside=DecodeOptions)
-    if asked.steps is None:
-        asked = attrs.evolve(asked, steps=steps_of(model.steps, asked.denoise))
-    return asked
+    return build(SampleOptions, given, beside=DecodeOptions)
+
+
+def told_of(asked: SampleOptions, editing: EditOptions, mask: Image | None) -> dict[str, Any]:
+    """What is asked of a run as its state tells it, by names of which one that is not there is None.
+
+    asked: the seed and the steps as they were given.
+    mask: in grey, if there is one.
+
+    The height is left out, which follows from the width.
+    """
+    names = {*options_of(SampleOptions), *options_of(EditOptions)} - {"height", *NO_NUMBERS}
+    names -= {"steps"} if asked.steps is None else set()
+    changed = {**changed_options(asked), **changed_options(editing)}
+    return {**{name: changed.get(name) for name in names}, "mask": mask_told(mask)}
+
+
+def mask_told(mask: Image | None) -> str:
+    """A mask as the state of a run tells it; nothing where there is none."""
+    return "" if mask is None else hashlib.sha256(mask.tobytes()).hexdigest()
+
+
+def source_told(levels: bytes) -> str:
+    """The smaller picture as the state of a run tells it.
+
+    levels: its colours, of 8 bits.
+    """
+    return hashlib.sha256(levels).hexdigest()
 
 
 def steps_of(whole: int, denoise: float) -> int:

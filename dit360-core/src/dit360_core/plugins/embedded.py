@@ -10,5 +10,6 @@ SHIPPED = resources.files("dit360_core") / "models" / "shipped"
 EMBEDDED_MODEL = str(SHIPPED / "tiny")
 """The diffusers folder of the embedded model, in full: a ``base`` for a :class:`Model` that needs no download.
 
-Its own size is 512 × 256 pixels. It wants ``latent_rotation``, ``position_interpolation`` and ``precision="fp32"``.
+Its own size is 512 × 256 pixels. It wants ``latent_rotation``, ``position_interpolation``, ``cube_consistency=0.3`` and
+``precision="fp32"``.
 """

@@ -55,8 +55,16 @@ def faces_of(panorama: torch.Tensor, size: int, axes: Axes) -> torch.Tensor:
     size: the side of a face, in pixels. Their outer edges lie on those of the cube.
     axes: how the cube lies on the sphere.
     """
+    return torch.stack([face_of(panorama, face, size, axes) for face in range(6)])
+
+
+def face_of(panorama: torch.Tensor, face: int, size: int, axes: Axes) -> torch.Tensor:
+    """``(C, size, size)``: one face of a panorama, as :func:`faces_of` has it.
+
+    face: its number, 0 … 5.
+    """
     samples = samples_for(2 / size * panorama.shape[-2] / math.pi)
-    return torch.stack([drawn(panorama, _rays(face, size, samples, axes), samples) for face in range(6)])
+    return drawn(panorama, _rays(face, size, samples, axes), samples)
 
 
 def from_faces(faces: torch.Tensor, height: int, axes: Axes) -> torch.Tensor:

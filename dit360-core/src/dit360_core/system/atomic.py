@@ -182,10 +182,16 @@ def check_writable(path: Path, *, force: bool) -> None:
     # os.path rather than pathlib, which raises of what may not be looked at.
     if os.path.isdir(path):
         raise InputError(f"Cannot write {path}: it is a folder; add the name of a file.")
-    if not os.path.isdir(path.parent):
-        raise InputError(f"Cannot write {path}: the folder {path.parent} does not exist; create it or choose another.")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"Cannot write {path}: no permission to write in {path.parent}; choose another folder.")
+    # Through a link, the bytes go into another folder than the name.
+    link = os.path.islink(path)
+    folder = Path(os.path.realpath(path)).parent if link else path.parent
+    if not os.path.isdir(folder):
+        through = "it is a link, and " if link else ""
+        raise InputError(
+            f"Cannot write {path}: {through}the folder {folder} does not exist; create it or choose another."
+        )
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"Cannot write {path}: no permission to write in {folder}; choose another folder.")
     if os.path.lexists(path) and not force:
         raise _taken(path)
     # Through a link, an administrator could else replace /dev/null for everybody.

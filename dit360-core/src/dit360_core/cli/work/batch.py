@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dit360_core.batching import Batch
 from dit360_core.batching.items import Item
+from dit360_core.batching.painting import WouldBeDownloaded, refuse_downloads
 from dit360_core.system.durations import duration
 from dit360_core.system.progress import in_words, telling
 
@@ -21,10 +22,24 @@ def run(console: Console, source: Path, output: Path, *, dry_run: bool, **option
     options: of :class:`dit360_core.batching.Batch`.
     """
     batch = Batch(source, output, **options)
+    if not batch.items:
+        part, parts = batch.shard
+        console.print(f"Part {part} of {parts} of this list is empty.")
+        return 0
     return _tell(console, batch) if dry_run else _make(console, batch)
 
 
 def _tell(console: Console, batch: Batch) -> int:
+    """Checks what a run checks before it reads weights, downloads none, and tells what would be made."""
+    try:
+        with telling(refuse_downloads):
+            batch.check()
+    except WouldBeDownloaded as what:
+        console.print(
+            f"The pictures are not checked with the model yet: a run downloads {what} first, then checks them.",
+            markup=False,
+            soft_wrap=True,
+        )
     for item in batch.missing:
         console.print(f"line {item.line}: {item.name} (seed {item.sampling.seed})", markup=False, soft_wrap=True)
     console.print(_to_do(len(batch.missing), len(batch.items)))

@@ -25,15 +25,16 @@ from dit360_core.system.machine import Machine
 from dit360_core.system.naming import existing, looks_like_hub_id
 
 
-def run(console: Console, as_json: bool, config: Path | None = None) -> bool:
+def run(console: Console, as_json: bool, config: Path | None = None, commands: Mapping[str, Any] | None = None) -> bool:
     """Prints a report; whether nothing in it needs attention.
 
     config: the file of defaults that was asked for; None: the user's own.
+    commands: whose options may stand there; None: the file is only read.
     """
     with apart_from_stdout():
         lost = ending_plugins()
         with without(lost):
-            report = examine(default_registry(), Machine.detect(), config)
+            report = examine(default_registry(), Machine.detect(), config, commands)
         report["advice"][:0] = [
             f"The plugin {name} ends the program when it is imported or asked ({how}); update or uninstall it, or "
             f"set {DISABLED}={name}."
@@ -51,8 +52,13 @@ def run(console: Console, as_json: bool, config: Path | None = None) -> bool:
     return not report["advice"]
 
 
-def examine(registry: Registry, machine: Machine, config: Path | None = None) -> dict[str, Any]:
-    """Facts about the machine and the installed models, and ``advice``: one sentence for each thing to do."""
+def examine(
+    registry: Registry, machine: Machine, config: Path | None = None, commands: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Facts about the machine and the installed models, and ``advice``: one sentence for each thing to do.
+
+    config, commands: as for ``run``.
+    """
     advice = [f"{failure}; update or uninstall {failure.distribution}." for failure in registry.failures]
     kernels = try_kernels(registry, machine, core=True)
     advice += [
@@ -74,6 +80,8 @@ def examine(registry: Registry, machine: Machine, config: Path | None = None) ->
         state, todo = _model_state(entry.offer)
         models[entry.name] = state
         advice += todo
+    defaults, todo = _defaults(config, commands)
+    advice += todo
     return {
         "device": machine.device,
         "device_name": machine.device_name,
@@ -87,25 +95,27 @@ def examine(registry: Registry, machine: Machine, config: Path | None = None) ->
         "models": models,
         "attention": {address: "; ".join(map(str, verdict.reasons)) or "works" for address, verdict in kernels.items()},
         "disabled": list(registry.disabled),
-        "defaults": _defaults(config),
+        "defaults": defaults,
         "advice": list(map(Sentence, advice)),
     }
 
 
-def _defaults(config: Path | None) -> str:
-    """The file of defaults and how many it has; empty: there is none.
+def _defaults(config: Path | None, commands: Mapping[str, Any] | None) -> tuple[str, list[str]]:
+    """The file of defaults and how many it has, and what is wrong with it; empty: there is none.
 
     config: the file that was asked for; None: the user's own.
     """
     try:
         found = profile.read(config)
+        if found is None:
+            return "", []
+        path, told = found
+        if commands is not None:
+            profile.defaults(path, told, commands)
     except InputError as error:
-        return str(error.sentence)
-    if found is None:
-        return ""
-    path, told = found
+        return str(error.sentence), [error.sentence]
     count = sum(len(one) if isinstance(one, Mapping) else 1 for one in told.values())
-    return f"{path} ({count} option{'' if count == 1 else 's'})"
+    return f"{path} ({count} option{'' if count == 1 else 's'})", []
 
 
 _BROKEN = ("import_failed", "probe_failed", "offer_failed")

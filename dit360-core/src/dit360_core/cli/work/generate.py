@@ -17,6 +17,8 @@ from dit360_core.cli import terminal
 from dit360_core.cli.bar import LoadingBar, StepBar
 from dit360_core.cli.several import counted, names_of
 from dit360_core.cli.timeline import check_timeline, save_timeline
+from dit360_core.cli.wording import current
+from dit360_core.cli.work.saving import usable
 from dit360_core.errors import Dit360Error
 from dit360_core.options import (
     DecodeOptions,
@@ -70,6 +72,7 @@ def run(
     saving: how, for Panorama.save.
     made: how many of them are there already.
     """
+    saving = usable(saving, output)
     force = saving["force"]
     # Everything that can be wrong is looked at in the order of its cost; torch is imported only after this.
     of_the_model = own_options(LoadOptions, options)
@@ -79,7 +82,10 @@ def run(
     sampling = build(SampleOptions, {"prompt": prompt, **own})
     decoding = build_own(DecodeOptions, options)
     placing, editing = build_own(PhotoOptions, options), own_options(EditOptions, options)
-    files = Files(image=image, mask=mask, photos=tuple(photo), placing=placing, options=build(EditOptions, editing))
+    files = Files(
+        image=image, mask=mask, photos=tuple(photo), placing=placing, options=build(EditOptions, editing),
+        for_all=current().taken.options & frozenset(editing),
+    )  # fmt: skip
     outputs = names_of(output, count)[made:]
     shows = preview and terminal.check(console)
     for one in outputs:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from PIL.Image import Image
 from rich.console import Console
 
 from dit360_core.cli.output import harmless
@@ -69,8 +70,20 @@ def _measured(panorama: Panorama, *, pixels: bool = True) -> dict[str, Any]:
         "gpano": pose["others"],
         "colour_profile": panorama.profile or None,
         "precision": panorama.precision or None,
+        "transparent_share": _clear(panorama.hole),
         "settings": dict(panorama.settings),
     }
+
+
+def _clear(hole: Image | None) -> float | None:
+    """The share of a picture that is transparent; None: all of it is opaque.
+
+    hole: white where it is transparent.
+    """
+    if hole is None:
+        return None
+    counts = hole.histogram()
+    return sum(level * count for level, count in enumerate(counts)) / (255 * sum(counts))
 
 
 def _judged(panorama: Panorama) -> dict[str, Any]:
@@ -170,6 +183,9 @@ def _placed(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("colours", f"{report['colour_profile']}, converted to sRGB"))
     if report["precision"]:
         rows.append(("precision", report["precision"]))
+    if report["transparent_share"] is not None:
+        share = f"{100 * report['transparent_share']:.2g} % of the picture, which is shown as if it were opaque"
+        rows.append(("transparency", share))
     return rows
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dit360_core.cli.output import apart_from_stdout, harmless
 from dit360_core.cli.wording import worded
-from dit360_core.errors import InputError
+from dit360_core.errors import InputError, named, remedy
 from dit360_core.options import (
     DecodeOptions,
     LoadOptions,
@@ -20,7 +20,6 @@ from dit360_core.options import (
     build,
     build_own,
     changed_options,
-    flag,
     own_options,
 )
 from dit360_core.planning.budget import Candidate, Fit, NothingFits, fit, one
@@ -36,23 +35,27 @@ from dit360_core.system.phases import PhaseKind
 
 ALTERNATIVES = 4
 """Other combinations that are shown."""
+LONGEST_SIDE = 7
+"""Digits of a side in pixels: more than any picture has, so that the sentence about its width is told."""
 
 
 def size_of(text: str | None) -> dict[str, int]:
     """``2048x1024`` (or ×, or only the width) as options. Raises InputError for anything else."""
     if text is None:
         return {}
-    numbers = text.lower().replace("×", "x").split("x")
-    if not all(number.strip().isdigit() for number in numbers) or len(numbers) > 2:
-        raise InputError(f"--size is {text!r}, but must be width×height in pixels, such as 2048x1024.")
-    return dict(zip(("width", "height"), (int(number) for number in numbers), strict=False))
+    sides = [side.strip() for side in text.lower().replace("×", "x").split("x")]
+    # As window_size reads them: Python takes other digits for some too, and writes none of over 4300.
+    numbers = [int(side) for side in sides if side.isascii() and side.isdigit() and len(side) <= LONGEST_SIDE]
+    if len(numbers) != len(sides) or len(numbers) > 2:
+        raise InputError(f"{named('size')} is {text[:40]!r}, but must be width×height in pixels, such as 2048x1024.")
+    return dict(zip(("width", "height"), numbers, strict=False))
 
 
 def _size(text: str | None, options: dict[str, Any]) -> dict[str, int]:
     """Of ``--size``; raises InputError if ``--width`` or ``--height``, which are among the options, say it too."""
-    said = [flag(name) for name in ("width", "height") if options.get(name) is not None]
+    said = [named(name) for name in ("width", "height") if options.get(name) is not None]
     if text is not None and said:
-        raise InputError(f"--size and {' and '.join(said)} say the same; leave one of them out.")
+        raise InputError(f"{named('size')} and {' and '.join(said)} say the same; {remedy('leave_one_of_them_out')}.")
     return size_of(text)
 
 

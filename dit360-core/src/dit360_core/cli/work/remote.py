@@ -16,15 +16,19 @@ from rich.console import Console
 from dit360_core.cli import terminal
 from dit360_core.cli.bar import StepBar
 from dit360_core.cli.several import counted, names_of
+from dit360_core.cli.wording import current
+from dit360_core.cli.work.saving import usable
 from dit360_core.errors import Dit360Error
 from dit360_core.options import (
     OF_A_PICTURE,
+    EditOptions,
     LoadOptions,
     PhotoOptions,
     SampleOptions,
     build,
     build_own,
     changed_options,
+    options_of,
     own_options,
 )
 from dit360_core.panorama.formats import Saving
@@ -68,6 +72,7 @@ def made(
             soft_wrap=True,
         )
         return 0
+    saving = usable(saving, output)
     wanted = _wanted(prompt, output, image, mask, photo, saving, options, frozenset(of_the_model))
     outputs = names_of(output, count)
     shows = preview and terminal.check(console)
@@ -143,8 +148,9 @@ def _wanted(
     files: dict[str, Upload] = {}
     placing = build_own(PhotoOptions, options)
     # Opened here first, so that what is wrong with a file is told by its own name, and a pipe is not waited for.
+    hole = None
     if image is not None:
-        Panorama.open_whole(image)
+        hole = Panorama.open_whole(image).hole
         files["image"] = upload_of(image)
     if mask is not None:
         open_mask(mask)
@@ -154,6 +160,9 @@ def _wanted(
         path = Path(where.pop("path"))
         Photo.open(path, **where)
         files[f"photo-{number}"] = upload_of(path, text.partition(";")[2])
+    if not (mask or photo or hole is not None or own.get("region")):  # which say what is kept
+        needless = current().taken.options & frozenset(options_of(EditOptions))
+        own = {name: value for name, value in own.items() if name not in needless}
     kinds = {field.name for field in attrs.fields(Saving)}
     how_saved = Saving(**{name: value for name, value in saving.items() if name in kinds})
     return Wanted(options=own, files=files, format=output.suffix.lower(), saving=how_saved, keep=False)
