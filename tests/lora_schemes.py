@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 RANK, ALPHA = 4, 6.0
-DIM, MLP, IN, TEXT = 192, 768, 64, 128
+DIM, MLP, IN, TEXT = 192, 768, 128, 128
 HALVES_SWAPPED = "norm_out.linear"
 
 # A layer as Black Forest Labs call it, its shape, and the layers of diffusers whose outputs lie in it one after the

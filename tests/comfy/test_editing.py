@@ -506,13 +506,13 @@ def filling(tiny_folder, tmp_path_factory):
     made = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("fill") / "model"))
     for file, changed in (
         ("model_index.json", {"_class_name": "FluxFillPipeline"}),
-        ("transformer/config.json", {"in_channels": 384, "out_channels": 64}),
+        ("transformer/config.json", {"in_channels": 512, "out_channels": 128}),
     ):
         (made / file).write_text(json.dumps({**json.loads((made / file).read_text()), **changed}))
     file = made / "transformer" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     # Something of the grey picture, so that it is seen whether it is there.
-    wide = torch.nn.functional.pad(tensors["x_embedder.weight"], (0, 320))
+    wide = torch.nn.functional.pad(tensors["x_embedder.weight"], (0, 384))
     wide[:, 64:128] = 0.1 * wide[:, :64]
     tensors["x_embedder.weight"] = wide
     save_file(tensors, file)

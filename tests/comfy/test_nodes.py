@@ -244,9 +244,9 @@ def test_what_is_told_of_latents_and_prompts_is_told_of_those_numbers_alone(pipe
 @pytest.mark.parametrize(
     ("samples", "told"),
     [
-        ({"samples": torch.zeros(1, 16, 3, 8, 16)}, "no picture's"),
+        ({"samples": torch.zeros(1, 32, 3, 8, 16)}, "no picture's"),
         ({"samples": torch.zeros(1, 4, 8, 16)}, "4 channels"),
-        ({"samples": torch.zeros(1, 16, 8, 8)}, "twice as wide as high"),
+        ({"samples": torch.zeros(1, 32, 8, 8)}, "twice as wide as high"),
     ],
 )
 def test_latents_of_something_else_are_refused(pipe, samples, told):

@@ -235,7 +235,7 @@ def changed(folder, **values):
 
 VAE_FOLDERS = {
     "another class": ({"_class_name": "AutoencoderTiny"}, "describes AutoencoderTiny, and the vae of a FLUX"),
-    "other channels": ({"latent_channels": 4}, "makes latents of 4 channels, and this model's transformer takes 16"),
+    "other channels": ({"latent_channels": 4}, "makes latents of 4 channels, and this model's transformer takes 32"),
     "another size": (
         {"block_out_channels": [16] * 3, "down_block_types": ["DownEncoderBlock2D"] * 3,
          "up_block_types": ["UpDecoderBlock2D"] * 3},
@@ -245,7 +245,7 @@ VAE_FOLDERS = {
         {"block_out_channels": [16, 32, 64]}, "down_block_types has 4 entries and block_out_channels 3"
     ),
     "nonsense": ({"latent_channels": "many"}, "says that latent_channels is 'many', which cannot be"),
-    "other weights": ({"block_out_channels": [16, 32, 64, 128]}, r"are \[96, 64, 3, 3\], and must be \[128"),
+    "other weights": ({"block_out_channels": [16, 32, 64, 128]}, r"are \[24, 3, 3, 3\], and must be \[16"),
 }  # fmt: skip
 T5_FOLDERS = {
     "another class": ({"model_type": "umt5"}, "describes umt5, and the text_encoder_2 of a FLUX model is t5"),
@@ -278,9 +278,9 @@ TENSORS = {
     "a VAE without its encoder": ("vae", lambda w: {n: t for n, t in w.items() if n != "encoder.conv_in.weight"},
                                   r"lacks encoder\.conv_in\.weight, so it is no autoencoder for this model"),
     "a VAE of other channels": ("vae", lambda w: {**w, "decoder.conv_in.weight": torch.zeros(96, 4, 3, 3)},
-                                "makes latents of 4 channels, and this model's transformer takes 16"),
+                                "makes latents of 4 channels, and this model's transformer takes 32"),
     "a VAE of other layers": ("vae", lambda w: {**w, "decoder.conv_out.weight": torch.zeros(3, 8, 3, 3)},
-                              r"has the shape \[3, 8, 3, 3\] instead of \[3, 16, 3, 3\] for decoder\.conv_out"),
+                              r"has the shape \[3, 8, 3, 3\] instead of \[3, 24, 3, 3\] for decoder\.conv_out"),
     "a small VAE": ("vae", lambda w: {"decoder.layers.0.weight": torch.zeros(1)}, "holds no autoencoder of FLUX.1 but"),
     "an empty VAE": ("vae", lambda w: {}, "holds no autoencoder of FLUX.1 but no tensors"),
     "a T5 of fewer layers": ("t5", lambda w: {n: t for n, t in w.items() if "block.2" not in n},

@@ -11,7 +11,6 @@ import torch
 from dit360_core.options import EditOptions, SampleOptions
 from dit360_core.panorama.gpano import Area
 from dit360_core.panorama.masks import as_mask
-from dit360_core.panorama.metrics import seam_ratio
 from dit360_core.panorama.photos import Photo, Place
 from dit360_core.panorama.picture import Panorama, encoded
 from dit360_core.pipeline.editing.canvas import canvas_of
@@ -349,7 +348,9 @@ def test_an_edit_keeps_the_core_bit_for_bit_and_makes_the_rest(edited):
     assert same(read, SCENE, core)
     apart = np.abs(np.asarray(read.convert("RGB"), int) - np.asarray(SCENE, int))[hole]
     assert apart.mean() > 3
-    assert seam_ratio(read) < 1.6
+    # At the meridian, which the hole lies over, no more than between its other columns.
+    steps = np.abs(np.diff(np.roll(np.asarray(read.convert("RGB"), float), 20, 1)[40:80, :40], axis=1)).mean((0, 2))
+    assert steps[19] < 2 * steps.mean()
 
 
 def test_an_edit_tells_what_was_kept(edited):

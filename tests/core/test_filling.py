@@ -195,10 +195,10 @@ def folder(tiny_folder, tmp_path_factory):
     """The embedded model, whose transformer is given a picture and its mask too, and takes no notice of them."""
     made = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("fill") / "model"))
     changed(made / "model_index.json", _class_name="FluxFillPipeline")
-    changed(made / "transformer" / "config.json", in_channels=384, out_channels=64)
+    changed(made / "transformer" / "config.json", in_channels=512, out_channels=128)
     file = made / "transformer" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
-    tensors["x_embedder.weight"] = pad(tensors["x_embedder.weight"], (0, 320))
+    tensors["x_embedder.weight"] = pad(tensors["x_embedder.weight"], (0, 384))
     save_file(tensors, file)
     return made
 
@@ -218,7 +218,7 @@ def lora(tmp_path_factory):
     file = tmp_path_factory.mktemp("lora") / "lora.safetensors"
     save_file(
         {
-            "transformer.x_embedder.lora_A.weight": random(2, 64),
+            "transformer.x_embedder.lora_A.weight": random(2, 128),
             "transformer.x_embedder.lora_B.weight": 0.1 * random(192, 2),
             "transformer.transformer_blocks.0.attn.to_q.lora_A.weight": random(2, 192),
             "transformer.transformer_blocks.0.attn.to_q.lora_B.weight": 0.1 * random(192, 2),
@@ -235,7 +235,7 @@ def test_a_lora_for_the_noise_alone_does_to_it_what_it_does_elsewhere(folder, lo
     plain = dit360.load("tiny", **options)
     with caplog.at_level(logging.WARNING, "dit360"):
         fill = dit360.load(str(folder), **options)
-    assert "x_embedder was trained with 64 inputs, the noise, of 384 that this model has" in caplog.text
+    assert "x_embedder was trained with 128 inputs, the noise, of 512 that this model has" in caplog.text
     told = plain.encode("a castle")
     asked = {"seed": 1, "steps": 2, "guidance": 3.0, "latent_rotation": True, "position_interpolation": False}
     asked["cube_consistency"] = 0.0
@@ -268,10 +268,10 @@ def test_an_edit_by_a_model_that_fills_keeps_the_rest_and_is_shown_it(folder, ti
 
 
 def test_a_lora_for_other_inputs_of_a_model_that_fills_is_another_models(folder, tmp_path):
-    for name, down in (("narrow", torch.ones(1, 32)), ("wide", torch.ones(1, 448))):
+    for name, down in (("narrow", torch.ones(1, 32)), ("wide", torch.ones(1, 576))):
         file = tmp_path / f"{name}.safetensors"
         save_file({"x_embedder.lora_A.weight": down, "x_embedder.lora_B.weight": torch.ones(192, 1)}, file)
-        with pytest.raises(dit360.ModelError, match=rf"shape 192×{down.shape[1]}, and this model's of 192×384"):
+        with pytest.raises(dit360.ModelError, match=rf"shape 192×{down.shape[1]}, and this model's of 192×512"):
             dit360.load(str(folder), lora=str(file))
 
 

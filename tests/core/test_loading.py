@@ -39,7 +39,7 @@ def test_fp16_keeps_the_autoencoder_in_float32():
     pipe = dit360.load("tiny", precision="fp16")
     assert pipe.engine.pipe.vae.dtype == torch.float32
     assert pipe.engine.denoiser.dtype == torch.float16
-    assert pipe.decode(torch.zeros(1, 16, 4, 8)).size == (64, 32)
+    assert pipe.decode(torch.zeros(1, 32, 4, 8)).size == (64, 32)
 
 
 @pytest.mark.parametrize(

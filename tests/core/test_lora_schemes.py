@@ -10,7 +10,7 @@ from dit360_core.models.flux.architecture import FLUX
 from dit360_core.models.lora import fitting, keys
 from dit360_core.models.lora.file import read
 from dit360_core.models.lora.finding import locate
-from lora_schemes import ALPHA, RANK, SCHEMES, made, write
+from lora_schemes import ALPHA, IN, RANK, SCHEMES, made, write
 from safetensors.torch import save_file
 
 QKV = "double_blocks.1.img_attn.qkv"
@@ -164,7 +164,7 @@ def test_biases_differences_and_norms_are_added_too(tmp_path, parts):
     """What LyCORIS and ComfyUI write beside the factors, in layers that are one here, several, or norms."""
     generator = torch.Generator().manual_seed(1)
     bias, out_bias = torch.randn(576, generator=generator), torch.randn(192, generator=generator)
-    norm, whole = torch.randn(32, generator=generator), torch.randn(192, 64, generator=generator)
+    norm, whole = torch.randn(32, generator=generator), torch.randn(192, IN, generator=generator)
     tensors, truth = made("ComfyUI")
     tensors |= {
         f"diffusion_model.{QKV}.diff_b": bias,
@@ -288,7 +288,7 @@ def test_a_lora_of_another_family_with_a_text_encoder_that_flux_has_too_is_refus
 
 def test_several_adapters_in_one_file_are_refused(tmp_path, parts):
     tensors = {
-        f"base_model.model.x_embedder.lora_{a}.{name}.weight": torch.zeros(4, 64) if a == "A" else torch.zeros(192, 4)
+        f"base_model.model.x_embedder.lora_{a}.{name}.weight": torch.zeros(4, IN) if a == "A" else torch.zeros(192, 4)
         for name in ("one", "two")
         for a in "AB"
     }

@@ -59,10 +59,19 @@ def test_guidance_beyond_a_models_range_is_told_with_that_range():
     assert "true_guidance is 11" in errors.plain(told)
 
 
-def test_no_black_picture_of_the_embedded_model_is_returned(tiny, caplog):
-    with caplog.at_level(logging.WARNING, "dit360"), pytest.raises(dit360.Dit360Error, match=r"guidance=1 … 8"):
-        tiny.generate("a castle by the sea", guidance=100, width=128, seed=7)
+def test_a_picture_is_painted_with_too_much_guidance_and_that_is_told(tiny, caplog):
+    with caplog.at_level(logging.WARNING, "dit360"):
+        tiny.generate("a castle by the sea", guidance=100, width=128, seed=7, steps=2)
     assert any("guidance is 100, and this model paints well at 1 … 8" in told for told in caplog.messages)
+
+
+def test_no_black_picture_of_a_model_is_returned(tiny):
+    """Whose latents lie as far out as those of a denoiser that went astray; the first one is brightness."""
+    made = tiny.sample(tiny.encode("a castle by the sea"), width=128, steps=1, seed=7)
+    dark = torch.zeros_like(made.tensor)
+    dark[:, 0] = -40
+    with pytest.raises(dit360.Dit360Error, match=r"is black all over, so nothing was painted"):
+        tiny.decode(attrs.evolve(made, tensor=dark))
 
 
 WRONG = {"width": -64, "height": 2**20, "steps": 10**9, "guidance": -1.0, "circular_padding": -3,

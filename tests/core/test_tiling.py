@@ -401,7 +401,7 @@ def test_a_tap_may_decode_and_its_exceptions_are_its_own(tiny, monkeypatch):
 
 
 def test_a_preview_wraps(tiny):
-    latents = torch.randn(1, 16, 8, 16, generator=torch.Generator().manual_seed(2))
+    latents = torch.randn(1, 32, 8, 16, generator=torch.Generator().manual_seed(2))
     straight = np.asarray(tiny.preview(latents).image)
     assert straight.shape == (64, 128, 3)
     assert np.array_equal(np.asarray(tiny.preview(latents.roll(5, -1)).image), np.roll(straight, 40, axis=1))
@@ -419,7 +419,7 @@ def test_flux_has_its_own_known_preview_factors():
 @pytest.mark.parametrize("scale", [0, 9, 2.5, 8.0])
 def test_a_preview_has_a_sensible_scale(tiny, scale):
     with pytest.raises(dit360.InputError, match="scale"):
-        tiny.preview(torch.zeros(1, 16, 2, 4), scale=scale)
+        tiny.preview(torch.zeros(1, 32, 2, 4), scale=scale)
 
 
 def test_latents_of_another_model_are_refused(tiny):

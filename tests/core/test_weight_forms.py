@@ -490,5 +490,5 @@ def test_marks_in_the_header_that_cannot_be_are_refused_in_one_sentence(said, se
 
 def test_a_transformer_that_takes_other_channels_is_refused_before_it_paints(in_int8, tmp_path):
     """As FLUX.1-Depth and -Canny do."""
-    save_file({**in_int8, "img_in.weight": torch.ones(192, 128)}, tmp_path / "given.safetensors")
-    assert "128" in told(tmp_path / "given.safetensors")
+    save_file({**in_int8, "img_in.weight": torch.ones(192, 256)}, tmp_path / "given.safetensors")
+    assert "256" in told(tmp_path / "given.safetensors")

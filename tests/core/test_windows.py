@@ -186,7 +186,7 @@ def test_windows_paint_another_picture_of_the_same_kind(positions, size, tiny):
 
 def test_turning_the_noise_turns_the_picture_if_the_windows_turn_with_it(tiny, monkeypatch):
     """Where positions are a window's own, nothing else knows of a longitude."""
-    noise = torch.randn(1, 16, 16, 32, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(1, 32, 16, 32, generator=torch.Generator().manual_seed(2))
     more = {"width": 256, "height": 128, "windows": "128x64", "window_positions": "own"}
     first = latents(tiny, latents=noise, **more).tensor
     places = Windows.places

@@ -122,7 +122,7 @@ def test_numbers_mean_what_they_were_by_the_formats_description(mode, files, own
                 group = mark["convrot_groupsize"]
                 numbers = (numbers.reshape(len(numbers), -1, group) @ hadamard(group)).reshape(numbers.shape)
         off = np.linalg.norm(numbers - right.numpy()) / np.linalg.norm(right.numpy())
-        assert off < (0.04 if mode == "fp8" else 0.012), name
+        assert off < (0.04 if mode == "fp8" else 0.013), name
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -159,7 +159,7 @@ def test_a_pattern_leaves_the_layer_that_it_is_a_part_of(tmp_path):
     state = written(tmp_path / "some.safetensors", "int8", quantization_skip="*.proj_mlp")
     left = state.quantized[0].left
     assert {name for name, why in left.items() if why == "asked for"} == {
-        f"single_blocks.{n}.linear1" for n in range(4)
+        f"single_blocks.{n}.linear1" for n in range(6)
     }
     assert load_file(tmp_path / "some.safetensors")["single_blocks.0.linear1.weight"].dtype is not torch.int8
 

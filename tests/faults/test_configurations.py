@@ -57,7 +57,7 @@ VALUES = [
     (TRANSFORMER, "num_attention_heads", 0, -1, 100_000, 6.0, "6", True, None, 1000),
     (TRANSFORMER, "attention_head_dim", 10**6, 0, None),
     (TRANSFORMER, "num_layers", 10**9, -1, TOO_MUCH, float("nan")),
-    (TRANSFORMER, "in_channels", 0, 10**9, None, 68),
+    (TRANSFORMER, "in_channels", 0, 10**9, None, 132),
     (TRANSFORMER, "out_channels", 384, "64"),
     (TRANSFORMER, "joint_attention_dim", 10**9, 64),
     (TRANSFORMER, "pooled_projection_dim", 64, []),
@@ -259,13 +259,13 @@ def test_another_class_of_a_part_is_refused(linked, part, made):
     refused(linked, rf"model_index\.json (says that its|wants code for its) {part}")
 
 
-CHANNELS = {384: "as FLUX.1-Fill does, and makes 65 instead of 64", 128: "as FLUX.1-Depth and FLUX.1-Canny do",
-            68: "and a picture's latents have 64"}  # fmt: skip
+CHANNELS = {512: "as FLUX.1-Fill does, and makes 129 instead of 128", 256: "as FLUX.1-Depth and FLUX.1-Canny do",
+            132: "and a picture's latents have 128"}  # fmt: skip
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_a_transformer_of_other_channels_is_called_by_what_it_is(linked, channels):
-    changed(linked, TRANSFORMER, in_channels=channels, out_channels=65 if channels == 384 else 64)
+    changed(linked, TRANSFORMER, in_channels=channels, out_channels=129 if channels == 512 else 128)
     refused(linked, rf"takes {channels} channels, {CHANNELS[channels]}.*give ")
     assert why_no_painter({"in_channels": 64}, 16) is None
     assert why_no_painter({"in_channels": 384, "out_channels": 64}, 16) is None

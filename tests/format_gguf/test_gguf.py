@@ -268,11 +268,11 @@ def test_a_model_with_a_folded_matrix_computes_it_in_full(tmp_path, weights, wor
     """And all others from their blocks."""
     tensors = weights["transformer"]
     stored = as_gguf(tensors, "Q8_0")
-    numbers = tensors["img_in.weight"].numpy().reshape(48, 256)
+    numbers = tensors["img_in.weight"].numpy().reshape(96, 256)
     stored["img_in.weight"] = (gguf.quants.quantize(numbers, gguf.GGMLQuantizationType.Q8_0), "Q8_0")
-    told = ("add_array", "comfy.gguf.orig_shape.img_in.weight", [192, 64])
+    told = ("add_array", "comfy.gguf.orig_shape.img_in.weight", [192, 128])
     means = write_gguf(tmp_path / "given.gguf", stored, values=[told])
-    means["img_in.weight"] = means["img_in.weight"].reshape(192, 64)
+    means["img_in.weight"] = means["img_in.weight"].reshape(192, 128)
     save_file(means, tmp_path / "plain.safetensors")
     pipe, plain = (loaded(transformer=str(tmp_path / name)) for name in ("given.gguf", "plain.safetensors"))
     assert torch.allclose(velocity(pipe, words), velocity(plain, words), rtol=0, atol=CLOSE)

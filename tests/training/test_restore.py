@@ -10,19 +10,14 @@ import torch
 from training import autoencoder, restore, text, transformer
 from training.export import TARGET, assemble
 
-THIRD = Path(restore.__file__).parent / "third"
 
-
-@pytest.mark.parametrize("folder", [TARGET, THIRD], ids=["shipped", "on its way"])
-def test_a_model_becomes_checkpoints_and_comes_out_the_same(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_becomes_checkpoints_and_comes_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((text, "text"), (autoencoder, "autoencoder"), (transformer, "transformer")):
         monkeypatch.setattr(module, "CHECKPOINT", tmp_path / f"{name}.safetensors")
     monkeypatch.setattr(text, "TOKENIZERS", tmp_path / "tokenizers")
-    assert len(restore.restore(folder)) == 3
-    assert restore.restore(folder) == []
-    shipped = restore.FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    assert len(restore.restore(TARGET)) == 3
+    assert restore.restore(TARGET) == []
+    shipped = restore.FluxPipeline.from_pretrained(TARGET, dtype=torch.float32)
     monkeypatch.setattr(text.load, "__defaults__", (text.CHECKPOINT, True))
     monkeypatch.setattr(text.make_tokenizers, "__defaults__", (text.TOKENIZERS,))
     monkeypatch.setattr(autoencoder.load, "__defaults__", (autoencoder.CHECKPOINT,))

@@ -48,7 +48,7 @@ def dit360_models() -> Iterable[Model]:
         height=256,
         steps=28,
         guidance=3.0,
-        # It was distilled at 1 … 5; up to 8 pictures keep their shapes, at 20 they are nearly black.
+        # It was distilled at 1 … 5; up to 8 pictures keep their shapes, at 20 they are a grid of colours.
         guidance_range=(1.0, 8.0),
         # Its training was too short to learn that the last column touches the first (docs/architecture.md).
         latent_rotation=True,
