@@ -513,7 +513,7 @@ def filling(tiny_folder, tmp_path_factory):
     tensors = load_file(file)
     # Something of the grey picture, so that it is seen whether it is there.
     wide = torch.nn.functional.pad(tensors["x_embedder.weight"], (0, 384))
-    wide[:, 64:128] = 0.1 * wide[:, :64]
+    wide[:, 128:256] = 0.1 * wide[:, :128]
     tensors["x_embedder.weight"] = wide
     save_file(tensors, file)
     return run("DiT360Loader", **TINY, custom_model=str(made))[0]
