@@ -10,7 +10,8 @@ without what the small picture shows (`--faithful never`). Beside each number st
 by Lanczos' filter, and of that brought back to the small one, in which nothing is new:
 
 * seam: the step at the meridian over the others (good: 0.8 … 1.25 of the source's), and the poles' deviation.
-* borders: how far steps at the borders of the last windows are from all others, in standard deviations, the mean.
+* borders: how far steps at the borders of the last windows are from all others, in standard deviations, the mean; the
+  horizon, which is one of these lines at some sizes, is left out.
 * judge: of how many pictures the classifier of ``training/`` says the same as of the small one, in everything.
 * edges: the 99.5th percentile of the steps of a picture without noise (3×3 median), over Lanczos'.
 * source: how near the larger picture, reduced again, is to the small one, in dB.
@@ -78,7 +79,8 @@ def at_borders(picture: dit360.Panorama, windows: Windows) -> float:
     for axis, borders, side in ((0, tops, windows.height), (1, lefts, windows.width)):
         steps = np.abs(np.diff(grey, axis=axis, append=np.take(grey, [0], axis))).mean(axis=1 - axis)
         lines = {16 * line % len(steps) - 1 for border in borders for line in (border, border + side)}
-        lines = {line for line in lines if 0 <= line < len(steps) - 1}
+        horizon = len(steps) // 2 - 1 if axis == 0 else -9  # a line of the scene, which a sharper picture has steeper
+        lines = {line for line in lines if 0 <= line < len(steps) - 1 and abs(line - horizon) > 2}
         others = np.delete(steps, sorted(lines))
         if lines:
             found.append((steps[sorted(lines)].mean() - others.mean()) / max(1e-9, others.std()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from training import texture
 from training.data import decibels
 from training.sharpness import BANDS, power, ratios
 
@@ -34,3 +35,11 @@ def test_blurring_takes_fine_detail_and_leaves_broad() -> None:
 def test_decibels_are_those_of_the_mean_square() -> None:
     picture = torch.zeros(2, 3, 8, 16)
     assert (decibels(picture + 0.2, picture) - 20).abs().max() < 1e-3
+
+
+def test_a_blurred_picture_has_a_steeper_spectrum_and_gentler_steps() -> None:
+    noise = torch.rand(4, 3, 256, 512, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    blurred = torch.nn.functional.avg_pool2d(noise, 5, 1, 2)
+    assert abs(texture.slope(noise)) < 0.1
+    assert texture.slope(blurred) < -0.5
+    assert (texture.steepness(blurred) < texture.steepness(noise)).all()
