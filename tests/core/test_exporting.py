@@ -14,6 +14,7 @@ from dit360_core.errors import InputError
 from dit360_core.panorama import projecting
 from dit360_core.panorama.cubemaps import LAYOUTS, laid_out, taken_apart
 from dit360_core.panorama.exporting import Export, write
+from dit360_core.panorama.formats import check_format
 from dit360_core.panorama.gpano import Area, Pose
 from dit360_core.panorama.importing import panorama_of, read_faces
 from dit360_core.panorama.opening import read_metadata, read_picture
@@ -669,3 +670,14 @@ def test_what_was_exported_is_taken_for_no_panorama(asked, said, tmp_path):
         ["inspect", "flat.png"], ["view", "flat.png", "-o", "flat.html"], cwd=tmp_path, without=("torch",)
     ):
         assert (answer.code, answer.err) == (2, f"Error: Cannot open flat.png: {said}.\n")
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path):
+    (said,) = dit360(["import", "a" * 300, "-o", "b.png"], cwd=tmp_path)
+    assert (said.code, said.err.count("\n")) == (2, 1), said.err
+    assert "Cannot open" in said.err
+
+
+def test_bits_of_thousands_of_digits_are_refused_in_words():
+    with pytest.raises(InputError, match="is written with 8 or 16 bits a channel, not with bits=so many"):
+        check_format("PNG", bits=10**5000)

@@ -103,10 +103,12 @@ def check_format(name: str, *, bits: int | None = None, expand_highlights: bool 
     """
     possible = BY_NAME[name].bits
     if bits is not None and (isinstance(bits, bool) or bits not in possible):
+        # A number of thousands of digits has no words in Python.
+        shown = str(bits) if not isinstance(bits, int) or abs(bits) < 10**6 else "so many"
         others = "; for 16, save it as .png, .tif or .exr" if bits == 16 else ""
         raise InputError(
             f"{name} is written with {' or '.join(map(str, possible))} bits a channel, not with "
-            f"{setting('bits', str(bits))}{others}."
+            f"{setting('bits', shown)}{others}."
         )
     if expand_highlights and name != "EXR":
         raise InputError(

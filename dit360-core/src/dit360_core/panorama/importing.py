@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ def read_faces(paths: Sequence[Path], layout: str | None = None) -> Faces:
     Raises InputError for files that are none, for a face that is missing, there twice, not square or of another size.
     """
     asked = None if layout is None else layout_of(layout)
-    if len(paths) == 1 and paths[0].is_dir():
+    if len(paths) == 1 and os.path.isdir(paths[0]):  # which raises nothing, whatever the name is
         inside = sorted(path for path in _listed(paths[0]) if path.suffix.lower() in FORMATS and path.name[0] != ".")
         return _six(inside, asked, str(paths[0]))
     if len(paths) == 1:
